@@ -1,0 +1,68 @@
+"""All layers and the readout."""
+
+from collections.abc import Callable
+
+from jaxtyping import Array, Float
+
+from ._affine import affine
+from ._cell import step_forward
+from ._checks import check_readout, check_sequence
+from ._types import Flags, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
+from ._unroll import unroll
+
+
+def readout(params: ReadoutParams, hs: Float[Array, "*steps hid"]) -> Float[Array, "*steps out"]:
+    """`y_t = h_t W_hy + b_y`, over any leading axes."""
+    check_readout(params, hs.shape[-1], hs.dtype, "`hs`")
+    return affine(hs, params.w_hy, params.b_y)
+
+
+def last_states(h_0: States, hs: tuple[Hiddens, ...]) -> States:
+    """`h_T` of each layer; `h_0` when there are no steps."""
+    return tuple(layer[-1] if layer.shape[0] else h for h, layer in zip(h_0, hs, strict=True))
+
+
+def apply(
+    params: Params,
+    h_0: States,
+    inputs: Inputs,
+    *,
+    last: int | None = None,
+    mask: Flags | None = None,
+    reset: Flags | None = None,
+    unroll: Callable[..., Hiddens] = unroll,
+) -> tuple[Outputs, States]:
+    """`(ys, h_T)`: the outputs of the last `last` steps (all, unless given) and the last state of each layer.
+
+    Layer l + 1 reads the states of layer l. `mask` and `reset` act on every layer, see `unroll`. For a loss of one's
+    own with the backward pass written by hand, use `jax.grad` around `apply(..., unroll=unroll_bptt)`.
+
+    Raises:
+        ValueError: if the shapes of the arguments do not fit each other, or `last` is not in 0..T.
+        TypeError: if their dtypes do not fit.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=4, num_layers=2)
+    >>> ys, h_T = rnn_jax.apply(params, rnn_jax.zero_state(params, 5), jnp.ones((7, 5, 2)))
+    >>> ys.shape, [h.shape for h in h_T]
+    ((7, 5, 4), [(5, 3), (5, 3)])
+    """
+    check_sequence(params, h_0, inputs, mask, reset)
+    time = inputs.shape[0]
+    last = time if last is None else last
+    if not 0 <= last <= time:
+        raise ValueError(f"`last` must be from 0 to the {time} steps of `inputs`, got {last}.")
+    xs, hs = inputs, []
+    for cell, h in zip(params.cells, h_0, strict=True):
+        xs = unroll(cell, h, xs, mask=mask, reset=reset)
+        hs.append(xs)
+    return readout(params.readout, xs[time - last :]), last_states(h_0, tuple(hs))
+
+
+def advance(params: Params, h_tm1: States, x_t: Step) -> tuple[Float[Array, "*batch out"], States]:
+    """`(y_t, h_t)`: one step of all layers and the readout."""
+    h_t = []
+    for cell, h in zip(params.cells, h_tm1, strict=True):
+        x_t, _ = step_forward(cell, h, x_t)
+        h_t.append(x_t)
+    return readout(params.readout, x_t), tuple(h_t)

@@ -1,0 +1,25 @@
+"""The reference: the same loss through the plain scan, differentiated by JAX."""
+
+import jax
+
+from ._apply import apply
+from ._checks import is_tokens
+from ._losses import Objective, weighted_loss
+from ._types import Batch, Gradients, Params, Scalar, States
+
+
+def autodiff(
+    objective: Objective, params: Params, batch: Batch, h_0: States
+) -> tuple[tuple[Scalar, States], Gradients]:
+    """Loss, last states and gradients by `jax.value_and_grad`."""
+
+    def loss_fn(params, h_0, features):
+        inputs = batch.inputs if features is None else features
+        ys, h_T = apply(params, h_0, inputs, last=batch.targets.shape[0], mask=batch.mask, reset=batch.reset)
+        loss, _ = weighted_loss(objective, batch, ys)
+        return loss, h_T
+
+    features = None if is_tokens(batch.inputs) else batch.inputs
+    value_and_grad = jax.value_and_grad(loss_fn, argnums=(0, 1, 2), has_aux=True)
+    (loss, h_T), gradients = value_and_grad(params, h_0, features)
+    return (loss, h_T), Gradients(*gradients)

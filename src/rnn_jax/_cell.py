@@ -1,0 +1,70 @@
+"""One step of the recurrence, and its hand-written derivative."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+from ._activations import ACTIVATIONS
+from ._affine import affine, affine_d_input, affine_d_weights
+from ._checks import check_cell, check_cotangent, check_steps
+from ._types import CellParams, Hidden, Step
+
+
+def step(cell: CellParams, h_tm1: Hidden, x_t: Step) -> Hidden:
+    """One step, `h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)`, on any number of batch axes.
+
+    Raises:
+        ValueError: if the shapes of `cell`, `h_tm1` and `x_t` do not fit each other.
+        TypeError: if their dtypes do not.
+    """
+    h_t, _ = step_forward(cell, h_tm1, x_t)
+    return h_t
+
+
+class StepResiduals(NamedTuple):
+    """What `step_forward` keeps for `step_backward`. Not `a_t`: φ' comes from `h_t`."""
+
+    x_t: Step
+    h_tm1: Hidden
+    h_t: Hidden
+
+
+def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step) -> tuple[Hidden, StepResiduals]:
+    """`step`, with the residuals for its backward pass (the notebooks' cache). Raises as `step` does."""
+    check_cell(cell)
+    check_steps(cell, h_tm1, x_t, leading=(), names=("h_tm1", "x_t"))
+    a_t = affine(x_t, cell.w_xh, cell.b_h) + h_tm1 @ cell.w_hh
+    h_t = ACTIVATIONS[cell.activation].phi(a_t)
+    return h_t, StepResiduals(x_t, h_tm1, h_t)
+
+
+def step_backward(
+    cell: CellParams, residuals: StepResiduals, d_h_t: Hidden
+) -> tuple[CellParams, Hidden, Float[Array, "*batch in"] | None]:
+    """`(d_cell, d_h_tm1, d_x_t)` from `d_h_t = ∂L/∂h_t`: `step` transposed.
+
+    `d_a_t = d_h_t ∘ φ'(a_t)`, then `d_W_xh = x_tᵀ d_a_t`, `d_W_hh = h_{t-1}ᵀ d_a_t`, `d_b_h = d_a_t` (summed over
+    the batch), `d_h_{t-1} = d_a_t W_hhᵀ` and `d_x_t = d_a_t W_xhᵀ`, None for tokens.
+
+    Raises:
+        ValueError: if `d_h_t` has another shape than `h_t`.
+        TypeError: if it has another dtype.
+
+    References: Werbos (1990), Proceedings of the IEEE 78(10).
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
+    >>> h_t, residuals = rnn_jax.step_forward(cell, jnp.ones(3), jnp.ones(2))
+    >>> d_cell, d_h_tm1, d_x_t = rnn_jax.step_backward(cell, residuals, jnp.ones(3))
+    >>> d_cell.w_hh.shape, d_h_tm1.shape, d_x_t.shape
+    ((3, 3), (3,), (2,))
+    """
+    check_cell(cell)
+    check_cotangent("d_h_t", d_h_t, residuals.h_t, "`residuals.h_t`")
+    x_t, h_tm1, h_t = residuals
+    d_a_t = d_h_t * ACTIVATIONS[cell.activation].d_phi(h_t)
+    d_w_xh, d_b_h = affine_d_weights(x_t, d_a_t, cell.w_xh)
+    d_w_hh, _ = affine_d_weights(h_tm1, d_a_t, cell.w_hh)
+    d_h_tm1 = d_a_t @ cell.w_hh.T
+    d_x_t = affine_d_input(x_t, d_a_t, cell.w_xh)
+    return CellParams(d_w_xh, d_w_hh, d_b_h, cell.activation), d_h_tm1, d_x_t

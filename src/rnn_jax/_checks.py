@@ -1,0 +1,251 @@
+"""Argument checks: shapes and dtypes at trace time, and `check_batch` for the values."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ._activations import ACTIVATIONS
+from ._types import Batch, CellParams, Params, ReadoutParams, States
+
+
+def require_known(what: str, name: object, known: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` that lists the known names unless `name` is one of them."""
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"No {what} named {name!r}; there are {', '.join(map(repr, known))}.")
+
+
+def require_positive(**values: float) -> None:
+    """Raise a `ValueError` for the first value that is not a finite number above zero."""
+    for name, value in values.items():
+        if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+            raise TypeError(f"`{name}` must be a number above zero, got {value!r}.")
+        if not 0 < value < float("inf"):
+            raise ValueError(f"`{name}` must be a finite number above zero, got {value!r}.")
+
+
+def require_sizes(**sizes: int) -> None:
+    """Raise for the first size that is not an integer of at least one."""
+    for name, size in sizes.items():
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
+            raise TypeError(f"`{name}` must be an integer of at least 1, got {size!r}.")
+        if size < 1:
+            raise ValueError(f"`{name}` must be at least 1, got {size}.")
+
+
+def is_tokens(x: Array) -> bool:
+    """Whether `x` holds integers that stand for one-hot vectors, rather than features."""
+    return bool(jnp.issubdtype(x.dtype, jnp.integer))
+
+
+def _require_array(name: str, x: object, kind: Any = None, described: str = "") -> None:
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.")
+    if kind is not None and not jnp.issubdtype(x.dtype, kind):
+        raise TypeError(f"`{name}` must hold {described}, got dtype {x.dtype}.")
+
+
+def _require_float(name: str, x: object) -> None:
+    _require_array(name, x, jnp.floating, "floating point numbers")
+
+
+def _require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str) -> None:
+    if x.shape != expected:
+        raise ValueError(f"`{name}` must have shape {legend} = {expected} to match {match}, got {x.shape}.")
+
+
+def _require_dtype(name: str, x: Array, dtype: Any, match: str) -> None:
+    if x.dtype != dtype:
+        raise TypeError(f"`{name}` must have dtype {dtype} to match {match}, got {x.dtype}.")
+
+
+def check_cell(cell: CellParams, name: str = "cell") -> None:
+    """Raise unless `cell` is a layer whose leaves fit each other."""
+    if not isinstance(cell, CellParams):
+        raise TypeError(f"`{name}` must be CellParams, got {type(cell).__name__}.")
+    require_known("activation", cell.activation, ACTIVATIONS)
+    for leaf in ("w_xh", "w_hh", "b_h"):
+        _require_float(f"{name}.{leaf}", getattr(cell, leaf))
+    if cell.w_xh.ndim != 2:
+        raise ValueError(f"`{name}.w_xh` must have two axes (in, hid), got shape {cell.w_xh.shape}.")
+    hid = cell.w_xh.shape[1]
+    for leaf, legend, expected in (("w_hh", "(hid, hid)", (hid, hid)), ("b_h", "(hid,)", (hid,))):
+        _require_shape(f"{name}.{leaf}", getattr(cell, leaf), legend, expected, f"`{name}.w_xh`")
+        _require_dtype(f"{name}.{leaf}", getattr(cell, leaf), cell.w_xh.dtype, f"`{name}.w_xh`")
+
+
+def check_readout(readout: ReadoutParams, hid: int, dtype: Any, match: str) -> None:
+    """Raise unless `readout` reads a layer of `hid` units."""
+    if not isinstance(readout, ReadoutParams):
+        raise TypeError(f"`readout` must be ReadoutParams, got {type(readout).__name__}.")
+    _require_float("readout.w_hy", readout.w_hy)
+    _require_float("readout.b_y", readout.b_y)
+    if readout.w_hy.ndim != 2:
+        raise ValueError(f"`readout.w_hy` must have two axes (hid, out), got shape {readout.w_hy.shape}.")
+    out = readout.w_hy.shape[1]
+    _require_shape("readout.w_hy", readout.w_hy, "(hid, out)", (hid, out), match)
+    _require_shape("readout.b_y", readout.b_y, "(out,)", (out,), "`readout.w_hy`")
+    _require_dtype("readout.w_hy", readout.w_hy, dtype, match)
+    _require_dtype("readout.b_y", readout.b_y, dtype, match)
+
+
+def check_params(params: Params) -> None:
+    """Raise unless `params` is a stack of at least one layer and a readout that fit each other."""
+    if not isinstance(params, Params):
+        raise TypeError(f"`params` must be Params, got {type(params).__name__}.")
+    if not isinstance(params.cells, tuple) or not params.cells:
+        raise TypeError(
+            f"`params.cells` must be a tuple of at least one CellParams, got {type(params.cells).__name__}."
+        )
+    for layer, cell in enumerate(params.cells):
+        check_cell(cell, f"params.cells[{layer}]")
+    below = params.cells[0]
+    for layer, cell in enumerate(params.cells[1:], start=1):
+        name, match = f"params.cells[{layer}].w_xh", f"the layer below, `params.cells[{layer - 1}]`"
+        expected = (below.w_hh.shape[0], cell.w_xh.shape[1])
+        _require_shape(name, cell.w_xh, "(hid below, hid)", expected, match)
+        _require_dtype(name, cell.w_xh, below.w_xh.dtype, match)
+        below = cell
+    check_readout(params.readout, below.w_hh.shape[0], below.w_xh.dtype, "the highest of `params.cells`")
+
+
+def check_steps(
+    cell: CellParams,
+    h: Array,
+    x: Array,
+    *,
+    leading: tuple[str, ...],
+    names: tuple[str, str] = ("h_0", "xs"),
+    cell_name: str = "cell",
+) -> None:
+    """Raise unless inputs `x`, with the axes `leading` before the batch, fit `cell`, and the state `h` fits both."""
+    h_name, x_name = names
+    _require_array(x_name, x)
+    in_size, num_leading = cell.w_xh.shape[0], len(leading)
+    axes = (*leading, "*batch") if is_tokens(x) else (*leading, "*batch", "in")
+    if x.ndim < len(axes) - 1:
+        raise ValueError(f"`{x_name}` must have the axes ({', '.join(axes)}), got shape {x.shape}.")
+    if not is_tokens(x):
+        _require_array(x_name, x, jnp.floating, "floating point features or integer tokens")
+        match = f"`{cell_name}.w_xh`"
+        expected = (*x.shape[:-1], in_size)
+        _require_shape(x_name, x, f"({', '.join(axes)})", expected, match)
+        _require_dtype(x_name, x, cell.w_xh.dtype, match)
+    batch = steps_shape(x)[num_leading:]
+    check_state(cell, h, batch, names=(h_name, x_name), cell_name=cell_name)
+
+
+def check_state(cell: CellParams, h: Array, batch: tuple[int, ...], *, names: tuple[str, str], cell_name: str) -> None:
+    """Raise unless `h` is a state `(*batch, hid)` of `cell`."""
+    h_name, x_name = names
+    _require_float(h_name, h)
+    expected = (*batch, cell.w_hh.shape[0])
+    _require_shape(h_name, h, "(*batch, hid)", expected, f"`{x_name}` and `{cell_name}.w_hh`")
+    _require_dtype(h_name, h, cell.w_hh.dtype, f"`{cell_name}.w_hh`")
+
+
+def check_cotangent(name: str, d_x: Array, x: Array, match: str) -> None:
+    """Raise unless `d_x` has the shape and dtype of `x`."""
+    _require_array(name, d_x)
+    if d_x.shape != x.shape:
+        raise ValueError(f"`{name}` must have shape {x.shape} to match {match}, got {d_x.shape}.")
+    _require_dtype(name, d_x, x.dtype, match)
+
+
+def check_flags(time_batch: tuple[int, ...], **flags: Array | None) -> None:
+    """Raise unless each of `mask` and `reset` that is given is bool `(time, *batch)`."""
+    for name, flag in flags.items():
+        if flag is not None:
+            _require_array(name, flag, jnp.bool_, "booleans")
+            _require_shape(name, flag, "(time, *batch)", time_batch, "the inputs")
+
+
+def check_states(params: Params, h_0: States) -> None:
+    """Raise unless `h_0` is a tuple of one array a layer."""
+    if not isinstance(h_0, tuple):
+        raise TypeError(f"`h_0` must be a tuple of one state a layer, got {type(h_0).__name__}.")
+    if len(h_0) != len(params.cells):
+        raise ValueError(f"`h_0` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")
+
+
+def steps_shape(inputs: Array) -> tuple[int, ...]:
+    """The shape of the steps, `(time, *batch)`, without the feature axis that tokens lack."""
+    return inputs.shape if is_tokens(inputs) else inputs.shape[:-1]
+
+
+def check_sequence(
+    params: Params, h_0: States, inputs: Array, mask: Array | None, reset: Array | None, *, name: str = "inputs"
+) -> None:
+    """Raise unless states, inputs and flags fit `params` and each other."""
+    check_params(params)
+    check_states(params, h_0)
+    check_steps(params.cells[0], h_0[0], inputs, leading=("time",), names=("h_0[0]", name), cell_name="params.cells[0]")
+    time_batch = steps_shape(inputs)
+    for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
+        check_state(cell, h, time_batch[1:], names=(f"h_0[{layer}]", name), cell_name=f"params.cells[{layer}]")
+    check_flags(time_batch, mask=mask, reset=reset)
+
+
+def check_call(params: Params, batch: Batch, h_0: States) -> None:
+    """Raise unless the arguments of a `GradFn` fit each other."""
+    if not isinstance(batch, Batch):
+        raise TypeError(f"`batch` must be a Batch, got {type(batch).__name__}.")
+    check_sequence(params, h_0, batch.inputs, batch.mask, batch.reset, name="batch.inputs")
+    time, *batch_axes = steps_shape(batch.inputs)
+    targets, out = batch.targets, params.readout.w_hy.shape[1]
+    _require_array("batch.targets", targets)
+    if targets.ndim < 1 or targets.shape[0] > time:
+        raise ValueError(f"`batch.targets` must cover at most the {time} steps of `batch.inputs`, got {targets.shape}.")
+    last = targets.shape[0]
+    steps = (last, *batch_axes)
+    if targets.shape not in (steps, (*steps, out)):
+        raise ValueError(
+            f"`batch.targets` must have shape (last, *batch) = {steps} or (last, *batch, out) = {(*steps, out)} "
+            f"to match `batch.inputs` and `params.readout`, got {targets.shape}."
+        )
+    if not is_tokens(targets):
+        _require_array("batch.targets", targets, jnp.floating, "integer classes or floating point vectors")
+        _require_dtype("batch.targets", targets, params.readout.b_y.dtype, "`params`")
+    if batch.weights is not None:
+        _require_float("batch.weights", batch.weights)
+        _require_shape("batch.weights", batch.weights, "(last, *batch)", steps, "`batch.targets`")
+        _require_dtype("batch.weights", batch.weights, params.readout.b_y.dtype, "`params`")
+
+
+def check_batch(params: Params, batch: Batch, h_0: States) -> None:
+    """Raise if a *value* of the batch is bad: what shapes cannot tell. Eager only, it reads the arrays.
+
+    Tokens and classes must name a row of `w_xh` and a column of `w_hy`; features, vectors and weights must be
+    finite. What the mask or a weight of zero hides is not read. Shapes and dtypes are checked too.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=3)
+    >>> batch = rnn_jax.Batch(inputs=jnp.array([0, 1, 3]), targets=jnp.array([1, 2, 0]))
+    >>> rnn_jax.check_batch(params, batch, rnn_jax.zero_state(params))
+    Traceback (most recent call last):
+    ...
+    ValueError: `batch.inputs` must hold tokens from 0 to 2, got 3 at (2,).
+    """
+    check_call(params, batch, h_0)
+    mask = np.ones(steps_shape(batch.inputs), bool) if batch.mask is None else np.asarray(batch.mask)
+    last = batch.targets.shape[0]
+    default = mask[mask.shape[0] - last :].astype(np.float64)
+    weights = default if batch.weights is None else np.asarray(batch.weights)
+    _check_values("batch.weights", weights, np.ones_like(weights, bool), 0, "")
+    _check_values("batch.inputs", batch.inputs, mask, params.cells[0].w_xh.shape[0], "tokens")
+    _check_values("batch.targets", batch.targets, weights != 0, params.readout.w_hy.shape[1], "classes")
+    for layer, h in enumerate(h_0):
+        _check_values(f"h_0[{layer}]", h, np.ones(h.shape[:-1], bool), 0, "")
+
+
+def _check_values(name: str, x: Any, read: np.ndarray, count: int, noun: str) -> None:
+    x = np.asarray(x)
+    integer = np.issubdtype(x.dtype, np.integer)
+    bad = (x < 0) | (x >= count) if integer else ~np.isfinite(x.astype(np.float64))
+    bad &= read.reshape(read.shape + (1,) * (x.ndim - read.ndim))
+    if bad.any():
+        where = tuple(map(int, np.argwhere(bad)[0]))
+        expected = f"{noun} from 0 to {count - 1}" if integer else "finite numbers"
+        raise ValueError(f"`{name}` must hold {expected}, got {x[where]} at {where}.")

@@ -1,0 +1,92 @@
+"""Sampling: the network's outputs fed back as its inputs."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from ._apply import advance, apply
+from ._checks import check_sequence, require_positive, require_sizes, steps_shape
+from ._params import zero_state
+from ._types import Inputs, Params, States
+
+Draw = Callable[[Key[Array, ""], Array], Array]  # (key, y_t) -> x_{t+1}
+
+
+def categorical(temperature: float) -> Draw:
+    """Draw tokens with the probabilities `softmax(y_t / temperature)`.
+
+    Raises:
+        ValueError: unless `temperature` is above zero; its limit at zero is `greedy`.
+    """
+    if not isinstance(temperature, jax.core.Tracer):
+        require_positive(temperature=temperature)
+
+    def draw(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Int[Array, "*batch"]:
+        return jax.random.categorical(key, y_t / temperature)
+
+    return draw
+
+
+def greedy(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Int[Array, "*batch"]:
+    """The most probable token, the first of them on a tie."""
+    del key
+    return jnp.argmax(y_t, axis=-1)
+
+
+def feedback(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Float[Array, "*batch out"]:
+    """The output itself, for a network that predicts its own next input: it runs free."""
+    del key
+    return y_t
+
+
+def generate(
+    key: Key[Array, ""],
+    params: Params,
+    prompt: Inputs,
+    length: int,
+    *,
+    draw: Draw = categorical(1.0),  # noqa: B008  (a pure function)
+    h_0: States | None = None,
+) -> tuple[Inputs, States]:
+    """`length` more inputs after `prompt`: `x_{t+1} = draw(key_t, y_t)`, in one `lax.scan`.
+
+    `prompt` has at least one step and any number of batch axes. The state returned has met the prompt and all outputs
+    but the last, so `generate(key, params, outputs[-1:], more, h_0=h_T)` goes on where this call ended.
+
+    Raises:
+        ValueError: if `prompt` has no step or does not fit `params`, if `length` < 1, or if what `draw` returns is no
+            next input (an output of another width than the input, say).
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=9, hidden_size=8, output_size=9)
+    >>> outputs, h_T = rnn_jax.generate(jax.random.key(1), params, jnp.zeros((3, 2), int), 5)
+    >>> outputs.shape  # 5 tokens for each of 2 prompts
+    (5, 2)
+    """
+    require_sizes(length=length)
+    if h_0 is None:
+        h_0 = zero_state(params, *steps_shape(prompt)[1:])
+    check_sequence(params, h_0, prompt, None, None, name="prompt")
+    if prompt.shape[0] < 1:
+        raise ValueError(f"`prompt` must have at least one step, got shape {prompt.shape}.")
+    y_t = jax.eval_shape(lambda: advance(params, h_0, prompt[0])[0])
+    x_t = jax.eval_shape(draw, key, y_t)
+    is_next_token = jnp.issubdtype(x_t.dtype, jnp.integer) and jnp.issubdtype(prompt.dtype, jnp.integer)
+    if x_t.shape != prompt.shape[1:] or not (is_next_token or x_t.dtype == prompt.dtype):
+        raise ValueError(
+            f"`draw` must return a next input of shape {prompt.shape[1:]} and dtype {prompt.dtype}, "
+            f"got {x_t.shape} and {x_t.dtype}."
+        )
+    _, h = apply(params, h_0, prompt[:-1], last=0)
+
+    def body(carry, key_t):
+        h_tm1, x_t = carry
+        y_t, h_t = advance(params, h_tm1, x_t)
+        x_tp1 = draw(key_t, y_t).astype(prompt.dtype)
+        return (h_t, x_tp1), x_tp1
+
+    (h_T, _), outputs = lax.scan(body, (h, prompt[-1]), jax.random.split(key, length))
+    return outputs, h_T

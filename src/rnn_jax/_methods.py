@@ -1,0 +1,101 @@
+"""The table of gradient methods, behind one signature."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ._autodiff import autodiff
+from ._bptt import bptt
+from ._by_hand import backpropagate
+from ._checks import check_call, is_tokens, require_known
+from ._losses import Objective, make_objective
+from ._stepwise import stepwise
+from ._types import Batch, GradFn, Gradients, Loss, Params, Scalar, States
+
+
+class Method(NamedTuple):
+    """`make(objective, **options) -> GradFn`, and whether what it returns is the exact gradient of the loss."""
+
+    make: Callable[..., GradFn]
+    exact: bool
+
+
+def _autodiff(objective: Objective) -> GradFn:
+    return partial(autodiff, objective)
+
+
+def _stepwise(objective: Objective) -> GradFn:
+    return partial(backpropagate, stepwise, objective)
+
+
+def _bptt(objective: Objective) -> GradFn:
+    return partial(backpropagate, bptt, objective)
+
+
+GRADIENTS: dict[str, Method] = {
+    "autodiff": Method(_autodiff, exact=True),  # the reference: jax.grad of the plain scan
+    "stepwise": Method(_stepwise, exact=True),  # the textbook by hand: every product inside the loop
+    "bptt": Method(_bptt, exact=True),  # by hand, weight gradients as products after the loop
+}
+
+
+def make_grad_fn(
+    method: str,
+    *,
+    loss: str | Loss,
+    reduction: str = "mean",
+    compute_dtype: Any = None,
+    **method_options: Any,
+) -> GradFn:
+    """A function `(params, batch, h_0) -> ((loss, h_T), Gradients)`, pure and stateless.
+
+    `method` is one of `GRADIENTS`, `loss` one of `LOSSES` or a pair like `pointwise(...)`. `"mean"` is Σ w ℓ / Σ w
+    over all weighted steps (nothing to sum gives 0), `"sum"` is Σ w ℓ. With `compute_dtype`, states and products
+    are in that type, while loss and weight gradients are accumulated in float32 or better; a gradient always has the
+    dtype of what it is a gradient of. Under `jit`, what is not used of the result costs nothing.
+
+    Raises:
+        ValueError: for an unknown method, option, loss or reduction; the message lists the known ones. The function
+            returned raises it at trace time for shapes that do not fit, and a `TypeError` for dtypes that do not.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=5, hidden_size=8, output_size=5)
+    >>> batch = rnn_jax.Batch(inputs=jnp.array([0, 1, 2, 3]), targets=jnp.array([1, 2, 3, 4]))
+    >>> grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
+    >>> (loss, h_T), gradients = jax.jit(grad_fn)(params, batch, rnn_jax.zero_state(params))
+    >>> loss.shape, gradients.params.cells[0].w_hh.shape, gradients.inputs
+    ((), (8, 8), None)
+    """
+    require_known("gradient method", method, GRADIENTS)
+    make = GRADIENTS[method].make
+    known = list(inspect.signature(make).parameters)[1:]
+    for option in method_options:
+        if option not in known:
+            options = f"there are {', '.join(map(repr, known))}" if known else "it has none"
+            raise ValueError(f"No option {option!r} of the gradient method {method!r}; {options}.")
+    if compute_dtype is not None and not jnp.issubdtype(compute_dtype, jnp.floating):
+        raise TypeError(f"`compute_dtype` must be a floating point type, got {compute_dtype!r}.")
+    engine = make(make_objective(loss, reduction), **method_options)
+
+    def grad_fn(params: Params, batch: Batch, h_0: States) -> tuple[tuple[Scalar, States], Gradients]:
+        check_call(params, batch, h_0)
+        features = None if is_tokens(batch.inputs) else batch.inputs
+        arguments = Gradients(params, h_0, features)
+        p, h, xs = arguments if compute_dtype is None else _cast(arguments, lambda _: compute_dtype)
+        cast_batch = batch if xs is None else batch._replace(inputs=xs)
+        (loss, h_T), gradients = engine(p, cast_batch, h)
+        return (loss, _cast_like(h_T, h_0)), _cast_like(gradients, arguments)
+
+    return grad_fn
+
+
+def _cast(tree: Any, dtype_of: Callable[[Any], Any]) -> Any:
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype_of(x)), tree)
+
+
+def _cast_like(tree: Any, like: Any) -> Any:
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)

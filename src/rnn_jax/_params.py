@@ -1,0 +1,110 @@
+"""Initialisers of the recurrent weights, and fresh parameters and states."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import lecun_normal, normal, orthogonal
+from jaxtyping import Array, Float, Key
+
+from ._activations import ACTIVATIONS
+from ._checks import check_params, require_known, require_positive, require_sizes
+from ._types import CellParams, Params, ReadoutParams, States, accumulation_dtype
+
+Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
+
+
+def identity(scale: float = 1.0) -> Initializer:
+    """`scale` times the identity. With relu and zero biases: the IRNN.
+
+    References: Le, Jaitly and Hinton (2015), arXiv:1504.00941.
+    """
+    require_positive(scale=scale)
+
+    def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
+        del key
+        return scale * jnp.eye(*shape, dtype=dtype)
+
+    return init
+
+
+def spectral_radius(rho: float) -> Initializer:
+    """Independent normal entries, scaled so that the largest |eigenvalue| is exactly `rho`.
+
+    References: Jaeger (2001), the echo state network, GMD report 148.
+    """
+    require_positive(rho=rho)
+
+    def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
+        w = jax.random.normal(key, shape, dtype)
+        return w * (rho / jnp.max(jnp.abs(jnp.linalg.eigvals(w))))
+
+    return init
+
+
+RECURRENT_INITS: dict[str, Callable[[float], Initializer]] = {
+    "orthogonal": orthogonal,  # scale
+    "identity": identity,  # scale
+    "normal": normal,  # standard deviation; min-char-rnn takes 0.01
+    "spectral_radius": spectral_radius,  # rho
+}
+"""Initialisers of `w_hh` by name, each made from one number."""
+
+
+def init_params(
+    key: Key[Array, ""],
+    *,
+    input_size: int,
+    hidden_size: int,
+    output_size: int,
+    num_layers: int = 1,
+    activation: str = "tanh",
+    recurrent_init: Initializer = orthogonal(),  # noqa: B008  (a pure function)
+    dtype: Any = float,
+) -> Params:
+    """Fresh weights of `num_layers` layers of `hidden_size` units and a readout.
+
+    `w_hh` is drawn by `recurrent_init`, a `(key, shape, dtype)` function as in `jax.nn.initializers`; `w_xh` and
+    `w_hy` are normal with variance 1 / fan-in (LeCun); biases are zero.
+
+    Raises:
+        ValueError: for a size below one or an unknown activation.
+
+    >>> import jax, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=5, output_size=2, num_layers=2)
+    >>> [cell.w_xh.shape for cell in params.cells], params.readout.w_hy.shape
+    ([(3, 5), (5, 5)], (5, 2))
+    """
+    require_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size, num_layers=num_layers)
+    require_known("activation", activation, ACTIVATIONS)
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"`dtype` must be a floating point type, got {dtype!r}.")
+    dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
+    draw_dtype = accumulation_dtype(dtype)  # the decompositions know no half precision
+
+    def draw(init: Initializer, key: Key[Array, ""], *shape: int) -> Array:
+        return init(key, shape, draw_dtype).astype(dtype)
+
+    ykey, *cell_keys = jax.random.split(key, num_layers + 1)
+    cells = []
+    for layer, cell_key in enumerate(cell_keys):
+        xkey, hkey = jax.random.split(cell_key)
+        cells.append(
+            CellParams(
+                w_xh=draw(lecun_normal(), xkey, hidden_size if layer else input_size, hidden_size),
+                w_hh=draw(recurrent_init, hkey, hidden_size, hidden_size),
+                b_h=jnp.zeros(hidden_size, dtype),
+                activation=activation,
+            )
+        )
+    readout = ReadoutParams(
+        w_hy=draw(lecun_normal(), ykey, hidden_size, output_size), b_y=jnp.zeros(output_size, dtype)
+    )
+    return Params(tuple(cells), readout)
+
+
+def zero_state(params: Params, *batch: int) -> States:
+    """States of all zeros, one `(*batch, hid)` a layer."""
+    check_params(params)
+    return tuple(jnp.zeros((*batch, cell.w_hh.shape[0]), cell.w_hh.dtype) for cell in params.cells)

@@ -1,0 +1,60 @@
+"""Text as tokens: one symbol, one integer; parallel contiguous streams; windows of them."""
+
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int
+
+from ._checks import require_sizes
+from ._types import Batch
+
+
+def symbols_of(text: str) -> str:
+    """The symbols that occur in `text`, in the order of their code points: a vocabulary."""
+    return "".join(sorted(set(text)))
+
+
+def encode(symbols: str, text: str) -> Int[np.ndarray, " time"]:
+    """The token of each symbol of `text`: its index in `symbols`, which is sorted.
+
+    Raises:
+        ValueError: if `text` holds a symbol that is not in `symbols`; the message names the first.
+
+    >>> symbols = symbols_of("hello world")
+    >>> decode(symbols, encode(symbols, "hold"))
+    'hold'
+    """
+    codes, known = _code_points(text), _code_points(symbols)
+    tokens = np.searchsorted(known, codes)
+    is_known = np.append(known, 0)[tokens] == codes
+    is_known &= tokens < len(known)
+    if not is_known.all():
+        at = int(np.argmin(is_known))
+        raise ValueError(f"`text` must hold only the {len(symbols)} known symbols, got {text[at]!r} at position {at}.")
+    return tokens.astype(np.int32)
+
+
+def decode(symbols: str, tokens: Int[np.ndarray, " time"]) -> str:
+    """The text of a sequence of tokens."""
+    return "".join(symbols[int(token)] for token in tokens)
+
+
+def _code_points(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+
+
+def make_streams(tokens: Int[np.ndarray, " length"], num_streams: int) -> Int[np.ndarray, "time streams"]:
+    """The text cut into `num_streams` contiguous pieces of equal length, side by side; a short tail is left out.
+
+    >>> make_streams(np.arange(7), 2).T
+    array([[0, 1, 2],
+           [3, 4, 5]])
+    """
+    require_sizes(num_streams=num_streams)
+    time = len(tokens) // num_streams
+    return np.ascontiguousarray(tokens[: time * num_streams].reshape(num_streams, time).T)
+
+
+def window_batch(streams: Int[Array, "time streams"], start: int | Int[Array, ""], window: int) -> Batch:
+    """The batch that reads `streams` from `start` for `window` steps and predicts each next token."""
+    piece = lax.dynamic_slice_in_dim(streams, start, window + 1)
+    return Batch(inputs=piece[:-1], targets=piece[1:])

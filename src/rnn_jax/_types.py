@@ -1,0 +1,100 @@
+"""The trees every other module passes around, and the one legend of their axes.
+
+    time T  |  *batch: any number of batch axes, none included
+    in I, hid H, out O: the features are the last axis
+    last: the last steps of a sequence, the ones that are read out
+
+A token is an integer that stands for a one-hot vector which is never built.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+Step = Float[Array, "*batch in"] | Int[Array, "*batch"]  # features or tokens of one step
+Inputs = Float[Array, "time *batch in"] | Int[Array, "time *batch"]
+Hidden = Float[Array, "*batch hid"]
+Hiddens = Float[Array, "time *batch hid"]
+Outputs = Float[Array, "last *batch out"]
+Flags = Bool[Array, "time *batch"]
+Scalar = Float[Array, ""]
+States = tuple[Array, ...]  # one `Hidden` a layer
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellParams:
+    """Weights of one layer: `w_xh` (in, hid), `w_hh` (hid, hid), `b_h` (hid,).
+
+    The activation belongs to the weights and is static. A gradient is a `CellParams` too.
+    """
+
+    w_xh: jax.Array
+    w_hh: jax.Array
+    b_h: jax.Array
+    activation: str = dataclasses.field(metadata={"static": True})
+
+
+class ReadoutParams(NamedTuple):
+    """Weights of the readout. A gradient is a `ReadoutParams` too."""
+
+    w_hy: Float[Array, "hid out"]
+    b_y: Float[Array, " out"]
+
+
+class Params(NamedTuple):
+    """A stack of layers, lowest first, and the readout of the highest. A gradient is a `Params` too."""
+
+    cells: tuple[CellParams, ...]
+    readout: ReadoutParams
+
+
+class Batch(NamedTuple):
+    """One call's data. Only `inputs` and `targets` are required.
+
+    `inputs`   features `(time, *batch, in)` or tokens `(time, *batch)`.
+    `targets`  classes `(last, *batch)` or vectors `(last, *batch, out)` for the last `last` steps:
+               `last = time` is many-to-many, `last = 1` many-to-one, between them the first steps are burn-in.
+    `weights`  `(last, *batch)`, real: how much each step's loss counts. A target of weight zero is never
+               read, it may be anything. Default: the mask on those steps, else one.
+    `mask`     `(time, *batch)`: where false the step does not exist. The state passes through unchanged,
+               inputs and resets there are never read.
+    `reset`    `(time, *batch)`: where true the state is zero before `x_t`, and no gradient crosses.
+    `key`      the randomness of this call, for methods that draw.
+    """
+
+    inputs: Inputs
+    targets: Float[Array, "last *batch out"] | Int[Array, "last *batch"]
+    weights: Float[Array, "last *batch"] | None = None
+    mask: Flags | None = None
+    reset: Flags | None = None
+    key: Key[Array, ""] | None = None
+
+
+class Gradients(NamedTuple):
+    """Each field has the type of what it is the gradient of; `inputs` is None for tokens."""
+
+    params: Params
+    h_0: States
+    inputs: Float[Array, "time *batch in"] | None
+
+
+class GradFn(Protocol):
+    """Loss, last state and gradients at `params`. Pure and stateless."""
+
+    def __call__(self, params: Params, batch: Batch, h_0: States) -> tuple[tuple[Scalar, States], Gradients]:
+        """`((loss, h_T), gradients)`; all shapes and dtypes are checked at trace time."""
+        ...
+
+
+Loss = Callable[[Array, Array], tuple[Array, Array]]
+"""`(y_t, target_t) -> (value, d_y_t)`: per step and unweighted, over any leading axes."""
+
+
+def accumulation_dtype(dtype: Any) -> Any:
+    """The type in which long sums over values of `dtype` are made: float32 or better."""
+    return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)

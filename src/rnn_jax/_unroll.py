@@ -1,0 +1,70 @@
+"""The recurrence over time, as a plain `lax.scan` of `step`."""
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool
+
+from ._activations import ACTIVATIONS
+from ._affine import affine
+from ._checks import check_cell, check_flags, check_steps, steps_shape
+from ._sharding import promote
+from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
+
+
+def visible(xs: Inputs, mask: Flags | None) -> Inputs:
+    """`xs` with zeros at the steps that do not exist, so that a NaN there reaches nothing (0 · NaN is NaN)."""
+    return xs if mask is None else select(mask, xs, jnp.zeros_like(xs))
+
+
+def enter(h_tm1: Array, reset: Bool[Array, "*steps"] | None) -> Array:
+    """The state that `x_t` meets: zero where `reset`, else `h_{t-1}`. It is its own transpose."""
+    return h_tm1 if reset is None else select(reset, jnp.zeros_like(h_tm1), h_tm1)
+
+
+def leave(h_t: Array, h_tm1: Array, mask: Bool[Array, "*steps"] | None) -> Array:
+    """The state after the step: `h_t`, and where the step does not exist still `h_{t-1}`."""
+    return h_t if mask is None else select(mask, h_t, h_tm1)
+
+
+def select(flag: Bool[Array, "*steps"], x: Array, y: Array) -> Array:
+    """`x` where `flag`, else `y`; `flag` lacks the feature axis, if there is one."""
+    return jnp.where(flag.reshape(flag.shape + (1,) * (x.ndim - flag.ndim)), x, y)
+
+
+def check_unroll(cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None) -> None:
+    """Raise unless the arguments of an unroll fit each other."""
+    check_cell(cell)
+    check_steps(cell, h_0, xs, leading=("time",), names=("h_0", "xs"))
+    check_flags(steps_shape(xs), mask=mask, reset=reset)
+
+
+def unroll(
+    cell: CellParams, h_0: Hidden, xs: Inputs, *, mask: Flags | None = None, reset: Flags | None = None
+) -> Hiddens:
+    """States `h_1..h_T` from `x_1..x_T`, a `lax.scan` of `step`: the reference, differentiated by JAX.
+
+    Where `mask` is false the step does not exist: `h_t = h_{t-1}`, and neither `x_t` nor `reset` is read. Where
+    `reset` is true, `x_t` meets a state of zero. Last state: `hs[-1]`. Backwards in time:
+    `unroll(cell, h_0, xs[::-1])`.
+
+    Raises:
+        ValueError: if the shapes of the arguments do not fit each other.
+        TypeError: if their dtypes do not.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
+    >>> rnn_jax.unroll(cell, jnp.zeros((5, 3)), jnp.ones((7, 5, 2))).shape  # 7 steps of 5 sequences
+    (7, 5, 3)
+    """
+    check_unroll(cell, h_0, xs, mask, reset)
+    cell, h_0, xs, mask, reset = promote((cell, h_0, visible(xs, mask), mask, reset))
+    phi = ACTIVATIONS[cell.activation].phi
+
+    def body(h_tm1, now):
+        x_t, mask_t, reset_t = now
+        a_t = affine(x_t, cell.w_xh, cell.b_h) + enter(h_tm1, reset_t) @ cell.w_hh
+        h_t = leave(phi(a_t), h_tm1, mask_t)
+        return h_t, h_t
+
+    _, hs = lax.scan(body, h_0, (xs, mask, reset))
+    return hs
