@@ -17,6 +17,7 @@ from ._losses import squared_error as squared_error
 from ._methods import GRADIENTS as GRADIENTS
 from ._methods import Method as Method
 from ._methods import make_grad_fn as make_grad_fn
+from ._params import RECURRENT_INITS as RECURRENT_INITS
 from ._params import identity as identity
 from ._params import init_params as init_params
 from ._params import normal as normal

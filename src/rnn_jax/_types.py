@@ -9,7 +9,7 @@ A token is an integer that stands for a one-hot vector which is never built.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,12 @@ Scalar = Float[Array, ""]
 States = tuple[Array, ...]  # one `Hidden` a layer
 
 
+if TYPE_CHECKING:
+    Leaf = jax.Array
+else:
+    Leaf = Any  # JAX rebuilds a tree with whatever was made of its leaves: shapes, dtypes, shardings, flags
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class CellParams:
@@ -33,9 +39,9 @@ class CellParams:
     The activation belongs to the weights and is static. A gradient is a `CellParams` too.
     """
 
-    w_xh: jax.Array
-    w_hh: jax.Array
-    b_h: jax.Array
+    w_xh: Leaf
+    w_hh: Leaf
+    b_h: Leaf
     activation: str = dataclasses.field(metadata={"static": True})
 
 
@@ -83,6 +89,7 @@ class Gradients(NamedTuple):
     inputs: Float[Array, "time *batch in"] | None
 
 
+@runtime_checkable
 class GradFn(Protocol):
     """Loss, last state and gradients at `params`. Pure and stateless."""
 

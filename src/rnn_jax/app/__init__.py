@@ -1,0 +1,1 @@
+"""The command `rnn-jax`: the only place with files, plots and progress bars. Needs the extra `app`."""

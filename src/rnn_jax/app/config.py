@@ -1,0 +1,108 @@
+"""The settings of each command, with their defaults. Imports no jax: `--help` answers at once."""
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from .errors import InputError
+
+LEARNING_RATES = {"sgd": 0.25, "adam": 0.002}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Train a character model on text by backpropagation through time.
+
+    The text is cut into parallel contiguous streams, read a window at a time; the state is carried from window to
+    window, the gradient stops at its edge. The last 5 % of the text is held out. Without FILE the text is Python's
+    own standard library.
+    """
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
+    """UTF-8 text to learn, in this order; `-` is standard input. Default: the standard library's sources."""
+    run: Path | None = None
+    """Folder to leave the run in. Default: the first free of runs/char-1, runs/char-2, …"""
+    overwrite: bool = False
+    """Replace the run in --run, if there is one."""
+    resume: Path | None = None
+    """Go on with the run in this folder, with its settings; only --steps may be given with it."""
+
+    hidden_size: int = 256
+    """Units in each recurrent layer."""
+    num_layers: int = 1
+    """Recurrent layers."""
+    activation: Literal["tanh", "relu", "identity"] = "tanh"
+    """φ in h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)."""
+    recurrent_init: Literal["orthogonal", "identity", "normal", "spectral_radius"] = "orthogonal"
+    """How W_hh is drawn."""
+    recurrent_scale: float = 1.0
+    """The number that goes with it: scale, scale, standard deviation or spectral radius."""
+
+    method: Literal["autodiff", "stepwise", "bptt"] = "bptt"
+    """How the gradient is computed; all of these are exact."""
+    streams: int = 32
+    """Pieces of the text that are read side by side."""
+    window: int = 50
+    """Steps that a gradient reaches back."""
+
+    steps: int = 9000
+    """Optimizer steps."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """The optax optimizer."""
+    learning_rate: float | None = None
+    """Peak learning rate. Default: 0.25 for sgd, 0.002 for adam."""
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate falls to zero over the steps, or not."""
+    momentum: float = 0.9
+    """Momentum of sgd."""
+    max_norm: float | None = 1.0
+    """Clip the gradient to this global norm; None does not."""
+    max_value: float | None = None
+    """Clip each entry of the gradient to ± this first; None does not."""
+
+    eval_every: int = 1000
+    """Steps between validations; each comes with a sample and a checkpoint."""
+    seed: int = 0
+    """Seed of the weights and the samples."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Let a trained character model write on from a prompt."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The folder that `rnn-jax train` left."""
+    prompt: str | None = None
+    """What the text starts with. Default: a line break, or the first symbol the model knows."""
+    length: int = 500
+    """Symbols to write."""
+    temperature: float = 0.8
+    """Below 1 the model plays safe, above 1 it dares; 0 always takes the most probable symbol."""
+    seed: int = 0
+    """Seed of the draws: the same seed writes the same text."""
+
+
+def check_train_config(config: TrainConfig) -> None:
+    """Raise an `InputError` for the first setting out of range."""
+    for name in ("hidden_size", "num_layers", "streams", "window", "steps", "eval_every"):
+        _require(config, name, getattr(config, name) >= 1, "at least 1")
+    for name in ("recurrent_scale", "learning_rate", "max_norm", "max_value"):
+        value = getattr(config, name)
+        _require(config, name, value is None or 0 < value < float("inf"), "a finite number above 0")
+    _require(config, "momentum", 0 <= config.momentum < 1, "at least 0 and below 1")
+    _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
+
+
+def check_sample_config(config: SampleConfig) -> None:
+    """Raise an `InputError` for the first setting out of range."""
+    _require(config, "length", config.length >= 1, "at least 1")
+    _require(config, "temperature", 0 <= config.temperature < float("inf"), "a finite number of at least 0")
+    _require(config, "prompt", config.prompt != "", "at least one symbol")
+    _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
+
+
+def _require(config: object, name: str, holds: bool, expected: str) -> None:
+    if not holds:
+        raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {getattr(config, name)!r}.")

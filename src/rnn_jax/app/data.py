@@ -1,0 +1,82 @@
+"""From a text to streams for training and windows for validation."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .. import Batch, Params, encode, make_grad_fn, make_streams, symbols_of, zero_state
+from .errors import InputError
+
+HELD_OUT = 1 / 20  # the end of the text
+BITS = 1 / math.log(2)  # a nat, in bits
+
+
+class TextData(NamedTuple):
+    """A text as tokens: the first `num_train` to learn, the rest held out; `streams` are those to learn."""
+
+    symbols: str
+    tokens: np.ndarray
+    num_train: int
+    streams: jax.Array
+    held_out: np.ndarray
+
+
+def prepare(text: str, num_streams: int, window: int) -> TextData:
+    """Cut a text into what is learned and what is held out, and both into streams.
+
+    Raises:
+        InputError: if the text is too short for one window of every stream and two held-out symbols.
+    """
+    num_read = num_streams * (window + 1)
+    needed = max(math.ceil(num_read / (1 - HELD_OUT)), num_read + 2)
+    if len(text) < needed:
+        raise InputError(
+            f"FILE must hold at least {needed:,} characters for --streams {num_streams} of --window {window}, "
+            f"got {len(text):,}: give more text, or lower --streams or --window."
+        )
+    num_held_out = max(int(len(text) * HELD_OUT), 2)
+    num_train = len(text) - num_held_out
+    symbols = symbols_of(text)
+    tokens = encode(symbols, text)
+    held_out = make_streams(tokens[num_train:], max(1, min(num_streams, num_held_out // (window + 1))))
+    streams = jnp.asarray(make_streams(tokens[:num_train], num_streams))
+    return TextData(symbols, tokens, num_train, streams, held_out)
+
+
+def predicted_positions(data: TextData) -> np.ndarray:
+    """Where in the text the symbols stand that validation predicts: all of each stream but its first."""
+    time, num_streams = data.held_out.shape
+    return (data.num_train + np.arange(num_streams)[:, None] * time + np.arange(1, time)).ravel()
+
+
+def make_validate(data: TextData, method: str, window: int) -> Callable[[Params], jax.Array]:
+    """A jitted function from parameters to bits per character of the held-out text, read from a state of zero."""
+    length, num_streams = data.held_out.shape[0] - 1, data.held_out.shape[1]
+    num_windows = -(-length // window)
+    padding = ((0, num_windows * window - length), (0, 0))
+
+    def windows(x: np.ndarray) -> jax.Array:
+        return jnp.asarray(np.pad(x, padding).reshape(num_windows, window, num_streams))
+
+    batches = Batch(
+        inputs=windows(data.held_out[:-1]),
+        targets=windows(data.held_out[1:]),
+        weights=windows(np.ones((length, num_streams), np.float32)),
+    )
+    grad_fn = make_grad_fn(method, loss="cross_entropy", reduction="sum")
+
+    @jax.jit
+    def validate(params: Params) -> jax.Array:
+        def body(h_0, batch):
+            (loss, h_T), _ = grad_fn(params, batch, h_0)  # the gradient is not used: under jit it costs nothing
+            return h_T, loss
+
+        _, losses = lax.scan(body, zero_state(params, num_streams), batches)
+        return jnp.sum(losses) * (BITS / (length * num_streams))
+
+    return validate

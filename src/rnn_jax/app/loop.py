@@ -1,0 +1,142 @@
+"""The training loop: many steps a dispatch; saved, validated and drawn at intervals; ended cleanly by a signal."""
+
+import contextlib
+import signal
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jax import lax
+from tqdm import tqdm
+
+from .. import StepInfo, Trainer, TrainState, window_batch
+from . import run_folder
+from .config import TrainConfig
+from .data import BITS, TextData, make_validate
+from .errors import TrainingFailed
+from .plots import learning_curve
+from .sample import default_prompt, write_on
+
+DISPATCH = 50  # steps in one call of the compiled program: about half a second with the defaults
+
+
+class Run(NamedTuple):
+    """A run that is under way; `records` grows."""
+
+    folder: Path
+    config: TrainConfig
+    data: TextData
+    facts: dict[str, Any]
+    records: list[dict[str, Any]]
+
+
+def make_dispatch(trainer: Trainer, window: int) -> Callable[..., tuple[TrainState, StepInfo]]:
+    """`(state, streams, num_steps) -> (state, infos)`: that many steps in one compiled call, the state donated.
+
+    Which window a step reads is a function of its number; at the start of the streams the state is zero.
+    """
+
+    @partial(jax.jit, static_argnums=2, donate_argnums=0)
+    def dispatch(state: TrainState, streams: jax.Array, num_steps: int) -> tuple[TrainState, StepInfo]:
+        num_windows = (streams.shape[0] - 1) // window
+
+        def body(state, _):
+            at = state.num_steps % num_windows
+            h_0 = jax.tree.map(lambda h: jnp.where(at == 0, jnp.zeros_like(h), h), state.h_0)
+            return trainer.step(state._replace(h_0=h_0), window_batch(streams, at * window, window))
+
+        return lax.scan(body, state, length=num_steps)
+
+    return dispatch
+
+
+def train_until(
+    run: Run, trainer: Trainer, state: TrainState, manager: ocp.CheckpointManager, received: list[int]
+) -> TrainState:
+    """Train to the last step, or until a signal is in `received`; saved at every validation and at the end.
+
+    Raises:
+        TrainingFailed: if loss, gradient or update is not finite; what was saved before is kept.
+    """
+    config, records = run.config, run.records
+    dispatch = make_dispatch(trainer, config.window)
+    validate = make_validate(run.data, config.method, config.window)
+    characters_per_step = config.streams * config.window
+    step = int(state.num_steps)
+    start = time.monotonic() - (records[-1]["seconds"] if records else 0.0)
+
+    def record(**values: float) -> None:
+        seconds = round(time.monotonic() - start, 3)
+        records.append({"step": step, "characters": step * characters_per_step, **values, "seconds": seconds})
+        run_folder.append_metrics(run.folder, records[-1])
+
+    with tqdm(
+        total=config.steps * characters_per_step,
+        initial=step * characters_per_step,
+        unit=" characters",
+        unit_scale=True,
+        smoothing=0.05,
+        disable=None,  # no bar where nobody looks: into a file or a pipe
+    ) as bar:
+        while step < config.steps and not received:
+            # The same boundaries after an interruption as without one: the same compiled programs, the same bits.
+            boundaries = (step - step % every + every for every in (DISPATCH, config.eval_every))
+            num_steps = min(*boundaries, config.steps) - step
+            state, infos = dispatch(state, run.data.streams, num_steps)
+            infos = jax.device_get(infos)
+            if not all(np.isfinite(values).all() for values in infos):
+                raise TrainingFailed(_not_finite(step, num_steps, manager.latest_step(), run.folder))
+            step += num_steps
+            bits = float(np.mean(infos.loss, dtype=np.float64)) * BITS
+            record(bits=bits, grad_norm=float(np.mean(infos.grad_norm, dtype=np.float64)))
+            bar.set_postfix_str(f"{bits:.3f} bits/character", refresh=False)
+            bar.update(num_steps * characters_per_step)
+            if step % config.eval_every == 0 or step == config.steps or received:
+                record(validation_bits=float(validate(state.params)))
+                run_folder.save(manager, step, state)
+                with tqdm.external_write_mode():
+                    _show(run, state)
+    return state
+
+
+def _show(run: Run, state: TrainState) -> None:
+    """Print the validation and a sample, and leave sample and picture in the run folder."""
+    symbols, step, bits = run.data.symbols, int(state.num_steps), run.records[-1]["validation_bits"]
+    prompt = default_prompt(symbols)
+    text = write_on(state.params, symbols, prompt, 200, 0.8, run.config.seed + step)
+    run_folder.write(run.folder / run_folder.SAMPLE, prompt + text + "\n")
+    learning_curve(run.folder / run_folder.PICTURE, run.records, run.facts["baselines"], f"{run.facts['text']}")
+    print(f"step {step:,}: {bits:.3f} bits per character on the held-out text. It writes:")
+    print("".join(f"    {line}\n" for line in text.splitlines()), flush=True)
+
+
+def _not_finite(step: int, num_steps: int, saved: int | None, folder: Path) -> str:
+    kept = f"step {saved} is saved in {str(folder)!r}" if saved is not None else "nothing was saved yet"
+    return (
+        f"loss, gradient or update became infinite or NaN in steps {step + 1} to {step + num_steps}; {kept}. "
+        "Try a lower --learning-rate or a lower --max-norm."
+    )
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[list[int]]:
+    """A list that the first Ctrl-C or SIGTERM is put into; a second one interrupts at once."""
+    received: list[int] = []
+
+    def receive(number: int, frame: Any) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

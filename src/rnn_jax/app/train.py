@@ -1,0 +1,123 @@
+"""`rnn-jax train`."""
+
+import dataclasses
+import hashlib
+import os
+import platform
+import sys
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .. import Params, make_grad_fn, window_batch, zero_state
+from . import run_folder
+from .baselines import ngram_bits
+from .config import TrainConfig
+from .corpus import Corpus, read_corpus
+from .data import TextData, predicted_positions, prepare
+from .errors import InputError
+from .loop import Run, signals, train_until
+from .model import initial_state, make_character_trainer
+
+
+def train(config: TrainConfig) -> int:
+    """Train, from the start or from where a run stopped; returns the exit status."""
+    if config.resume is not None:
+        config, facts = _resumed(config)
+    else:
+        run_folder.check_free(config)
+        facts = {}
+    corpus = read_corpus(config.files)
+    data = prepare(corpus.text, config.streams, config.window)
+    sha256 = hashlib.sha256(corpus.text.encode()).hexdigest()
+    if facts and sha256 != facts["text_sha256"]:
+        raise InputError(f"--resume must find the text that the run began with, but {corpus.source} has changed.")
+    trainer = make_character_trainer(config)
+    state = initial_state(config, trainer, len(data.symbols))
+
+    _say("text", f"{corpus.source}: {len(corpus.text):,} characters, {len(data.symbols)} symbols, the end held out")
+    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
+    _say("network", f"{layers} of {config.hidden_size} {config.activation} units, {size:,} parameters")
+    _say("gradient", _compare_with_autodiff(config, data, state.params))
+    facts = facts or _facts(corpus, sha256, data)
+    baselines = facts["baselines"]
+    _say("baselines", ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items()) + " bits per character")
+
+    folder = config.resume or run_folder.create(config, facts)
+    with run_folder.checkpoints(folder) as manager:
+        if config.resume is not None:
+            state = run_folder.restore(folder, manager, jax.eval_shape(lambda: state))
+            if int(state.num_steps) >= config.steps:
+                raise InputError(f"--steps must be above the {int(state.num_steps)} that {str(folder)!r} has done.")
+            run_folder.write_settings(folder, config, facts)
+        _say("run", f"{folder}, from step {int(state.num_steps):,} to {config.steps:,}; Ctrl-C saves and ends it\n")
+        run = Run(folder, config, data, facts, run_folder.read_metrics(folder, int(state.num_steps)))
+        run_folder.write_metrics(folder, run.records)
+        with signals() as received:
+            state = train_until(run, trainer, state, manager, received)
+    _summarise(run, int(state.num_steps))
+    return 128 + received[0] if received else 0
+
+
+def _resumed(config: TrainConfig) -> tuple[TrainConfig, dict[str, Any]]:
+    """The settings and facts of the run in `config.resume`, with `config.steps` if that was given."""
+    assert config.resume is not None
+    stored, facts = run_folder.read_settings(config.resume)
+    given = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != f.default}
+    for name in sorted(given - {"resume", "steps"}):
+        raise InputError(
+            f"--resume must be given alone or with --steps, since the other settings come from the run; "
+            f"got --{name.replace('_', '-')} too."
+        )
+    steps = config.steps if "steps" in given else stored.steps
+    return dataclasses.replace(stored, resume=config.resume, steps=steps), facts
+
+
+def _facts(corpus: Corpus, sha256: str, data: TextData) -> dict[str, Any]:
+    """What the settings cannot tell: the text, its baselines, the versions, the machine."""
+    packages = ("rnn-jax-bptt", "jax", "jaxlib", "optax", "numpy")
+    return {
+        "command": " ".join(["rnn-jax", *sys.argv[1:]]),
+        "text": corpus.source,
+        "text_sha256": sha256,
+        "num_characters": len(corpus.text),
+        "symbols": data.symbols,
+        "baselines": ngram_bits(data.tokens, data.num_train, len(data.symbols), predicted_positions(data)),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "machine": {"device": jax.devices()[0].device_kind, "num_cpus": os.cpu_count()},
+    }
+
+
+def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) -> str:
+    """The largest difference between the hand-written gradient and autodiff's on the first batch, in words."""
+    method = "bptt" if config.method == "autodiff" else config.method
+    batch, h_0 = window_batch(data.streams, 0, config.window), zero_state(params, config.streams)
+    by_hand, reference = (
+        jax.jit(make_grad_fn(name, loss="cross_entropy"))(params, batch, h_0)[1].params for name in (method, "autodiff")
+    )
+    difference = max(
+        float(jnp.max(jnp.abs(x - y)) / jnp.maximum(jnp.max(jnp.abs(y)), jnp.finfo(y.dtype).tiny))
+        for x, y in zip(jax.tree.leaves(by_hand), jax.tree.leaves(reference), strict=True)
+    )
+    words = f"by hand ({method}) and by autodiff differ by at most {difference:.1e} (relative) on the first batch"
+    return words if difference < 1e-3 else f"{words}: MORE THAN ROUNDING, do not trust this run"
+
+
+def _summarise(run: Run, step: int) -> None:
+    """The result beside what counting can do, and what to do next."""
+    bits = run.records[-1]["validation_bits"]
+    results = {"this network": bits} | dict(reversed(run.facts["baselines"].items()))
+    print(f"bits per character on the held-out text after {step:,} of {run.config.steps:,} steps")
+    for name, value in results.items():
+        print(f"    {name:<14}{value:.3f}")
+    print(f"in {run.folder}: learning-curve.png, sample.txt, metrics.jsonl, settings.json, checkpoint")
+    print(f"next: rnn-jax sample {run.folder} --length 500 --temperature 0.7")
+    more = "" if step < run.config.steps else f" --steps {2 * step}"
+    print(f"      rnn-jax train --resume {run.folder}{more}")
+
+
+def _say(what: str, words: str) -> None:
+    print(f"{what:<10}{words}", flush=True)

@@ -1,0 +1,193 @@
+"""By hand = autodiff = NumPy loops = central differences, leaf by leaf, over the options an engine has."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from allpairspy import AllPairs
+from problems import Case, assert_trees_close, make_problem, run
+from witness import as_numpy, central_differences, loss_and_gradients
+
+import rnn_jax
+
+OPTIONS = {
+    "activation": ["tanh", "relu", "identity"],
+    "num_layers": [1, 2, 3],
+    "batch": [(), (3,), (2, 2)],
+    "loss": ["cross_entropy", "squared_error"],
+    "reduction": ["mean", "sum"],
+    "weights": [False, True],
+    "mask": [False, True],
+    "reset": [False, True],
+    "time": [7, 2, 1],
+    "last": ["all", "some", "one"],
+    "inputs": ["features", "tokens"],
+}
+CASES = [Case(*values) for values in AllPairs(list(OPTIONS.values()), n=3)]  # every triple of options occurs
+BY_HAND = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact and name != "autodiff"]
+
+
+def describe(case):
+    return "-".join(str(value).replace(" ", "") for value in case)
+
+
+@pytest.mark.parametrize("case", CASES, ids=describe)
+def test_all_witnesses_agree(case):
+    problem = make_problem(case)
+    (loss, h_T), gradients = run("autodiff", case, problem)
+    for method in BY_HAND:
+        assert_trees_close(run(method, case, problem), ((loss, h_T), gradients), rtol=1e-12)
+    numpy_loss, numpy_h_T, numpy_gradients = loss_and_gradients(case, *as_numpy(problem))
+    assert_trees_close((loss, list(h_T)), (np.float64(numpy_loss), numpy_h_T), rtol=1e-12)
+    tree = jax.tree.structure(gradients)
+    assert_trees_close(gradients, tree.unflatten(map(jnp.asarray, numpy_gradients)), rtol=1e-12, floor=1e-3)
+    differences = central_differences(case, problem)
+    assert_trees_close(gradients, tree.unflatten(map(jnp.asarray, differences)), rtol=1e-7, floor=1e-2)
+
+
+@pytest.mark.parametrize("activation", OPTIONS["activation"])
+def test_the_problem_is_not_vacuous(activation):
+    """The first step matters: a wrong recurrence cannot hide behind a network that forgets."""
+    case = Case(activation=activation, last="one")
+    _, gradients = run("autodiff", case, make_problem(case))
+    d_xs = gradients.inputs
+    assert jnp.linalg.norm(d_xs[0]) > 0.05 * jnp.linalg.norm(d_xs[-1])
+    assert jnp.linalg.norm(gradients.h_0[0]) > 0.05 * jnp.linalg.norm(d_xs[-1])
+
+
+class TestVariants(chex.TestCase):
+    """The same compiled and not."""
+
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_compiled_and_not(self):
+        case = Case(num_layers=2, mask=True, reset=True, weights=True, last="some")
+        problem = make_problem(case)
+        expected = run("autodiff", case, problem)
+        for method in BY_HAND:
+            grad_fn = self.variant(rnn_jax.make_grad_fn(method, loss=case.loss))
+            assert_trees_close(grad_fn(*problem), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_traced_once_a_shape(method):
+    chex.clear_trace_counter()
+    grad_fn = jax.jit(chex.assert_max_traces(rnn_jax.make_grad_fn(method, loss="cross_entropy"), n=1))
+    params, batch, h_0 = make_problem(Case())
+    for scale in (1.0, 2.0, 3.0):
+        grad_fn(jax.tree.map(lambda w, s=scale: s * w, params), batch, h_0)
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_float32(method):
+    """Within 2e-5 of the float64 truth, in float32 throughout."""
+    case = Case(num_layers=2, mask=True, reset=True, time=25)
+    problem = make_problem(case)
+    low = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem)
+    result, truth = run(method, case, low), run("autodiff", case, problem)
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(result))
+    assert_trees_close(result, jax.tree.map(lambda x: x.astype(jnp.float32), truth), rtol=2e-5)
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_bfloat16_compute(method):
+    """States and products in bfloat16 (8 bits): within 8 % of the float64 truth; results keep their own dtype."""
+    case = Case(num_layers=2, time=8)
+    problem = make_problem(case)
+    result, truth = run(method, case, problem, compute_dtype=jnp.bfloat16), run("autodiff", case, problem)
+    result = (result[0][0].astype(jnp.float64), result[0][1]), result[1]  # the loss is float32
+    assert_trees_close(result, truth, rtol=8e-2)
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_bfloat16_parameters(method):
+    case = Case(time=8)
+    params, batch, h_0 = make_problem(case, dtype=jnp.bfloat16)
+    (loss, _), gradients = run(method, case, (params, batch, h_0))
+    assert loss.dtype == jnp.float32
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradients))
+    exact = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == jnp.bfloat16 else x, (params, batch, h_0))
+    _, truth = run("autodiff", case, exact)
+    assert_trees_close(jax.tree.map(lambda x: x.astype(jnp.float64), gradients), truth, rtol=8e-2)
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_nothing_to_sum_gives_zero(method):
+    case = Case(mask=True)
+    params, batch, h_0 = make_problem(case)
+    nothing = batch._replace(mask=jnp.zeros_like(batch.mask), inputs=jnp.full_like(batch.inputs, jnp.nan))
+    (loss, h_T), gradients = run(method, case, (params, nothing, h_0))
+    assert loss == 0
+    assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(gradients))
+    chex.assert_trees_all_equal(h_T, h_0)
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_no_steps(method):
+    params, batch, h_0 = make_problem(Case())
+    empty = rnn_jax.Batch(batch.inputs[:0], batch.targets[:0])
+    (loss, h_T), gradients = run(method, Case(), (params, empty, h_0))
+    assert loss == 0 and gradients.inputs.shape == empty.inputs.shape
+    assert all(jnp.all(leaf == 0) for leaf in jax.tree.leaves(gradients))
+    chex.assert_trees_all_equal(h_T, h_0)
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+@pytest.mark.parametrize("loss", rnn_jax.LOSSES)
+def test_a_target_of_weight_zero_is_never_read(method, loss):
+    case = Case(loss=loss, weights=True)
+    params, batch, h_0 = make_problem(case)
+    garbage = jnp.array(-100) if loss == "cross_entropy" else jnp.nan
+    hidden = (batch.weights == 0).reshape(batch.weights.shape + (1,) * (batch.targets.ndim - batch.weights.ndim))
+    assert jnp.any(hidden)
+    dirty = batch._replace(targets=jnp.where(hidden, garbage, batch.targets))
+    chex.assert_trees_all_equal(run(method, case, (params, dirty, h_0)), run(method, case, (params, batch, h_0)))
+
+
+@pytest.mark.parametrize("method", BY_HAND)
+def test_no_autodiff_in_the_path_by_hand(method, monkeypatch):
+    """With every way into autodiff closed, the hand-written methods still run."""
+
+    def closed(*args, **kwargs):
+        raise AssertionError("autodiff was called")
+
+    for name in ("grad", "value_and_grad", "vjp", "jvp", "linearize", "jacrev", "jacfwd", "linear_transpose"):
+        monkeypatch.setattr(jax, name, closed)
+    case = Case(num_layers=2, mask=True, reset=True, loss="squared_error")
+    grad_fn = rnn_jax.make_grad_fn(method, loss=case.loss)
+    problem = make_problem(case)
+    jaxpr = jax.make_jaxpr(grad_fn)(*problem)
+    assert "custom_vjp" not in str(jaxpr)
+    with pytest.raises(AssertionError, match="autodiff was called"):
+        rnn_jax.make_grad_fn("autodiff", loss=case.loss)(*problem)
+
+
+def test_weight_gradients_leave_the_loop():
+    """In the reverse scan of "bptt" stands one product, `d_a W_hhᵀ`; autodiff and "stepwise" have more."""
+    products = {name: _products_in_reverse_scans(name) for name in rnn_jax.GRADIENTS}
+    assert products["bptt"] == 1
+    assert products["autodiff"] > 1 and products["stepwise"] > 1
+
+
+def _products_in_reverse_scans(method):
+    grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy")
+    count = 0
+    pending = [jax.make_jaxpr(grad_fn)(*make_problem(Case())).jaxpr]
+    while pending:
+        for eqn in pending.pop().eqns:
+            if eqn.primitive.name == "scan":
+                body = eqn.params["jaxpr"].jaxpr
+                count += eqn.params["reverse"] * str(body).count("dot_general")
+            else:
+                pending += [p.jaxpr for p in eqn.params.values() if hasattr(p, "jaxpr")]
+    return count
+
+
+def test_a_loss_of_ones_own():
+    """`pointwise` makes the pair by a vjp of one step; by hand and autodiff agree on it."""
+    log_cosh = rnn_jax.pointwise(lambda y, target: jnp.sum(jnp.log(jnp.cosh(y - target))))
+    case = Case(loss="squared_error", batch=(2, 2), weights=True)
+    problem = make_problem(case)
+    expected = jax.jit(rnn_jax.make_grad_fn("autodiff", loss=log_cosh))(*problem)
+    for method in BY_HAND:
+        assert_trees_close(jax.jit(rnn_jax.make_grad_fn(method, loss=log_cosh))(*problem), expected, rtol=1e-12)
