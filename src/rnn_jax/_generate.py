@@ -50,7 +50,7 @@ def generate(
     *,
     draw: Draw = categorical(1.0),  # noqa: B008  (a pure function)
     h_0: States | None = None,
-) -> tuple[Inputs, States]:
+) -> tuple[Float[Array, "length *batch in"] | Int[Array, "length *batch"], States]:
     """`length` more inputs after `prompt`: `x_{t+1} = draw(key_t, y_t)`, in one `lax.scan`.
 
     `prompt` has at least one step and any number of batch axes. The state returned has met the prompt and all outputs

@@ -33,9 +33,9 @@ def encode(symbols: str, text: str) -> Int[np.ndarray, " time"]:
     return tokens.astype(np.int32)
 
 
-def decode(symbols: str, tokens: Int[np.ndarray, " time"]) -> str:
+def decode(symbols: str, tokens: Int[Array, " time"] | Int[np.ndarray, " time"]) -> str:
     """The text of a sequence of tokens."""
-    return "".join(symbols[int(token)] for token in tokens)
+    return "".join(symbols[token] for token in np.asarray(tokens).tolist())
 
 
 def _code_points(text: str) -> np.ndarray:

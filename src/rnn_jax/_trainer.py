@@ -63,7 +63,7 @@ def make_trainer(grad_fn: GradFn, optimizer: optax.GradientTransformation) -> Tr
         (loss, h_T), gradients = grad_fn(state.params, batch, state.h_0)
         updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        info = StepInfo(loss, optax.global_norm(gradients.params), optax.global_norm(updates))
+        info = StepInfo(loss, optax.tree.norm(gradients.params), optax.tree.norm(updates))
         return TrainState(params, opt_state, h_T, state.num_steps + 1), info
 
     return Trainer(init, step)
@@ -104,4 +104,4 @@ def clip_gradients(*, max_norm: float | None = None, max_value: float | None = N
     if max_norm is not None:
         require_positive(max_norm=max_norm)
         clips.append(optax.clip_by_global_norm(max_norm))
-    return optax.chain(*clips)
+    return optax.chain(*clips) if clips else optax.identity()

@@ -1,0 +1,198 @@
+"""`unroll_bptt` goes anywhere `unroll` goes, with the derivative by hand."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from problems import IN, Case, assert_trees_close, make_problem
+
+import rnn_jax
+from rnn_jax import unroll, unroll_bptt
+
+
+def layer_problem(case=Case(), **changes):
+    params, batch, h_0 = make_problem(case._replace(**changes))
+    return params.cells[0], h_0[0], batch.inputs, {"mask": batch.mask, "reset": batch.reset}
+
+
+def own_loss(unroll_fn, flags):
+    """No sum over steps: the states of different steps meet in a product."""
+
+    def loss(cell, h_0, xs):
+        hs = unroll_fn(cell, h_0, xs, **flags)
+        return jnp.sum(jnp.sin(hs[-1] * hs[0])) + jnp.sum(jnp.cumsum(hs, axis=0) ** 2)
+
+    return loss
+
+
+def gradients(unroll_fn, cell, h_0, xs, flags):
+    argnums = (0, 1) if jnp.issubdtype(xs.dtype, jnp.integer) else (0, 1, 2)
+    return jax.jit(jax.value_and_grad(own_loss(unroll_fn, flags), argnums=argnums))(cell, h_0, xs)
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (2, 2), (1, 2, 3)])
+@pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
+@pytest.mark.parametrize("inputs", ["features", "tokens"])
+def test_values_and_gradients_of_ones_own_loss(batch, activation, inputs):
+    flagged = len(batch) != 1  # masks and resets on some
+    case = Case(activation=activation, batch=batch, inputs=inputs, mask=flagged, reset=flagged)
+    cell, h_0, xs, flags = layer_problem(case)
+    chex.assert_trees_all_close(unroll_bptt(cell, h_0, xs, **flags), unroll(cell, h_0, xs, **flags), rtol=1e-13)
+    by_hand = gradients(unroll_bptt, cell, h_0, xs, flags)
+    assert_trees_close(by_hand, gradients(unroll, cell, h_0, xs, flags), rtol=1e-12)
+
+
+@pytest.mark.parametrize("time", [0, 1, 2])
+def test_short_sequences(time):
+    cell, h_0, xs, flags = layer_problem()
+
+    def loss(unroll_fn):
+        return lambda cell, h_0, xs: jnp.sum(unroll_fn(cell, h_0, xs) ** 2)
+
+    by_hand, autodiff = (jax.grad(loss(fn), argnums=(0, 1, 2))(cell, h_0, xs[:time]) for fn in (unroll_bptt, unroll))
+    assert_trees_close(by_hand, autodiff, rtol=1e-12)
+
+
+def test_in_a_stack_through_apply():
+    params, batch, h_0 = make_problem(Case(num_layers=3, mask=True))
+
+    def loss(unroll_fn):
+        def value(params, h_0):
+            ys, h_T = rnn_jax.apply(params, h_0, batch.inputs, last=3, mask=batch.mask, unroll=unroll_fn)
+            return jnp.var(ys) + sum(jnp.sum(h**3) for h in h_T)
+
+        return jax.jit(jax.grad(value, argnums=(0, 1)))
+
+    assert_trees_close(loss(unroll_bptt)(params, h_0), loss(unroll)(params, h_0), rtol=1e-12)
+
+
+def test_inside_a_scan():
+    """Three windows of a sequence, the state carried, gradients flowing through all."""
+    cell, h_0, xs, _ = layer_problem(time=6)
+
+    def loss(unroll_fn):
+        def value(cell, h_0):
+            def body(h, window):
+                hs = unroll_fn(cell, h, window)
+                return hs[-1], jnp.sum(hs**2)
+
+            return jnp.sum(lax.scan(body, h_0, xs.reshape(3, 2, *xs.shape[1:]))[1])
+
+        return jax.jit(jax.grad(value, argnums=(0, 1)))
+
+    assert_trees_close(loss(unroll_bptt)(cell, h_0), loss(unroll)(cell, h_0), rtol=1e-12)
+
+
+def test_under_vmap_over_sequences_and_over_weights():
+    cell, h_0, xs, _ = layer_problem(batch=(3,))
+    loss = own_loss(unroll_bptt, {})
+    per_sequence = jax.vmap(jax.grad(loss, argnums=(0, 1, 2)), in_axes=(None, 0, 1), out_axes=(0, 0, 1))(cell, h_0, xs)
+    reference = own_loss(unroll, {})
+    for i in range(3):
+        alone = jax.grad(reference, argnums=(0, 1, 2))(cell, h_0[i], xs[:, i])
+        mine = jax.tree.map(lambda d, i=i: d[i], per_sequence[:2]) + (per_sequence[2][:, i],)
+        assert_trees_close(mine, alone, rtol=1e-12)
+    cells = jax.tree.map(lambda w: jnp.stack([w, 2 * w]), cell)
+    ensemble = jax.vmap(jax.grad(loss), in_axes=(0, None, None))(cells, h_0, xs)
+    for i in range(2):
+        alone = jax.grad(reference)(jax.tree.map(lambda w, i=i: w[i], cells), h_0, xs)
+        assert_trees_close(jax.tree.map(lambda d, i=i: d[i], ensemble), alone, rtol=1e-12)
+
+
+@pytest.fixture
+def mesh():
+    assert jax.device_count() == 2, "conftest asks for two CPU devices"
+    return jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_sharded_over_the_batch(mesh, method):
+    """The batch split over two devices under `jit`: the gradient of the whole batch, weights replicated."""
+    case = Case(batch=(4,), num_layers=2, mask=True, reset=True)
+    params, batch, h_0 = make_problem(case)
+    expected = rnn_jax.make_grad_fn(method, loss="cross_entropy")(params, batch, h_0)
+
+    def put(x, *axes):
+        return jax.device_put(x, NamedSharding(mesh, PartitionSpec(*axes)))
+
+    split_batch = jax.tree.map(lambda x: put(x, None, "data"), batch)
+    split_h_0 = jax.tree.map(lambda x: put(x, "data"), h_0)
+    result = jax.jit(rnn_jax.make_grad_fn(method, loss="cross_entropy"))(put(params), split_batch, split_h_0)
+    assert len(result[1].inputs.sharding.device_set) == 2
+    assert_trees_close(result, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("shared_h_0", [True, False])
+def test_under_shard_map(mesh, check, shared_h_0):
+    """With the replication check JAX sums the weights' gradient over devices itself; without it we do."""
+    cell, h_0, xs, _ = layer_problem(batch=(4,))
+    h_0 = jnp.broadcast_to(h_0[:1], h_0.shape) if shared_h_0 else h_0
+
+    def local(unroll_fn):
+        def gradient(cell, h_0, xs):
+            h_0 = jnp.broadcast_to(h_0, (xs.shape[1], h_0.shape[-1]))
+            d_cell = jax.grad(lambda cell: jnp.sum(unroll_fn(cell, h_0, xs) ** 2))(cell)
+            return d_cell if check else lax.psum(d_cell, "data")
+
+        return gradient
+
+    split = PartitionSpec(None, "data")
+    rows = PartitionSpec() if shared_h_0 else PartitionSpec("data")
+    specs = {"in_specs": (PartitionSpec(), rows, split), "out_specs": PartitionSpec()}
+    state = h_0[:1] if shared_h_0 else h_0
+    expected = jax.grad(lambda cell: jnp.sum(unroll(cell, h_0, xs) ** 2))(cell)
+    for unroll_fn in (unroll_bptt, unroll):
+        mapped = jax.jit(jax.shard_map(local(unroll_fn), mesh=mesh, check_vma=check, **specs))
+        assert_trees_close(mapped(cell, state, xs), expected, rtol=1e-12)
+
+
+def test_bfloat16_keeps_its_dtype():
+    cell, h_0, xs, _ = layer_problem()
+    low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (cell, h_0, xs))
+    grads = jax.grad(lambda *args: jnp.sum(unroll_bptt(*args).astype(jnp.float32)), argnums=(0, 1, 2))(*low)
+    assert all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("unroll_fn", [unroll, unroll_bptt])
+def test_mask_is_deletion(unroll_fn):
+    """With holes anywhere, inputs NaN there and a reset there: the states of the sequence without those steps."""
+    cell, _, xs, _ = layer_problem(batch=())
+    h_0 = jnp.ones(cell.w_hh.shape[0])
+    mask = jnp.array([False, True, False, False, True, True, False])
+    reset = jnp.array([True, False, True, False, True, False, True])
+    hs = unroll_fn(cell, h_0, jnp.where(mask[:, None], xs, jnp.nan), mask=mask, reset=reset)
+    kept = unroll_fn(cell, h_0, xs[mask], reset=reset[mask])
+    steps_so_far = np.cumsum(mask)
+    for t in range(7):
+        expected = h_0 if steps_so_far[t] == 0 else kept[steps_so_far[t] - 1]
+        np.testing.assert_allclose(hs[t], expected, rtol=1e-14)
+
+
+@pytest.mark.parametrize("unroll_fn", [unroll, unroll_bptt])
+def test_reset_is_a_fresh_start(unroll_fn):
+    """The steps from a reset on are those of a sequence of its own, and nothing crosses back."""
+    cell, h_0, xs, _ = layer_problem()
+    reset = jnp.zeros((7, 3), bool).at[4].set(True)
+    hs = unroll_fn(cell, h_0, xs, reset=reset)
+    np.testing.assert_allclose(hs[4:], unroll_fn(cell, jnp.zeros_like(h_0), xs[4:]), rtol=1e-14)
+    d_xs = jax.grad(lambda xs: jnp.sum(unroll_fn(cell, h_0, xs, reset=reset)[4:] ** 2))(xs)
+    assert jnp.all(d_xs[:4] == 0) and jnp.all(jnp.any(d_xs[4:] != 0, axis=(1, 2)))
+
+
+def test_tokens_are_one_hot_rows():
+    cell, h_0, tokens, _ = layer_problem(inputs="tokens")
+    one_hot = jax.nn.one_hot(tokens, IN, dtype=h_0.dtype)
+    for unroll_fn in (unroll, unroll_bptt):
+        np.testing.assert_allclose(unroll_fn(cell, h_0, tokens), unroll_fn(cell, h_0, one_hot), rtol=1e-12)
+    from_tokens, from_features = (gradients(unroll_bptt, cell, h_0, x, {}) for x in (tokens, one_hot))
+    assert_trees_close(from_tokens[1], from_features[1][:2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("bad", [-1, IN])
+def test_a_token_that_names_no_row_is_loud(bad):
+    cell, h_0, tokens, _ = layer_problem(inputs="tokens")
+    assert jnp.all(jnp.isnan(unroll_bptt(cell, h_0, tokens.at[0].set(bad))[0]))
