@@ -1,3 +1,5 @@
+from ._activations import ACTIVATIONS as ACTIVATIONS
+from ._activations import Activation as Activation
 from ._apply import apply as apply
 from ._apply import readout as readout
 from ._bptt import unroll_bptt as unroll_bptt

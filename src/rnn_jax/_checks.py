@@ -95,10 +95,10 @@ def check_params(params: Params) -> None:
     """Raise unless `params` is a stack of at least one layer and a readout that fit each other."""
     if not isinstance(params, Params):
         raise TypeError(f"`params` must be Params, got {type(params).__name__}.")
-    if not isinstance(params.cells, tuple) or not params.cells:
-        raise TypeError(
-            f"`params.cells` must be a tuple of at least one CellParams, got {type(params.cells).__name__}."
-        )
+    if not isinstance(params.cells, tuple):
+        raise TypeError(f"`params.cells` must be a tuple of CellParams, got {type(params.cells).__name__}.")
+    if not params.cells:
+        raise ValueError("`params.cells` must hold at least one layer, got none.")
     for layer, cell in enumerate(params.cells):
         check_cell(cell, f"params.cells[{layer}]")
     below = params.cells[0]

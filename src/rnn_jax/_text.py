@@ -55,6 +55,13 @@ def make_streams(tokens: Int[np.ndarray, " length"], num_streams: int) -> Int[np
 
 
 def window_batch(streams: Int[Array, "time streams"], start: int | Int[Array, ""], window: int) -> Batch:
-    """The batch that reads `streams` from `start` for `window` steps and predicts each next token."""
+    """The batch that reads `streams` from `start` for `window` steps and predicts each next token.
+
+    Raises:
+        ValueError: unless `window` is at least one and below the length of the streams.
+    """
+    require_sizes(window=window)
+    if window >= streams.shape[0]:
+        raise ValueError(f"`window` must be below the {streams.shape[0]} steps of `streams`, got {window}.")
     piece = lax.dynamic_slice_in_dim(streams, start, window + 1)
     return Batch(inputs=piece[:-1], targets=piece[1:])

@@ -1,0 +1,299 @@
+"""The installed command, in a process of its own, on real text."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+import typing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import rnn_jax
+from rnn_jax.app import baselines, config
+
+COMMAND = Path(sys.executable).with_name("rnn-jax")
+REAL_TEXT = Path(sysconfig.get_path("stdlib")) / "textwrap.py"
+SMALL = ["--hidden-size", "16", "--streams", "4", "--window", "20", "--eval-every", "25", "--seed", "3"]
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"COLUMNS": "200"}
+
+
+def command(*args, cwd, **options):
+    args = [str(COMMAND), *map(str, args)]
+    return subprocess.run(args, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, **options)
+
+
+def train(cwd, *args, status=0):
+    result = command("train", *args, cwd=cwd)
+    assert result.returncode == status, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr and "Warning" not in result.stderr, result.stderr
+    return result.stdout
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(folder):
+    return {record["step"]: (record["bits"], record["grad_norm"]) for record in metrics(folder) if "bits" in record}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of 60 steps on a real file: its folder's parent, and what it printed."""
+    cwd = tmp_path_factory.mktemp("finished")
+    return cwd, train(cwd, REAL_TEXT, "--run", "run", "--steps", 60, *SMALL)
+
+
+def test_a_run(finished):
+    cwd, printed = finished
+    run = cwd / "run"
+    assert {path.name for path in run.iterdir()} == {
+        "settings.json", "metrics.jsonl", "checkpoint", "learning-curve.png", "sample.txt"
+    }  # fmt: skip
+    assert (run / "learning-curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    settings = json.loads((run / "settings.json").read_text())
+    assert settings["settings"]["hidden_size"] == 16 and settings["versions"]["jax"]
+    assert settings["symbols"] == rnn_jax.symbols_of(REAL_TEXT.read_text())
+    difference = float(printed.split("differ by at most ")[1].split()[0])
+    assert 0 <= difference < 1e-4
+    validations = {r["step"]: r["validation_bits"] for r in metrics(run) if "validation_bits" in r}
+    assert list(validations) == [25, 50, 60]
+    assert validations[60] < np.log2(len(settings["symbols"]))
+    for name, bits in [("this network", validations[60]), *settings["baselines"].items()]:
+        assert any(line.split() == [*name.split(), f"{bits:.3f}"] for line in printed.splitlines()), name
+    assert "next: rnn-jax sample run" in printed
+
+
+def test_sample(finished):
+    cwd, _ = finished
+    args = ("sample", "run", "--prompt", "def ", "--length", 40, "--temperature", 0.9)
+    first, again, other = (command(*args, "--seed", seed, cwd=cwd).stdout for seed in (1, 1, 2))
+    assert first == again != other
+    assert first.startswith("def ") and len(first) == 4 + 40 + 1
+    greedy = [command("sample", "run", "--temperature", 0, "--seed", seed, cwd=cwd).stdout for seed in (1, 2)]
+    assert greedy[0] == greedy[1] and len(greedy[0]) == 502
+
+
+def test_the_same_seed_gives_the_same_losses_to_the_last_bit(finished, tmp_path):
+    cwd, _ = finished
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 60, *SMALL)
+    assert losses(tmp_path / "run") == losses(cwd / "run")
+    train(tmp_path, REAL_TEXT, "--run", "run", "--overwrite", "--steps", 60, *SMALL[:-1], 4)
+    assert losses(tmp_path / "run") != losses(cwd / "run")
+
+
+LONG = ["--steps", "600", *SMALL[:-4], "--eval-every", "100"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("uninterrupted")
+    train(cwd, REAL_TEXT, "--run", "run", *LONG)
+    return losses(cwd / "run")
+
+
+def stop_in_the_middle(cwd, number):
+    """Start a run, send it a signal once it is past its first checkpoint, and return its exit status and output."""
+    args = [str(COMMAND), "train", str(REAL_TEXT), "--run", "run", *LONG]
+    process = subprocess.Popen(
+        args, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        path = cwd / "run" / "metrics.jsonl"
+        if path.exists() and path.read_text().count("\n") >= 4:
+            break
+        time.sleep(0.005)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
+    """Ctrl-C saves all and ends; whatever ended it, the resumed run has the losses of an uninterrupted one, bit by bit."""
+    returncode, out, err = stop_in_the_middle(tmp_path, number)
+    assert returncode == status, out + err
+    stopped_at = max(losses(tmp_path / "run"), default=0)
+    assert 0 < stopped_at < 600
+    if number != signal.SIGKILL:
+        assert "Traceback" not in err
+        assert f"after {stopped_at:,} of 600 steps" in out and "--resume run" in out
+        assert (tmp_path / "run" / "learning-curve.png").exists()
+    resumed = train(tmp_path, "--resume", "run")
+    if number != signal.SIGKILL:
+        assert f"from step {stopped_at:,} to 600" in resumed
+    assert losses(tmp_path / "run") == uninterrupted
+
+
+def test_resume_for_longer(finished, tmp_path):
+    cwd, _ = finished
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 25, *SMALL)
+    out = command("train", "--resume", "run", cwd=tmp_path)
+    assert out.returncode == 2 and "--steps must be above the 25 that 'run' has done" in out.stderr
+    train(tmp_path, "--resume", "run", "--steps", 50)
+    assert max(losses(tmp_path / "run")) == 50
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["steps"] == 50
+
+
+def test_several_files_standard_input_and_other_settings(tmp_path):
+    (tmp_path / "a.txt").write_text("Ein Text mit Umlauten: äöü. " * 20, encoding="utf-8")
+    options = ["--steps", 4, *SMALL, "--optimizer", "adam", "--num-layers", 2, "--activation", "relu"]
+    options += ["--recurrent-init", "identity", "--schedule", "linear", "--max-norm", "None", "--method", "stepwise"]
+    result = command("train", "a.txt", "-", "--run", "run", *options, cwd=tmp_path, input="Noch mehr davon. " * 20)
+    assert result.returncode == 0, result.stderr
+    assert "900 characters" in result.stdout and "2 layers of 16 relu units" in result.stdout
+
+
+def test_runs_are_numbered(tmp_path):
+    for _ in range(2):
+        train(tmp_path, REAL_TEXT, "--steps", 1, *SMALL)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"char-1", "char-2"}
+
+
+BAD_TRAIN = {
+    "missing": (["nowhere.txt"], "FILE must name readable text, but file 'nowhere.txt' is not: No such file"),
+    "a folder": (["."], "FILE must name readable text, but file '.' is not: Is a directory."),
+    "empty": (["empty.txt"], "FILE must hold text, but file 'empty.txt' is empty."),
+    "not utf-8": (["latin.txt"], "FILE must be UTF-8 text, but file 'latin.txt' has byte 0xe4 at position 2."),
+    "too short": (["short.txt"], "FILE must hold at least 1,718 characters for --streams 32 of --window 50, got 12:"),
+    "size 0": (["--hidden-size", "0"], "--hidden-size must be at least 1, got 0."),
+    "window -3": (["--window", "-3"], "--window must be at least 1, got -3."),
+    "steps 0": (["--steps", "0"], "--steps must be at least 1, got 0."),
+    "rate": (["--learning-rate", "-1"], "--learning-rate must be a finite number above 0, got -1.0."),
+    "rate nan": (["--learning-rate", "nan"], "--learning-rate must be a finite number above 0, got nan."),
+    "momentum": (["--momentum", "1"], "--momentum must be at least 0 and below 1, got 1.0."),
+    "norm": (["--max-norm", "0"], "--max-norm must be a finite number above 0, got 0.0."),
+    "seed": (["--seed", "-1"], "--seed must be from 0 to 4294967295, got -1."),
+    "method": (["--method", "bttp"], "bptt"),
+    "activation": (["--activation", "gelu"], "relu"),
+    "optimizer": (["--optimizer", "lion"], "adam"),
+    "option": (["--hidden", "3"], "--hidden"),
+    "not a number": (["--hidden-size", "many"], "many"),
+    "run exists": (["real.txt", "--run", "run"], "--run must name a new folder, but 'run' holds a run:"),
+    "run holds other": (["real.txt", "--run", "other"], "--run must name a new or empty folder, but 'other' holds"),
+    "overwrite other": (["real.txt", "--run", "other", "--overwrite"], "--run must name a new or empty folder, but"),
+    "run is a file": (["real.txt", "--run", "real.txt"], "--run must name a folder, but 'real.txt' is a file."),
+    "resume nothing": (["--resume", "nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no"),
+    "resume other": (["--resume", "other"], "RUN must be a folder left by `rnn-jax train`, but 'other' has no"),
+    "resume with more": (["--resume", "run", "--window", "9"], "--resume must be given alone or with --steps"),
+    "resume torn": (["--resume", "torn"], "RUN must hold readable settings, but 'torn/settings.json' does not:"),
+}
+BAD_SAMPLE = {
+    "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
+    "unknown symbols": (["run", "--prompt", "def ☃é"], "--prompt must hold only symbols that the model saw in training, got 'é', '☃';"),
+    "no prompt": (["run", "--prompt", ""], "--prompt must be at least one symbol, got ''."),
+    "length 0": (["run", "--length", "0"], "--length must be at least 1, got 0."),
+    "temperature": (["run", "--temperature", "-1"], "--temperature must be a finite number of at least 0, got -1.0."),
+    "another model": (["mixed"], "RUN must hold a checkpoint of the model in its settings, but"),
+    "no checkpoint": (["bare"], "RUN must hold a checkpoint, but 'bare' has none yet"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def bad_place(finished, tmp_path_factory):
+    """A folder with all kinds of bad files and runs."""
+    import shutil
+
+    cwd = tmp_path_factory.mktemp("bad")
+    (cwd / "real.txt").write_text(REAL_TEXT.read_text())
+    (cwd / "empty.txt").touch()
+    (cwd / "latin.txt").write_bytes("zwä".encode("latin-1"))
+    (cwd / "short.txt").write_text("hello world\n")
+    (cwd / "other").mkdir()
+    (cwd / "other" / "precious.txt").write_text("keep me")
+    for name in ("run", "mixed", "bare", "torn"):
+        shutil.copytree(finished[0] / "run", cwd / name)
+    settings = (cwd / "mixed" / "settings.json").read_text()
+    (cwd / "mixed" / "settings.json").write_text(settings.replace('"hidden_size": 16', '"hidden_size": 17'))
+    shutil.rmtree(cwd / "bare" / "checkpoint")
+    (cwd / "torn" / "settings.json").write_text(settings[:100])
+    return cwd
+
+
+def everything(folder):
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    "args, sentence",
+    [
+        pytest.param([name, *args], sentence, id=f"{name}: {label}")
+        for name, cases in (("train", BAD_TRAIN), ("sample", BAD_SAMPLE))
+        for label, (args, sentence) in cases.items()
+    ],
+)
+def test_bad_input(bad_place, args, sentence):
+    """One sentence, status 2, no traceback, and not a file touched."""
+    before = everything(bad_place)
+    result = command(*args, cwd=bad_place)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert sentence in result.stderr and "Traceback" not in result.stderr, result.stderr
+    assert everything(bad_place) == before
+
+
+def test_the_text_must_not_change_under_a_run(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(REAL_TEXT.read_text())
+    train(tmp_path, "text.txt", "--run", "run", "--steps", 2, *SMALL)
+    text.write_text(REAL_TEXT.read_text() + "more")
+    result = command("train", "--resume", "run", "--steps", 4, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--resume must find the text that the run began with, but" in result.stderr
+
+
+def test_divergence_ends_with_what_was_saved(tmp_path):
+    options = ["--run", "run", *SMALL, "--activation", "identity", "--max-norm", "None", "--learning-rate", "1e30"]
+    result = command("train", REAL_TEXT, *options, cwd=tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "became infinite or NaN in steps" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_help_imports_no_jax():
+    code = "import sys; from rnn_jax.app.cli import main\ntry: main([*sys.argv[1:], '--help'])\nfinally: assert 'jax' not in sys.modules"
+    for args in ([], ["train"], ["sample"]):
+        result = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0 and "usage: rnn-jax" in result.stdout, result.stderr
+
+
+def test_without_the_extra_it_says_how_to_get_it():
+    code = "import sys; sys.modules['tyro'] = None; from rnn_jax.app.cli import main; sys.exit(main(['train']))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr == "rnn-jax: needs tyro: pip install 'rnn-jax-bptt[app]'\n"
+
+
+def test_the_choices_are_the_library_s():
+    """The settings import no jax, so they repeat the names of three tables."""
+    hints = typing.get_type_hints(config.TrainConfig)
+    assert typing.get_args(hints["method"]) == tuple(rnn_jax.GRADIENTS)
+    assert typing.get_args(hints["activation"]) == tuple(rnn_jax.ACTIVATIONS)
+    assert typing.get_args(hints["recurrent_init"]) == tuple(rnn_jax.RECURRENT_INITS)
+
+
+def test_ngrams_against_counting_by_hand():
+    """Relative frequencies by brute force, mixed by the weights under which the held-back text is most probable."""
+    rng = np.random.default_rng(0)
+    tokens = np.minimum(rng.geometric(0.4, 3000) - 1, 5)
+    tokens[2::3] = (tokens[1::3] + tokens[::3]) % 6  # every third symbol follows from the two before
+    at = np.arange(2800, 3000)
+    parts = baselines._mixture_parts(tokens[:2800], tokens, at, 6)
+    text = tokens[:2800].tolist()
+    for row, i in zip(parts, at, strict=True):
+        for order in (1, 2, 3):
+            gram = tokens[i - order + 1 : i + 1].tolist()
+            windows = [text[j : j + order] for j in range(len(text) - order + 1)]
+            same_context = [w for w in windows if w[:-1] == gram[:-1]]
+            expected = same_context.count(gram) / len(same_context) if same_context else 0
+            np.testing.assert_allclose(row[order], expected, rtol=1e-12)
+    bits = baselines.ngram_bits(tokens, 2800, 6, at)
+    assert bits["trigram"] < bits["bigram"] <= bits["unigram"] + 0.05 < np.log2(6)
+    best = min(
+        -np.mean(np.log2(parts[:, :2] @ [share, 1 - share])) for share in np.linspace(1e-6, 1 - 1e-6, 101)
+    )
+    assert best <= bits["unigram"] < best + 0.01

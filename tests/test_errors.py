@@ -1,0 +1,160 @@
+"""Bad input: one clear sentence with the name, what was expected and what came, at trace time."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import pytest
+from problems import HID, IN, OUT, Case, make_problem
+
+import rnn_jax
+
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    """The annotations are checked in our tests only, and would speak first."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+PARAMS, BATCH, H_0 = make_problem(Case(num_layers=2))
+CELL = PARAMS.cells[0]
+GRAD_FN = jax.jit(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"))
+
+
+def cell(**changes):
+    parts = {"w_xh": CELL.w_xh, "w_hh": CELL.w_hh, "b_h": CELL.b_h, "activation": "tanh"} | changes
+    return rnn_jax.CellParams(**parts)
+
+
+def call(params=PARAMS, batch=BATCH, h_0=H_0, **changes):
+    return GRAD_FN(params, batch._replace(**changes) if changes else batch, h_0)
+
+
+def with_readout(**changes):
+    return PARAMS._replace(readout=PARAMS.readout._replace(**changes))
+
+
+def init(**changes):
+    sizes = {"input_size": 2, "hidden_size": 3, "output_size": 2}
+    return rnn_jax.init_params(jax.random.key(0), **(sizes | changes))
+
+
+def sgd(rate=0.1, **options):
+    return rnn_jax.clipped_sgd(rate, **options)
+
+
+def generate(prompt, length=3, params=PARAMS, **options):
+    return rnn_jax.generate(jax.random.key(0), params, prompt, length, **options)
+
+
+TWO_DIMS = jnp.zeros((7, 3))
+CASES = [
+    # shapes in a GradFn
+    (lambda: call(inputs=jnp.zeros((7, 3, 2))), ValueError, "`batch.inputs` must have shape (time, *batch, in) = (7, 3, 3) to match `params.cells[0].w_xh`, got (7, 3, 2)."),
+    (lambda: call(inputs=jnp.zeros(())), ValueError, "`batch.inputs` must have the axes (time, *batch, in), got shape ()."),
+    (lambda: call(h_0=(H_0[0][0], H_0[1])), ValueError, "`h_0[0]` must have shape (*batch, hid) = (3, 4) to match `batch.inputs` and `params.cells[0].w_hh`, got (4,)."),
+    (lambda: call(h_0=(H_0[0], H_0[1][:2])), ValueError, "`h_0[1]` must have shape (*batch, hid) = (3, 4) to match `batch.inputs` and `params.cells[1].w_hh`, got (2, 4)."),
+    (lambda: call(h_0=H_0[:1]), ValueError, "`h_0` must hold one state for each of the 2 layers, got 1."),
+    (lambda: call(h_0=H_0[0]), TypeError, "`h_0` must be a tuple of one state a layer, got"),
+    (lambda: call(targets=jnp.zeros((8, 3), int)), ValueError, "`batch.targets` must cover at most the 7 steps of `batch.inputs`, got (8, 3)."),
+    (lambda: call(targets=jnp.zeros((7, 2), int)), ValueError, "`batch.targets` must have shape (last, *batch) = (7, 3) or (last, *batch, out) = (7, 3, 5) to match `batch.inputs` and `params.readout`, got (7, 2)."),
+    (lambda: call(weights=jnp.zeros((6, 3))), ValueError, "`batch.weights` must have shape (last, *batch) = (7, 3) to match `batch.targets`, got (6, 3)."),
+    (lambda: call(mask=jnp.ones((7,), bool)), ValueError, "`mask` must have shape (time, *batch) = (7, 3) to match the inputs, got (7,)."),
+    (lambda: call(mask=jnp.ones((7, 3))), TypeError, "`mask` must hold booleans, got dtype float64."),
+    (lambda: call(reset=jnp.ones((7, 3), int)), TypeError, "`reset` must hold booleans, got dtype int64."),
+    # dtypes in a GradFn
+    (lambda: call(inputs=BATCH.inputs.astype(jnp.float32)), TypeError, "`batch.inputs` must have dtype float64 to match `params.cells[0].w_xh`, got float32."),
+    (lambda: call(inputs=BATCH.inputs > 0), TypeError, "`batch.inputs` must hold floating point features or integer tokens, got dtype bool."),
+    (lambda: call(weights=jnp.ones((7, 3), jnp.float32)), TypeError, "`batch.weights` must have dtype float64 to match `params`, got float32."),
+    (lambda: call(targets=jnp.zeros((7, 3, OUT), jnp.float32)), TypeError, "`batch.targets` must have dtype float64 to match `params`, got float32."),
+    (lambda: call(targets=jnp.zeros((7, 3, OUT))), TypeError, "`targets` must hold integer classes for cross-entropy, got dtype float64."),
+    (lambda: call(batch=tuple(BATCH)), TypeError, "`batch` must be a Batch, got tuple."),
+    # parameters
+    (lambda: call(params=tuple(PARAMS)), TypeError, "`params` must be Params, got tuple."),
+    (lambda: call(params=PARAMS._replace(cells=())), ValueError, "`params.cells` must hold at least one layer, got none."),
+    (lambda: call(params=PARAMS._replace(cells=list(PARAMS.cells))), TypeError, "`params.cells` must be a tuple of CellParams, got list."),
+    (lambda: call(params=with_readout(w_hy=jnp.zeros((3, OUT)))), ValueError, "`readout.w_hy` must have shape (hid, out) = (4, 5) to match the highest of `params.cells`, got (3, 5)."),
+    (lambda: call(params=with_readout(b_y=jnp.zeros(4))), ValueError, "`readout.b_y` must have shape (out,) = (5,) to match `readout.w_hy`, got (4,)."),
+    (lambda: call(params=PARAMS._replace(cells=(CELL, CELL))), ValueError, "`params.cells[1].w_xh` must have shape (hid below, hid) = (4, 4) to match the layer below, `params.cells[0]`, got (3, 4)."),
+    # a layer
+    (lambda: rnn_jax.unroll(cell(w_hh=jnp.zeros((3, 4))), H_0[0], BATCH.inputs), ValueError, "`cell.w_hh` must have shape (hid, hid) = (4, 4) to match `cell.w_xh`, got (3, 4)."),
+    (lambda: rnn_jax.unroll_bptt(cell(b_h=jnp.zeros((1, 4))), H_0[0], BATCH.inputs), ValueError, "`cell.b_h` must have shape (hid,) = (4,) to match `cell.w_xh`, got (1, 4)."),
+    (lambda: rnn_jax.unroll_bptt(cell(b_h=jnp.zeros(4, jnp.float32)), H_0[0], BATCH.inputs), TypeError, "`cell.b_h` must have dtype float64 to match `cell.w_xh`, got float32."),
+    (lambda: rnn_jax.unroll(cell(w_xh=jnp.zeros(4)), H_0[0], BATCH.inputs), ValueError, "`cell.w_xh` must have two axes (in, hid), got shape (4,)."),
+    (lambda: rnn_jax.unroll(cell(w_xh=jnp.zeros((IN, HID), int)), H_0[0], BATCH.inputs), TypeError, "`cell.w_xh` must hold floating point numbers, got dtype int64."),
+    (lambda: rnn_jax.unroll(cell(activation="sigmoid"), H_0[0], BATCH.inputs), ValueError, "No activation named 'sigmoid'; there are 'tanh', 'relu', 'identity'."),
+    (lambda: rnn_jax.unroll(cell(), H_0[0], BATCH.inputs, mask=jnp.ones((3, 7), bool)), ValueError, "`mask` must have shape (time, *batch) = (7, 3) to match the inputs, got (3, 7)."),
+    (lambda: rnn_jax.unroll_bptt(cell(), H_0[0][:2], BATCH.inputs), ValueError, "`h_0` must have shape (*batch, hid) = (3, 4) to match `xs` and `cell.w_hh`, got (2, 4)."),
+    (lambda: rnn_jax.step(cell(), H_0[0], BATCH.inputs), ValueError, "`h_tm1` must have shape (*batch, hid) = (7, 3, 4) to match `x_t` and `cell.w_hh`, got (3, 4)."),
+    (lambda: rnn_jax.step_backward(cell(), rnn_jax.step_forward(cell(), H_0[0], BATCH.inputs[0])[1], jnp.zeros(4)), ValueError, "`d_h_t` must have shape (3, 4) to match `residuals.h_t`, got (4,)."),
+    (lambda: rnn_jax.readout(PARAMS.readout, TWO_DIMS), ValueError, "`readout.w_hy` must have shape (hid, out) = (3, 5) to match `hs`, got (4, 5)."),
+    (lambda: rnn_jax.apply(PARAMS, H_0, BATCH.inputs, last=8), ValueError, "`last` must be from 0 to the 7 steps of `inputs`, got 8."),
+    # names
+    (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; there are 'autodiff', 'stepwise', 'bptt'."),
+    (lambda: rnn_jax.make_grad_fn("bptt", loss="hinge"), ValueError, "No loss named 'hinge'; there are 'cross_entropy', 'squared_error'."),
+    (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", reduction="max"), ValueError, "No reduction named 'max'; there are 'mean', 'sum'."),
+    (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", block=3), ValueError, "No option 'block' of the gradient method 'bptt'; it has none."),
+    (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", compute_dtype=jnp.int32), TypeError, "`compute_dtype` must be a floating point type, got"),
+    # sizes and numbers
+    (lambda: init(hidden_size=0), ValueError, "`hidden_size` must be at least 1, got 0."),
+    (lambda: init(num_layers=-1), ValueError, "`num_layers` must be at least 1, got -1."),
+    (lambda: init(input_size=2.5), TypeError, "`input_size` must be an integer of at least 1, got 2.5."),
+    (lambda: init(activation="selu"), ValueError, "No activation named 'selu'"),
+    (lambda: init(dtype=int), TypeError, "`dtype` must be a floating point type, got"),
+    (lambda: rnn_jax.spectral_radius(0.0), ValueError, "`rho` must be a finite number above zero, got 0.0."),
+    (lambda: rnn_jax.identity("1"), TypeError, "`scale` must be a number above zero, got '1'."),
+    (lambda: sgd(-0.1), ValueError, "`learning_rate` must be a finite number above zero, got -0.1."),
+    (lambda: sgd(momentum=1.0), ValueError, "`momentum` must be at least 0 and below 1, got 1.0."),
+    (lambda: sgd(max_norm=0.0), ValueError, "`max_norm` must be a finite number above zero, got 0.0."),
+    (lambda: sgd(max_value=float("nan")), ValueError, "`max_value` must be a finite number above zero, got nan."),
+    # generation
+    (lambda: rnn_jax.categorical(0.0), ValueError, "`temperature` must be a finite number above zero, got 0.0."),
+    (lambda: generate(jnp.zeros((0,), int)), ValueError, "`prompt` must have at least one step, got shape (0,)."),
+    (lambda: generate(jnp.zeros(2, int), 0), ValueError, "`length` must be at least 1, got 0."),
+    (lambda: generate(jnp.zeros((2, IN)), draw=rnn_jax.feedback), ValueError, "`draw` must return a next input of shape (3,) and dtype float64, got (5,) and float64."),
+    (lambda: generate(jnp.zeros((2, IN))), ValueError, "`draw` must return a next input of shape (3,) and dtype float64, got () and int64."),
+    (lambda: generate(jnp.zeros((2, IN), jnp.float32)), TypeError, "`prompt` must have dtype float64 to match `params.cells[0].w_xh`, got float32."),
+    # text
+    (lambda: rnn_jax.encode("abc", "abd"), ValueError, "`text` must hold only the 3 known symbols, got 'd' at position 2."),
+    (lambda: rnn_jax.encode("", "a"), ValueError, "`text` must hold only the 0 known symbols, got 'a' at position 0."),
+    (lambda: rnn_jax.make_streams(jnp.arange(3), 0), ValueError, "`num_streams` must be at least 1, got 0."),
+    (lambda: rnn_jax.window_batch(jnp.zeros((5, 2), int), 0, 5), ValueError, "`window` must be below the 5 steps of `streams`, got 5."),
+    # a loss called directly
+    (lambda: rnn_jax.squared_error(jnp.zeros((2, 3)), jnp.zeros((2,))), ValueError, "`targets` must have shape (2, 3) to match the outputs, got (2,)."),
+    (lambda: rnn_jax.cross_entropy(jnp.zeros((2, 3)), jnp.zeros((2, 3), int)), ValueError, "`targets` must have shape (2,) to match the outputs, got (2, 3)."),
+    # values, eagerly
+    (lambda: rnn_jax.check_batch(PARAMS, BATCH._replace(inputs=BATCH.inputs.at[1, 2, 0].set(jnp.inf)), H_0), ValueError, "`batch.inputs` must hold finite numbers, got inf at (1, 2, 0)."),
+    (lambda: rnn_jax.check_batch(PARAMS, BATCH._replace(targets=BATCH.targets.at[1, 2].set(5)), H_0), ValueError, "`batch.targets` must hold classes from 0 to 4, got 5 at (1, 2)."),
+    (lambda: rnn_jax.check_batch(PARAMS, BATCH._replace(inputs=jnp.zeros((7, 3), int).at[0, 1].set(-1)), H_0), ValueError, "`batch.inputs` must hold tokens from 0 to 2, got -1 at (0, 1)."),
+    (lambda: rnn_jax.check_batch(PARAMS, BATCH._replace(weights=jnp.full((7, 3), jnp.nan)), H_0), ValueError, "`batch.weights` must hold finite numbers, got nan at (0, 0)."),
+    (lambda: rnn_jax.check_batch(PARAMS, BATCH, (H_0[0], H_0[1] * jnp.nan)), ValueError, "`h_0[1]` must hold finite numbers, got nan at (0, 0)."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("bad, error, sentence", CASES, ids=[sentence[:60] for _, _, sentence in CASES])
+def test_bad_input(bad, error, sentence):
+    with pytest.raises(error, match=re.escape(sentence)):
+        bad()
+
+
+def test_check_batch_reads_nothing_that_is_hidden():
+    """What the mask or a weight of zero hides may be anything."""
+    inputs = jnp.zeros((7, 3), int).at[0, 0].set(-9)
+    targets = BATCH.targets.at[0, 0].set(99)
+    mask = jnp.ones((7, 3), bool).at[0, 0].set(False)
+    rnn_jax.check_batch(PARAMS, rnn_jax.Batch(inputs, targets, mask=mask), H_0)
+    with pytest.raises(ValueError, match="classes from 0 to 4, got 99"):
+        rnn_jax.check_batch(PARAMS, rnn_jax.Batch(inputs, targets, weights=jnp.ones((7, 3)), mask=mask), H_0)
+
+
+def test_shapes_are_checked_without_running():
+    """At trace time: `eval_shape` is enough to hear of it."""
+    grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
+    with pytest.raises(ValueError, match=re.escape("`batch.inputs` must have shape")):
+        jax.eval_shape(grad_fn, PARAMS, BATCH._replace(inputs=jnp.zeros((7, 3, 2))), H_0)
+    _, gradients = jax.eval_shape(grad_fn, PARAMS, BATCH, H_0)
+    assert gradients.inputs.shape == BATCH.inputs.shape
