@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import typing
 from pathlib import Path
@@ -20,15 +21,20 @@ COMMAND = Path(sys.executable).with_name("rnn-jax")
 REAL_TEXT = Path(sysconfig.get_path("stdlib")) / "textwrap.py"
 SMALL = ["--hidden-size", "16", "--streams", "4", "--window", "20", "--eval-every", "25", "--seed", "3"]
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"} | {"COLUMNS": "200"}
+CACHED = {  # many of these runs compile the same programs
+    "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / f"rnn-jax-test-{os.getppid()}"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
 
 
-def command(*args, cwd, **options):
-    args = [str(COMMAND), *map(str, args)]
-    return subprocess.run(args, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=300, **options)
+def command(*args, cwd, cached=True, **options):
+    args, environment = [str(COMMAND), *map(str, args)], ENVIRONMENT | (CACHED if cached else {})
+    return subprocess.run(args, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300, **options)
 
 
-def train(cwd, *args, status=0):
-    result = command("train", *args, cwd=cwd)
+def train(cwd, *args, status=0, cached=True):
+    result = command("train", *args, cwd=cwd, cached=cached)
     assert result.returncode == status, result.stdout + result.stderr
     assert "Traceback" not in result.stderr and "Warning" not in result.stderr, result.stderr
     return result.stdout
@@ -81,7 +87,7 @@ def test_sample(finished):
 
 def test_the_same_seed_gives_the_same_losses_to_the_last_bit(finished, tmp_path):
     cwd, _ = finished
-    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 60, *SMALL)
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 60, *SMALL, cached=False)
     assert losses(tmp_path / "run") == losses(cwd / "run")
     train(tmp_path, REAL_TEXT, "--run", "run", "--overwrite", "--steps", 60, *SMALL[:-1], 4)
     assert losses(tmp_path / "run") != losses(cwd / "run")
@@ -93,7 +99,7 @@ LONG = ["--steps", "600", *SMALL[:-4], "--eval-every", "100"]
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     cwd = tmp_path_factory.mktemp("uninterrupted")
-    train(cwd, REAL_TEXT, "--run", "run", *LONG)
+    train(cwd, REAL_TEXT, "--run", "run", *LONG, cached=False)
     return losses(cwd / "run")
 
 
@@ -125,7 +131,7 @@ def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
         assert "Traceback" not in err
         assert f"after {stopped_at:,} of 600 steps" in out and "--resume run" in out
         assert (tmp_path / "run" / "learning-curve.png").exists()
-    resumed = train(tmp_path, "--resume", "run")
+    resumed = train(tmp_path, "--resume", "run", cached=False)
     if number != signal.SIGKILL:
         assert f"from step {stopped_at:,} to 600" in resumed
     assert losses(tmp_path / "run") == uninterrupted
@@ -293,7 +299,5 @@ def test_ngrams_against_counting_by_hand():
             np.testing.assert_allclose(row[order], expected, rtol=1e-12)
     bits = baselines.ngram_bits(tokens, 2800, 6, at)
     assert bits["trigram"] < bits["bigram"] <= bits["unigram"] + 0.05 < np.log2(6)
-    best = min(
-        -np.mean(np.log2(parts[:, :2] @ [share, 1 - share])) for share in np.linspace(1e-6, 1 - 1e-6, 101)
-    )
+    best = min(-np.mean(np.log2(parts[:, :2] @ [share, 1 - share])) for share in np.linspace(1e-6, 1 - 1e-6, 101))
     assert best <= bits["unigram"] < best + 0.01

@@ -11,7 +11,6 @@ from problems import HID, IN, OUT, Case, make_problem
 import rnn_jax
 
 
-
 @pytest.fixture(autouse=True)
 def as_users_have_it():
     """The annotations are checked in our tests only, and would speak first."""
@@ -99,6 +98,10 @@ CASES = [
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", reduction="max"), ValueError, "No reduction named 'max'; there are 'mean', 'sum'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", block=3), ValueError, "No option 'block' of the gradient method 'bptt'; it has none."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", compute_dtype=jnp.int32), TypeError, "`compute_dtype` must be a floating point type, got"),
+    # keys
+    (lambda: rnn_jax.init_params(0, input_size=1, hidden_size=1, output_size=1), TypeError, "`key` must be one typed key, as jax.random.key(seed) makes it, got int."),
+    (lambda: rnn_jax.generate(jax.random.PRNGKey(0), PARAMS, BATCH.inputs, 1), TypeError, "`key` must be one typed key, as jax.random.key(seed) makes it, got uint32(2,)."),
+    (lambda: call(key=jnp.zeros(2)), TypeError, "`key` must be one typed key, as jax.random.key(seed) makes it, got float64(2,)."),
     # sizes and numbers
     (lambda: init(hidden_size=0), ValueError, "`hidden_size` must be at least 1, got 0."),
     (lambda: init(num_layers=-1), ValueError, "`num_layers` must be at least 1, got -1."),

@@ -196,6 +196,9 @@ def test_the_number_notebooks_training():
     _, infos = jax.jit(lambda state: jax.lax.scan(step, state, length=1900))(trainer.init(params, zeros))
     np.testing.assert_allclose(infos.loss, number_training(weights, 1900, inside=False, k=10), rtol=1e-8)
     assert infos.loss[-1] < 1 < published[-1]
+    assert number_training(weights, 1900, inside=True, k=10)[-1] < 1  # the update alone does not make it rise
+    stuck = number_training(weights, 1900, inside=False, k=5)
+    assert 50 < min(stuck) and stuck[-1] < 1.05 * min(stuck)  # nor does the truncation: it only ends the fall
 
 
 def test_an_update_inside_the_loop_is_no_gradient():

@@ -13,8 +13,8 @@ import rnn_jax
 from rnn_jax import unroll, unroll_bptt
 
 
-def layer_problem(case=Case(), **changes):
-    params, batch, h_0 = make_problem(case._replace(**changes))
+def layer_problem(**changes):
+    params, batch, h_0 = make_problem(Case(**changes))
     return params.cells[0], h_0[0], batch.inputs, {"mask": batch.mask, "reset": batch.reset}
 
 
@@ -38,8 +38,8 @@ def gradients(unroll_fn, cell, h_0, xs, flags):
 @pytest.mark.parametrize("inputs", ["features", "tokens"])
 def test_values_and_gradients_of_ones_own_loss(batch, activation, inputs):
     flagged = len(batch) != 1  # masks and resets on some
-    case = Case(activation=activation, batch=batch, inputs=inputs, mask=flagged, reset=flagged)
-    cell, h_0, xs, flags = layer_problem(case)
+    options = {"activation": activation, "batch": batch, "inputs": inputs, "mask": flagged, "reset": flagged}
+    cell, h_0, xs, flags = layer_problem(**options)
     chex.assert_trees_all_close(unroll_bptt(cell, h_0, xs, **flags), unroll(cell, h_0, xs, **flags), rtol=1e-13)
     by_hand = gradients(unroll_bptt, cell, h_0, xs, flags)
     assert_trees_close(by_hand, gradients(unroll, cell, h_0, xs, flags), rtol=1e-12)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
@@ -33,6 +34,13 @@ def require_sizes(**sizes: int) -> None:
             raise TypeError(f"`{name}` must be an integer of at least 1, got {size!r}.")
         if size < 1:
             raise ValueError(f"`{name}` must be at least 1, got {size}.")
+
+
+def require_key(key: object) -> None:
+    """Raise a `TypeError` unless `key` is one typed key, as `jax.random.key` makes it."""
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape != ():
+        came = f"{key.dtype}{key.shape}" if isinstance(key, jax.Array) else type(key).__name__
+        raise TypeError(f"`key` must be one typed key, as jax.random.key(seed) makes it, got {came}.")
 
 
 def is_tokens(x: Array) -> bool:
@@ -193,6 +201,8 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
     if not isinstance(batch, Batch):
         raise TypeError(f"`batch` must be a Batch, got {type(batch).__name__}.")
     check_sequence(params, h_0, batch.inputs, batch.mask, batch.reset, name="batch.inputs")
+    if batch.key is not None:
+        require_key(batch.key)
     time, *batch_axes = steps_shape(batch.inputs)
     targets, out = batch.targets, params.readout.w_hy.shape[1]
     _require_array("batch.targets", targets)

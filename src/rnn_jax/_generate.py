@@ -8,7 +8,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from ._apply import advance, apply
-from ._checks import check_sequence, require_positive, require_sizes, steps_shape
+from ._checks import check_sequence, require_key, require_positive, require_sizes, steps_shape
 from ._params import zero_state
 from ._types import Inputs, Params, States
 
@@ -66,6 +66,7 @@ def generate(
     >>> outputs.shape  # 5 tokens for each of 2 prompts
     (5, 2)
     """
+    require_key(key)
     require_sizes(length=length)
     if h_0 is None:
         h_0 = zero_state(params, *steps_shape(prompt)[1:])

@@ -9,7 +9,7 @@ from jax.nn.initializers import lecun_normal, normal, orthogonal
 from jaxtyping import Array, Float, Key
 
 from ._activations import ACTIVATIONS
-from ._checks import check_params, require_known, require_positive, require_sizes
+from ._checks import check_params, require_key, require_known, require_positive, require_sizes
 from ._types import CellParams, Params, ReadoutParams, States, accumulation_dtype
 
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
@@ -76,6 +76,7 @@ def init_params(
     >>> [cell.w_xh.shape for cell in params.cells], params.readout.w_hy.shape
     ([(3, 5), (5, 5)], (5, 2))
     """
+    require_key(key)
     require_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size, num_layers=num_layers)
     require_known("activation", activation, ACTIVATIONS)
     if not jnp.issubdtype(dtype, jnp.floating):

@@ -15,15 +15,16 @@ import orbax.checkpoint as ocp
 from jax import lax
 from tqdm import tqdm
 
-from .. import StepInfo, Trainer, TrainState, window_batch
+from .. import Params, StepInfo, Trainer, TrainState, window_batch
 from . import run_folder
 from .config import TrainConfig
 from .data import BITS, TextData, make_validate
 from .errors import TrainingFailed
 from .plots import learning_curve
-from .sample import default_prompt, write_on
+from .sample import default_prompt, make_writer
 
 DISPATCH = 50  # steps in one call of the compiled program: about half a second with the defaults
+SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 200, 0.8  # of the samples along the way
 
 
 class Run(NamedTuple):
@@ -67,6 +68,7 @@ def train_until(
     config, records = run.config, run.records
     dispatch = make_dispatch(trainer, config.window)
     validate = make_validate(run.data, config.method, config.window)
+    write = make_writer(run.data.symbols, default_prompt(run.data.symbols), SAMPLE_LENGTH, SAMPLE_TEMPERATURE)
     characters_per_step = config.streams * config.window
     step = int(state.num_steps)
     start = time.monotonic() - (records[-1]["seconds"] if records else 0.0)
@@ -101,17 +103,16 @@ def train_until(
                 record(validation_bits=float(validate(state.params)))
                 run_folder.save(manager, step, state)
                 with tqdm.external_write_mode():
-                    _show(run, state)
+                    _show(run, state, write)
     return state
 
 
-def _show(run: Run, state: TrainState) -> None:
+def _show(run: Run, state: TrainState, write: Callable[[Params, int], str]) -> None:
     """Print the validation and a sample, and leave sample and picture in the run folder."""
-    symbols, step, bits = run.data.symbols, int(state.num_steps), run.records[-1]["validation_bits"]
-    prompt = default_prompt(symbols)
-    text = write_on(state.params, symbols, prompt, 200, 0.8, run.config.seed + step)
-    run_folder.write(run.folder / run_folder.SAMPLE, prompt + text + "\n")
-    learning_curve(run.folder / run_folder.PICTURE, run.records, run.facts["baselines"], f"{run.facts['text']}")
+    step, bits = int(state.num_steps), run.records[-1]["validation_bits"]
+    text = write(state.params, (run.config.seed + step) % 2**32)
+    run_folder.write(run.folder / run_folder.SAMPLE, text + "\n")
+    learning_curve(run.folder / run_folder.PICTURE, run.records, run.facts["baselines"], run.facts["text"])
     print(f"step {step:,}: {bits:.3f} bits per character on the held-out text. It writes:")
     print("".join(f"    {line}\n" for line in text.splitlines()), flush=True)
 

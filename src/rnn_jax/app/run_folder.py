@@ -126,35 +126,39 @@ def _line(record: dict[str, Any]) -> str:
 def checkpoints(folder: Path) -> ocp.CheckpointManager:
     """The checkpoints of a run, the last two kept. Orbax renames a finished one into place."""
     options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    return ocp.CheckpointManager((folder / "checkpoint").absolute(), options=options)
+    path = (folder / "checkpoint").absolute()
+    return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Save `state` as step `step`, unless that is there already."""
-    if manager.latest_step() != step:
-        manager.save(step, args=ocp.args.StandardSave(state), force=True)
+    """Save `state` as step `step`, every array under its name in the tree."""
+    manager.save(step, args=ocp.args.StandardSave(_named_leaves(state)))
 
 
 def restore(folder: Path, manager: ocp.CheckpointManager, template: Any) -> Any:
-    """The newest saved state, in the tree, shapes and dtypes of `template`.
+    """The newest saved state, in the tree of `template`, whose shapes and dtypes it must have.
 
     Raises:
         InputError: if there is none, or it is of another model.
     """
-    step = manager.latest_step()
+    step, name = manager.latest_step(), repr(str(folder))
     if step is None:
-        raise InputError(f"RUN must hold a checkpoint, but {str(folder)!r} has none yet: train it anew.")
+        raise InputError(f"RUN must hold a checkpoint, but {name} has none yet: train it anew.")
+    wanted = _named_leaves(template)
     try:
-        state = manager.restore(step, args=ocp.args.StandardRestore(template))
-    except Exception as error:  # orbax raises many kinds
-        raise InputError(
-            f"RUN must hold a checkpoint of the model in its settings, but step {step} of "
-            f"{str(folder)!r} cannot be read as one: {str(error).splitlines()[0][:200]}"
-        ) from error
-    for (path, want), have in zip(jax.tree.leaves_with_path(template), jax.tree.leaves(state), strict=True):
-        if want.shape != have.shape or want.dtype != have.dtype:
+        saved = manager.item_metadata(step)
+        found = {leaf: (array.shape, array.dtype) for leaf, array in saved.items()}
+    except Exception as error:  # orbax raises of many kinds, for a folder damaged in many ways
+        raise InputError(f"RUN must hold a readable checkpoint, but step {step} of {name} is not one.") from error
+    for leaf, array in wanted.items():
+        if found.get(leaf) != (array.shape, array.dtype):
             raise InputError(
-                f"RUN must hold a checkpoint of the model in its settings, but in step {step} of {str(folder)!r} "
-                f"`{jax.tree_util.keystr(path)}` is {have.dtype}{have.shape}, expected {want.dtype}{want.shape}."
+                f"RUN must hold a checkpoint of the model in its settings, but in step {step} of {name} `{leaf}` has "
+                f"shape {found.get(leaf, ('none',))[0]}, expected {array.shape}."
             )
-    return state
+    arrays = manager.restore(step, args=ocp.args.StandardRestore(wanted))
+    return jax.tree.unflatten(jax.tree.structure(template), [arrays[leaf] for leaf in wanted])
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}

@@ -1,6 +1,6 @@
 """`rnn-jax sample`."""
 
-import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,8 @@ def sample(config: SampleConfig) -> int:
     template = jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols)))
     with run_folder.checkpoints(config.run) as manager:
         state = run_folder.restore(config.run, manager, template)
-    print(prompt + write_on(state.params, symbols, prompt, config.length, config.temperature, config.seed))
+    write = make_writer(symbols, prompt, config.length, config.temperature)
+    print(prompt + write(state.params, config.seed))
     return 0
 
 
@@ -36,10 +37,9 @@ def default_prompt(symbols: str) -> str:
     return "\n" if "\n" in symbols else symbols[0]
 
 
-def write_on(params: Params, symbols: str, prompt: str, length: int, temperature: float, seed: int) -> str:
-    """What the model writes after `prompt`."""
+def make_writer(symbols: str, prompt: str, length: int, temperature: float) -> Callable[[Params, int], str]:
+    """A function from parameters and a seed to what the model writes after `prompt`; compiled once."""
     tokens = jnp.asarray(encode(symbols, prompt))
     draw = categorical(temperature) if temperature else greedy
-    run = jax.jit(functools.partial(generate, length=length, draw=draw))
-    outputs, _ = run(jax.random.key(seed), params, tokens)
-    return decode(symbols, outputs)
+    run = jax.jit(lambda params, key: generate(key, params, tokens, length, draw=draw)[0])
+    return lambda params, seed: decode(symbols, run(params, jax.random.key(seed)))

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from .. import Params, make_grad_fn, window_batch, zero_state
 from . import run_folder
@@ -35,7 +35,7 @@ def train(config: TrainConfig) -> int:
     if facts and sha256 != facts["text_sha256"]:
         raise InputError(f"--resume must find the text that the run began with, but {corpus.source} has changed.")
     trainer = make_character_trainer(config)
-    state = initial_state(config, trainer, len(data.symbols))
+    state = jax.jit(lambda: initial_state(config, trainer, len(data.symbols)))()
 
     _say("text", f"{corpus.source}: {len(corpus.text):,} characters, {len(data.symbols)} symbols, the end held out")
     size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
@@ -96,10 +96,11 @@ def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) 
     method = "bptt" if config.method == "autodiff" else config.method
     batch, h_0 = window_batch(data.streams, 0, config.window), zero_state(params, config.streams)
     by_hand, reference = (
-        jax.jit(make_grad_fn(name, loss="cross_entropy"))(params, batch, h_0)[1].params for name in (method, "autodiff")
+        jax.device_get(jax.jit(make_grad_fn(name, loss="cross_entropy"))(params, batch, h_0)[1].params)
+        for name in (method, "autodiff")
     )
     difference = max(
-        float(jnp.max(jnp.abs(x - y)) / jnp.maximum(jnp.max(jnp.abs(y)), jnp.finfo(y.dtype).tiny))
+        float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(y.dtype).tiny))
         for x, y in zip(jax.tree.leaves(by_hand), jax.tree.leaves(reference), strict=True)
     )
     words = f"by hand ({method}) and by autodiff differ by at most {difference:.1e} (relative) on the first batch"

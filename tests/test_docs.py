@@ -1,0 +1,75 @@
+"""What README, docs and docstrings show, runs; what they point at is there."""
+
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rnn_jax
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MODULES = sorted(path.stem for path in Path(rnn_jax.__file__).parent.glob("_*.py") if path.stem != "__init__")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstring_examples(name):
+    module = importlib.import_module(f"rnn_jax.{name}")
+    assert doctest.testmod(module, verbose=False).failed == 0
+
+
+def test_the_docstrings_have_examples():
+    finder = doctest.DocTestFinder()
+    modules = [importlib.import_module(f"rnn_jax.{name}") for name in MODULES]
+    examples = [test for module in modules for test in finder.find(module) if test.examples]
+    assert len(examples) >= 10
+
+
+def blocks(page, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, tmp_path):
+    """All blocks of a page, one after the other, in a fresh process, as a reader would type them."""
+    code = "\n".join(blocks(page, "python"))
+    if code:
+        result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} points at {target}"
+
+
+def code_links(page):
+    """Links like [`code`](../src/rnn_jax/_x.py#L12): the code, the file, the line."""
+    pattern = r"\[`([^`]+)`\]\((\.\./[^)#]+)#L(\d+)\)"
+    return re.findall(pattern, page.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_lines_of_code_lead_to_that_code(page):
+    for code, target, number in code_links(page):
+        line = (page.parent / target).read_text(encoding="utf-8").splitlines()[int(number) - 1]
+        assert code in line, f"{page.name}: {target} line {number} is {line.strip()!r}, not {code!r}"
+
+
+def test_the_derivation_links_its_equations():
+    assert len(code_links(ROOT / "docs" / "bptt.md")) >= 15
+
+
+def test_the_notebooks_page_names_tests_that_exist():
+    text = (ROOT / "docs" / "notebooks.md").read_text(encoding="utf-8")
+    tests = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", text))
+    assert len(named) >= 8
+    for name in named:
+        assert f"def {name}(" in tests, name
