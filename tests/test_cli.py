@@ -103,11 +103,11 @@ def uninterrupted(tmp_path_factory):
     return losses(cwd / "run")
 
 
-def stop_in_the_middle(cwd, number):
+def stop_in_the_middle(cwd, number, environment):
     """Start a run, send it a signal once it is past its first checkpoint, and return its exit status and output."""
     args = [str(COMMAND), "train", str(REAL_TEXT), "--run", "run", *LONG]
     process = subprocess.Popen(
-        args, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        args, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
@@ -123,7 +123,8 @@ def stop_in_the_middle(cwd, number):
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
     """Ctrl-C saves all and ends; whatever ended it, the resumed run has the losses of an uninterrupted one, bit by bit."""
-    returncode, out, err = stop_in_the_middle(tmp_path, number)
+    cached = number != signal.SIGINT  # one of them with everything compiled anew
+    returncode, out, err = stop_in_the_middle(tmp_path, number, ENVIRONMENT | (CACHED if cached else {}))
     assert returncode == status, out + err
     stopped_at = max(losses(tmp_path / "run"), default=0)
     assert 0 < stopped_at < 600
@@ -131,7 +132,7 @@ def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
         assert "Traceback" not in err
         assert f"after {stopped_at:,} of 600 steps" in out and "--resume run" in out
         assert (tmp_path / "run" / "learning-curve.png").exists()
-    resumed = train(tmp_path, "--resume", "run", cached=False)
+    resumed = train(tmp_path, "--resume", "run", cached=cached)
     if number != signal.SIGKILL:
         assert f"from step {stopped_at:,} to 600" in resumed
     assert losses(tmp_path / "run") == uninterrupted
@@ -140,7 +141,7 @@ def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
 def test_resume_for_longer(finished, tmp_path):
     cwd, _ = finished
     train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 25, *SMALL)
-    out = command("train", "--resume", "run", cwd=tmp_path)
+    out = command("train", "--resume", "run", "--steps", 25, cwd=tmp_path)
     assert out.returncode == 2 and "--steps must be above the 25 that 'run' has done" in out.stderr
     train(tmp_path, "--resume", "run", "--steps", 50)
     assert max(losses(tmp_path / "run")) == 50
@@ -187,6 +188,19 @@ BAD_TRAIN = {
     "run is a file": (["real.txt", "--run", "real.txt"], "--run must name a folder, but 'real.txt' is a file."),
     "resume nothing": (["--resume", "nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no"),
     "resume other": (["--resume", "other"], "RUN must be a folder left by `rnn-jax train`, but 'other' has no"),
+    "resume with a default": (
+        ["--resume", "run", "--seed", "0"],
+        "the other settings come from the run; got --seed too.",
+    ),
+    "resume with a file": (["--resume", "run", "real.txt"], "the other settings come from the run; got FILE too."),
+    "resume typed wrong": (["--resume", "typed"], "'typed/settings.json' does not: hidden_size is '16'"),
+    "resume bad choice": (["--resume", "choice"], "'choice/settings.json' does not: activation is 'gelu'"),
+    "resume no symbols": (["--resume", "blank"], "'blank/settings.json' does not: no 'symbols'"),
+    "run cannot be made": (["real.txt", "--run", "real.txt/run"], "--run must name a folder that can be made, but"),
+    "overwrite a stranger": (
+        ["real.txt", "--run", "stranger", "--overwrite"],
+        "but 'stranger' holds other things than a run.",
+    ),
     "resume with more": (["--resume", "run", "--window", "9"], "--resume must be given alone or with --steps"),
     "resume torn": (["--resume", "torn"], "RUN must hold readable settings, but 'torn/settings.json' does not:"),
 }
@@ -197,6 +211,7 @@ BAD_SAMPLE = {
     "length 0": (["run", "--length", "0"], "--length must be at least 1, got 0."),
     "temperature": (["run", "--temperature", "-1"], "--temperature must be a finite number of at least 0, got -1.0."),
     "another model": (["mixed"], "RUN must hold a checkpoint of the model in its settings, but"),
+    "torn checkpoint": (["hollow"], "RUN must hold a readable checkpoint, but step 60 of 'hollow' is not one."),
     "no checkpoint": (["bare"], "RUN must hold a checkpoint, but 'bare' has none yet"),
 }  # fmt: skip
 
@@ -213,10 +228,22 @@ def bad_place(finished, tmp_path_factory):
     (cwd / "short.txt").write_text("hello world\n")
     (cwd / "other").mkdir()
     (cwd / "other" / "precious.txt").write_text("keep me")
-    for name in ("run", "mixed", "bare", "torn"):
+    for name in ("run", "mixed", "bare", "torn", "typed", "choice", "blank", "hollow"):
         shutil.copytree(finished[0] / "run", cwd / name)
-    settings = (cwd / "mixed" / "settings.json").read_text()
-    (cwd / "mixed" / "settings.json").write_text(settings.replace('"hidden_size": 16', '"hidden_size": 17'))
+    settings = (cwd / "run" / "settings.json").read_text()
+    for name, old, new in (
+        ("mixed", '"hidden_size": 16', '"hidden_size": 17'),
+        ("typed", '"hidden_size": 16', '"hidden_size": "16"'),
+        ("choice", '"activation": "tanh"', '"activation": "gelu"'),
+        ("blank", '"symbols"', '"no symbols"'),
+    ):
+        assert old in settings
+        (cwd / name / "settings.json").write_text(settings.replace(old, new))
+    for part in (cwd / "hollow" / "checkpoint").glob("60/*/**/*"):
+        if part.is_file() and part.stat().st_size:
+            part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    (cwd / "stranger").mkdir()
+    (cwd / "stranger" / "settings.json").write_text('{"theme": "dark"}')
     shutil.rmtree(cwd / "bare" / "checkpoint")
     (cwd / "torn" / "settings.json").write_text(settings[:100])
     return cwd
@@ -258,6 +285,58 @@ def test_divergence_ends_with_what_was_saved(tmp_path):
     result = command("train", REAL_TEXT, *options, cwd=tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "became infinite or NaN in steps" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_a_replaced_run_comes_back_unless_a_new_one_is_made(finished, tmp_path):
+    """--overwrite deletes nothing before the new run has a checkpoint."""
+    import shutil
+
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    before = everything(tmp_path)
+    options = ["--run", "run", "--overwrite", *SMALL, "--activation", "identity", "--max-norm", "None"]
+    result = command("train", REAL_TEXT, *options, "--learning-rate", "1e30", cwd=tmp_path)
+    assert result.returncode == 1 and everything(tmp_path) == before
+    train(tmp_path, REAL_TEXT, *options, "--steps", 1)
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["activation"] == "identity"
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_metrics_that_are_none_do_not_stop_a_resume(finished, tmp_path):
+    import shutil
+
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    with open(tmp_path / "run" / "metrics.jsonl", "ab") as file:
+        file.write(b'5\n{"a": 1}\n\xff\xfe\n')
+    train(tmp_path, "--resume", "run", "--steps", 61)
+    assert len(metrics(tmp_path / "run")) == len(metrics(finished[0] / "run")) + 2
+
+
+@pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_a_terminal_that_cannot_show_the_text(tmp_path, settings):
+    (tmp_path / "text.txt").write_text("äöü☃ abc" * 200, encoding="utf-8")
+    args = [str(COMMAND), "train", "text.txt", "--run", "run", "--steps", "1", *SMALL]
+    result = subprocess.run(args, cwd=tmp_path, env=ENVIRONMENT | CACHED | settings, capture_output=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+
+
+def test_training_goes_on_when_nobody_reads(tmp_path):
+    """`rnn-jax train | head -1`: the run is made all the same."""
+    args = " ".join([str(COMMAND), "train", str(REAL_TEXT), "--run", "run", "--steps", "30", *SMALL])
+    line = f"set -o pipefail; {args} | head -1"
+    shell = subprocess.run(
+        ["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT | CACHED, capture_output=True, timeout=300
+    )
+    assert shell.returncode == 0 and b"Traceback" not in shell.stderr, shell.stderr
+    assert max(losses(tmp_path / "run")) == 30
+
+
+@pytest.mark.slow
+def test_the_default_run_beats_the_trigram_clearly(tmp_path):
+    """The README's main job: about two minutes."""
+    train(tmp_path)
+    run = tmp_path / "runs" / "char-1"
+    trigram = json.loads((run / "settings.json").read_text())["baselines"]["trigram"]
+    assert metrics(run)[-1]["validation_bits"] < trigram - 0.4
 
 
 def test_help_imports_no_jax():

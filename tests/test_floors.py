@@ -19,8 +19,9 @@ FLOORS = {
     "methods": ["_methods"],
     "train": ["_trainer"],
     "app": [
-        *("app.errors", "app.config", "app.corpus", "app.baselines", "app.plots", "app.data", "app.model"),
-        *("app.run_folder", "app.sample", "app.loop", "app.train", "app.cli"),
+        *("app.errors", "app.console", "app.config", "app.corpus", "app.run_folder"),  # these import no jax
+        *("app.baselines", "app.plots", "app.data", "app.model", "app.checkpoint"),
+        *("app.sample", "app.loop", "app.train", "app.cli"),
     ],
 }
 ORDER = [module for modules in FLOORS.values() for module in modules]

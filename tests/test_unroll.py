@@ -150,6 +150,30 @@ def test_under_shard_map(mesh, check, shared_h_0):
         assert_trees_close(mapped(cell, state, xs), expected, rtol=1e-12)
 
 
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_gradients_under_shard_map(mesh, method, check):
+    """Every method returns the device's own part, with the replication check and without; summed, the whole."""
+    case = Case(batch=(4,), num_layers=2, mask=True, reduction="sum")
+    params, batch, h_0 = make_problem(case)
+    grad_fn = rnn_jax.make_grad_fn(method, loss=case.loss, reduction="sum")
+
+    def own_part(params, batch, h_0):
+        (loss, h_T), gradients = grad_fn(params, batch, h_0)
+        loss, d_params = lax.psum((loss, gradients.params), "data")
+        return (loss, h_T), gradients._replace(params=d_params)
+
+    shared, rows, columns = PartitionSpec(), PartitionSpec("data"), PartitionSpec(None, "data")
+    mapped = jax.shard_map(
+        own_part,
+        mesh=mesh,
+        in_specs=(shared, columns, rows),
+        out_specs=((shared, rows), rnn_jax.Gradients(shared, rows, columns)),
+        check_vma=check,
+    )
+    assert_trees_close(jax.jit(mapped)(params, batch, h_0), grad_fn(params, batch, h_0), rtol=1e-12)
+
+
 def test_bfloat16_keeps_its_dtype():
     cell, h_0, xs, _ = layer_problem()
     low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (cell, h_0, xs))

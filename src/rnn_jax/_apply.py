@@ -6,13 +6,14 @@ from jaxtyping import Array, Float
 
 from ._affine import affine
 from ._cell import step_forward
-from ._checks import check_readout, check_sequence
+from ._checks import check_hiddens, check_readout, check_sequence, require_callable, require_sizes
 from ._types import Flags, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
 from ._unroll import unroll
 
 
 def readout(params: ReadoutParams, hs: Float[Array, "*steps hid"]) -> Float[Array, "*steps out"]:
     """`y_t = h_t W_hy + b_y`, over any leading axes."""
+    check_hiddens(hs)
     check_readout(params, hs.shape[-1], hs.dtype, "`hs`")
     return affine(hs, params.w_hy, params.b_y)
 
@@ -50,7 +51,9 @@ def apply(
     check_sequence(params, h_0, inputs, mask, reset)
     time = inputs.shape[0]
     last = time if last is None else last
-    if not 0 <= last <= time:
+    require_callable(unroll=unroll)
+    require_sizes(least=0, last=last)
+    if last > time:
         raise ValueError(f"`last` must be from 0 to the {time} steps of `inputs`, got {last}.")
     xs, hs = inputs, []
     for cell, h in zip(params.cells, h_0, strict=True):

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
-from ._checks import check_cell, check_cotangent, check_steps
+from ._checks import check_cell, check_cotangent, check_inputs, check_state
 from ._types import CellParams, Hidden, Step
 
 
@@ -32,7 +32,8 @@ class StepResiduals(NamedTuple):
 def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step) -> tuple[Hidden, StepResiduals]:
     """`step`, with the residuals for its backward pass (the notebooks' cache). Raises as `step` does."""
     check_cell(cell)
-    check_steps(cell, h_tm1, x_t, leading=(), names=("h_tm1", "x_t"))
+    batch = check_inputs(cell, x_t, (), "x_t", "cell")
+    check_state(cell, h_tm1, batch, names=("h_tm1", "x_t"), cell_name="cell")
     a_t = affine(x_t, cell.w_xh, cell.b_h) + h_tm1 @ cell.w_hh
     h_t = ACTIVATIONS[cell.activation].phi(a_t)
     return h_t, StepResiduals(x_t, h_tm1, h_t)
@@ -60,6 +61,10 @@ def step_backward(
     ((3, 3), (3,), (2,))
     """
     check_cell(cell)
+    if not isinstance(residuals, StepResiduals):
+        raise TypeError(f"`residuals` must be StepResiduals, got {type(residuals).__name__}.")
+    batch = check_inputs(cell, residuals.x_t, (), "residuals.x_t", "cell")
+    check_state(cell, residuals.h_t, batch, names=("residuals.h_t", "residuals.x_t"), cell_name="cell")
     check_cotangent("d_h_t", d_h_t, residuals.h_t, "`residuals.h_t`")
     x_t, h_tm1, h_t = residuals
     d_a_t = d_h_t * ACTIVATIONS[cell.activation].d_phi(h_t)

@@ -18,22 +18,42 @@ def require_known(what: str, name: object, known: Mapping[str, Any]) -> None:
         raise ValueError(f"No {what} named {name!r}; there are {', '.join(map(repr, known))}.")
 
 
-def require_positive(**values: float) -> None:
-    """Raise a `ValueError` for the first value that is not a finite number above zero."""
+def require_positive(**values: object) -> None:
+    """Raise for the first value that is known and not a finite number above zero."""
     for name, value in values.items():
-        if not isinstance(value, (int, float, np.integer, np.floating)) or isinstance(value, bool):
+        if isinstance(value, jax.core.Tracer):
+            continue
+        number = value.item() if getattr(value, "shape", None) == () else value  # type: ignore[attr-defined]
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
             raise TypeError(f"`{name}` must be a number above zero, got {value!r}.")
-        if not 0 < value < float("inf"):
+        if not 0 < number < float("inf"):
             raise ValueError(f"`{name}` must be a finite number above zero, got {value!r}.")
 
 
-def require_sizes(**sizes: int) -> None:
-    """Raise for the first size that is not an integer of at least one."""
+def require_sizes(*, least: int = 1, **sizes: object) -> None:
+    """Raise for the first size that is not an integer of at least `least`."""
     for name, size in sizes.items():
         if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
-            raise TypeError(f"`{name}` must be an integer of at least 1, got {size!r}.")
-        if size < 1:
-            raise ValueError(f"`{name}` must be at least 1, got {size}.")
+            raise TypeError(f"`{name}` must be an integer of at least {least}, got {size!r}.")
+        if size < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {size}.")
+
+
+def require_floating(name: str, dtype: Any) -> None:
+    """Raise a `TypeError` unless `dtype` names a floating point type."""
+    try:
+        floating = jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise TypeError(f"`{name}` must be a floating point type, got {dtype!r}.")
+
+
+def require_callable(**functions: object) -> None:
+    """Raise a `TypeError` for the first that cannot be called."""
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"`{name}` must be a function, got {function!r}.")
 
 
 def require_key(key: object) -> None:
@@ -48,7 +68,7 @@ def is_tokens(x: Array) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
 
 
-def _require_array(name: str, x: object, kind: Any = None, described: str = "") -> None:
+def require_array(name: str, x: object, kind: Any = None, described: str = "") -> None:
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.")
     if kind is not None and not jnp.issubdtype(x.dtype, kind):
@@ -56,7 +76,7 @@ def _require_array(name: str, x: object, kind: Any = None, described: str = "") 
 
 
 def _require_float(name: str, x: object) -> None:
-    _require_array(name, x, jnp.floating, "floating point numbers")
+    require_array(name, x, jnp.floating, "floating point numbers")
 
 
 def _require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str) -> None:
@@ -82,6 +102,13 @@ def check_cell(cell: CellParams, name: str = "cell") -> None:
     for leaf, legend, expected in (("w_hh", "(hid, hid)", (hid, hid)), ("b_h", "(hid,)", (hid,))):
         _require_shape(f"{name}.{leaf}", getattr(cell, leaf), legend, expected, f"`{name}.w_xh`")
         _require_dtype(f"{name}.{leaf}", getattr(cell, leaf), cell.w_xh.dtype, f"`{name}.w_xh`")
+
+
+def check_hiddens(hs: Array) -> None:
+    """Raise unless `hs` is a floating point array with a feature axis."""
+    _require_float("hs", hs)
+    if hs.ndim < 1:
+        raise ValueError(f"`hs` must have the axes (*steps, hid), got shape {hs.shape}.")
 
 
 def check_readout(readout: ReadoutParams, hid: int, dtype: Any, match: str) -> None:
@@ -119,30 +146,18 @@ def check_params(params: Params) -> None:
     check_readout(params.readout, below.w_hh.shape[0], below.w_xh.dtype, "the highest of `params.cells`")
 
 
-def check_steps(
-    cell: CellParams,
-    h: Array,
-    x: Array,
-    *,
-    leading: tuple[str, ...],
-    names: tuple[str, str] = ("h_0", "xs"),
-    cell_name: str = "cell",
-) -> None:
-    """Raise unless inputs `x`, with the axes `leading` before the batch, fit `cell`, and the state `h` fits both."""
-    h_name, x_name = names
-    _require_array(x_name, x)
-    in_size, num_leading = cell.w_xh.shape[0], len(leading)
+def check_inputs(cell: CellParams, x: Array, leading: tuple[str, ...], name: str, cell_name: str) -> tuple[int, ...]:
+    """Raise unless `x`, with the axes `leading` before the batch, fits `cell`; returns its batch axes."""
+    require_array(name, x)
     axes = (*leading, "*batch") if is_tokens(x) else (*leading, "*batch", "in")
     if x.ndim < len(axes) - 1:
-        raise ValueError(f"`{x_name}` must have the axes ({', '.join(axes)}), got shape {x.shape}.")
+        raise ValueError(f"`{name}` must have the axes ({', '.join(axes)}), got shape {x.shape}.")
     if not is_tokens(x):
-        _require_array(x_name, x, jnp.floating, "floating point features or integer tokens")
+        require_array(name, x, jnp.floating, "floating point features or integer tokens")
         match = f"`{cell_name}.w_xh`"
-        expected = (*x.shape[:-1], in_size)
-        _require_shape(x_name, x, f"({', '.join(axes)})", expected, match)
-        _require_dtype(x_name, x, cell.w_xh.dtype, match)
-    batch = steps_shape(x)[num_leading:]
-    check_state(cell, h, batch, names=(h_name, x_name), cell_name=cell_name)
+        _require_shape(name, x, f"({', '.join(axes)})", (*x.shape[:-1], cell.w_xh.shape[0]), match)
+        _require_dtype(name, x, cell.w_xh.dtype, match)
+    return steps_shape(x)[len(leading) :]
 
 
 def check_state(cell: CellParams, h: Array, batch: tuple[int, ...], *, names: tuple[str, str], cell_name: str) -> None:
@@ -156,7 +171,7 @@ def check_state(cell: CellParams, h: Array, batch: tuple[int, ...], *, names: tu
 
 def check_cotangent(name: str, d_x: Array, x: Array, match: str) -> None:
     """Raise unless `d_x` has the shape and dtype of `x`."""
-    _require_array(name, d_x)
+    require_array(name, d_x)
     if d_x.shape != x.shape:
         raise ValueError(f"`{name}` must have shape {x.shape} to match {match}, got {d_x.shape}.")
     _require_dtype(name, d_x, x.dtype, match)
@@ -166,16 +181,21 @@ def check_flags(time_batch: tuple[int, ...], **flags: Array | None) -> None:
     """Raise unless each of `mask` and `reset` that is given is bool `(time, *batch)`."""
     for name, flag in flags.items():
         if flag is not None:
-            _require_array(name, flag, jnp.bool_, "booleans")
+            require_array(name, flag, jnp.bool_, "booleans")
             _require_shape(name, flag, "(time, *batch)", time_batch, "the inputs")
 
 
-def check_states(params: Params, h_0: States) -> None:
-    """Raise unless `h_0` is a tuple of one array a layer."""
+def check_states(params: Params, h_0: States, batch: tuple[int, ...] | None = None, match: str = "h_0[0]") -> None:
+    """Raise unless `h_0` is a tuple of one state `(*batch, hid)` a layer; the batch axes are those of the first."""
     if not isinstance(h_0, tuple):
         raise TypeError(f"`h_0` must be a tuple of one state a layer, got {type(h_0).__name__}.")
     if len(h_0) != len(params.cells):
         raise ValueError(f"`h_0` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")
+    if batch is None:
+        _require_float("h_0[0]", h_0[0])
+        batch = h_0[0].shape[:-1]
+    for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
+        check_state(cell, h, batch, names=(f"h_0[{layer}]", match), cell_name=f"params.cells[{layer}]")
 
 
 def steps_shape(inputs: Array) -> tuple[int, ...]:
@@ -188,12 +208,9 @@ def check_sequence(
 ) -> None:
     """Raise unless states, inputs and flags fit `params` and each other."""
     check_params(params)
-    check_states(params, h_0)
-    check_steps(params.cells[0], h_0[0], inputs, leading=("time",), names=("h_0[0]", name), cell_name="params.cells[0]")
-    time_batch = steps_shape(inputs)
-    for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
-        check_state(cell, h, time_batch[1:], names=(f"h_0[{layer}]", name), cell_name=f"params.cells[{layer}]")
-    check_flags(time_batch, mask=mask, reset=reset)
+    batch = check_inputs(params.cells[0], inputs, ("time",), name, "params.cells[0]")
+    check_states(params, h_0, batch, name)
+    check_flags(steps_shape(inputs), mask=mask, reset=reset)
 
 
 def check_call(params: Params, batch: Batch, h_0: States) -> None:
@@ -205,7 +222,7 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
         require_key(batch.key)
     time, *batch_axes = steps_shape(batch.inputs)
     targets, out = batch.targets, params.readout.w_hy.shape[1]
-    _require_array("batch.targets", targets)
+    require_array("batch.targets", targets)
     if targets.ndim < 1 or targets.shape[0] > time:
         raise ValueError(f"`batch.targets` must cover at most the {time} steps of `batch.inputs`, got {targets.shape}.")
     last = targets.shape[0]
@@ -216,7 +233,7 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
             f"to match `batch.inputs` and `params.readout`, got {targets.shape}."
         )
     if not is_tokens(targets):
-        _require_array("batch.targets", targets, jnp.floating, "integer classes or floating point vectors")
+        require_array("batch.targets", targets, jnp.floating, "integer classes or floating point vectors")
         _require_dtype("batch.targets", targets, params.readout.b_y.dtype, "`params`")
     if batch.weights is not None:
         _require_float("batch.weights", batch.weights)
@@ -238,6 +255,8 @@ def check_batch(params: Params, batch: Batch, h_0: States) -> None:
     ...
     ValueError: `batch.inputs` must hold tokens from 0 to 2, got 3 at (2,).
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, batch, h_0))):
+        raise TypeError("`check_batch` reads values, which are not there under jit, vmap or grad: call it outside.")
     check_call(params, batch, h_0)
     mask = np.ones(steps_shape(batch.inputs), bool) if batch.mask is None else np.asarray(batch.mask)
     last = batch.targets.shape[0]

@@ -8,7 +8,17 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from ._apply import advance, apply
-from ._checks import check_sequence, require_key, require_positive, require_sizes, steps_shape
+from ._checks import (
+    check_params,
+    check_sequence,
+    is_tokens,
+    require_array,
+    require_callable,
+    require_key,
+    require_positive,
+    require_sizes,
+    steps_shape,
+)
 from ._params import zero_state
 from ._types import Inputs, Params, States
 
@@ -21,8 +31,7 @@ def categorical(temperature: float) -> Draw:
     Raises:
         ValueError: unless `temperature` is above zero; its limit at zero is `greedy`.
     """
-    if not isinstance(temperature, jax.core.Tracer):
-        require_positive(temperature=temperature)
+    require_positive(temperature=temperature)
 
     def draw(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Int[Array, "*batch"]:
         return jax.random.categorical(key, y_t / temperature)
@@ -68,19 +77,15 @@ def generate(
     """
     require_key(key)
     require_sizes(length=length)
+    require_callable(draw=draw)
+    require_array("prompt", prompt)
+    check_params(params)
     if h_0 is None:
         h_0 = zero_state(params, *steps_shape(prompt)[1:])
     check_sequence(params, h_0, prompt, None, None, name="prompt")
     if prompt.shape[0] < 1:
         raise ValueError(f"`prompt` must have at least one step, got shape {prompt.shape}.")
-    y_t = jax.eval_shape(lambda: advance(params, h_0, prompt[0])[0])
-    x_t = jax.eval_shape(draw, key, y_t)
-    is_next_token = jnp.issubdtype(x_t.dtype, jnp.integer) and jnp.issubdtype(prompt.dtype, jnp.integer)
-    if x_t.shape != prompt.shape[1:] or not (is_next_token or x_t.dtype == prompt.dtype):
-        raise ValueError(
-            f"`draw` must return a next input of shape {prompt.shape[1:]} and dtype {prompt.dtype}, "
-            f"got {x_t.shape} and {x_t.dtype}."
-        )
+    _check_draw(draw, key, params, h_0, prompt)
     _, h = apply(params, h_0, prompt[:-1], last=0)
 
     def body(carry, key_t):
@@ -91,3 +96,23 @@ def generate(
 
     (h_T, _), outputs = lax.scan(body, (h, prompt[-1]), jax.random.split(key, length))
     return outputs, h_T
+
+
+def _check_draw(draw: Draw, key: Key[Array, ""], params: Params, h_0: States, prompt: Inputs) -> None:
+    """Raise unless what `draw` returns can be the next input."""
+    y_t = jax.eval_shape(lambda: advance(params, h_0, prompt[0])[0])
+    x_t = jax.eval_shape(draw, key, y_t)
+    tokens = is_tokens(prompt) and is_tokens(x_t)
+    if x_t.shape != prompt.shape[1:] or not (tokens or x_t.dtype == prompt.dtype):
+        raise ValueError(
+            f"`draw` must return a next input of shape {prompt.shape[1:]} and dtype {prompt.dtype}, "
+            f"got {x_t.shape} and {x_t.dtype}."
+        )
+    num_inputs, num_outputs = params.cells[0].w_xh.shape[0], y_t.shape[-1]
+    if tokens and num_outputs > num_inputs:
+        raise ValueError(
+            f"`params.readout` must have at most {num_inputs} outputs, as many as there are input tokens, "
+            f"for its outputs to be fed back, got {num_outputs}."
+        )
+    if tokens and num_outputs - 1 > jnp.iinfo(prompt.dtype).max:
+        raise TypeError(f"`prompt` must have a dtype that holds tokens up to {num_outputs - 1}, got {prompt.dtype}.")

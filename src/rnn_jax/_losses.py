@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._checks import is_tokens, require_known
+from ._checks import is_tokens, require_array, require_callable, require_known
 from ._types import Batch, Loss, Scalar, accumulation_dtype
 
 
@@ -20,6 +20,8 @@ def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Array) -> tuple[Arr
         TypeError: if `target_t` does not hold integers.
         ValueError: if `target_t` does not hold one class for each vector of `y_t`.
     """
+    require_array("y_t", y_t)
+    require_array("targets", target_t)
     if not is_tokens(target_t):
         raise TypeError(f"`targets` must hold integer classes for cross-entropy, got dtype {target_t.dtype}.")
     if target_t.shape != y_t.shape[:-1]:
@@ -41,6 +43,8 @@ def squared_error(
         TypeError: if `target_t` has another dtype than `y_t`.
         ValueError: if `target_t` has another shape than `y_t`.
     """
+    require_array("y_t", y_t)
+    require_array("targets", target_t)
     if target_t.dtype != y_t.dtype:
         raise TypeError(f"`targets` must have dtype {y_t.dtype} for squared error, got {target_t.dtype}.")
     if target_t.shape != y_t.shape:
@@ -63,6 +67,8 @@ def pointwise(value_fn: Callable[[Array, Array], Array]) -> Loss:
     >>> value.shape, d_y.shape
     ((7,), (7, 2))
     """
+
+    require_callable(value_fn=value_fn)
 
     def loss(y_t: Array, target_t: Array) -> tuple[Array, Array]:
         fn = jax.value_and_grad(value_fn)
@@ -110,6 +116,19 @@ def _step_weights(objective: Objective, batch: Batch, ys: Array) -> Float[Array,
     return w / jnp.where(total == 0, jnp.ones_like(total), total) * (total != 0).astype(ys.dtype)
 
 
+def _checked_pair(pair: object, ys: Array) -> tuple[Array, Array]:
+    """Raise unless a loss, which may be the caller's own, returned a value a step and the cotangent of `ys`."""
+    if not isinstance(pair, tuple) or len(pair) != 2:
+        raise TypeError(f"`loss` must return a pair (value, d_y), got {type(pair).__name__}: see `pointwise`.")
+    shapes = tuple(jnp.shape(x) for x in pair)
+    if shapes != (ys.shape[:-1], ys.shape):
+        raise ValueError(
+            f"`loss` must return a value for each step and d_y of the outputs' shape, {ys.shape[:-1]} and {ys.shape}, "
+            f"got {shapes[0]} and {shapes[1]}."
+        )
+    return pair
+
+
 def weighted_loss(
     objective: Objective, batch: Batch, ys: Float[Array, "last *batch out"]
 ) -> tuple[Scalar, Float[Array, "last *batch out"]]:
@@ -123,5 +142,5 @@ def weighted_loss(
     targets = jnp.where(read, batch.targets, jnp.zeros_like(batch.targets))
     if not is_tokens(targets):
         targets = targets.astype(exact_ys.dtype)
-    values, d_ys = objective.loss(exact_ys, targets)
+    values, d_ys = _checked_pair(objective.loss(exact_ys, targets), exact_ys)
     return jnp.sum(w * values), (w[..., None] * d_ys).astype(ys.dtype)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from ._autodiff import autodiff
 from ._bptt import bptt
 from ._by_hand import backpropagate
-from ._checks import check_call, is_tokens, require_known
+from ._checks import check_call, is_tokens, require_floating, require_known
 from ._losses import Objective, make_objective
+from ._sharding import promote
 from ._stepwise import stepwise
 from ._types import Batch, GradFn, Gradients, Loss, Params, Scalar, States
 
@@ -56,7 +57,9 @@ def make_grad_fn(
     `method` is one of `GRADIENTS`, `loss` one of `LOSSES` or a pair like `pointwise(...)`. `"mean"` is Σ w ℓ / Σ w
     over all weighted steps (nothing to sum gives 0), `"sum"` is Σ w ℓ. With `compute_dtype`, states and products
     are in that type, while loss and weight gradients are accumulated in float32 or better; a gradient always has the
-    dtype of what it is a gradient of. Under `jit`, what is not used of the result costs nothing.
+    dtype of what it is a gradient of. Under `jit`, what is not used of the result costs nothing. Sharded arrays under
+    `jit` give the loss and gradients of the whole batch; inside `shard_map` they are those of the device's own part,
+    for the caller to sum with `lax.psum`.
 
     Raises:
         ValueError: for an unknown method, option, loss or reduction; the message lists the known ones. The function
@@ -77,12 +80,15 @@ def make_grad_fn(
         if option not in known:
             options = f"there are {', '.join(map(repr, known))}" if known else "it has none"
             raise ValueError(f"No option {option!r} of the gradient method {method!r}; {options}.")
-    if compute_dtype is not None and not jnp.issubdtype(compute_dtype, jnp.floating):
-        raise TypeError(f"`compute_dtype` must be a floating point type, got {compute_dtype!r}.")
+    if compute_dtype is not None:
+        require_floating("compute_dtype", compute_dtype)
     engine = make(make_objective(loss, reduction), **method_options)
 
     def grad_fn(params: Params, batch: Batch, h_0: States) -> tuple[tuple[Scalar, States], Gradients]:
         check_call(params, batch, h_0)
+        key = batch.key
+        params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
+        batch = batch._replace(key=key)
         features = None if is_tokens(batch.inputs) else batch.inputs
         arguments = Gradients(params, h_0, features)
         p, h, xs = arguments if compute_dtype is None else _cast(arguments, lambda _: compute_dtype)

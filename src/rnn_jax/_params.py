@@ -9,7 +9,15 @@ from jax.nn.initializers import lecun_normal, normal, orthogonal
 from jaxtyping import Array, Float, Key
 
 from ._activations import ACTIVATIONS
-from ._checks import check_params, require_key, require_known, require_positive, require_sizes
+from ._checks import (
+    check_params,
+    require_callable,
+    require_floating,
+    require_key,
+    require_known,
+    require_positive,
+    require_sizes,
+)
 from ._types import CellParams, Params, ReadoutParams, States, accumulation_dtype
 
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
@@ -79,8 +87,8 @@ def init_params(
     require_key(key)
     require_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size, num_layers=num_layers)
     require_known("activation", activation, ACTIVATIONS)
-    if not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"`dtype` must be a floating point type, got {dtype!r}.")
+    require_callable(recurrent_init=recurrent_init)
+    require_floating("dtype", dtype)
     dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
     draw_dtype = accumulation_dtype(dtype)  # the decompositions know no half precision
 
@@ -108,4 +116,6 @@ def init_params(
 def zero_state(params: Params, *batch: int) -> States:
     """States of all zeros, one `(*batch, hid)` a layer."""
     check_params(params)
+    for size in batch:
+        require_sizes(least=0, batch=size)
     return tuple(jnp.zeros((*batch, cell.w_hh.shape[0]), cell.w_hh.dtype) for cell in params.cells)

@@ -1,10 +1,11 @@
 """Text as tokens: one symbol, one integer; parallel contiguous streams; windows of them."""
 
+import jax
 import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
-from ._checks import require_sizes
+from ._checks import require_array, require_sizes
 from ._types import Batch
 
 
@@ -17,13 +18,15 @@ def encode(symbols: str, text: str) -> Int[np.ndarray, " time"]:
     """The token of each symbol of `text`: its index in `symbols`, which is sorted.
 
     Raises:
-        ValueError: if `text` holds a symbol that is not in `symbols`; the message names the first.
+        ValueError: if `text` holds a symbol that is not in `symbols`, naming the first, or `symbols` is not sorted.
 
     >>> symbols = symbols_of("hello world")
     >>> decode(symbols, encode(symbols, "hold"))
     'hold'
     """
     codes, known = _code_points(text), _code_points(symbols)
+    if np.any(known[1:] <= known[:-1]):
+        raise ValueError(f"`symbols` must be sorted and without repeats, as `symbols_of` makes them, got {symbols!r}.")
     tokens = np.searchsorted(known, codes)
     is_known = np.append(known, 0)[tokens] == codes
     is_known &= tokens < len(known)
@@ -34,8 +37,15 @@ def encode(symbols: str, text: str) -> Int[np.ndarray, " time"]:
 
 
 def decode(symbols: str, tokens: Int[Array, " time"] | Int[np.ndarray, " time"]) -> str:
-    """The text of a sequence of tokens."""
-    return "".join(symbols[token] for token in np.asarray(tokens).tolist())
+    """The text of a sequence of tokens.
+
+    Raises:
+        ValueError: if a token is not the index of one of `symbols`.
+    """
+    tokens = np.asarray(tokens)
+    if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(symbols):
+        raise ValueError(f"`tokens` must be from 0 to {len(symbols) - 1}, got {tokens.min()} to {tokens.max()}.")
+    return "".join(symbols[token] for token in tokens.tolist())
 
 
 def _code_points(text: str) -> np.ndarray:
@@ -50,6 +60,9 @@ def make_streams(tokens: Int[np.ndarray, " length"], num_streams: int) -> Int[np
            [3, 4, 5]])
     """
     require_sizes(num_streams=num_streams)
+    require_array("tokens", tokens)
+    if tokens.ndim != 1 or len(tokens) < num_streams:
+        raise ValueError(f"`tokens` must be one axis of at least {num_streams} symbols, got shape {tokens.shape}.")
     time = len(tokens) // num_streams
     return np.ascontiguousarray(tokens[: time * num_streams].reshape(num_streams, time).T)
 
@@ -58,10 +71,12 @@ def window_batch(streams: Int[Array, "time streams"], start: int | Int[Array, ""
     """The batch that reads `streams` from `start` for `window` steps and predicts each next token.
 
     Raises:
-        ValueError: unless `window` is at least one and below the length of the streams.
+        ValueError: unless `window` is at least one and below the length of the streams, and the window lies in them.
     """
     require_sizes(window=window)
     if window >= streams.shape[0]:
         raise ValueError(f"`window` must be below the {streams.shape[0]} steps of `streams`, got {window}.")
+    if not isinstance(start, jax.Array) and not 0 <= start < streams.shape[0] - window:
+        raise ValueError(f"`start` must be from 0 to {streams.shape[0] - window - 1}, got {start}.")
     piece = lax.dynamic_slice_in_dim(streams, start, window + 1)
     return Batch(inputs=piece[:-1], targets=piece[1:])

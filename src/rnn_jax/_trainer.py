@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from ._checks import check_params, check_states, require_positive
+from ._checks import check_params, check_states, require_callable, require_positive
 from ._types import Batch, GradFn, Params, States
 
 
@@ -53,6 +53,10 @@ def make_trainer(grad_fn: GradFn, optimizer: optax.GradientTransformation) -> Tr
     (20, (20,))
     """
 
+    require_callable(grad_fn=grad_fn)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"`optimizer` must be an optax GradientTransformation, got {type(optimizer).__name__}.")
+
     def init(params: Params, h_0: States) -> TrainState:
         check_params(params)
         check_states(params, h_0)
@@ -85,8 +89,10 @@ def clipped_sgd(
 
     References: Pascanu, Mikolov and Bengio (2013), ICML, arXiv:1211.5063.
     """
-    if not callable(learning_rate) and not isinstance(learning_rate, jax.Array):
+    if not callable(learning_rate):
         require_positive(learning_rate=learning_rate)
+    if not isinstance(momentum, (int, float)):
+        raise TypeError(f"`momentum` must be a number, got {momentum!r}.")
     if not 0 <= momentum < 1:
         raise ValueError(f"`momentum` must be at least 0 and below 1, got {momentum!r}.")
     return optax.chain(

@@ -6,7 +6,7 @@ from jaxtyping import Array, Bool
 
 from ._activations import ACTIVATIONS
 from ._affine import affine
-from ._checks import check_cell, check_flags, check_steps, steps_shape
+from ._checks import check_cell, check_flags, check_inputs, check_state, steps_shape
 from ._sharding import promote
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 
@@ -34,7 +34,8 @@ def select(flag: Bool[Array, "*steps"], x: Array, y: Array) -> Array:
 def check_unroll(cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None) -> None:
     """Raise unless the arguments of an unroll fit each other."""
     check_cell(cell)
-    check_steps(cell, h_0, xs, leading=("time",), names=("h_0", "xs"))
+    batch = check_inputs(cell, xs, ("time",), "xs", "cell")
+    check_state(cell, h_0, batch, names=("h_0", "xs"), cell_name="cell")
     check_flags(steps_shape(xs), mask=mask, reset=reset)
 
 

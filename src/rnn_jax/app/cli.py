@@ -1,12 +1,16 @@
-"""The entry point of `rnn-jax`."""
+"""The entry point of `rnn-jax`. What can be refused without jax is refused before it is imported."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
+from .console import be_printable
 from .errors import InputError, TrainingFailed
+
+if TYPE_CHECKING:
+    from .config import SampleConfig, TrainConfig
 
 EXTRA = "tyro", "tqdm", "matplotlib", "orbax"
 
@@ -14,6 +18,7 @@ EXTRA = "tyro", "tqdm", "matplotlib", "orbax"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status: 2 for bad input, 1 for a failed training, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    be_printable()
     if list(argv) == ["--version"]:
         print(f"rnn-jax {version('rnn-jax-bptt')}")
         return 0
@@ -30,15 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("rnn-jax: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output has had enough, `| head` say
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
 
 
 def _run(argv: Sequence[str]) -> int:
     import tyro
 
-    from .config import SampleConfig, TrainConfig, check_sample_config, check_train_config
+    from .config import SampleConfig, TrainConfig
 
     config = tyro.extras.subcommand_cli_from_dict(
         {"train": TrainConfig, "sample": SampleConfig},
@@ -47,12 +49,38 @@ def _run(argv: Sequence[str]) -> int:
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    # Only here does jax come in: a typing error or --help is answered before.
-    if isinstance(config, TrainConfig):
-        check_train_config(config)
-        return import_module(".train", __package__).train(config)
+    if isinstance(config, SampleConfig):
+        return _sample(config)
+    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
+    return _train(config, given | ({"files"} if config.files else set()))
+
+
+def _train(config: "TrainConfig", given: set[str]) -> int:
+    from .config import check_train_config
+    from .corpus import read_corpus
+    from .run_folder import check_free, resumed
+
+    check_train_config(config)
+    config, facts = resumed(config, given) if config.resume else (config, {})
+    check_free(config)
+    corpus = read_corpus(config.files)
+    return import_module(".train", __package__).train(config, facts, corpus)
+
+
+def _sample(config: "SampleConfig") -> int:
+    from .config import check_sample_config
+    from .run_folder import read_settings
+
     check_sample_config(config)
-    return import_module(".sample", __package__).sample(config)
+    settings, facts = read_settings(config.run)
+    prompt = config.prompt
+    unknown = sorted(set(prompt or "") - set(facts["symbols"]))
+    if unknown:
+        raise InputError(
+            f"--prompt must hold only symbols that the model saw in training, got {', '.join(map(repr, unknown))}; "
+            f"it knows {facts['symbols']!r}."
+        )
+    return import_module(".sample", __package__).sample(config, settings, facts["symbols"])
 
 
 if __name__ == "__main__":

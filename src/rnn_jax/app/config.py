@@ -47,7 +47,7 @@ class TrainConfig:
     window: int = 50
     """Steps that a gradient reaches back."""
 
-    steps: int = 9000
+    steps: int = 8000
     """Optimizer steps."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The optax optimizer."""

@@ -47,8 +47,11 @@ def _read(name: str) -> str:
 def _standard_library() -> Corpus:
     """The top-level modules of this Python, in alphabetical order, those that are pure ASCII."""
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-    texts = [data.decode() for data in map(Path.read_bytes, paths) if data.isascii()]
+    try:
+        texts = [data.decode() for data in map(Path.read_bytes, paths) if data.isascii()]
+    except OSError as error:
+        raise InputError(f"This Python's sources cannot be read, {error}: give a FILE.") from error
     if not texts:
-        raise InputError("This Python has no sources of its standard library; give a FILE.")
+        raise InputError("This Python has no sources of its standard library: give a FILE.")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     return Corpus("".join(texts), f"the standard library of Python {python}, {len(texts)} modules")

@@ -17,7 +17,9 @@ from tqdm import tqdm
 
 from .. import Params, StepInfo, Trainer, TrainState, window_batch
 from . import run_folder
+from .checkpoint import save
 from .config import TrainConfig
+from .console import say
 from .data import BITS, TextData, make_validate
 from .errors import TrainingFailed
 from .plots import learning_curve
@@ -101,7 +103,7 @@ def train_until(
             bar.update(num_steps * characters_per_step)
             if step % config.eval_every == 0 or step == config.steps or received:
                 record(validation_bits=float(validate(state.params)))
-                run_folder.save(manager, step, state)
+                save(manager, step, state)
                 with tqdm.external_write_mode():
                     _show(run, state, write)
     return state
@@ -113,8 +115,8 @@ def _show(run: Run, state: TrainState, write: Callable[[Params, int], str]) -> N
     text = write(state.params, (run.config.seed + step) % 2**32)
     run_folder.write(run.folder / run_folder.SAMPLE, text + "\n")
     learning_curve(run.folder / run_folder.PICTURE, run.records, run.facts["baselines"], run.facts["text"])
-    print(f"step {step:,}: {bits:.3f} bits per character on the held-out text. It writes:")
-    print("".join(f"    {line}\n" for line in text.splitlines()), flush=True)
+    lines = "".join(f"    {line}\n" for line in text.splitlines())
+    say(f"step {step:,}: {bits:.3f} bits per character on the held-out text. It writes:\n{lines}")
 
 
 def _not_finite(step: int, num_steps: int, saved: int | None, folder: Path) -> str:

@@ -3,9 +3,17 @@
 import jax
 import optax
 
-from .. import RECURRENT_INITS, Trainer, TrainState, clip_gradients, clipped_sgd, init_params, zero_state
-from .. import make_grad_fn as make_grad_fn
-from .. import make_trainer as make_trainer
+from .. import (
+    RECURRENT_INITS,
+    Trainer,
+    TrainState,
+    clip_gradients,
+    clipped_sgd,
+    init_params,
+    make_grad_fn,
+    make_trainer,
+    zero_state,
+)
 from .config import LEARNING_RATES, TrainConfig
 
 

@@ -28,7 +28,7 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
     axes.set(xlabel="characters read", ylabel="bits per character", title=title)
     axes.grid(alpha=0.25)
-    axes.legend(loc="upper right", ncols=2, frameon=False)
+    axes.legend(loc="upper right", ncols=2, framealpha=0.95, edgecolor="none")
     draft = path.with_name("." + path.name)
     figure.savefig(draft, format="png", dpi=120)
     plt.close(figure)

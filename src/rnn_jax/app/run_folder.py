@@ -1,53 +1,93 @@
-"""What a run leaves behind: settings, metrics, checkpoints, picture, sample."""
+"""What a run leaves behind, but for its checkpoints. Imports no jax: bad input is answered at once."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+import types
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import jax
-import orbax.checkpoint as ocp
-
-from .config import TrainConfig
+from .config import TrainConfig, check_train_config
 from .errors import InputError
 
-SETTINGS, METRICS, PICTURE, SAMPLE = "settings.json", "metrics.jsonl", "learning-curve.png", "sample.txt"
+SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (
+    *("settings.json", "metrics.jsonl", "learning-curve.png", "sample.txt"),
+    "checkpoint",
+)
+OWNED = {SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT}
 FORMAT = 1
+FACTS = {"text": str, "text_sha256": str, "symbols": str, "baselines": dict}
 
 
 def check_free(config: TrainConfig) -> None:
     """Raise an `InputError` if a run cannot begin in the folder the settings name: nothing is replaced unasked."""
-    folder = config.run
-    if folder is None or not folder.exists():
+    if config.run is None:
         return
-    name = repr(str(folder))
-    if not folder.is_dir():
+    folder, name = config.run.resolve(), repr(str(config.run))
+    if folder.exists() and not folder.is_dir():
         raise InputError(f"--run must name a folder, but {name} is a file.")
-    if any(folder.iterdir()) and not (folder / SETTINGS).is_file():
-        raise InputError(f"--run must name a new or empty folder, but {name} holds other things than a run.")
-    if any(folder.iterdir()) and not config.overwrite:
-        raise InputError(
-            f"--run must name a new folder, but {name} holds a run: take another name, or give --overwrite, "
-            f"or go on with it by --resume."
-        )
+    if folder.is_dir() and any(folder.iterdir()):
+        if not _is_run(folder):
+            raise InputError(f"--run must name a new or empty folder, but {name} holds other things than a run.")
+        if not config.overwrite:
+            raise InputError(
+                f"--run must name a new folder, but {name} holds a run: take another name, or give --overwrite, "
+                f"or go on with it by --resume."
+            )
+        if Path.cwd().is_relative_to(folder):
+            raise InputError(f"--run must not name the folder you stand in when it is to be replaced, got {name}.")
+        if _aside(folder).exists():
+            raise InputError(
+                f"--run must name a folder whose replacement is not under way, but {str(_aside(folder))!r} holds "
+                f"what {name} was before: move it back or remove it."
+            )
+    parent = next(parent for parent in folder.parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"--run must name a folder that can be made, but {str(parent)!r} is no folder to write in.")
 
 
-def create(config: TrainConfig, facts: dict[str, Any]) -> Path:
-    """Make the folder of a new run and write its settings; `facts` are what the settings cannot tell."""
+def _is_run(folder: Path) -> bool:
+    """Whether the folder holds a run of ours and nothing else."""
+    if {path.name.removesuffix(".new") for path in folder.iterdir()} - OWNED:
+        return False
+    try:
+        return "format" in json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".replaced")
+
+
+@contextlib.contextmanager
+def new_folder(config: TrainConfig) -> Iterator[Path]:
+    """The folder of a new run. A run that it replaces is put aside, and comes back unless a checkpoint is made."""
     check_free(config)
     folder = config.run or _first_free()
+    where, aside = folder.resolve(), _aside(folder.resolve())
     try:
-        if folder.exists():
-            shutil.rmtree(folder)
-        folder.mkdir(parents=True)
-        write_settings(folder, config, facts)
+        if where.exists() and any(where.iterdir()):
+            where.rename(aside)
+        where.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
-            f"--run must name a folder that can be written, but {str(folder)!r} cannot: {error.strerror}."
+            f"--run must name a folder that can be made, but {str(folder)!r} cannot: {error.strerror}."
         ) from error
-    return folder
+    try:
+        yield folder
+    finally:
+        if aside.exists():
+            made = any((where / CHECKPOINT).glob("[0-9]*"))
+            if not made:
+                shutil.rmtree(where)
+                aside.rename(where)
+            else:
+                shutil.rmtree(aside)
 
 
 def _first_free() -> Path:
@@ -58,7 +98,7 @@ def _first_free() -> Path:
 
 
 def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:
-    """Write `settings.json`: the settings as given, then the facts."""
+    """Write `settings.json`: the settings, and what they cannot tell, `facts`."""
     settings = dataclasses.asdict(config)
     for name in ("run", "overwrite", "resume"):
         del settings[name]
@@ -67,7 +107,7 @@ def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> 
 
 
 def read_settings(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
-    """The settings and facts of the run in `folder`.
+    """The settings and facts of the run in `folder`, checked as if they had just been given.
 
     Raises:
         InputError: if there is no run, or its settings cannot be read.
@@ -77,14 +117,54 @@ def read_settings(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
         raise InputError(f"RUN must be a folder left by `rnn-jax train`, but {str(folder)!r} has no {SETTINGS}.")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        settings = facts.pop("settings")
-        settings["files"] = tuple(settings["files"])
-        config = TrainConfig(**settings)
         if facts.pop("format") != FORMAT:
-            raise ValueError("another format")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"RUN must hold readable settings, but {str(path)!r} does not: {error}.") from error
+            raise ValueError("it is of another format")
+        settings = facts.pop("settings")
+        config = TrainConfig(**settings | {"files": tuple(settings["files"])})
+        for name, hint in typing.get_type_hints(TrainConfig).items():
+            if not _has_type(getattr(config, name), hint):
+                raise ValueError(f"{name} is {getattr(config, name)!r}")
+        for name, kind in FACTS.items():
+            if not isinstance(facts[name], kind) or not facts[name]:
+                raise ValueError(f"{name} is {facts[name]!r}")
+        check_train_config(config)
+    except KeyError as error:
+        raise InputError(f"RUN must hold readable settings, but {str(path)!r} does not: no {error}.") from error
+    except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
+        raise InputError(f"RUN must hold readable settings, but {str(path)!r} does not: {error}") from error
     return config, facts
+
+
+def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str, Any]]:
+    """The settings and facts of the run in `config.resume`, with `config.steps` if that is among the options `given`.
+
+    Raises:
+        InputError: if another option is, or there is no run.
+    """
+    assert config.resume is not None
+    for name in sorted(given - {"resume", "steps"}):
+        option = "FILE" if name == "files" else "--" + name.replace("_", "-")
+        raise InputError(
+            f"--resume must be given alone or with --steps, since the other settings come from the run; "
+            f"got {option} too."
+        )
+    stored, facts = read_settings(config.resume)
+    steps = config.steps if "steps" in given else stored.steps
+    return dataclasses.replace(stored, resume=config.resume, steps=steps), facts
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    """Whether a setting has the type of its annotation."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_has_type(value, one) for one in args)
+    if origin is typing.Literal:
+        return value in args
+    if origin is tuple:
+        return isinstance(value, tuple) and all(isinstance(item, args[0]) for item in value)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    return isinstance(value, hint)
 
 
 def write(path: Path, text: str) -> None:
@@ -95,16 +175,17 @@ def write(path: Path, text: str) -> None:
 
 
 def read_metrics(folder: Path, up_to: int) -> list[dict[str, Any]]:
-    """The metrics up to step `up_to`; a line cut short by a crash ends them."""
-    records = []
+    """The metrics up to step `up_to`; a line that is none, cut short by a crash say, ends them."""
+    records: list[dict[str, Any]] = []
     path = folder / METRICS
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
-        except ValueError:
+            if not {"step", "characters", "seconds"} <= record.keys() or not record["step"] <= up_to:
+                break
+        except (ValueError, TypeError, AttributeError):
             break
-        if record["step"] <= up_to:
-            records.append(record)
+        records.append(record)
     return records
 
 
@@ -121,44 +202,3 @@ def append_metrics(folder: Path, record: dict[str, Any]) -> None:
 
 def _line(record: dict[str, Any]) -> str:
     return json.dumps(record) + "\n"
-
-
-def checkpoints(folder: Path) -> ocp.CheckpointManager:
-    """The checkpoints of a run, the last two kept. Orbax renames a finished one into place."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-    path = (folder / "checkpoint").absolute()
-    return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
-
-
-def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Save `state` as step `step`, every array under its name in the tree."""
-    manager.save(step, args=ocp.args.StandardSave(_named_leaves(state)))
-
-
-def restore(folder: Path, manager: ocp.CheckpointManager, template: Any) -> Any:
-    """The newest saved state, in the tree of `template`, whose shapes and dtypes it must have.
-
-    Raises:
-        InputError: if there is none, or it is of another model.
-    """
-    step, name = manager.latest_step(), repr(str(folder))
-    if step is None:
-        raise InputError(f"RUN must hold a checkpoint, but {name} has none yet: train it anew.")
-    wanted = _named_leaves(template)
-    try:
-        saved = manager.item_metadata(step)
-        found = {leaf: (array.shape, array.dtype) for leaf, array in saved.items()}
-    except Exception as error:  # orbax raises of many kinds, for a folder damaged in many ways
-        raise InputError(f"RUN must hold a readable checkpoint, but step {step} of {name} is not one.") from error
-    for leaf, array in wanted.items():
-        if found.get(leaf) != (array.shape, array.dtype):
-            raise InputError(
-                f"RUN must hold a checkpoint of the model in its settings, but in step {step} of {name} `{leaf}` has "
-                f"shape {found.get(leaf, ('none',))[0]}, expected {array.shape}."
-            )
-    arrays = manager.restore(step, args=ocp.args.StandardRestore(wanted))
-    return jax.tree.unflatten(jax.tree.structure(template), [arrays[leaf] for leaf in wanted])
-
-
-def _named_leaves(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}

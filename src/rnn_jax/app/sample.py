@@ -6,29 +6,21 @@ import jax
 import jax.numpy as jnp
 
 from .. import Params, categorical, decode, encode, generate, greedy
-from . import run_folder
-from .config import SampleConfig
-from .errors import InputError
+from .checkpoint import checkpoints, restore
+from .config import SampleConfig, TrainConfig
+from .console import say
 from .model import initial_state, make_character_trainer
 
 
-def sample(config: SampleConfig) -> int:
-    """Print the prompt and what the model writes after it."""
-    settings, facts = run_folder.read_settings(config.run)
-    symbols = facts["symbols"]
-    prompt = config.prompt if config.prompt is not None else default_prompt(symbols)
-    unknown = sorted(set(prompt) - set(symbols))
-    if unknown:
-        raise InputError(
-            f"--prompt must hold only symbols that the model saw in training, got {', '.join(map(repr, unknown))}; "
-            f"it knows {symbols!r}."
-        )
+def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
+    """Print the prompt and what the model writes after it; returns the exit status."""
+    prompt = config.prompt or default_prompt(symbols)
     trainer = make_character_trainer(settings)
     template = jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols)))
-    with run_folder.checkpoints(config.run) as manager:
-        state = run_folder.restore(config.run, manager, template)
+    with checkpoints(config.run) as manager:
+        state = restore(config.run, manager, template)
     write = make_writer(symbols, prompt, config.length, config.temperature)
-    print(prompt + write(state.params, config.seed))
+    say(prompt + write(state.params, config.seed))
     return 0
 
 

@@ -1,58 +1,64 @@
 """`rnn-jax train`."""
 
-import dataclasses
+import contextlib
 import hashlib
 import os
 import platform
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from .. import Params, make_grad_fn, window_batch, zero_state
+from .. import Params, Trainer, TrainState, make_grad_fn, window_batch, zero_state
 from . import run_folder
 from .baselines import ngram_bits
+from .checkpoint import checkpoints, restore
 from .config import TrainConfig
-from .corpus import Corpus, read_corpus
+from .console import say
+from .corpus import Corpus
 from .data import TextData, predicted_positions, prepare
-from .errors import InputError
+from .errors import InputError, TrainingFailed
 from .loop import Run, signals, train_until
 from .model import initial_state, make_character_trainer
 
 
-def train(config: TrainConfig) -> int:
-    """Train, from the start or from where a run stopped; returns the exit status."""
-    if config.resume is not None:
-        config, facts = _resumed(config)
-    else:
-        run_folder.check_free(config)
-        facts = {}
-    corpus = read_corpus(config.files)
+def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
+    """Train, from the start or, with the facts of a run, from where that stopped; returns the exit status."""
     data = prepare(corpus.text, config.streams, config.window)
     sha256 = hashlib.sha256(corpus.text.encode()).hexdigest()
     if facts and sha256 != facts["text_sha256"]:
         raise InputError(f"--resume must find the text that the run began with, but {corpus.source} has changed.")
-    trainer = make_character_trainer(config)
-    state = jax.jit(lambda: initial_state(config, trainer, len(data.symbols)))()
-
     _say("text", f"{corpus.source}: {len(corpus.text):,} characters, {len(data.symbols)} symbols, the end held out")
-    size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
-    _say("network", f"{layers} of {config.hidden_size} {config.activation} units, {size:,} parameters")
-    _say("gradient", _compare_with_autodiff(config, data, state.params))
     facts = facts or _facts(corpus, sha256, data)
     baselines = facts["baselines"]
     _say("baselines", ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items()) + " bits per character")
 
-    folder = config.resume or run_folder.create(config, facts)
-    with run_folder.checkpoints(folder) as manager:
+    trainer = make_character_trainer(config)
+    state = jax.jit(lambda: initial_state(config, trainer, len(data.symbols)))()
+    with run_folder.new_folder(config) if config.resume is None else contextlib.nullcontext(config.resume) as folder:
+        size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
+        _say("network", f"{layers} of {config.hidden_size} {config.activation} units, {size:,} parameters")
+        _say("gradient", _compare_with_autodiff(config, data, state.params))
+        try:
+            return _train_in(folder, config, facts, data, trainer, state)
+        except OSError as error:
+            raise TrainingFailed(f"the run in {str(folder)!r} cannot be written: {error}.") from error
+
+
+def _train_in(
+    folder: Path, config: TrainConfig, facts: dict[str, Any], data: TextData, trainer: Trainer, state: TrainState
+) -> int:
+    """Train with everything kept in `folder`."""
+    with checkpoints(folder) as manager:
         if config.resume is not None:
-            state = run_folder.restore(folder, manager, jax.eval_shape(lambda: state))
+            state = restore(folder, manager, jax.eval_shape(lambda: state))
             if int(state.num_steps) >= config.steps:
                 raise InputError(f"--steps must be above the {int(state.num_steps)} that {str(folder)!r} has done.")
-            run_folder.write_settings(folder, config, facts)
+        run_folder.write_settings(folder, config, facts)
         _say("run", f"{folder}, from step {int(state.num_steps):,} to {config.steps:,}; Ctrl-C saves and ends it\n")
         run = Run(folder, config, data, facts, run_folder.read_metrics(folder, int(state.num_steps)))
         run_folder.write_metrics(folder, run.records)
@@ -60,20 +66,6 @@ def train(config: TrainConfig) -> int:
             state = train_until(run, trainer, state, manager, received)
     _summarise(run, int(state.num_steps))
     return 128 + received[0] if received else 0
-
-
-def _resumed(config: TrainConfig) -> tuple[TrainConfig, dict[str, Any]]:
-    """The settings and facts of the run in `config.resume`, with `config.steps` if that was given."""
-    assert config.resume is not None
-    stored, facts = run_folder.read_settings(config.resume)
-    given = {f.name for f in dataclasses.fields(config) if getattr(config, f.name) != f.default}
-    for name in sorted(given - {"resume", "steps"}):
-        raise InputError(
-            f"--resume must be given alone or with --steps, since the other settings come from the run; "
-            f"got --{name.replace('_', '-')} too."
-        )
-    steps = config.steps if "steps" in given else stored.steps
-    return dataclasses.replace(stored, resume=config.resume, steps=steps), facts
 
 
 def _facts(corpus: Corpus, sha256: str, data: TextData) -> dict[str, Any]:
@@ -111,14 +103,14 @@ def _summarise(run: Run, step: int) -> None:
     """The result beside what counting can do, and what to do next."""
     bits = run.records[-1]["validation_bits"]
     results = {"this network": bits} | dict(reversed(run.facts["baselines"].items()))
-    print(f"bits per character on the held-out text after {step:,} of {run.config.steps:,} steps")
+    say(f"bits per character on the held-out text after {step:,} of {run.config.steps:,} steps")
     for name, value in results.items():
-        print(f"    {name:<14}{value:.3f}")
-    print(f"in {run.folder}: learning-curve.png, sample.txt, metrics.jsonl, settings.json, checkpoint")
-    print(f"next: rnn-jax sample {run.folder} --length 500 --temperature 0.7")
+        say(f"    {name:<14}{value:.3f}")
+    say(f"in {run.folder}: learning-curve.png, sample.txt, metrics.jsonl, settings.json, checkpoint")
+    say(f"next: rnn-jax sample {run.folder} --length 500 --temperature 0.7")
     more = "" if step < run.config.steps else f" --steps {2 * step}"
-    print(f"      rnn-jax train --resume {run.folder}{more}")
+    say(f"      rnn-jax train --resume {run.folder}{more}")
 
 
 def _say(what: str, words: str) -> None:
-    print(f"{what:<10}{words}", flush=True)
+    say(f"{what:<10}{words}")
