@@ -20,7 +20,7 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     if validation:
         axes.plot(*np.transpose(validation), color="tab:red", marker="o", markersize=4, label="held-out text")
         characters, bits = validation[-1]
-        axes.annotate(f"{bits:.2f}", (characters, bits), xytext=(6, 0), textcoords="offset points", va="center")
+        axes.annotate(f"{bits:.2f}", (characters, bits), xytext=(0, 8), textcoords="offset points", ha="center")
     for (name, bits), style in zip(baselines.items(), (":", "-.", "--"), strict=True):
         axes.axhline(bits, color="0.45", linestyle=style, linewidth=1.2, label=f"{name} {bits:.2f}")
     lowest = min([bits for _, bits in train + validation] + list(baselines.values()))
