@@ -5,8 +5,9 @@ import re
 import jax
 import jax.numpy as jnp
 import jaxtyping
+import numpy as np
 import pytest
-from problems import HID, IN, OUT, Case, make_problem
+from problems import HID, IN, OUT, Case, assert_trees_close, make_problem
 
 import rnn_jax
 
@@ -189,3 +190,17 @@ def test_shapes_are_checked_without_running():
         jax.eval_shape(grad_fn, PARAMS, BATCH._replace(inputs=jnp.zeros((7, 3, 2))), H_0)
     _, gradients = jax.eval_shape(grad_fn, PARAMS, BATCH, H_0)
     assert gradients.inputs.shape == BATCH.inputs.shape
+
+
+@pytest.mark.parametrize("inputs", ["features", "tokens"])
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_numpy_arrays_are_as_good(inputs, method):
+    """In eager calls too."""
+    problem = make_problem(Case(inputs=inputs, weights=True))
+    in_numpy = jax.tree.map(np.asarray, problem)
+    grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy")
+    assert_trees_close(grad_fn(*in_numpy), grad_fn(*problem), rtol=1e-13)
+    (cell,), h_0, xs = in_numpy[0].cells, in_numpy[2][0], in_numpy[1].inputs
+    for unroll in (rnn_jax.unroll, rnn_jax.unroll_bptt):
+        assert_trees_close(unroll(cell, h_0, xs[:2]), unroll(problem[0].cells[0], h_0, xs[:2]), rtol=1e-13)
+    rnn_jax.step(cell, h_0, xs[-1])

@@ -33,9 +33,19 @@ def gradients(unroll_fn, cell, h_0, xs, flags):
     return jax.jit(jax.value_and_grad(own_loss(unroll_fn, flags), argnums=argnums))(cell, h_0, xs)
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (2, 2), (1, 2, 3)])
-@pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
-@pytest.mark.parametrize("inputs", ["features", "tokens"])
+@pytest.mark.parametrize(
+    "batch, activation, inputs",
+    [
+        ((), "tanh", "features"),
+        ((), "relu", "tokens"),
+        ((3,), "identity", "features"),
+        ((3,), "tanh", "tokens"),
+        ((2, 2), "relu", "features"),
+        ((2, 2), "identity", "tokens"),
+        ((1, 2, 3), "tanh", "features"),
+        ((1, 2, 3), "relu", "tokens"),
+    ],
+)
 def test_values_and_gradients_of_ones_own_loss(batch, activation, inputs):
     flagged = len(batch) != 1  # masks and resets on some
     options = {"activation": activation, "batch": batch, "inputs": inputs, "mask": flagged, "reset": flagged}

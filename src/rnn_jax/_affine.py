@@ -10,7 +10,7 @@ from ._types import accumulation_dtype
 def affine(x: Array, w: Float[Array, "in out"], b: Float[Array, " out"]) -> Float[Array, "*steps out"]:
     """`y = x W + b`. A token picks a row of `W`; one that names no row gives NaN, never another row."""
     if is_tokens(x):
-        product = w.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        product = jnp.asarray(w).at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     else:
         product = x @ w
     return product + jnp.broadcast_to(b, product.shape)

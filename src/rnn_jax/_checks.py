@@ -63,12 +63,13 @@ def require_key(key: object) -> None:
         raise TypeError(f"`key` must be one typed key, as jax.random.key(seed) makes it, got {came}.")
 
 
-def is_tokens(x: Array) -> bool:
+def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
     """Whether `x` holds integers that stand for one-hot vectors, rather than features."""
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
 
 
 def require_array(name: str, x: object, kind: Any = None, described: str = "") -> None:
+    """Raise unless `x` is an array and, if a `kind` of dtype is given, of that kind."""
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.")
     if kind is not None and not jnp.issubdtype(x.dtype, kind):

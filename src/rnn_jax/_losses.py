@@ -67,7 +67,6 @@ def pointwise(value_fn: Callable[[Array, Array], Array]) -> Loss:
     >>> value.shape, d_y.shape
     ((7,), (7, 2))
     """
-
     require_callable(value_fn=value_fn)
 
     def loss(y_t: Array, target_t: Array) -> tuple[Array, Array]:

@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
 from ._autodiff import autodiff
 from ._bptt import bptt
@@ -91,7 +90,7 @@ def make_grad_fn(
         batch = batch._replace(key=key)
         features = None if is_tokens(batch.inputs) else batch.inputs
         arguments = Gradients(params, h_0, features)
-        p, h, xs = arguments if compute_dtype is None else _cast(arguments, lambda _: compute_dtype)
+        p, h, xs = arguments if compute_dtype is None else _cast(arguments, compute_dtype)
         cast_batch = batch if xs is None else batch._replace(inputs=xs)
         (loss, h_T), gradients = engine(p, cast_batch, h)
         return (loss, _cast_like(h_T, h_0)), _cast_like(gradients, arguments)
@@ -99,8 +98,8 @@ def make_grad_fn(
     return grad_fn
 
 
-def _cast(tree: Any, dtype_of: Callable[[Any], Any]) -> Any:
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype_of(x)), tree)
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
 
 
 def _cast_like(tree: Any, like: Any) -> Any:

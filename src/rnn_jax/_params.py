@@ -110,7 +110,9 @@ def init_params(
     readout = ReadoutParams(
         w_hy=draw(lecun_normal(), ykey, hidden_size, output_size), b_y=jnp.zeros(output_size, dtype)
     )
-    return Params(tuple(cells), readout)
+    params = Params(tuple(cells), readout)
+    check_params(params)  # an initialiser of the caller's own may return anything
+    return params
 
 
 def zero_state(params: Params, *batch: int) -> States:

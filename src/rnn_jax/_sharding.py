@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 
@@ -12,11 +13,12 @@ def _varying(x: jax.Array) -> frozenset[str]:
 
 
 def promote(tree: Any) -> Any:
-    """Mark every leaf as varying over each axis over which some leaf does: a scan's carry must not change its type.
+    """Every leaf as an array of JAX, varying over each axis over which some leaf does.
 
-    Outside `shard_map` this does nothing. Inside, it is the identity whose transpose sums over the devices, so a
-    gradient with respect to weights that all devices share is already the sum over them.
+    A scan's carry must not change its type. Outside `shard_map` this marks nothing. Inside, it is the identity whose
+    transpose sums over the devices, so a gradient with respect to weights that all devices share is already the sum.
     """
+    tree = jax.tree.map(jnp.asarray, tree)
     axes = frozenset().union(*(_varying(leaf) for leaf in jax.tree.leaves(tree)))
 
     def mark(x: jax.Array) -> jax.Array:

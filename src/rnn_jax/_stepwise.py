@@ -39,7 +39,7 @@ def backward(residuals: Any, d_hs: Hiddens) -> tuple[CellParams, Hidden, Float[A
         d_h_tm1 = leave(enter(d_h_met, reset_t), d_h_t, mask_t)
         return (jax.tree.map(jnp.add, d_cell, d_cell_t), d_h_tm1), d_x_t
 
-    d_cell = jax.tree.map(lambda w: jnp.zeros(w.shape, accumulation_dtype(w.dtype)), cell)
+    d_cell = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), cell)
     (d_cell, d_h_0), d_xs = lax.scan(body, (d_cell, jnp.zeros_like(h_0)), (d_hs, residuals, mask, reset), reverse=True)
     return d_cell, d_h_0, d_xs
 
