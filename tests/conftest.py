@@ -2,12 +2,14 @@
 
 import os
 
-FLAGS = (
-    "--xla_force_host_platform_device_count=2",
-    "--xla_backend_optimization_level=0",  # thousands of tiny programs: compiling them is what the tests wait for
-    "--xla_llvm_disable_expensive_passes=true",
+os.environ["XLA_FLAGS"] = " ".join(
+    (
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_force_host_platform_device_count=2",
+        "--xla_backend_optimization_level=0",  # thousands of tiny programs: compiling them is what the tests wait for
+        "--xla_llvm_disable_expensive_passes=true",
+    )
 )
-os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
