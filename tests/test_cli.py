@@ -138,6 +138,19 @@ def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
     assert losses(tmp_path / "run") == uninterrupted
 
 
+def test_a_signal_before_the_first_step_is_saved_too(tmp_path):
+    """Whenever it comes, a turn of the loop is finished, saved and summed up."""
+    code = (
+        "import contextlib, sys; from rnn_jax.app import cli, train\n"
+        "train.signals = lambda: contextlib.nullcontext([2])\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
+    args = [sys.executable, "-c", code, "train", str(REAL_TEXT), "--run", "run", *LONG]
+    result = subprocess.run(args, cwd=tmp_path, env=ENVIRONMENT | CACHED, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 130 and "after 50 of 600 steps" in result.stdout, result.stderr
+    assert [path.name for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["50"]
+
+
 def test_resume_for_longer(finished, tmp_path):
     cwd, _ = finished
     train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 25, *SMALL)
@@ -197,6 +210,10 @@ BAD_TRAIN = {
     "resume bad choice": (["--resume", "choice"], "'choice/settings.json' does not: activation is 'gelu'"),
     "resume no symbols": (["--resume", "blank"], "'blank/settings.json' does not: no 'symbols'"),
     "run cannot be made": (["real.txt", "--run", "real.txt/run"], "--run must name a folder that can be made, but"),
+    "replacement under way": (
+        ["real.txt", "--run", "emptied"],
+        "--run must name a folder whose replacement is not under",
+    ),
     "overwrite a stranger": (
         ["real.txt", "--run", "stranger", "--overwrite"],
         "but 'stranger' holds other things than a run.",
@@ -242,6 +259,8 @@ def bad_place(finished, tmp_path_factory):
     for part in (cwd / "hollow" / "checkpoint").glob("60/*/**/*"):
         if part.is_file() and part.stat().st_size:
             part.write_bytes(part.read_bytes()[: part.stat().st_size // 2])
+    (cwd / "emptied").mkdir()  # as after a kill at the worst moment
+    shutil.copytree(finished[0] / "run", cwd / "emptied.replaced")
     (cwd / "stranger").mkdir()
     (cwd / "stranger" / "settings.json").write_text('{"theme": "dark"}')
     shutil.rmtree(cwd / "bare" / "checkpoint")

@@ -88,7 +88,8 @@ def train_until(
         smoothing=0.05,
         disable=None,  # no bar where nobody looks: into a file or a pipe
     ) as bar:
-        while step < config.steps and not received:
+        stopping = False
+        while not stopping:
             # The same boundaries after an interruption as without one: the same compiled programs, the same bits.
             boundaries = (step - step % every + every for every in (DISPATCH, config.eval_every))
             num_steps = min(*boundaries, config.steps) - step
@@ -101,7 +102,8 @@ def train_until(
             record(bits=bits, grad_norm=float(np.mean(infos.grad_norm, dtype=np.float64)))
             bar.set_postfix_str(f"{bits:.3f} bits/character", refresh=False)
             bar.update(num_steps * characters_per_step)
-            if step % config.eval_every == 0 or step == config.steps or received:
+            stopping = step == config.steps or bool(received)  # asked once a turn: what is stopped is also saved
+            if stopping or step % config.eval_every == 0:
                 record(validation_bits=float(validate(state.params)))
                 save(manager, step, state)
                 with tqdm.external_write_mode():

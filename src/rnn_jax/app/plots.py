@@ -29,7 +29,7 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     axes.set(xlabel="characters read", ylabel="bits per character", title=title)
     axes.grid(alpha=0.25)
     axes.legend(loc="upper right", ncols=2, framealpha=0.95, edgecolor="none")
-    draft = path.with_name("." + path.name)
+    draft = path.with_name(path.name + ".new")
     figure.savefig(draft, format="png", dpi=120)
     plt.close(figure)
     draft.replace(path)

@@ -30,6 +30,11 @@ def check_free(config: TrainConfig) -> None:
     folder, name = config.run.resolve(), repr(str(config.run))
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--run must name a folder, but {name} is a file.")
+    if _aside(folder).exists():
+        raise InputError(
+            f"--run must name a folder whose replacement is not under way, but {str(_aside(folder))!r} holds "
+            f"what {name} was before: move it back or remove it."
+        )
     if folder.is_dir() and any(folder.iterdir()):
         if not _is_run(folder):
             raise InputError(f"--run must name a new or empty folder, but {name} holds other things than a run.")
@@ -40,11 +45,6 @@ def check_free(config: TrainConfig) -> None:
             )
         if Path.cwd().is_relative_to(folder):
             raise InputError(f"--run must not name the folder you stand in when it is to be replaced, got {name}.")
-        if _aside(folder).exists():
-            raise InputError(
-                f"--run must name a folder whose replacement is not under way, but {str(_aside(folder))!r} holds "
-                f"what {name} was before: move it back or remove it."
-            )
     parent = next(parent for parent in folder.parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"--run must name a folder that can be made, but {str(parent)!r} is no folder to write in.")
