@@ -2,7 +2,6 @@ from ._activations import ACTIVATIONS as ACTIVATIONS
 from ._activations import Activation as Activation
 from ._apply import apply as apply
 from ._apply import readout as readout
-from ._bptt import unroll_bptt as unroll_bptt
 from ._cell import StepResiduals as StepResiduals
 from ._cell import step as step
 from ._cell import step_backward as step_backward
@@ -46,3 +45,4 @@ from ._types import Params as Params
 from ._types import ReadoutParams as ReadoutParams
 from ._types import States as States
 from ._unroll import unroll as unroll
+from ._unroll_bptt import unroll_bptt as unroll_bptt

@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -10,9 +9,8 @@ from jaxtyping import Array, Float
 from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
 from ._by_hand import Layer
-from ._sharding import promote
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
-from ._unroll import check_unroll, enter, leave, visible
+from ._unroll import enter, leave, visible
 
 
 class Residuals(NamedTuple):
@@ -60,52 +58,44 @@ def backward(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, F
         return d_h_tm1, d_a_t
 
     d_h_0, d_as = lax.scan(body, jnp.zeros_like(h_0), (d_hs, hs, mask, reset), reverse=True)
-    h_tm1s = enter(jnp.concatenate([h_0[None], hs])[:-1], reset)  # the states that x_1..x_T met
     d_w_xh, d_b_h = affine_d_weights(xs, d_as, cell.w_xh)
-    d_w_hh, _ = affine_d_weights(h_tm1s, d_as, cell.w_hh)
+    d_w_hh, _ = affine_d_weights(_states_met(h_0, hs, reset), d_as, cell.w_hh)
     d_xs = affine_d_input(xs, d_as, cell.w_xh)
     return CellParams(d_w_xh, d_w_hh, d_b_h, cell.activation), d_h_0, d_xs
 
 
-bptt = Layer(forward, backward)
+def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | None, xs_dot: Inputs | None) -> Hiddens:
+    """The tangents of `h_1..h_T`, forward mode; None stands for a tangent of zero, of a leaf of `cell_dot` too.
 
-
-@jax.custom_vjp
-def _unroll_bptt(cell, h_0, xs, mask, reset):
-    return forward(cell, h_0, xs, mask, reset)[0]
-
-
-def _unroll_bptt_backward(residuals, d_hs):
-    d_cell, d_h_0, d_xs = backward(residuals, d_hs)
-    d_cell = jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell)
-    return d_cell, d_h_0, d_xs, None, None  # the flags are booleans: no cotangent
-
-
-_unroll_bptt.defvjp(forward, _unroll_bptt_backward)
-
-
-def unroll_bptt(
-    cell: CellParams, h_0: Hidden, xs: Inputs, *, mask: Flags | None = None, reset: Flags | None = None
-) -> Hiddens:
-    """States `h_1..h_T` from `x_1..x_T`: the values of `unroll`, with the derivative written by hand.
-
-    Goes anywhere `unroll` goes, under `jax.grad` with respect to `cell`, `h_0` and `xs` as well. Forward mode
-    (`jax.jvp`) is for `unroll`.
-
-    Raises:
-        ValueError: if the shapes of the arguments do not fit each other.
-        TypeError: if their dtypes do not.
-
-    References: Rumelhart, Hinton and Williams (1986); Werbos (1990), Proceedings of the IEEE 78(10).
-
-    >>> import jax, jax.numpy as jnp, rnn_jax
-    >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
-    >>> def loss(cell, unroll):
-    ...     return jnp.sum(unroll(cell, jnp.ones(3), jnp.ones((7, 2))) ** 2)
-    >>> by_hand = jax.grad(loss)(cell, rnn_jax.unroll_bptt)
-    >>> autodiff = jax.grad(loss)(cell, rnn_jax.unroll)
-    >>> bool(jnp.allclose(by_hand.w_hh, autodiff.w_hh, rtol=1e-4))
-    True
+    `ȧ_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h + h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh` and `ḣ_t = φ'(a_t) ∘ ȧ_t`. Only the last
+    product needs the loop.
     """
-    check_unroll(cell, h_0, xs, mask, reset)
-    return _unroll_bptt(*promote((cell, h_0, xs, mask, reset)))
+    cell, h_0, xs, hs, mask, reset = residuals
+    d_phi = ACTIVATIONS[cell.activation].d_phi
+    zero_b = jnp.zeros_like(cell.b_h)
+    u = jnp.zeros_like(hs)
+    if xs_dot is not None:
+        u += affine(xs_dot, cell.w_xh, zero_b)
+    if cell_dot.w_xh is not None:
+        u += affine(xs, cell_dot.w_xh, zero_b)
+    if cell_dot.b_h is not None:
+        u += jnp.broadcast_to(cell_dot.b_h, u.shape)
+    if cell_dot.w_hh is not None:
+        u += _states_met(h_0, hs, reset) @ cell_dot.w_hh
+
+    def body(h_tm1_dot, now):
+        u_t, h_t, mask_t, reset_t = now
+        a_t_dot = u_t + enter(h_tm1_dot, reset_t) @ cell.w_hh
+        h_t_dot = leave(d_phi(h_t) * a_t_dot, h_tm1_dot, mask_t)
+        return h_t_dot, h_t_dot
+
+    _, hs_dot = lax.scan(body, jnp.zeros_like(h_0) if h_0_dot is None else h_0_dot, (u, hs, mask, reset))
+    return hs_dot
+
+
+def _states_met(h_0: Hidden, hs: Hiddens, reset: Flags | None) -> Hiddens:
+    """The states that `x_1..x_T` met: those they left, one step later."""
+    return enter(jnp.concatenate([h_0[None], hs])[:-1], reset)
+
+
+bptt = Layer(forward, backward)

@@ -1,0 +1,159 @@
+"""The unroll as one primitive of JAX, with its rules for reverse mode, forward mode and `vmap` written by hand.
+
+It stands on JAX's experimental base class for such primitives, `VJPHiPrimitive`, which JAX 0.11 renamed `HiPrim`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import hijax
+
+from ._bptt import Residuals, backward, forward, pushforward
+from ._types import Hiddens
+from ._unroll import visible
+
+Base: Any = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", None)
+if Base is None:
+    raise ImportError("jax.experimental.hijax has neither HiPrim nor VJPHiPrimitive")
+
+W_XH, W_HH, B_H, H_0, XS = range(5)  # the leaves of `(cell, h_0, xs, mask, reset)`; the flags follow
+
+
+class Members(NamedTuple):
+    """One `vmap` over weights: an ensemble. `mapped`: which leaves of the arguments have the axis of members, first."""
+
+    size: int
+    mapped: tuple[bool, ...]
+
+
+class Unroll(Base):
+    """`(cell, h_0, xs, mask, reset) -> hs` for arguments of the types `in_avals`.
+
+    `ensemble` lists the `vmap`s over weights, outermost first. A `vmap` over sequences alone is never among them: it
+    becomes one more batch axis.
+    """
+
+    def __init__(self, in_avals: tuple, ensemble: tuple[Members, ...] = ()):
+        _, h_0, xs, *_ = in_avals
+        sizes = tuple(members.size for members in ensemble)
+        time, batch_hid = xs.shape[_num_axes(ensemble, XS)], h_0.shape[_num_axes(ensemble, H_0) :]
+        self.in_avals = in_avals
+        self.out_aval = h_0.update(shape=(*sizes, time, *batch_hid), weak_type=False)
+        self.params = {"ensemble": ensemble}
+        super().__init__()
+
+    def __hash__(self):
+        return hash((self.ensemble, tuple(map(str, self.in_avals_flat)), self.in_tree))
+
+    def __eq__(self, other):
+        mine, theirs = ((p.ensemble, p.in_avals_flat, p.in_tree) for p in (self, other))
+        return type(self) is type(other) and mine == theirs
+
+    def expand(self, *args):
+        return self._for_each_member(lambda args: forward(*args)[0])(args)
+
+    def vjp_fwd(self, nzs_in, *args):
+        del nzs_in
+        hs = self(*args)
+        return hs, (args, hs)
+
+    def vjp_bwd_retval(self, residuals, d_hs):
+        args, hs = residuals
+        d_args = self._for_each_member(_pullback, transposed=True)(args, hs, _dense(d_hs))
+        return jax.tree.unflatten(self.in_tree, map(_or_float0, self._leaves(d_args), self.in_avals_flat))
+
+    def jvp(self, primals, tangents):
+        hs = self(*primals)
+        return hs, self.linearized((primals, hs), *tangents)
+
+    lin = vjp_fwd
+
+    def linearized(self, residuals, *tangents):
+        args, hs = residuals
+        known = jax.tree.unflatten(self.in_tree, map(_or_none, self._leaves(tangents)))
+        return self._for_each_member(_pushforward)(args, hs, known)
+
+    def batch(self, axis_data, args, dims):
+        xs, dims = self._leaves(args), self._leaves(dims)
+        mapped = tuple(dim is not None for dim in dims)
+        if not any(mapped):
+            return self(*args), None
+        if any(mapped[: B_H + 1]):
+            ensemble = (Members(axis_data.size, mapped), *self.ensemble)
+            leaves = [x if dim is None else jnp.moveaxis(x, dim, 0) for x, dim in zip(xs, dims, strict=True)]
+            return bind(jax.tree.unflatten(self.in_tree, leaves), ensemble), 0
+
+        def as_batch_axis(leaf: int, x: Any, dim: int | None) -> Any:
+            axis = _num_axes(self.ensemble, leaf) + (leaf != H_0)  # all but the state have time before the batch
+            if dim is not None:
+                return jnp.moveaxis(x, dim, axis)
+            return jnp.repeat(jnp.expand_dims(x, axis), axis_data.size, axis)
+
+        leaves = xs[:H_0] + [as_batch_axis(leaf, xs[leaf], dims[leaf]) for leaf in range(H_0, len(xs))]
+        return bind(jax.tree.unflatten(self.in_tree, leaves), self.ensemble), len(self.ensemble) + 1
+
+    def _leaves(self, tree: Any) -> list:
+        """What stands in `tree` in the places of the arguments' leaves, None included."""
+        return self.in_tree.flatten_up_to(tree)
+
+    def _for_each_member(self, rule: Callable, *, transposed: bool = False) -> Callable:
+        """`rule(args, ...)` vmapped over the ensemble; what its transpose sends to shared leaves is summed."""
+        for members in reversed(self.ensemble):
+            rule = self._vmapped(rule, members, transposed)
+        return rule
+
+    def _vmapped(self, rule: Callable, members: Members, transposed: bool) -> Callable:
+        axes = jax.tree.unflatten(self.in_tree, [0 if mapped else None for mapped in members.mapped])
+
+        def vmapped(args, *rest):
+            in_axes = (axes, *(axes if isinstance(x, tuple) else 0 for x in rest))
+            out = jax.vmap(rule, in_axes, axis_size=members.size)(args, *rest)
+            if not transposed:
+                return out
+            pairs = zip(self._leaves(out), members.mapped, strict=True)
+            leaves = [d if mapped or d is None else jnp.sum(d, 0) for d, mapped in pairs]
+            return jax.tree.unflatten(self.in_tree, leaves)
+
+        return vmapped
+
+
+def bind(args: tuple, ensemble: tuple[Members, ...] = ()) -> Any:
+    """The states, by the primitive for arguments of these types."""
+    return Unroll(jax.tree.map(jax.typeof, args), ensemble)(*args)
+
+
+def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
+    """How many axes of members a leaf of the arguments has."""
+    return sum(members.mapped[leaf] for members in ensemble)
+
+
+def _residuals(args: tuple, hs: Hiddens) -> Residuals:
+    cell, h_0, xs, mask, reset = args
+    return Residuals(cell, h_0, visible(xs, mask), hs, mask, reset)
+
+
+def _pullback(args, hs, d_hs):
+    d_cell, d_h_0, d_xs = backward(_residuals(args, hs), d_hs)
+    d_cell = jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, args[0])
+    return d_cell, d_h_0, d_xs, None, None
+
+
+def _pushforward(args, hs, tangents):
+    return pushforward(_residuals(args, hs), *tangents[:3])
+
+
+def _dense(d: Any) -> Any:
+    """A symbolic zero written out; what is of NumPy, as it comes to an eager call, made an array of JAX."""
+    return jnp.asarray(hijax.instantiate_zeros(d))
+
+
+def _or_none(tangent: Any) -> Any:
+    """None for the tangent of what is not perturbed or cannot be: integers and booleans."""
+    return None if isinstance(tangent, hijax.Zero) or tangent.dtype == jax.dtypes.float0 else tangent
+
+
+def _or_float0(d: Any, aval: Any) -> Any:
+    return np.zeros(aval.shape, jax.dtypes.float0) if d is None else d

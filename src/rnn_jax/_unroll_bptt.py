@@ -1,0 +1,73 @@
+"""`unroll` with its derivatives written by hand."""
+
+from collections.abc import Callable
+
+import jax
+
+from ._bptt import backward, forward
+from ._sharding import promote
+from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
+from ._unroll import check_unroll
+
+
+@jax.custom_vjp
+def _reverse_only(cell, h_0, xs, mask, reset):
+    return forward(cell, h_0, xs, mask, reset)[0]
+
+
+def _reverse_only_backward(residuals, d_hs):
+    d_cell, d_h_0, d_xs = backward(residuals, d_hs)
+    d_cell = jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell)
+    return d_cell, d_h_0, d_xs, None, None  # the flags are booleans: no cotangent
+
+
+_reverse_only.defvjp(forward, _reverse_only_backward)
+
+
+def _fallback(args: tuple) -> Hiddens:
+    try:
+        return _reverse_only(*args)
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise TypeError(
+            "`unroll_bptt` has no forward mode (jvp, jacfwd, linearize) on this JAX, whose jax.experimental.hijax "
+            "lacks the base class it needs: use `unroll`, which has the same values, or put the forward mode outside "
+            "of a `jax.grad`, or change the version of JAX."
+        ) from error
+
+
+_unroll: Callable[[tuple], Hiddens]
+try:
+    from ._primitive import bind as _unroll
+except ImportError:
+    _unroll = _fallback
+
+
+def unroll_bptt(
+    cell: CellParams, h_0: Hidden, xs: Inputs, *, mask: Flags | None = None, reset: Flags | None = None
+) -> Hiddens:
+    """States `h_1..h_T` from `x_1..x_T`: the values of `unroll`, with the derivatives written by hand.
+
+    Goes anywhere `unroll` goes: under `jax.grad` and `jax.jvp` with respect to `cell`, `h_0` and `xs`, to any order
+    and in any mixture, and under `jax.vmap`, which over sequences costs no more than a batch axis. See
+    `docs/transformations.md`. Where JAX lacks the experimental base class that this needs, it is a `jax.custom_vjp`
+    instead, and forward mode is refused.
+
+    Raises:
+        ValueError: if the shapes of the arguments do not fit each other.
+        TypeError: if their dtypes do not, or for forward mode where this JAX cannot have it.
+
+    References: Rumelhart, Hinton and Williams (1986); Werbos (1990), Proceedings of the IEEE 78(10).
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
+    >>> def loss(cell, unroll):
+    ...     return jnp.sum(unroll(cell, jnp.ones(3), jnp.ones((7, 2))) ** 2)
+    >>> by_hand = jax.grad(loss)(cell, rnn_jax.unroll_bptt)
+    >>> autodiff = jax.grad(loss)(cell, rnn_jax.unroll)
+    >>> bool(jnp.allclose(by_hand.w_hh, autodiff.w_hh, rtol=1e-4))
+    True
+    """
+    check_unroll(cell, h_0, xs, mask, reset)
+    return _unroll(promote((cell, h_0, xs, mask, reset)))

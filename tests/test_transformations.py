@@ -1,0 +1,356 @@
+"""Every transformation of JAX on `unroll_bptt`, in float64 against the plain scan: `docs/transformations.md`."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.sharding import AxisType, PartitionSpec
+from problems import Case, assert_trees_close, make_problem
+
+from rnn_jax import unroll, unroll_bptt
+
+ALL = (0, 1, 2)
+CASES = {
+    "plain": Case(time=4),
+    "flags": Case(time=4, mask=True, reset=True, activation="relu"),
+    "tokens": Case(time=4, mask=True, inputs="tokens", activation="identity"),
+}
+
+
+def problem_of(name, seed=0):
+    """`(cell, h_0, xs)`, tangents of the same shapes, and the flags."""
+    params, batch, h_0 = make_problem(CASES[name], seed)
+    primals = params.cells[0], h_0[0], batch.inputs
+    rng = np.random.default_rng(seed + 1)
+    tangents = jax.tree.map(lambda x: jnp.asarray(rng.standard_normal(x.shape)), primals)
+    return primals, tangents, {"mask": batch.mask, "reset": batch.reset}
+
+
+def loss_of(unroll_fn, flags):
+    """No sum over steps, and curved: second and third derivatives are not zero, of relu and identity neither."""
+
+    def loss(cell, h_0, xs):
+        hs = unroll_fn(cell, h_0, xs, **flags)
+        return jnp.sum(jnp.sin(hs[-1] * hs[0])) + jnp.sum(jnp.tanh(jnp.cumsum(hs, axis=0)) ** 2)
+
+    return loss
+
+
+def ensemble(tree):
+    """Three members along a new first axis."""
+    return jax.tree.map(
+        lambda x: jnp.stack([x, -0.5 * x, 0.7 * x]) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree
+    )
+
+
+def dot(tree, other):
+    return sum(jnp.sum(x * y) for x, y in zip(jax.tree.leaves(tree), jax.tree.leaves(other), strict=True))
+
+
+def over_sequences(f, h_0, xs):
+    """`f(h_0, xs)` vmapped over the sequences of a batch."""
+    return jax.vmap(f, (0, 1), 1)(h_0, xs)
+
+
+def scanned(f, cell, h_0, xs):
+    """The gradient through a `lax.scan` over windows of one step, the state carried."""
+
+    def loss(cell, h_0):
+        return lax.scan(lambda h, x: ((hs := f(cell, h, x[None]))[-1], jnp.sum(hs**2)), h_0, xs)[1].sum()
+
+    return jax.grad(loss, (0, 1))(cell, h_0)
+
+
+def repeated(f, cell, h_0, xs):
+    """Gradient and tangent inside a `lax.while_loop`."""
+
+    def body(carry):
+        i, h = carry
+        d_h = jax.grad(lambda h: jnp.sum(f(cell, h, xs) ** 2))(h)
+        _, h_dot = jax.jvp(lambda h: f(cell, h, xs)[-1], (h,), (h,))
+        return i + 1, 0.1 * jnp.tanh(d_h) + h_dot
+
+    return lax.while_loop(lambda carry: carry[0] < 3, body, (0, h_0))[1]
+
+
+def third(f, cell, h_0, xs):
+    """The third derivative along a line through the weights, each order of another mode."""
+
+    def along(s):
+        return jnp.sum(f(jax.tree.map(lambda w: s * w, cell), h_0, xs) ** 3)
+
+    def slope(s):
+        return jax.jvp(along, (s,), (jnp.ones_like(s),))[1]
+
+    return jax.grad(jax.grad(jax.grad(along)))(1.0), jax.jacfwd(jax.grad(slope))(1.0)
+
+
+def closed_over(loss, s, cell, h_0, xs):
+    """Weights and states made of a traced scalar, inside of a `vmap` that does not see them."""
+    return jnp.sum(jax.vmap(lambda c: loss(jax.tree.map(lambda w: c * s * w, cell), s * h_0, xs))(jnp.arange(3.0)))
+
+
+# name -> (f = unroll with its flags, loss, primals, tangents) -> what must be equal
+TRANSFORMATIONS = {
+    "values": lambda f, loss, p, t: f(*p),
+    "grad": lambda f, loss, p, t: jax.grad(loss, ALL)(*p),
+    "value_and_grad": lambda f, loss, p, t: jax.value_and_grad(loss, ALL)(*p),
+    "grad of one argument": lambda f, loss, p, t: [jax.grad(loss, i)(*p) for i in ALL],
+    "jacrev": lambda f, loss, p, t: jax.jacrev(f, ALL)(*p),
+    "jacfwd": lambda f, loss, p, t: jax.jacfwd(f, ALL)(*p),
+    "jvp": lambda f, loss, p, t: jax.jvp(f, p, t),
+    "jvp in one argument": lambda f, loss, p, t: [
+        jax.jvp(lambda x, i=i: f(*p[:i], x, *p[i + 1 :]), (p[i],), (t[i],)) for i in ALL
+    ],
+    "linearize": lambda f, loss, p, t: jax.linearize(f, *p)[1](*t),
+    "linear_transpose": lambda f, loss, p, t: jax.linear_transpose(jax.linearize(f, *p)[1], *p)(f(*p)),
+    "vjp": lambda f, loss, p, t: jax.vjp(f, *p)[1](jnp.cos(f(*p))),
+    "hessian": lambda f, loss, p, t: jax.hessian(loss, (0, 1))(*p),
+    "jacrev of jacrev": lambda f, loss, p, t: jax.jacrev(jax.jacrev(loss))(*p),
+    "jacfwd of jacfwd": lambda f, loss, p, t: jax.jacfwd(jax.jacfwd(loss))(*p),
+    "hvp, forward over reverse": lambda f, loss, p, t: jax.jvp(jax.grad(loss, ALL), p, t),
+    "hvp, reverse over forward": lambda f, loss, p, t: jax.grad(lambda *p: jax.jvp(loss, p, t)[1], ALL)(*p),
+    "hvp, reverse over reverse": lambda f, loss, p, t: jax.grad(lambda *p: dot(jax.grad(loss, ALL)(*p), t), ALL)(*p),
+    "hvp by linearize of grad": lambda f, loss, p, t: jax.linearize(jax.grad(loss, ALL), *p)[1](*t),
+    "third order": lambda f, loss, p, t: third(f, *p),
+    "vmap over data": lambda f, loss, p, t: over_sequences(lambda h, x: f(p[0], h, x), *p[1:]),
+    "vmap over states": lambda f, loss, p, t: jax.vmap(lambda h: f(p[0], h, p[2][:, 0]))(p[1]),
+    "vmap over inputs": lambda f, loss, p, t: jax.vmap(lambda x: f(p[0], p[1][0], x), 1)(p[2]),
+    "vmap over nothing mapped": lambda f, loss, p, t: jax.vmap(lambda _: f(*p))(jnp.arange(2)),
+    "vmap over params": lambda f, loss, p, t: jax.vmap(lambda cell: f(cell, *p[1:]))(ensemble(p[0])),
+    "vmap over both": lambda f, loss, p, t: jax.vmap(f)(*ensemble(p)),
+    "vmap over one weight": lambda f, loss, p, t: jax.vmap(
+        lambda b: f(type(p[0])(p[0].w_xh, p[0].w_hh, b, p[0].activation), *p[1:])
+    )(ensemble(p[0].b_h)),
+    "grad of vmap over data": lambda f, loss, p, t: jax.grad(
+        lambda *p: jnp.sum(over_sequences(lambda h, x: f(p[0], h, x), *p[1:]) ** 2), ALL
+    )(*p),
+    "vmap over data of grad": lambda f, loss, p, t: jax.vmap(jax.grad(loss, ALL), (None, 0, 1))(*p),
+    "vmap over params of grad": lambda f, loss, p, t: jax.vmap(jax.grad(loss, ALL), (0, None, None))(
+        ensemble(p[0]), *p[1:]
+    ),
+    "grad of vmap over params": lambda f, loss, p, t: jax.grad(
+        lambda *p: jnp.sum(jax.vmap(lambda cell: f(cell, *p[1:]))(p[0]) ** 2), ALL
+    )(ensemble(p[0]), *p[1:]),
+    "vmap over params of vmap over data": lambda f, loss, p, t: jax.vmap(
+        lambda cell: over_sequences(lambda h, x: f(cell, h, x), *p[1:])
+    )(ensemble(p[0])),
+    "vmap over data of vmap over params": lambda f, loss, p, t: over_sequences(
+        lambda h, x: jax.vmap(lambda cell: f(cell, h, x))(ensemble(p[0])), *p[1:]
+    ),
+    "grad of vmap of vmap, jvp of it": lambda f, loss, p, t: jax.jvp(
+        jax.grad(
+            lambda cell: jnp.sum(
+                jax.vmap(lambda cell: over_sequences(lambda h, x: f(cell, h, x), *p[1:]))(ensemble(cell)) ** 2
+            )
+        ),
+        p[:1],
+        t[:1],
+    ),
+    "vmap over params twice": lambda f, loss, p, t: jax.vmap(jax.vmap(jax.grad(lambda cell: loss(cell, *p[1:]))))(
+        ensemble(ensemble(p[0]))
+    ),
+    "scan": lambda f, loss, p, t: scanned(f, *p),
+    "while_loop": lambda f, loss, p, t: repeated(f, *p),
+    "checkpoint": lambda f, loss, p, t: jax.grad(jax.checkpoint(loss), ALL)(*p),
+    "checkpoint, forward over reverse": lambda f, loss, p, t: jax.jvp(jax.grad(jax.checkpoint(loss), ALL), p, t),
+    "closed-over values": lambda f, loss, p, t: jax.grad(lambda s: closed_over(loss, s, *p))(0.9),
+}  # fmt: skip
+WITH_FLAGS = ["grad", "jvp", "linearize", "hvp, forward over reverse", "grad of vmap over params", "vmap over params"]
+
+
+def both(name, case):
+    """What a transformation makes of `unroll_bptt` and of `unroll`, in one program."""
+    primals, tangents, flags = problem_of(case)
+
+    def of(unroll_fn):
+        return lambda p, t: TRANSFORMATIONS[name](lambda *p: unroll_fn(*p, **flags), loss_of(unroll_fn, flags), p, t)
+
+    return jax.jit(lambda p, t: (of(unroll_bptt)(p, t), of(unroll)(p, t)))(primals, tangents)
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_transformation(name):
+    assert_trees_close(*both(name, "plain"), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", WITH_FLAGS)
+def test_with_mask_and_reset(name):
+    assert_trees_close(*both(name, "flags"), rtol=1e-12)
+
+
+def of_tokens(unroll_fn, cell, h_0, tokens, cell_dot, mask):
+    """Reverse, forward, vmapped: whatever has only weights and states to differentiate."""
+
+    def loss(cell, h_0):
+        return loss_of(unroll_fn, {"mask": mask})(cell, h_0, tokens)
+
+    def per_sequence(cell):
+        states = jax.vmap(lambda h, x, m: unroll_fn(cell, h, x, mask=m), (0, 1, 1), 1)(h_0, tokens, mask)
+        return jnp.sum(states**2)
+
+    return (
+        jax.grad(loss, (0, 1))(cell, h_0),
+        jax.jvp(loss, (cell, h_0), (cell_dot, h_0)),
+        jax.linearize(loss, cell, h_0)[1](cell_dot, h_0),
+        jax.jvp(jax.grad(loss), (cell, h_0), (cell_dot, h_0)),
+        jax.jacfwd(loss)(cell, h_0),
+        jax.grad(per_sequence)(cell),
+        jax.jvp(per_sequence, (cell,), (cell_dot,)),
+        jax.grad(lambda cells: jnp.sum(jax.vmap(lambda cell: loss(cell, h_0))(cells)))(ensemble(cell)),
+    )
+
+
+def test_with_tokens():
+    """Integers have no tangent: every mode goes by them."""
+    (cell, h_0, tokens), (cell_dot, _, _), flags = problem_of("tokens")
+    args = cell, h_0, tokens, cell_dot, flags["mask"]
+    by_hand, autodiff = jax.jit(lambda *args: tuple(of_tokens(fn, *args) for fn in (unroll_bptt, unroll)))(*args)
+    assert_trees_close(by_hand, autodiff, rtol=1e-12)
+    zeros = jax.grad(lambda x: jnp.sum(unroll_bptt(cell, h_0, x)), allow_int=True)(tokens)
+    assert zeros.dtype == jax.dtypes.float0 and zeros.shape == tokens.shape
+
+
+@pytest.mark.parametrize("name", ["grad", "jvp", "vmap over data", "vmap over params"])
+def test_not_compiled(name):
+    """Every operation by itself, with `jax.disable_jit`."""
+    with jax.disable_jit():
+        assert_trees_close(*both(name, "plain"), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["grad", "jvp", "hvp, forward over reverse", "vmap over params of grad"])
+def test_no_steps(name):
+    """T = 0: a loss of nothing, gradients and tangents of nothing."""
+    primals, tangents, _ = problem_of("plain")
+    primals, tangents = ((cell, h, xs[:0]) for cell, h, xs in (primals, tangents))
+
+    def of(f):
+        def loss(*p):
+            return jnp.sum(f(*p) ** 2)
+
+        return lambda p, t: TRANSFORMATIONS[name](f, loss, p, t)
+
+    by_hand, autodiff = jax.jit(lambda p, t: (of(unroll_bptt)(p, t), of(unroll)(p, t)))(primals, tangents)
+    assert_trees_close(by_hand, autodiff, rtol=1e-12)
+    assert all(not np.any(leaf) for leaf in jax.tree.leaves(by_hand))
+
+
+def test_a_numpy_cotangent_in_an_eager_call():
+    (cell, h_0, xs), _, _ = problem_of("plain")
+    hs, vjp = jax.vjp(unroll_bptt, cell, h_0, xs)
+    assert_trees_close(vjp(np.asarray(hs)), vjp(hs), rtol=1e-14)
+    numpy_args = jax.tree.map(np.asarray, (cell, h_0, xs))
+    assert_trees_close(jax.vjp(unroll_bptt, *numpy_args)[1](np.asarray(hs)), vjp(hs), rtol=1e-14)
+
+
+@pytest.mark.parametrize("argument", ALL)
+def test_what_is_not_perturbed_gets_no_gradient_and_harms_none(argument):
+    """`None` cotangents: with a symbolic zero for one argument, the gradients of the others are as before."""
+    (cell, h_0, xs), _, flags = problem_of("flags")
+    loss = loss_of(unroll_bptt, flags)
+    others = tuple(i for i in ALL if i != argument)
+    together = jax.jit(jax.grad(loss, ALL))(cell, h_0, xs)
+    assert_trees_close(jax.jit(jax.grad(loss, others))(cell, h_0, xs), tuple(together[i] for i in others), rtol=1e-12)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(together))  # none of them is silently zero
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_forward_mode_under_shard_map(check):
+    """Tangents of sequences split over two devices; reverse mode is in `test_unroll.py`."""
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    params, batch, h_0 = make_problem(Case(batch=(4,)))
+    primals = params.cells[0], h_0[0], batch.inputs
+    specs = PartitionSpec(), PartitionSpec("data"), PartitionSpec(None, "data")
+
+    def tangent(unroll_fn):
+        def local(*p):
+            def loss(*p):
+                return lax.psum(jnp.sum(unroll_fn(*p) ** 2), "data")
+
+            return jax.jvp(loss, p, p)[1], jax.jvp(unroll_fn, p, p)[1]
+
+        return local
+
+    expected_hs = jax.jvp(unroll, primals, primals)[1]
+    expected = jax.jvp(lambda *p: jnp.sum(unroll(*p) ** 2), primals, primals)[1], expected_hs
+    out = PartitionSpec(), PartitionSpec(None, "data")
+    mapped = jax.shard_map(tangent(unroll_bptt), mesh=mesh, in_specs=specs, out_specs=out, check_vma=check)
+    assert_trees_close(jax.jit(mapped)(*primals), expected, rtol=1e-12)
+
+
+def test_export_for_cpu_and_cuda():
+    """One artifact with value, gradient and Hessian-vector product for both; what it computes here is right."""
+    primals, _, _ = problem_of("plain")
+    loss = loss_of(unroll_bptt, {})
+
+    def f(*p):
+        return jax.value_and_grad(loss, ALL)(*p), jax.jvp(jax.grad(loss), p, p)
+
+    exported = jax.export.export(jax.jit(f), platforms=["cpu", "cuda"])(*primals)
+    assert exported.platforms == ("cpu", "cuda")
+    reference = loss_of(unroll, {})
+    expected = jax.value_and_grad(reference, ALL)(*primals), jax.jvp(jax.grad(reference), primals, primals)
+    assert_trees_close(exported.call(*primals), expected, rtol=1e-12)
+
+
+def test_vmap_over_sequences_builds_one_weight_gradient():
+    """The mapped axis joins the batch: no product in the program makes a weight gradient for each sequence."""
+    (cell, h_0, xs), _, _ = problem_of("plain")
+
+    def loss(cell):
+        return jnp.sum(over_sequences(lambda h, x: unroll_bptt(cell, h, x), h_0, xs) ** 2)
+
+    program = jax.jit(jax.grad(loss)).lower(cell).as_text()
+    in_size, hid = cell.w_xh.shape
+    sequences = h_0.shape[0]
+    assert f"tensor<{in_size}x{hid}xf64>" in program
+    assert f"tensor<{sequences}x{in_size}x{hid}xf64>" not in program
+    assert f"tensor<{sequences}x{hid}x{hid}xf64>" not in program
+
+
+WITHOUT_THE_BASE_CLASS = """
+from jax.experimental import hijax
+for name in ("HiPrim", "VJPHiPrimitive"):
+    if hasattr(hijax, name):
+        delattr(hijax, name)
+import jax, jax.numpy as jnp, numpy as np, rnn_jax
+cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
+args = cell, jnp.ones((4, 3)), jnp.ones((5, 4, 2))
+
+def loss(unroll):
+    return lambda *args: jnp.sum(jnp.sin(unroll(*args)))
+
+for transform in (
+    lambda f: jax.jit(jax.grad(f, (0, 1, 2))),
+    lambda f: jax.jit(jax.jacfwd(jax.jacrev(f))),
+    lambda f: jax.jit(jax.vmap(jax.grad(f), (None, 0, 1))),
+):
+    by_hand, autodiff = (jax.tree.leaves(transform(loss(u))(*args)) for u in (rnn_jax.unroll_bptt, rnn_jax.unroll))
+    for x, y in zip(by_hand, autodiff, strict=True):
+        np.testing.assert_allclose(x, y, atol=1e-5)
+for forward_mode in (
+    lambda: jax.jvp(loss(rnn_jax.unroll_bptt), args, args),
+    lambda: jax.jacfwd(rnn_jax.unroll_bptt)(*args),
+):
+    try:
+        forward_mode()
+    except TypeError as error:
+        assert "use `unroll`" in str(error), error
+    else:
+        raise AssertionError("forward mode went through")
+batch = rnn_jax.Batch(jnp.ones((5, 4, 2)), jnp.ones((5, 4, 1)))
+params = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1)
+rnn_jax.make_grad_fn("bptt", loss="squared_error")(params, batch, rnn_jax.zero_state(params, 4))
+print("as it should")
+"""
+
+
+def test_without_the_experimental_base_class():
+    """The fallback is a `custom_vjp`: reverse mode is the same, forward mode is refused with the way out."""
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_THE_BASE_CLASS]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.stdout == "as it should\n", result.stderr
