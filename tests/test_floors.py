@@ -18,10 +18,14 @@ FLOORS = {
     "engine": ["_by_hand", "_stepwise", "_bptt", "_primitive", "_unroll_bptt", "_autodiff"],
     "methods": ["_methods"],
     "train": ["_trainer"],
+    "study": [
+        *("_problems", "_numpy_witnesses", "_witnesses", "_report", "_findings", "_clock"),
+        *("_differences", "_subject", "_check_gradients"),
+    ],
     "app": [
         *("app.errors", "app.console", "app.config", "app.corpus", "app.run_folder"),  # these import no jax
         *("app.baselines", "app.plots", "app.data", "app.model", "app.checkpoint"),
-        *("app.sample", "app.loop", "app.train", "app.cli"),
+        *("app.sample", "app.gradcheck", "app.loop", "app.train", "app.cli"),
     ],
 }
 ORDER = [module for modules in FLOORS.values() for module in modules]
@@ -68,7 +72,8 @@ def test_the_public_surface():
     """What design and documentation promise is there, and every name resolves and has a docstring or is data."""
     promised = """init_params step step_forward step_backward unroll unroll_bptt apply readout make_grad_fn GRADIENTS
     make_trainer clipped_sgd generate categorical greedy feedback CellParams ReadoutParams Params Batch Gradients
-    GradFn Trainer TrainState StepInfo LOSSES pointwise identity spectral_radius orthogonal normal check_batch"""
+    GradFn Trainer TrainState StepInfo LOSSES pointwise identity spectral_radius orthogonal normal check_batch
+    check_gradients"""
     assert set(promised.split()) <= set(rnn_jax.__all__)
     for name in rnn_jax.__all__:
         value = getattr(rnn_jax, name)

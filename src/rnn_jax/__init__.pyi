@@ -2,6 +2,7 @@ from ._activations import ACTIVATIONS as ACTIVATIONS
 from ._activations import Activation as Activation
 from ._apply import apply as apply
 from ._apply import readout as readout
+from ._check_gradients import check_gradients as check_gradients
 from ._cell import StepResiduals as StepResiduals
 from ._cell import step as step
 from ._cell import step_backward as step_backward
@@ -18,6 +19,7 @@ from ._losses import squared_error as squared_error
 from ._methods import GRADIENTS as GRADIENTS
 from ._methods import Method as Method
 from ._methods import make_grad_fn as make_grad_fn
+from ._methods import make_reference as make_reference
 from ._params import RECURRENT_INITS as RECURRENT_INITS
 from ._params import identity as identity
 from ._params import init_params as init_params
@@ -25,6 +27,11 @@ from ._params import normal as normal
 from ._params import orthogonal as orthogonal
 from ._params import spectral_radius as spectral_radius
 from ._params import zero_state as zero_state
+from ._problems import Case as Case
+from ._problems import make_problem as make_problem
+from ._report import LeafReport as LeafReport
+from ._report import Report as Report
+from ._report import StepReport as StepReport
 from ._text import decode as decode
 from ._text import encode as encode
 from ._text import make_streams as make_streams
@@ -46,3 +53,5 @@ from ._types import ReadoutParams as ReadoutParams
 from ._types import States as States
 from ._unroll import unroll as unroll
 from ._unroll_bptt import unroll_bptt as unroll_bptt
+from ._witnesses import WITNESSES as WITNESSES
+from ._witnesses import Witness as Witness

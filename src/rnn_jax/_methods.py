@@ -18,10 +18,15 @@ from ._types import Batch, GradFn, Gradients, Loss, Params, Scalar, States
 
 
 class Method(NamedTuple):
-    """`make(objective, **options) -> GradFn`, and whether what it returns is the exact gradient of the loss."""
+    """`make(objective, **options) -> GradFn`, and whether what it returns is the exact gradient of the loss.
+
+    A method that is not exact has a `definition`, made with the same options: what it means, by `jax.grad` and
+    `stop_gradient` of the plain scan. That is what it is checked against.
+    """
 
     make: Callable[..., GradFn]
     exact: bool
+    definition: Callable[..., GradFn] | None = None
 
 
 def _autodiff(objective: Objective) -> GradFn:
@@ -73,15 +78,34 @@ def make_grad_fn(
     ((), (8, 8), None)
     """
     require_known("gradient method", method, GRADIENTS)
-    make = GRADIENTS[method].make
-    known = list(inspect.signature(make).parameters)[1:]
-    for option in method_options:
-        if option not in known:
-            options = f"there are {', '.join(map(repr, known))}" if known else "it has none"
-            raise ValueError(f"No option {option!r} of the gradient method {method!r}; {options}.")
     if compute_dtype is not None:
         require_floating("compute_dtype", compute_dtype)
-    engine = make(make_objective(loss, reduction), **method_options)
+    engine = _make_engine(method, GRADIENTS[method].make, make_objective(loss, reduction), method_options)
+    return _at_the_door(engine, compute_dtype)
+
+
+def make_reference(method: str, *, loss: str | Loss, reduction: str = "mean", **method_options: Any) -> GradFn:
+    """What a method of `GRADIENTS` is checked against: autodiff, of a method that is not exact its `definition`.
+
+    Raises:
+        ValueError: as `make_grad_fn` does.
+    """
+    require_known("gradient method", method, GRADIENTS)
+    make = GRADIENTS[method].definition or GRADIENTS["autodiff"].make
+    return _at_the_door(_make_engine(method, make, make_objective(loss, reduction), method_options), None)
+
+
+def _make_engine(method: str, make: Callable[..., GradFn], objective: Objective, options: dict[str, Any]) -> GradFn:
+    known = list(inspect.signature(make).parameters)[1:]
+    for option in options:
+        if option not in known:
+            there_are = f"there are {', '.join(map(repr, known))}" if known else "it has none"
+            raise ValueError(f"No option {option!r} of the gradient method {method!r}; {there_are}.")
+    return make(objective, **options)
+
+
+def _at_the_door(engine: GradFn, compute_dtype: Any) -> GradFn:
+    """`engine` with arguments checked, made alike under `shard_map`, and cast."""
 
     def grad_fn(params: Params, batch: Batch, h_0: States) -> tuple[tuple[Scalar, States], Gradients]:
         check_call(params, batch, h_0)

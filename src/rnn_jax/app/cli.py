@@ -10,13 +10,13 @@ from .console import be_printable
 from .errors import InputError, TrainingFailed
 
 if TYPE_CHECKING:
-    from .config import SampleConfig, TrainConfig
+    from .config import GradcheckConfig, SampleConfig, TrainConfig
 
-EXTRA = "tyro", "tqdm", "matplotlib", "orbax"
+EXTRA = "tyro", "tqdm", "matplotlib", "orbax", "allpairspy"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status: 2 for bad input, 1 for a failed training, 130 after Ctrl-C."""
+    """Run the command; returns 2 for bad input, 1 for a failed training or a wrong gradient, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     be_printable()
     if list(argv) == ["--version"]:
@@ -40,10 +40,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     import tyro
 
-    from .config import SampleConfig, TrainConfig
+    from .config import GradcheckConfig, SampleConfig, TrainConfig
 
     config = tyro.extras.subcommand_cli_from_dict(
-        {"train": TrainConfig, "sample": SampleConfig},
+        {"train": TrainConfig, "sample": SampleConfig, "gradcheck": GradcheckConfig},
         prog="rnn-jax",
         description="Recurrent networks trained by hand-written backpropagation through time.",
         args=argv,
@@ -51,6 +51,8 @@ def _run(argv: Sequence[str]) -> int:
     )
     if isinstance(config, SampleConfig):
         return _sample(config)
+    if isinstance(config, GradcheckConfig):
+        return _gradcheck(config)
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
     return _train(config, given | ({"files"} if config.files else set()))
 
@@ -81,6 +83,13 @@ def _sample(config: "SampleConfig") -> int:
             f"it knows {facts['symbols']!r}."
         )
     return import_module(".sample", __package__).sample(config, settings, facts["symbols"])
+
+
+def _gradcheck(config: "GradcheckConfig") -> int:
+    from .config import check_gradcheck_config
+
+    check_gradcheck_config(config)
+    return import_module(".gradcheck", __package__).gradcheck(config)
 
 
 if __name__ == "__main__":

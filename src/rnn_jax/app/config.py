@@ -84,6 +84,25 @@ class SampleConfig:
     """Seed of the draws: the same seed writes the same text."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GradcheckConfig:
+    """Check every gradient method in float64 against independent witnesses, over a grid of options.
+
+    Central differences of the method's own loss, the complex step (for tanh and the identity), autodiff of the plain
+    scan, a NumPy loop, and real-time recurrent learning, which goes forward only. A figure is the worst error of any
+    entry of any gradient, relative to the largest entry of its leaf. Exits 1 if one is wrong.
+    """
+
+    methods: tuple[str, ...] = ()
+    """Methods to check. Default: all."""
+    grid: Literal["small", "full"] = "small"
+    """small: every pair of the main options, half a minute a method. full: every triple of all, some minutes."""
+    picture: Path | None = None
+    """Leave a picture of all errors here, a PNG."""
+    seed: int = 0
+    """Seed of the weights and the data."""
+
+
 def check_train_config(config: TrainConfig) -> None:
     """Raise an `InputError` for the first setting out of range."""
     for name in ("hidden_size", "num_layers", "streams", "window", "steps", "eval_every"):
@@ -101,6 +120,14 @@ def check_sample_config(config: SampleConfig) -> None:
     _require(config, "temperature", 0 <= config.temperature < float("inf"), "a finite number of at least 0")
     _require(config, "prompt", config.prompt != "", "at least one symbol")
     _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
+
+
+def check_gradcheck_config(config: GradcheckConfig) -> None:
+    """Raise an `InputError` for the first setting out of range."""
+    _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
+    if config.picture is not None:
+        _require(config, "picture", config.picture.suffix == ".png", "a file that ends in .png")
+        _require(config, "picture", config.picture.absolute().parent.is_dir(), "a file in a folder that is there")
 
 
 def _require(config: object, name: str, holds: bool, expected: str) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
+from .. import Report
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
@@ -29,6 +31,55 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     axes.set(xlabel="characters read", ylabel="bits per character", title=title)
     axes.grid(alpha=0.25)
     axes.legend(loc="upper right", ncols=2, framealpha=0.95, edgecolor="none")
+    _save(figure, path)
+
+
+def gradient_errors(path: Path, errors: dict[tuple[str, str], list[float]], tolerances: dict[str, float]) -> None:
+    """Relative errors of every leaf of every problem, a row for each method and witness, the tolerances as lines."""
+    figure, axes = plt.subplots(figsize=(8, 0.8 + 0.32 * len(errors)), layout="constrained")
+    least = 1e-17
+    for row, ((_, witness), found) in enumerate(errors.items()):
+        x = np.clip(np.nan_to_num(np.array(found), nan=np.inf), least, 1e2)
+        y = row + np.random.default_rng(row).uniform(-0.3, 0.3, len(x))
+        wrong = x > tolerances[witness]
+        axes.scatter(x[~wrong], y[~wrong], s=6, color="tab:blue", alpha=0.5, linewidths=0)
+        axes.scatter(x[wrong], y[wrong], s=30, color="tab:red", marker="x")
+        axes.vlines(tolerances[witness], row - 0.45, row + 0.45, color="tab:red", linewidth=1.5)
+    axes.set_yticks(range(len(errors)), [f"{method} beside {witness}" for method, witness in errors])
+    axes.set(xscale="log", xlim=(least / 2, 2e2), ylim=(len(errors) - 0.4, -0.6))
+    axes.set(xlabel="error of a leaf's worst entry, relative to its largest (red: tolerance; left edge: none)")
+    axes.grid(axis="x", alpha=0.25)
+    _save(figure, path)
+
+
+def gradient_report(path: Path, report: Report) -> None:
+    """A report of `check_gradients`: the errors of all entries, and what each step counts beside what it should."""
+    steps = report.steps
+    figure = plt.figure(figsize=(8, 1.2 + 0.3 * len(report.leaves) + 2.2 * bool(steps)), layout="constrained")
+    above, *below = figure.subfigures(2 if steps else 1, 1, squeeze=False)[:, 0]
+    axes = above.subplots()
+    for row, leaf in enumerate(report.leaves):
+        x = np.clip(leaf.errors, 1e-17, 1e2)
+        color = "tab:blue" if leaf.passed else "tab:red"
+        y = row + np.random.default_rng(row).uniform(-0.3, 0.3, len(x))
+        axes.scatter(x, y, s=8, color=color, alpha=0.6, linewidths=0)
+    axes.set_yticks(range(len(report.leaves)), [leaf.name for leaf in report.leaves])
+    axes.set(
+        xscale="log", xlim=(5e-18, 2e2), ylim=(len(report.leaves) - 0.4, -0.6), xlabel="relative error of an entry"
+    )
+    axes.grid(axis="x", alpha=0.25)
+    if steps:
+        for panel, step in zip(below[0].subplots(1, len(steps), squeeze=False)[0], steps, strict=True):
+            t = np.arange(len(step.numeric)) + (not step.name.endswith("w_hy"))
+            panel.plot(t, np.linalg.norm(step.numeric, axis=1), color="tab:blue", marker="o", label="right")
+            panel.plot(t, np.linalg.norm(step.analytic, axis=1), color="tab:red", marker="x", label="this one")
+            panel.set_title(step.name.removeprefix("params."), fontsize=9)
+            panel.set(xlabel="step")
+        panel.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
     draft = path.with_name(path.name + ".new")
     figure.savefig(draft, format="png", dpi=120)
     plt.close(figure)

@@ -1,0 +1,288 @@
+"""`check_gradients`: is this gradient right, and if not, where is it wrong."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._checks import require_callable, require_sizes, steps_shape
+from ._clock import rows_of_steps, with_clock, without_flags
+from ._differences import STEP, Values, along, at_entries, one_sided, slopes
+from ._findings import about_leaf, about_steps
+from ._report import LeafReport, Report, StepReport
+from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule, returns_gradients, same_structure
+from ._types import GradFn, Params
+
+TOLERANCE = 1e-7  # of differences, relative to the largest entry of the leaf
+WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
+UNRESOLVED = 1e-5  # however doubtful a difference is, no larger error is excused by it
+NUM_DIRECTIONS = 3
+CLOCK_STEPS, CLOCK_UNITS = 256, 8
+
+
+def check_gradients(
+    fn: Callable, *args: Any, witness: GradFn | None = None, max_entries: int = 512, seed: int = 0
+) -> Report:
+    """Check the gradient that `fn` gives at `args`, entry by entry, in float64.
+
+    Either `fn` is a `GradFn` and `args` are `params, batch, h_0`, or `fn` is any function of trees with a derivative
+    rule (`custom_vjp`, `custom_jvp`, a primitive, or JAX's own): then `jax.vjp` is checked at a seeded random
+    cotangent, with respect to everything in `args` that is floating point.
+
+    It is set beside central differences of the function's own value. Each has four points `θ ± δ, θ ± 2δ` and an
+    estimate of its own error; `δ` is the fourth root of the machine epsilon times the size of the leaf (at least 1),
+    and shorter where the function bends or has a kink within it. On a kink itself (relu at 0) any slope between those
+    of both sides is right, and reported. A leaf of more than `max_entries` has that many checked, drawn by `seed`, the
+    largest gradient among them, and three directional derivatives of the whole leaf.
+
+    Or it is set beside a `witness`, another `GradFn`, in loss, last states and every entry. A truncated method needs
+    one: it is not the gradient of its own loss.
+
+    Where the gradient of a `GradFn` is wrong, a clock built into the problem makes the function itself show what it
+    takes from each time step, and the report names the steps.
+
+    Everything is computed in float64, whatever the session's default, which stays as it is. The gradient is that of
+    `fn` as it comes, compiled or not; a jitted `fn` is quicker.
+
+    Raises:
+        TypeError: if `fn` is not a function, or an argument is traced (under `jit`, `grad`, `vmap`).
+        ValueError: if nothing in `args` is floating point, if the value of `fn` is not finite, or if its gradient has
+            not the structure and the shapes of what it is a gradient of.
+
+    >>> import jax, rnn_jax
+    >>> @jax.custom_vjp
+    ... def square(x):
+    ...     return x * x
+    >>> square.defvjp(lambda x: (x * x, x), lambda x, g: (g * x,))  # the factor of two is missing
+    >>> report = rnn_jax.check_gradients(square, 3.0)
+    >>> report.passed, report.findings
+    (False, ('args[0] is 0.5 times what it should be.',))
+    """
+    require_callable(fn=fn)
+    require_sizes(max_entries=max_entries)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+        raise TypeError("`check_gradients` reads values, which are not there under jit, vmap or grad: call it outside.")
+    with jax.enable_x64(True):
+        args = jax.tree.map(in_float64, args)
+        is_grad_fn = returns_gradients(fn, args)
+        if witness is None:
+            subject = of_grad_fn(fn, *args) if is_grad_fn else of_rule(fn, args, seed)
+            leaves, findings = _beside_differences(subject, max_entries, np.random.default_rng(seed))
+            tolerance = TOLERANCE
+            settings = f"Central differences of four points, δ = {STEP:.1e} times the size of the leaf, or shorter"
+        elif is_grad_fn:
+            leaves, findings = _beside_witness(fn, witness, args)
+            tolerance = WITNESS_TOLERANCE
+            settings = "Beside another gradient function"
+        else:
+            raise ValueError("`witness` is for a GradFn called with (params, batch, h_0), got another function.")
+        settings += f"; all in float64; tolerance {tolerance:.0e} of the largest entry of each leaf."
+        steps: list[StepReport] = []
+        unexplained = {words.split(" ")[0] for words in findings if " most at " in words}
+        if unexplained and is_grad_fn:
+            steps, words = _by_steps(fn, witness, args, unexplained)
+            findings += words
+        passed = all(leaf.passed for leaf in leaves)
+        return Report(passed, tuple(leaves), tuple(steps), tuple(findings), tolerance, settings)
+
+
+class _Beside(NamedTuple):
+    """Entries of one leaf beside what they should be; `doubt`: how far off that may be itself."""
+
+    entries: list[str]
+    analytic: np.ndarray
+    numeric: np.ndarray
+    doubt: np.ndarray
+    kink: np.ndarray
+    shortened: int
+
+
+def _beside_differences(subject: Subject, max_entries: int, rng: Any) -> tuple[list[LeafReport], list[str]]:
+    values = at_entries(subject.value, subject.theta)
+    at_center = float(values(np.zeros(1, int), np.zeros(1))[0])
+    if not np.isfinite(at_center):
+        raise ValueError(f"The value of `fn` at `args` must be finite, got {at_center}.")
+    leaves, findings = [], []
+    for leaf in subject.leaves:
+        d = subject.gradient[leaf.entries]
+        index = _entries_to_check(d, max_entries, rng)
+        beside = _entrywise(subject, values, leaf, index)
+        report = _leaf_report(leaf, beside, TOLERANCE)
+        if len(index) < d.size:
+            report = _leaf_report(leaf, _with_directions(beside, subject, leaf, rng), TOLERANCE)
+        leaves.append(report)
+        if not report.passed:
+            right = beside.numeric.reshape(leaf.shape) if len(index) == d.size else None
+            findings.append(about_leaf(leaf.name, d.reshape(leaf.shape), right, _worst(report)))
+    dtype = low_precision(subject) if findings else ""
+    if dtype:
+        findings.append(f"Something inside is computed in {dtype}: differences need float64 throughout.")
+    return leaves, findings
+
+
+def _entries_to_check(d: np.ndarray, max_entries: int, rng: Any) -> np.ndarray:
+    """All, or as many as asked for, the largest among them."""
+    if d.size <= max_entries:
+        return np.arange(d.size)
+    drawn = rng.choice(d.size, max_entries, replace=False)
+    drawn[0] = np.argmax(np.abs(d))
+    return np.unique(drawn)
+
+
+def _size(x: np.ndarray) -> float:
+    """The largest absolute value among those that are finite."""
+    return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
+
+
+def _entrywise(subject: Subject, values: Values, leaf: Leaf, index: np.ndarray) -> _Beside:
+    """The gradient beside central differences at the entries `index` of a leaf."""
+    d, at = subject.gradient[leaf.entries], leaf.entries.start + index
+    leaf_size = np.full(len(index), _size(np.asarray(subject.theta[leaf.entries])))
+    found = slopes(values, at, leaf_size, TOLERANCE / 4 * _size(d))
+    analytic, scale = d[index], max(_size(d), _size(found.slope))
+    kink = np.zeros(len(index), bool)
+    suspects = np.flatnonzero(~(np.abs(analytic - found.slope) <= TOLERANCE * scale))
+    if len(suspects):
+        sides = one_sided(values, at[suspects], leaf_size[suspects])
+        low, high = np.minimum(*sides), np.maximum(*sides)
+        margin = UNRESOLVED * scale
+        between = (low - margin <= analytic[suspects]) & (analytic[suspects] <= high + margin)
+        kink[suspects] = (high - low > 10 * margin) & between
+    return _Beside(
+        [_entry(int(k), leaf.shape) for k in index], analytic, found.slope, found.error, kink, found.shortened
+    )
+
+
+def _with_directions(beside: _Beside, subject: Subject, leaf: Leaf, rng: Any) -> _Beside:
+    """The whole leaf at once as well, along random directions of length one."""
+    d, theta = subject.gradient[leaf.entries], np.asarray(subject.theta[leaf.entries])
+    for number in range(NUM_DIRECTIONS):
+        u = np.zeros(len(subject.theta))
+        u[leaf.entries] = rng.choice([-1.0, 1.0], d.size) / np.sqrt(d.size)
+        found = slopes(along(subject.value, subject.theta, u), np.zeros(1, int), np.array([_size(theta)]), 0.0)
+        beside = _Beside(
+            [*beside.entries, f"direction {number + 1}"],
+            np.append(beside.analytic, u[leaf.entries] @ d),
+            np.append(beside.numeric, found.slope),
+            np.append(beside.doubt, found.error),
+            np.append(beside.kink, False),
+            beside.shortened,
+        )
+    return beside
+
+
+def _leaf_report(leaf: Leaf, beside: _Beside, tolerance: float, floor: float = 0.0) -> LeafReport:
+    """An entry may be off by the tolerance, and by what the difference itself is in doubt, within bounds."""
+    num_checked = sum(entry.startswith("(") for entry in beside.entries)
+    if not beside.entries:
+        return LeafReport(leaf.name, leaf.shape, 0, 0.0, "-", 0.0, 0.0, 0.0, 0, 0, True, np.zeros(0))
+    scale = max(_size(beside.analytic), _size(beside.numeric), floor)
+    doubt = np.minimum(4 * beside.doubt, UNRESOLVED * scale) if scale else 4 * beside.doubt
+    allowed = np.maximum(tolerance * scale, doubt)
+    off = np.where(beside.kink, 0.0, np.abs(beside.analytic - beside.numeric))
+    off = np.where(np.isfinite(off), off, np.inf)
+    worst = int(np.argmax(off / np.maximum(allowed, np.finfo(float).tiny)))
+    unit = scale or 1.0
+    return LeafReport(
+        name=leaf.name,
+        shape=leaf.shape,
+        num_checked=num_checked,
+        error=float(off[worst] / unit),
+        entry=beside.entries[worst],
+        analytic=float(beside.analytic[worst]),
+        numeric=float(beside.numeric[worst]),
+        resolved=float(np.max(allowed) / unit),
+        num_kinks=int(beside.kink.sum()),
+        num_shortened=beside.shortened,
+        passed=bool(np.all(off <= allowed)),
+        errors=off / unit,
+    )
+
+
+def _worst(report: LeafReport) -> str:
+    return f"most at {report.entry}, {report.analytic:.6g} where {report.numeric:.6g} is right"
+
+
+def _entry(flat: int, shape: tuple[int, ...]) -> str:
+    return "(" + ", ".join(str(int(i)) for i in np.unravel_index(flat, shape)) + ")" if shape else "()"
+
+
+def _beside_witness(fn: GradFn, witness: GradFn, args: tuple) -> tuple[list[LeafReport], list[str]]:
+    """Loss, last states and every entry of the gradient."""
+    mine, its = fn(*args), witness(*args)
+    if not same_structure(mine, its):
+        raise ValueError("`witness` must return a result of the structure that `fn` returns.")
+    everything = max(_size(np.asarray(x)) for x in jax.tree.leaves(its[1]))
+    leaves, findings = [], []
+    for (path, x), y in zip(jax.tree.leaves_with_path(_parts(mine)), jax.tree.leaves(_parts(its)), strict=True):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        leaf = Leaf(_part_name(path), y.shape, slice(0, y.size))
+        entries, exact = [_entry(k, y.shape) for k in range(y.size)], np.zeros(y.size)
+        beside = _Beside(entries, x.ravel(), y.ravel(), exact, exact.astype(bool), 0)
+        report = _leaf_report(leaf, beside, WITNESS_TOLERANCE, floor=1e-3 * everything)  # rounding of a leaf of zeros
+        leaves.append(report)
+        findings += [] if report.passed else [about_leaf(leaf.name, x, y, _worst(report))]
+    return leaves, findings
+
+
+class _Result(NamedTuple):
+    loss: Any
+    h_T: Any
+    gradients: Any
+
+
+def _parts(result: Any) -> _Result:
+    (loss, h_T), gradients = result
+    return _Result(loss, h_T, gradients)
+
+
+def _part_name(path: Any) -> str:
+    return jax.tree_util.keystr(path).removeprefix(".gradients").lstrip(".")
+
+
+def _by_steps(
+    fn: GradFn, witness: GradFn | None, args: tuple, unexplained: set[str]
+) -> tuple[list[StepReport], list[str]]:
+    """What each leaf takes from each step, beside what it should; and in words for the leaves named."""
+    params, batch, _ = args
+    time = steps_shape(batch.inputs)[0]
+    if not 1 <= time <= CLOCK_STEPS:
+        return [], [f"Of {time} steps none can be named; of 1 to {CLOCK_STEPS} they can."]
+    problems = [("With features and a clock", args)]
+    if batch.mask is not None or batch.reset is not None:  # without them the pattern is clearer, if it is still there
+        problems.insert(0, ("Without mask and reset", without_flags(*args)))
+    said: list[str] = []
+    for where, problem in problems:
+        try:
+            steps, words = _counted_by_clock(fn, witness, with_clock(*problem), params, unexplained)
+        except Exception as error:  # the caller's function, and not quite the problem that it was made for
+            said.append(f"{where} `fn` raises {type(error).__name__}, so that no step can be named.")
+            continue
+        if words:
+            return steps, words + said
+        said.append(f"{where} every step counts as it should.")
+    return [], said
+
+
+def _counted_by_clock(
+    fn: GradFn, witness: GradFn | None, clocked: tuple, params: Params, unexplained: set[str]
+) -> tuple[list[StepReport], list[str]]:
+    subject, time = of_grad_fn(fn, *clocked), clocked[1].inputs.shape[0]
+    values = at_entries(subject.value, subject.theta)
+    numbers = rows_of_steps(params, subject.unravel(jnp.arange(len(subject.theta), dtype=jnp.float64)))
+    right = {} if witness is None else rows_of_steps(params, witness(*clocked)[1])
+    steps, words = [], []
+    for name, rows in numbers.items():
+        units = np.unique(np.linspace(0, rows.shape[1] - 1, CLOCK_UNITS).astype(int))
+        at = rows[:, units].astype(int)
+        analytic = subject.gradient[at]
+        if right:
+            numeric = right[name][:, units]
+        else:
+            numeric = slopes(values, at.ravel(), np.ones(at.size), TOLERANCE * _size(analytic)).slope.reshape(at.shape)
+        steps.append(StepReport(name, analytic, numeric))
+        said = about_steps(name, analytic, numeric, time) if name in unexplained else ""
+        words += [said] if said else []
+    return steps, words

@@ -1,0 +1,78 @@
+"""A problem with a clock built in, on which any gradient function shows what it takes from each time step.
+
+Every layer gets units `c_0..c_T` beside its own: `c_0` is on in the state before the first step, `c_t` is on in the
+state after step t, and off else. The inputs get features that switch them on. Nothing reads them: the weights from
+the clock to everything else are zero, so loss and gradients of the rest are those of the problem as it was. But the
+*gradients* of those weights are not zero, and each belongs to one step:
+
+    d_W_xh[clock feature t, :] = Σ_batch d_a_t                what w_xh's gradient takes for d_a_t
+    d_W_hh[c_t, :]             = φ(1) Σ_batch d_a_{t+1}       what w_hh's gradient pairs with h_t
+    d_W_hy[c_t, :]             = φ(1) Σ_batch d_y_t           what w_hy's gradient pairs with h_t
+
+(in the first layer; φ(φ(1)) in the second), with no access to the inside of the gradient function. Where a step does
+not exist the state, and with it the clock, stays as it is.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ._activations import ACTIVATIONS
+from ._checks import is_tokens, steps_shape
+from ._types import Batch, CellParams, Gradients, Params, ReadoutParams, States
+from ._unroll import visible
+
+
+def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:
+    """The problem with its clock. Tokens become one-hot features, for a clock needs features."""
+    time, *batch_axes = steps_shape(batch.inputs)
+    in_size = params.cells[0].w_xh.shape[0]
+    xs = jax.nn.one_hot(batch.inputs, in_size, dtype=h_0[0].dtype) if is_tokens(batch.inputs) else batch.inputs
+    ticks = jnp.eye(time, time, dtype=xs.dtype).reshape(time, *(1 for _ in batch_axes), time)
+    xs = jnp.concatenate([xs, jnp.broadcast_to(ticks, (*xs.shape[:-1], time))], axis=-1)
+
+    cells, states = [], []
+    on = jnp.ones(())  # the value of a line of the clock
+    below = time  # clock lines that come from below: features, then units 0..T of the layer below
+    for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
+        hid = cell.w_hh.shape[0]
+        wires = np.eye(below, time + 1, k=0 if layer else 1)  # the line of step t to unit c_t
+        w_xh = np.zeros((cell.w_xh.shape[0] + below, hid + time + 1))
+        w_xh[cell.w_xh.shape[0] :, hid:] = wires
+        w_hh = np.zeros((hid + time + 1, hid + time + 1))
+        cells.append(
+            CellParams(
+                jnp.asarray(w_xh, h.dtype).at[: cell.w_xh.shape[0], :hid].set(cell.w_xh),
+                jnp.asarray(w_hh, h.dtype).at[:hid, :hid].set(cell.w_hh),
+                jnp.concatenate([cell.b_h, jnp.zeros(time + 1, h.dtype)]),
+                cell.activation,
+            )
+        )
+        on = ACTIVATIONS[cell.activation].phi(on).astype(h.dtype)
+        start = jnp.broadcast_to(on * jnp.eye(1, time + 1, dtype=h.dtype)[0], (*h.shape[:-1], time + 1))
+        states.append(jnp.concatenate([h, start], axis=-1))
+        below = time + 1
+    w_hy, b_y = params.readout
+    silent = jnp.zeros((time + 1, w_hy.shape[1]), w_hy.dtype)
+    readout = ReadoutParams(jnp.concatenate([w_hy, silent]), b_y)
+    return Params(tuple(cells), readout), batch._replace(inputs=xs), tuple(states)
+
+
+def without_flags(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:
+    """The problem without mask and reset: what stood where a step did not exist is replaced by zero."""
+    inputs = visible(batch.inputs, batch.mask)
+    return params, batch._replace(inputs=inputs, mask=None, reset=None), h_0
+
+
+def rows_of_steps(params: Params, gradients: Gradients) -> dict[str, np.ndarray]:
+    """The clock's rows in the gradients of a problem that `with_clock` made of `params`, by leaf, a row a step."""
+    rows = {}
+    for layer, (cell, d_cell) in enumerate(zip(params.cells, gradients.params.cells, strict=True)):
+        in_size, hid = cell.w_xh.shape
+        name = f"params.cells[{layer}]"
+        lines = np.asarray(d_cell.w_xh)[in_size:, :hid]
+        rows[f"{name}.w_xh"] = lines[1:] if layer else lines
+        rows[f"{name}.w_hh"] = np.asarray(d_cell.w_hh)[hid:, :hid]
+    hid = params.readout.w_hy.shape[0]
+    rows["params.readout.w_hy"] = np.asarray(gradients.params.readout.w_hy)[hid:]
+    return rows

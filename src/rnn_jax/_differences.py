@@ -1,0 +1,87 @@
+"""Slopes of a function by central differences, each with an estimate of its own error."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+EPS = float(np.finfo(np.float64).eps)
+STEP = EPS**0.25  # a truncation of δ⁴ against a rounding of ε/δ
+SHORTER = (
+    1 / 8,
+    1 / 64,
+    1 / 512,
+    1 / 4096,
+    1 / 32768,
+)  # tried in turn where the function bends, or has a kink, within a step
+ONE_SIDED = EPS**0.5
+CHUNK = 4096  # values of the function a dispatch
+
+Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+class Slopes(NamedTuple):
+    """`∂f/∂θ_i` for some `i`, the estimated error of each, and for how many a shorter step did better."""
+
+    slope: np.ndarray
+    error: np.ndarray
+    shortened: int
+
+
+def at_entries(f: Callable, theta: jax.Array) -> Values:
+    """`values(i, s)[n] = f(θ + s[n] e_i[n])`, compiled once for any number of them."""
+    width = min(CHUNK, 4 * theta.size)
+
+    @jax.jit
+    def chunk(theta, index, shift):
+        return lax.map(lambda pair: f(theta.at[pair[0]].add(pair[1])), (index, shift))
+
+    def values(index: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        padding = (0, -len(index) % width)
+        rows = (np.pad(x, padding).reshape(-1, width) for x in (index, shift))
+        out = [np.asarray(chunk(theta, *map(jnp.asarray, row))) for row in zip(*rows, strict=True)]
+        return np.concatenate([*out, np.zeros(0)])[: len(index)]
+
+    return values
+
+
+def along(f: Callable, theta: jax.Array, direction: np.ndarray) -> Values:
+    """`values(_, s)[n] = f(θ + s[n] u)` for one direction `u`."""
+    u = jnp.asarray(direction)
+    chunk = jax.jit(lambda shift: lax.map(lambda s: f(theta + s * u), shift))
+    return lambda index, shift: np.asarray(chunk(jnp.asarray(shift)))
+
+
+def _four_points(values: Values, index: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The slope from `f(θ ± δ)` and `f(θ ± 2δ)`, exact for polynomials up to the fourth degree, and its error."""
+    shifts = np.array([-2.0, -1.0, 1.0, 2.0])
+    f = values(np.repeat(index, 4), np.outer(step, shifts).ravel()).reshape(-1, 4)
+    narrow, wide = (f[:, 2] - f[:, 1]) / (2 * step), (f[:, 3] - f[:, 0]) / (4 * step)
+    slope = (4 * narrow - wide) / 3
+    rounding = 4 * EPS * np.max(np.abs(f), axis=1, initial=0.0) / step
+    return slope, 0.1 * np.abs(slope - narrow) + rounding
+
+
+def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -> Slopes:
+    """The slopes at the entries `index` of leaves of that `size`; the steps shrink until the error is `enough`."""
+    longest = STEP * np.maximum(1.0, size)
+    slope, error = _four_points(values, index, longest)
+    shortened = np.zeros(len(index), bool)
+    for step in (*(longest * factor for factor in SHORTER), np.where(size > 0, STEP * size, longest)):
+        todo = np.flatnonzero(~(error <= enough))
+        if not len(todo):
+            break
+        again, its_error = _four_points(values, index[todo], step[todo])
+        better = ~(its_error >= error[todo])
+        slope[todo[better]], error[todo[better]], shortened[todo[better]] = again[better], its_error[better], True
+    return Slopes(slope, error, int(shortened.sum()) if enough > 0 else 0)
+
+
+def one_sided(values: Values, index: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The slopes to the left and to the right: where they differ, the function has a kink."""
+    step = ONE_SIDED * np.maximum(1.0, size)
+    f = values(np.repeat(index, 3), np.outer(step, [-1.0, 0.0, 1.0]).ravel()).reshape(-1, 3)
+    return (f[:, 1] - f[:, 0]) / step, (f[:, 2] - f[:, 1]) / step

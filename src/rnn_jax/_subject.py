@@ -1,0 +1,120 @@
+"""What a gradient check looks at: a scalar function of one vector, and its gradient as somebody worked it out."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
+
+from ._checks import is_tokens
+from ._types import Batch, GradFn, Gradients
+
+
+class Leaf(NamedTuple):
+    name: str
+    shape: tuple[int, ...]
+    entries: slice  # of the vector θ
+
+
+class Subject(NamedTuple):
+    """What is checked: a scalar function of one vector θ, and its gradient as `fn` has it."""
+
+    value: Callable[[Array], Array]
+    theta: Array
+    gradient: np.ndarray
+    leaves: list[Leaf]
+    unravel: Callable[[Array], Any]
+
+
+def in_float64(x: Any) -> Any:
+    if hasattr(x, "dtype") and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return x
+    x = jnp.asarray(x)
+    return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+
+def returns_gradients(fn: Callable, args: tuple) -> bool:
+    """Whether `fn` is a `GradFn`: its arguments say so, and then its result has to."""
+    if len(args) != 3 or not isinstance(args[1], Batch):
+        return False
+    out = jax.eval_shape(fn, *args)
+    if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], Gradients)):
+        raise TypeError("`fn` of (params, batch, h_0) must return ((loss, h_T), Gradients), as a GradFn does.")
+    return True
+
+
+def of_grad_fn(fn: GradFn, params: Any, batch: Batch, h_0: Any) -> Subject:
+    at = Gradients(params, h_0, None if is_tokens(batch.inputs) else batch.inputs)
+    theta, unravel = ravel_pytree(at)
+
+    def value(theta: Array) -> Array:
+        params, h_0, inputs = unravel(theta)
+        return fn(params, batch if inputs is None else batch._replace(inputs=inputs), h_0)[0][0]
+
+    return _subject(value, theta, unravel, at, fn(params, batch, h_0)[1], "")
+
+
+def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
+    tree: Any
+    leaves, tree = jax.tree.flatten(args)
+    floating = [bool(jnp.issubdtype(leaf.dtype, jnp.floating)) for leaf in leaves]
+    if not any(floating):
+        raise ValueError("`args` must hold a floating point number to differentiate with respect to, got none.")
+    at = tree.unflatten([leaf if varies else None for leaf, varies in zip(leaves, floating, strict=True)])
+    theta, unravel = ravel_pytree(at)
+
+    def outputs(theta: Array) -> list[Array]:
+        varied = iter(jax.tree.leaves(unravel(theta)))
+        moved = [next(varied) if varies else leaf for leaf, varies in zip(leaves, floating, strict=True)]
+        return [y for y in jax.tree.leaves(fn(*tree.unflatten(moved))) if jnp.issubdtype(y.dtype, jnp.floating)]
+
+    shapes = [y.shape for y in jax.eval_shape(outputs, theta)]
+    rng = np.random.default_rng(seed)
+    cotangents = [jnp.ones(())] if shapes == [()] else [jnp.asarray(rng.standard_normal(shape)) for shape in shapes]
+
+    def value(theta: Array) -> Array:
+        pairs = zip(outputs(theta), cotangents, strict=True)
+        return sum((jnp.sum(y.astype(jnp.float64) * c) for y, c in pairs), jnp.zeros(()))
+
+    return _subject(value, theta, unravel, at, unravel(jax.jit(jax.grad(value))(theta)), "args")
+
+
+def same_structure(tree: Any, other: Any) -> bool:
+    """Whether two trees are alike but for their leaves."""
+    structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(other)
+    return structures[0] == structures[1]
+
+
+def _subject(value: Callable, theta: Array, unravel: Callable, at: Any, gradients: Any, root: str) -> Subject:
+    if not same_structure(gradients, at):
+        raise ValueError("`fn` must return a gradient of the structure of what it is a gradient of.")
+    leaves, start = [], 0
+    for (path, x), d in zip(jax.tree.leaves_with_path(at), jax.tree.leaves(gradients), strict=True):
+        name = f"{root}{jax.tree_util.keystr(path)}".lstrip(".")
+        if d.shape != x.shape:
+            raise ValueError(f"`fn` must return a gradient of shape {x.shape} for {name}, got {d.shape}.")
+        leaves.append(Leaf(name, x.shape, slice(start, start + x.size)))
+        start += x.size
+    flat = [np.asarray(d, np.float64).ravel() for d in jax.tree.leaves(gradients)]
+    return Subject(value, theta, np.concatenate(flat), leaves, unravel)
+
+
+def low_precision(subject: Subject) -> str:
+    """The first floating point type narrower than float64 in the program of the value, or nothing."""
+    pending = [jax.make_jaxpr(subject.value)(subject.theta).jaxpr]
+    while pending:
+        for equation in pending.pop().eqns:
+            for variable in equation.outvars:
+                dtype = getattr(variable.aval, "dtype", None)
+                if dtype is not None and jnp.issubdtype(dtype, jnp.floating) and jnp.finfo(dtype).bits < 64:
+                    return str(dtype)
+            pending += [inner for inner in map(_program, jax.tree.leaves(equation.params)) if inner is not None]
+    return ""
+
+
+def _program(param: Any) -> Any:
+    inner = getattr(param, "jaxpr", param)
+    return inner if hasattr(inner, "eqns") else None

@@ -1,0 +1,141 @@
+"""Plausible faults in a hand-written backward pass, each one change in our own source, or around the finished gradient.
+
+They are what bug reports and teaching material are full of; `leaves` are those whose gradient each makes wrong.
+"""
+
+import contextlib
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+
+import rnn_jax
+from rnn_jax import Case, _activations, _affine, _bptt, _by_hand, _losses, _methods
+
+CELLS, STATES, READOUT = {"params.cells*"}, {"h_0*"}, {"params.readout*"}
+RECURRENT = CELLS | STATES | {"inputs"}
+PLAIN = Case(weights=True)
+FLAGGED = Case(weights=True, mask=True, reset=True)
+STACK = Case(weights=True, mask=True, num_layers=2)
+
+
+class Mutant(NamedTuple):
+    """`old` stands once in the source of `module`; with `new` in its place the gradient of `leaves` is wrong."""
+
+    name: str
+    module: ModuleType | None
+    old: str
+    new: str
+    leaves: set[str]  # glob patterns
+    case: Case = PLAIN
+    words: str = ""  # what the report should say of it
+    around: Callable | None = None  # instead of a change in the source: what is done to the finished GradFn
+
+
+def clip_each_step(grad_fn):
+    """Every step's contribution clipped before it is added up, as if that were clipping the gradient."""
+
+    def clipped(params, batch, h_0):
+        (loss, h_T), gradients = grad_fn(params, batch, h_0)
+        total = jnp.sum(batch.weights)
+
+        def of_step(t):
+            only = jnp.zeros_like(batch.weights).at[t].set(batch.weights[t])
+            share = jnp.sum(only) / total
+            return jax.tree.map(
+                lambda d: jnp.clip(share * d, -0.01, 0.01), grad_fn(params, batch._replace(weights=only), h_0)[1].params
+            )
+
+        parts = jax.lax.map(of_step, jnp.arange(batch.inputs.shape[0]))
+        return (loss, h_T), gradients._replace(params=jax.tree.map(lambda d: jnp.sum(d, 0), parts))
+
+    return clipped
+
+
+def accumulate_windows(grad_fn):
+    """Windows of three steps that leave their gradients behind: the first steps are counted with each."""
+
+    def accumulated(params, batch, h_0):
+        (loss, h_T), gradients = grad_fn(params, batch, h_0)
+        first = [None if x is None else x[:3] for x in batch]
+        share = jnp.sum(batch.weights[:3]) / jnp.sum(batch.weights)
+        again = grad_fn(params, rnn_jax.Batch(*first), h_0)[1]
+        return (loss, h_T), gradients._replace(
+            params=jax.tree.map(lambda d, e: d + share * e, gradients.params, again.params)
+        )
+
+    return accumulated
+
+
+MUTANTS = [
+    Mutant("Jacobians in forward time order", _bptt, ", reverse=True)", ")", RECURRENT, STACK),
+    Mutant("h_t used for h_{t-1}", _bptt, "jnp.concatenate([h_0[None], hs])[:-1]", "hs", {"*.w_hh"}, words="where h_(t-1)"),
+    Mutant("h_0 forgotten in d_W_hh", _bptt, "[h_0[None], hs]", "[jnp.zeros_like(h_0)[None], hs]", {"*.w_hh"}, words="wrong at t = 1 only"),
+    Mutant("first step forgotten in d_W_hh", _bptt, "affine_d_weights(_states_met(h_0, hs, reset), d_as,", "affine_d_weights(_states_met(h_0, hs, reset)[1:], d_as[1:],", {"*.w_hh"}, words="wrong at t = 1 only"),
+    Mutant("input gradient shrinks as T grows", _bptt, "d_xs = affine_d_input(xs, d_as, cell.w_xh)", "d_xs = affine_d_input(xs, d_as, cell.w_xh) / len(xs)", {"params.cells[[]0]*", "h_0[[]0]", "inputs"}, STACK, words="0.1429 times"),
+    Mutant("upstream cotangent overwritten", _bptt, "d_h_t = d_h_read + d_h_next", "d_h_t = d_h_read", RECURRENT, STACK),
+    Mutant("only the upstream cotangent of the last step", _bptt, "d_h_t = d_h_read + d_h_next", "d_h_t = jnp.where(jnp.any(d_h_next != 0), d_h_next, d_h_read)", RECURRENT),
+    Mutant("state gradient not passed on", _bptt, "return d_h_tm1, d_a_t", "return d_h_next, d_a_t", RECURRENT),
+    Mutant("bias gradient dropped", _bptt, "return CellParams(d_w_xh, d_w_hh, d_b_h, cell", "return CellParams(d_w_xh, d_w_hh, 0 * d_b_h, cell", {"*.b_h"}, words="is zero, it was dropped"),
+    Mutant("bias gradient twice", _bptt, "return CellParams(d_w_xh, d_w_hh, d_b_h, cell", "return CellParams(d_w_xh, d_w_hh, 2 * d_b_h, cell", {"*.b_h"}, words="2 times"),
+    Mutant("φ' forgotten", _bptt, "d_h_t * d_phi(h_t)", "d_h_t", RECURRENT),
+    Mutant("φ' twice", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * d_phi(h_t) * d_phi(h_t)", RECURRENT),
+    Mutant("tanh' = 1 - h", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * (1 - h_t)", RECURRENT),
+    Mutant("tanh' off by 0.1 %", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * d_phi(h_t) * 1.001", RECURRENT),
+    Mutant("relu' = 1 everywhere", _activations, "(h > 0)", "(h >= 0)", RECURRENT, Case(activation="relu")),
+    Mutant("mask off by one", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, jnp.roll(mask, 1, 0), reset), reverse", RECURRENT, FLAGGED),
+    Mutant("mask stops the gradient", _bptt, "reset_t), d_h_t, mask_t)\n        return", "reset_t), 0 * d_h_t, mask_t)\n        return", RECURRENT, FLAGGED, words="Without mask and reset"),
+    Mutant("reset off by one", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, mask, jnp.roll(reset, 1, 0)), reverse", RECURRENT, FLAGGED, words="Without mask and reset"),
+    Mutant("reset lets the gradient through", _bptt, "leave(enter(d_a_t @ w_hh_t, reset_t), d_h_t", "leave(d_a_t @ w_hh_t, d_h_t", RECURRENT, FLAGGED),
+    Mutant("gradient of h_0 dropped", _bptt, "cell.activation), d_h_0, d_xs", "cell.activation), 0 * d_h_0, d_xs", STATES, words="is zero, it was dropped"),
+    Mutant("W_hh not transposed", _bptt, "w_hh_t = cell.w_hh.T", "w_hh_t = cell.w_hh", RECURRENT),
+    Mutant("d_W_hh transposed", _bptt, "return CellParams(d_w_xh, d_w_hh,", "return CellParams(d_w_xh, d_w_hh.T,", {"*.w_hh"}, words="is transposed"),
+    Mutant("gradient stops every three steps", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, mask, jnp.broadcast_to(jnp.arange(len(hs))[:, None] % 3 == 0, hs.shape[:-1])), reverse", RECURRENT),
+    Mutant("1 % off in one weight", _bptt, "return CellParams(d_w_xh, d_w_hh,", "return CellParams(d_w_xh, d_w_hh.at[1, 2].multiply(1.01),", {"*.w_hh"}, words="most at (1, 2)"),
+    Mutant("bias averaged over the batch", _affine, "jnp.sum(d_y, steps, dtype=dtype)", "jnp.mean(d_y, steps, dtype=dtype)", {"*.b_h", "*.b_y"}, words="times what it should be"),
+    Mutant("a token's row overwritten, not added to", _affine, "rows.add(", "rows.set(", {"*.w_xh"}, Case(inputs="tokens")),
+    Mutant("factor 2 of the squared error", _losses, "2 * error", "error", RECURRENT | READOUT, Case(loss="squared_error"), words="0.5 times"),
+    Mutant("one-hot not subtracted", _losses, "jnp.exp(log_p) - is_target.astype(log_p.dtype)", "jnp.exp(log_p)", RECURRENT | READOUT),
+    Mutant("weights of the steps forgotten", _losses, "(w[..., None] * d_ys)", "(d_ys / w.size)", RECURRENT | READOUT),
+    Mutant("loss sent to the first steps, not the last", _by_hand, "[jnp.zeros_like(xs[:first_read]), d_hs_read]", "[d_hs_read, jnp.zeros_like(xs[:first_read])]", RECURRENT, Case(last="some")),
+    Mutant("b_y never updated", _by_hand, "ReadoutParams(d_w_hy, d_b_y)", "ReadoutParams(d_w_hy, 0 * d_b_y)", {"params.readout.b_y"}, words="is zero, it was dropped"),
+    Mutant("W_hy updated before it is used", _by_hand, "d_ys @ params.readout.w_hy.T", "d_ys @ (params.readout.w_hy - 0.1 * d_w_hy).T", RECURRENT),
+    Mutant("steps clipped before they are added up", None, "", "", CELLS | READOUT, around=clip_each_step),
+    Mutant("windows that accumulate", None, "", "", CELLS | READOUT, around=accumulate_windows),
+]  # fmt: skip
+
+
+def mutated(mutant: Mutant) -> dict[str, Any]:
+    """The names of a module whose source was changed."""
+    source = inspect.getsource(mutant.module)
+    assert source.count(mutant.old) == 1, f"{mutant.name}: {mutant.old!r} stands {source.count(mutant.old)} times"
+    names = dict(vars(mutant.module))
+    exec(compile(source.replace(mutant.old, mutant.new), f"<{mutant.name}>", "exec"), names)
+    return names
+
+
+@contextlib.contextmanager
+def planted(mutant: Mutant):
+    """The gradient function of "bptt" with the fault in it, as long as the context lasts."""
+    patches = []
+    if mutant.module is not None:
+        names = mutated(mutant)
+        if mutant.module is _bptt:
+            patches = [(_methods, "bptt", names["bptt"])]
+        elif mutant.module is _by_hand:
+            patches = [(_methods, "backpropagate", names["backpropagate"])]
+        elif mutant.module is _affine:
+            patches = [(m, "affine_d_weights", names["affine_d_weights"]) for m in (_bptt, _by_hand)]
+        elif mutant.module is _losses:
+            patches = [(_by_hand, "weighted_loss", names["weighted_loss"]), (_losses, "LOSSES", names["LOSSES"])]
+        else:
+            patches = [(_bptt, "ACTIVATIONS", names["ACTIVATIONS"])]
+    with contextlib.ExitStack() as stack:
+        for module, name, value in patches:
+            stack.enter_context(mock.patch.object(module, name, value))
+        grad_fn = rnn_jax.make_grad_fn("bptt", loss=mutant.case.loss)
+        yield grad_fn if mutant.around is None else mutant.around(grad_fn)

@@ -1,0 +1,20 @@
+"""The instrument catches every planted fault and names the leaves: `check_gradients` on each of `MUTANTS`."""
+
+from fnmatch import fnmatch
+
+import jax
+import pytest
+from mutants import MUTANTS, planted
+
+import rnn_jax
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_planted_fault_is_caught_and_its_leaves_are_named(mutant):
+    with planted(mutant) as grad_fn:
+        report = rnn_jax.check_gradients(jax.jit(grad_fn), *rnn_jax.make_problem(mutant.case))
+    print(f"\n{mutant.name}: {'missed' if report.passed else 'caught'}")
+    print("\n".join(report.findings))
+    expected = [leaf.name for leaf in report.leaves if any(fnmatch(leaf.name, pattern) for pattern in mutant.leaves)]
+    assert list(report.failing) == expected
+    assert mutant.words in " ".join(report.findings), report.findings
