@@ -6,7 +6,6 @@ import sys
 import chex
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from problems import Case, assert_trees_close, make_problem, run
 from witness import central_differences

@@ -1,4 +1,4 @@
-"""Central differences over every entry of the loss that NumPy loops compute, and small things for loops of one's own."""
+"""Central differences of the loss that NumPy loops compute, over every entry, and small things for own loops."""
 
 import jax
 import numpy as np

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._checks import require_callable, require_sizes, steps_shape
 from ._clock import rows_of_steps, with_clock, without_flags
-from ._differences import STEP, Values, along, at_entries, one_sided, slopes
+from ._differences import STEP, Values, along, at_entries, closer, one_sided, slopes
 from ._findings import about_leaf, about_steps
 from ._report import LeafReport, Report, StepReport
 from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule, returns_gradients, same_structure
@@ -34,8 +34,8 @@ def check_gradients(
     It is set beside central differences of the function's own value. Each has four points `θ ± δ, θ ± 2δ` and an
     estimate of its own error; `δ` is the fourth root of the machine epsilon times the size of the leaf (at least 1),
     and shorter where the function bends or has a kink within it. On a kink itself (relu at 0) any slope between those
-    of both sides is right, and reported. A leaf of more than `max_entries` has that many checked, drawn by `seed`, the
-    largest gradient among them, and three directional derivatives of the whole leaf.
+    of both sides and zero is right, and reported. A leaf of more than `max_entries` has that many checked, drawn by
+    `seed`, the largest gradient among them, and three directional derivatives of the whole leaf.
 
     Or it is set beside a `witness`, another `GradFn`, in loss, last states and every entry. A truncated method needs
     one: it is not the gradient of its own loss.
@@ -118,7 +118,7 @@ def _beside_differences(subject: Subject, max_entries: int, rng: Any) -> tuple[l
             findings.append(about_leaf(leaf.name, d.reshape(leaf.shape), right, _worst(report)))
     dtype = low_precision(subject) if findings else ""
     if dtype:
-        findings.append(f"Something inside is computed in {dtype}: differences need float64 throughout.")
+        findings = [f"Something inside is computed in {dtype}, and differences need float64 throughout."]
     return leaves, findings
 
 
@@ -140,19 +140,23 @@ def _entrywise(subject: Subject, values: Values, leaf: Leaf, index: np.ndarray) 
     """The gradient beside central differences at the entries `index` of a leaf."""
     d, at = subject.gradient[leaf.entries], leaf.entries.start + index
     leaf_size = np.full(len(index), _size(np.asarray(subject.theta[leaf.entries])))
-    found = slopes(values, at, leaf_size, TOLERANCE / 4 * _size(d))
-    analytic, scale = d[index], max(_size(d), _size(found.slope))
+    found, analytic = slopes(values, at, leaf_size, TOLERANCE / 4 * _size(d)), d[index]
+    found = closer(found, values, at, leaf_size, _suspects(analytic, found.slope), TOLERANCE)
+    suspects = _suspects(analytic, found.slope)
     kink = np.zeros(len(index), bool)
-    suspects = np.flatnonzero(~(np.abs(analytic - found.slope) <= TOLERANCE * scale))
     if len(suspects):
-        sides = one_sided(values, at[suspects], leaf_size[suspects])
-        low, high = np.minimum(*sides), np.maximum(*sides)
-        margin = UNRESOLVED * scale
-        between = (low - margin <= analytic[suspects]) & (analytic[suspects] <= high + margin)
-        kink[suspects] = (high - low > 10 * margin) & between
+        left, right = one_sided(values, at[suspects], leaf_size[suspects])
+        sides = np.stack([left, right, np.zeros(len(suspects))])  # relu'(0) = 0 leaves out what goes through a kink
+        margin = UNRESOLVED * max(_size(d), _size(found.slope))
+        between = (sides.min(0) - margin <= analytic[suspects]) & (analytic[suspects] <= sides.max(0) + margin)
+        kink[suspects] = (np.abs(left - right) > 10 * margin) & between
     return _Beside(
         [_entry(int(k), leaf.shape) for k in index], analytic, found.slope, found.error, kink, found.shortened
     )
+
+
+def _suspects(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
+    return np.flatnonzero(~(np.abs(analytic - numeric) <= TOLERANCE * max(_size(analytic), _size(numeric))))
 
 
 def _with_directions(beside: _Beside, subject: Subject, leaf: Leaf, rng: Any) -> _Beside:

@@ -70,7 +70,7 @@ def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -
     longest = STEP * np.maximum(1.0, size)
     slope, error = _four_points(values, index, longest)
     shortened = np.zeros(len(index), bool)
-    for step in (*(longest * factor for factor in SHORTER), np.where(size > 0, STEP * size, longest)):
+    for step in (longest * factor for factor in SHORTER):
         todo = np.flatnonzero(~(error <= enough))
         if not len(todo):
             break
@@ -78,6 +78,23 @@ def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -
         better = ~(its_error >= error[todo])
         slope[todo[better]], error[todo[better]], shortened[todo[better]] = again[better], its_error[better], True
     return Slopes(slope, error, int(shortened.sum()) if enough > 0 else 0)
+
+
+def closer(
+    found: Slopes, values: Values, index: np.ndarray, size: np.ndarray, suspects: np.ndarray, relative: float
+) -> Slopes:
+    """Looks again at some entries, with steps of the size of a leaf that is small in itself.
+
+    Where weights are of the order of 1e-30 a step of 1e-4 is a leap, after which a saturated function may look flat.
+    The shorter step is believed where its own error is a small part of such slopes.
+    """
+    again = suspects[(0 < size[suspects]) & (size[suspects] < 1)]
+    if not len(again):
+        return found
+    slope, error = _four_points(values, index[again], STEP * size[again])
+    sure = error <= relative * np.max(np.abs(slope))
+    found.slope[again[sure]], found.error[again[sure]] = slope[sure], error[sure]
+    return found
 
 
 def one_sided(values: Values, index: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,8 @@ def pattern(analytic: np.ndarray, right: np.ndarray, along_time: bool) -> str:
         return ""
     if not np.any(analytic):
         return "is zero, it was dropped"
-    factor = float(np.vdot(right, analytic) / np.vdot(right, right))
-    if _same(analytic, factor * right):
+    factor = np.vdot(right, analytic) / np.vdot(right, right)
+    if abs(factor - 1) > SAME and _same(analytic, np.asarray(factor * right)):
         return f"is {factor:.4g} times what it should be"
     if analytic.ndim == 2 and analytic.shape[0] == analytic.shape[1] and _same(analytic, right.T):
         return "is transposed"

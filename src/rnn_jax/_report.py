@@ -8,9 +8,9 @@ import numpy as np
 class LeafReport(NamedTuple):
     """One leaf, its worst entry, and how far that is off relative to the largest entry of the leaf.
 
-    `num_kinks` entries stand on a kink of the loss, where any slope between those of both sides is a right one; for
-    `num_shortened` a kink or a sharp bend close by asked for a shorter step. The smallest relative error that would
-    have been noticed everywhere is `resolved`. `errors` are those of every entry checked.
+    `num_kinks` entries stand on a kink of the loss, where any slope between those of both sides and zero is a right
+    one; for `num_shortened` a kink or a sharp bend close by asked for a shorter step. The smallest relative error that
+    would have been noticed everywhere is `resolved`. `errors` are those of every entry checked.
     """
 
     name: str

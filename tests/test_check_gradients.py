@@ -1,0 +1,347 @@
+"""`check_gradients` on functions of all kinds: what passes, what fails, what it says, and what it leaves alone."""
+
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import pytest
+from problems import Case, make_problem
+
+import rnn_jax
+from rnn_jax import _clock, check_gradients
+from rnn_jax.app import gradcheck
+
+
+def grad_fn_of(case, **options):
+    return jax.jit(rnn_jax.make_grad_fn("bptt", loss=case.loss, reduction=case.reduction, **options))
+
+
+def with_wrong(grad_fn, change):
+    """`grad_fn` with `change(gradients)` for its gradients."""
+    return jax.jit(lambda *args: (lambda out: (out[0], change(out[1])))(grad_fn(*args)))
+
+
+def change_inputs(change):
+    return lambda gradients: gradients._replace(inputs=change(gradients.inputs))
+
+
+CASES = [
+    Case(num_layers=2, mask=True, reset=True, weights=True, batch=(2, 2)),
+    Case(activation="relu", inputs="tokens", loss="squared_error", last="one"),
+    Case(activation="identity", time=1, batch=(), reduction="sum"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_a_right_gradient(case):
+    problem = make_problem(case)
+    report = check_gradients(grad_fn_of(case), *problem)
+    assert report.passed and not report.findings and not report.steps, report
+    assert all(leaf.error < 1e-8 and leaf.num_checked == np.prod(leaf.shape) for leaf in report.leaves)
+    size = sum(leaf.size for leaf in jax.tree.leaves((problem[0], problem[2])))
+    features = 0 if case.inputs == "tokens" else problem[1].inputs.size
+    assert sum(leaf.num_checked for leaf in report.leaves) == size + features
+
+
+def test_no_steps_at_all():
+    """T = 0: only the readout of nothing; zero everywhere, and said to be right."""
+    params, batch, h_0 = make_problem(Case())
+    batch = rnn_jax.Batch(batch.inputs[:0], batch.targets[:0])
+    report = check_gradients(grad_fn_of(Case()), params, batch, h_0)
+    assert report.passed
+    assert {leaf.name: leaf.num_checked for leaf in report.leaves}["inputs"] == 0
+
+
+@pytest.mark.parametrize("leaf", range(7))
+def test_the_smallest_wrong_entry_is_named(leaf):
+    """One entry of one leaf, off by a millionth of the largest."""
+    problem = make_problem(CASE := Case())
+    grad_fn = grad_fn_of(CASE)
+    path, x = jax.tree.leaves_with_path(grad_fn(*problem)[1])[leaf]
+    entry = tuple(size - 1 for size in x.shape)
+
+    def change(gradients):
+        leaves, tree = jax.tree.flatten(gradients)
+        leaves[leaf] = leaves[leaf].at[entry].add(1e-6 * jnp.max(jnp.abs(leaves[leaf])))
+        return tree.unflatten(leaves)
+
+    report = check_gradients(with_wrong(grad_fn, change), *problem)
+    name = jax.tree_util.keystr(path).lstrip(".")
+    assert report.failing == (name,)
+    assert f"most at {entry}".replace(",)", ")") in report.findings[0]
+    assert "WRONG" in str(report) and name in str(report)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda d: d[::-1], "is in reversed time order"),
+        (lambda d: jnp.roll(d, 1, 0), "comes one step too late"),
+        (lambda d: jnp.roll(d, -1, 0), "comes one step too early"),
+        (lambda d: -d, "is -1 times what it should be"),
+        (lambda d: 0 * d, "is zero, it was dropped"),
+        (lambda d: d.at[3].multiply(1.5), "is wrong at t = 4 only"),
+        (lambda d: d.at[:3].multiply(1.5), "is wrong at t = 1..3 and right from t = 4 on"),
+        (lambda d: d.at[2, 1, 0].set(jnp.nan), "is not finite: nan at (2, 1, 0)"),
+    ],
+)
+def test_what_is_wrong_with_the_inputs_gradient_in_words(change, words):
+    case = Case(num_layers=1, batch=(2,))
+    report = check_gradients(with_wrong(grad_fn_of(case), change_inputs(change)), *make_problem(case))
+    assert report.failing == ("inputs",)
+    assert words in report.findings[0]
+
+
+def test_a_fault_of_some_sequences_and_of_a_leaf_that_should_be_zero():
+    case = Case(reset=True)
+    params, batch, h_0 = make_problem(case)
+    batch = batch._replace(reset=jnp.zeros((7, 3), bool).at[0, :2].set(True))
+    change = lambda g: g._replace(h_0=(g.h_0[0].at[1].add(1.0),))  # noqa: E731
+    report = check_gradients(with_wrong(grad_fn_of(case), change), params, batch, h_0)
+    assert report.findings[0].startswith("h_0[0] is wrong in 1 of 3 sequences, 1:")
+    batch = batch._replace(reset=jnp.ones((7, 3), bool))
+    report = check_gradients(with_wrong(grad_fn_of(case), change), params, batch, h_0)
+    assert report.findings[0].startswith("h_0[0] should be zero and is not")
+    assert check_gradients(grad_fn_of(case), params, batch, h_0).passed
+
+
+@pytest.mark.parametrize("case", [Case(num_layers=3, mask=True, reset=True), Case(inputs="tokens", activation="relu")])
+def test_the_clock_changes_nothing_and_shows_every_step(case):
+    """Loss and gradients of the rest are as before, and the rows of the clock add up to the gradient of the bias."""
+    problem = make_problem(case)
+    grad_fn = grad_fn_of(case)
+    (loss, _), d = grad_fn(*problem)
+    (same, _), clocked = grad_fn(*_clock.with_clock(*problem))
+    np.testing.assert_allclose(same, loss, rtol=1e-14)
+    rows = _clock.rows_of_steps(problem[0], clocked)
+    for layer, cell in enumerate(d.params.cells):
+        again = clocked.params.cells[layer]
+        in_size, hid = cell.w_xh.shape
+        np.testing.assert_allclose(again.w_hh[:hid, :hid], cell.w_hh, atol=1e-12)
+        np.testing.assert_allclose(again.w_xh[:in_size, :hid], cell.w_xh, atol=1e-12)
+        on = 1.0  # the value of the clock's lines that this layer reads: features for the first, then states
+        for below in problem[0].cells[:layer]:
+            on = float(rnn_jax.ACTIVATIONS[below.activation].phi(jnp.asarray(on)))
+        if not case.mask or layer == 0:
+            np.testing.assert_allclose(rows[f"params.cells[{layer}].w_xh"].sum(0) / on, cell.b_h, atol=1e-12)
+
+
+def wrong_rule(change):
+    """Sine with a derivative rule of which `change` makes something else."""
+
+    @jax.custom_vjp
+    def sine(x):
+        return jnp.sin(x)
+
+    sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (change(g * jnp.cos(x)),))
+    return sine
+
+
+def test_any_function_with_a_derivative_rule():
+    x = np.linspace(-2, 2, 12).reshape(3, 4)
+    assert check_gradients(wrong_rule(lambda d: d), x).passed
+    report = check_gradients(wrong_rule(lambda d: d.at[1, 2].multiply(1.00001)), x)
+    assert report.failing == ("args[0]",) and report.leaves[0].entry == "(1, 2)"
+
+    def f(tree, n, key):  # trees, integers and keys among the arguments, several results, one of them of integers
+        return {"sum": jnp.sum(tree["a"] ** n), "all": jnp.tanh(tree["b"]) * tree["a"][0], "n": n}
+
+    args = {"a": np.ones(3, np.float32), "b": np.ones((2, 2))}, 3, jax.random.key(0)
+    report = check_gradients(f, *args)
+    assert report.passed and [leaf.name for leaf in report.leaves] == ["args[0]['a']", "args[0]['b']"]
+
+
+def test_the_derivatives_of_the_unroll_and_of_a_step():
+    params, batch, h_0 = make_problem(Case(mask=True))
+    cell = params.cells[0]
+    inputs = jnp.nan_to_num(batch.inputs)
+    assert check_gradients(lambda *args: rnn_jax.unroll_bptt(*args, mask=batch.mask), cell, h_0[0], inputs).passed
+    assert check_gradients(rnn_jax.step, cell, h_0[0], inputs[0]).passed
+
+
+def test_kinks_are_recognised_and_no_excuse():
+    """At a kink, and a millionth beside it; a slope outside of those of both sides is a fault there too."""
+    x = np.array([0.0, 1.0, 1e-6, -3.0, -1e-4])
+    report = check_gradients(jax.nn.relu, x)
+    assert report.passed and report.leaves[0].num_kinks == 1 and report.leaves[0].num_shortened >= 1
+    assert "1 on a kink" in str(report)
+    report = check_gradients(jnp.abs, np.zeros(3))  # JAX says 0, between -1 and 1
+    assert report.passed and report.leaves[0].num_kinks == 3
+    relu_with = jax.custom_vjp(jax.nn.relu)
+    relu_with.defvjp(lambda x: (jax.nn.relu(x), x), lambda x, g: (g * jnp.where(x >= 0, 1.5, 0.0),))
+    report = check_gradients(relu_with, x)
+    assert not report.passed and report.leaves[0].num_kinks == 0
+
+
+def test_a_network_of_relus_on_their_kink():
+    """The IRNN on zero inputs and states: every unit stands on its kink; and a fault is still a fault."""
+    case = Case(activation="relu", loss="squared_error")
+    params, batch, h_0 = make_problem(case)
+    cell = params.cells[0]
+    params = params._replace(cells=(type(cell)(cell.w_xh, jnp.eye(4), 0 * cell.b_h, "relu"),))
+    problem = params, batch._replace(inputs=0 * batch.inputs), (0 * h_0[0],)
+    report = check_gradients(grad_fn_of(case), *problem)
+    assert report.passed and sum(leaf.num_kinks for leaf in report.leaves) > 10
+    wrong = with_wrong(grad_fn_of(case), change_inputs(lambda d: d - 100.0))
+    assert "inputs" in check_gradients(wrong, *problem).failing
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_the_steps_follow_the_scale_of_a_leaf(scale):
+    """Inputs of size 1e±30 with weights to match: steps of a fixed size would see nothing, or noise."""
+    case = Case(batch=())
+    params, batch, h_0 = make_problem(case)
+    cell = params.cells[0]
+    params = params._replace(cells=(type(cell)(cell.w_xh / scale, cell.w_hh, cell.b_h, "tanh"),))
+    problem = params, batch._replace(inputs=batch.inputs * scale), h_0
+    assert check_gradients(grad_fn_of(case), *problem).passed
+    wrong = with_wrong(grad_fn_of(case), change_inputs(lambda d: 1.01 * d))
+    assert check_gradients(wrong, *problem).failing == ("inputs",)
+
+
+def test_large_leaves_are_sampled_and_checked_along_directions():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((40, 30))
+
+    @jax.custom_vjp
+    def f(x):
+        return jnp.sum(jnp.sin(a * x))
+
+    f.defvjp(lambda x: (f(x), x), lambda x, g: (g * a * jnp.cos(a * x),))
+    report = check_gradients(f, rng.standard_normal((40, 30)), max_entries=50)
+    assert report.passed and report.leaves[0].num_checked == 50 and len(report.leaves[0].errors) == 53
+    f.defvjp(lambda x: (f(x), x), lambda x, g: (g * (a * jnp.cos(a * x)).at[1:, 1:].multiply(1.01),))
+    assert not check_gradients(f, rng.standard_normal((40, 30)), max_entries=1).passed  # by a direction
+    again = [check_gradients(f, a, max_entries=50, seed=3).leaves[0].errors for _ in range(2)]
+    assert np.array_equal(*again)
+
+
+def test_beside_a_witness():
+    case = Case(num_layers=2, mask=True)
+    problem = make_problem(case)
+    for witness in rnn_jax.WITNESSES.values():
+        report = check_gradients(grad_fn_of(case), *problem, witness=witness.make(case.loss, case.reduction))
+        assert report.passed and report.tolerance == 1e-12 and report.leaves[0].name == "loss", report
+    tiny = with_wrong(grad_fn_of(case), change_inputs(lambda d: d * (1 + 1e-10)))
+    report = check_gradients(tiny, *problem, witness=rnn_jax.WITNESSES["NumPy loop"].make("cross_entropy", "mean"))
+    assert report.failing == ("inputs",) and not check_gradients(tiny, *problem).failing
+    report = check_gradients(
+        grad_fn_of(case), *problem, witness=rnn_jax.make_grad_fn("bptt", loss=case.loss, reduction="sum")
+    )
+    assert "loss" in report.failing  # a witness knows the loss as well, differences do not
+
+
+def test_arithmetic_in_float32_inside_is_named():
+    case = Case()
+    problem = make_problem(case)
+    report = check_gradients(grad_fn_of(case, compute_dtype=jnp.float32), *problem)
+    assert not report.passed and "computed in float32" in report.findings[0]
+
+    @jax.custom_vjp
+    def f(x):
+        return jnp.sum(x**3)
+
+    f.defvjp(lambda x: (f(x), x), lambda x, g: ((g * 3 * x**2).astype(jnp.float32).astype(x.dtype),))
+    assert check_gradients(f, np.ones(3)).passed  # 1e-8: below what differences tell
+
+
+def test_float64_whatever_the_session_has_and_the_setting_stays():
+    code = """
+import jax, numpy as np, rnn_jax
+case = rnn_jax.Case(num_layers=2, mask=True)
+with jax.enable_x64(True):
+    problem = rnn_jax.make_problem(case)
+single = jax.tree.map(lambda x: np.asarray(x, np.float32) if x.dtype == np.float64 else np.asarray(x), problem)
+grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
+report = rnn_jax.check_gradients(jax.jit(grad_fn), *single)
+assert report.passed and max(leaf.error for leaf in report.leaves) < 1e-8, report
+assert not jax.config.jax_enable_x64 and jax.numpy.ones(()).dtype == np.float32
+print("right")
+"""
+    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
+    assert result.stdout == "right\n", result.stderr
+
+
+@pytest.fixture
+def plain_python():
+    """Without the runtime type checks of the tests: as users have it."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_what_cannot_be_checked_is_refused(plain_python):
+    problem = make_problem(case := Case())
+    grad_fn = grad_fn_of(case)
+    with pytest.raises(TypeError, match="`fn` must be a function"):
+        check_gradients(3, 1.0)
+    with pytest.raises(TypeError, match="under jit, vmap or grad: call it outside"):
+        jax.jit(lambda x: check_gradients(jnp.sin, x))(1.0)
+    with pytest.raises(TypeError, match="as a GradFn does"):
+        check_gradients(lambda *args: grad_fn(*args)[0], *problem)
+    with pytest.raises(ValueError, match="floating point number to differentiate"):
+        check_gradients(lambda n: n, 3)
+    with pytest.raises(ValueError, match="must be finite, got inf"):
+        check_gradients(lambda x: 1 / x, 0.0)
+    with pytest.raises(ValueError, match="`witness` is for a GradFn"):
+        check_gradients(jnp.sin, 1.0, witness=grad_fn)
+    with pytest.raises(ValueError, match="`max_entries` must be at least 1"):
+        check_gradients(jnp.sin, 1.0, max_entries=0)
+    with pytest.raises(ValueError, match="shape .* for h_0"):
+        check_gradients(with_wrong(grad_fn, lambda g: g._replace(h_0=(g.h_0[0][0],))), *problem)
+    with pytest.raises(ValueError, match="No gradient method named 'bppt'"):
+        rnn_jax.make_reference("bppt", loss="cross_entropy")
+    with pytest.raises(ValueError, match="analytic activation"):
+        relu = make_problem(Case(activation="relu"))
+        rnn_jax.WITNESSES["complex step"].make("cross_entropy", "mean")(*relu)
+
+
+def last_step_only(objective, steps=1):
+    """A truncated method: the gradient of the last `steps` steps of each sequence, with the state before given."""
+    full = rnn_jax.GRADIENTS["bptt"].make(objective)
+
+    def grad_fn(params, batch, h_0):
+        time = batch.inputs.shape[0]
+        (loss, h_T), _ = full(params, batch, h_0)
+        _, h_cut = rnn_jax.apply(params, h_0, batch.inputs[: time - steps])
+        cut = batch._replace(inputs=batch.inputs[time - steps :])
+        _, d = full(params, cut, h_cut)
+        d_inputs = jnp.zeros_like(batch.inputs).at[time - steps :].set(d.inputs)
+        return (loss, h_T), d._replace(h_0=jax.tree.map(jnp.zeros_like, h_0), inputs=d_inputs)
+
+    return grad_fn
+
+
+def last_step_only_by_autodiff(objective, steps=1):
+    """What it means, by `stop_gradient`."""
+
+    def grad_fn(params, batch, h_0):
+        def loss_fn(params, h_0, inputs):
+            time = inputs.shape[0]
+            _, h_cut = jax.lax.stop_gradient(rnn_jax.apply(params, h_0, inputs[: time - steps]))
+            ys, h_T = rnn_jax.apply(params, h_cut, inputs[time - steps :])
+            values, _ = objective.loss(ys[-1:], batch.targets)
+            return jnp.mean(values) if objective.reduction == "mean" else jnp.sum(values), h_T
+
+        value = jax.value_and_grad(loss_fn, argnums=(0, 1, 2), has_aux=True)
+        (loss, h_T), d = value(params, h_0, batch.inputs)
+        return (loss, h_T), rnn_jax.Gradients(*d)
+
+    return grad_fn
+
+
+def test_an_inexact_method_is_checked_against_its_own_definition(monkeypatch):
+    method = rnn_jax.Method(last_step_only, exact=False, definition=last_step_only_by_autodiff)
+    monkeypatch.setitem(rnn_jax.GRADIENTS, "last", method)
+    case = Case(last="one", num_layers=2)
+    found = list(gradcheck.reports(("last",), case, seed=0))
+    assert [(name, witness) for name, witness, _ in found] == [("last", "autodiff")]
+    assert found[0][2].passed, found[0][2]
+    assert not check_gradients(rnn_jax.make_grad_fn("last", loss=case.loss), *make_problem(case)).passed
+    monkeypatch.setitem(rnn_jax.GRADIENTS, "last", method._replace(make=lambda objective: last_step_only(objective, 2)))
+    (_, _, report), *_ = gradcheck.reports(("last",), case, seed=0)
+    assert not report.passed
+    assert "wrong at t = 6" in " ".join(report.findings), report
