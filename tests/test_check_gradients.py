@@ -1,5 +1,6 @@
 """`check_gradients` on functions of all kinds: what passes, what fails, what it says, and what it leaves alone."""
 
+import itertools
 import subprocess
 import sys
 
@@ -12,7 +13,8 @@ from problems import Case, make_problem
 
 import rnn_jax
 from rnn_jax import _clock, check_gradients
-from rnn_jax.app import gradcheck
+from rnn_jax.app import gradcheck, plots
+from rnn_jax.app.config import GradcheckConfig
 
 
 def grad_fn_of(case, **options):
@@ -345,3 +347,45 @@ def test_an_inexact_method_is_checked_against_its_own_definition(monkeypatch):
     (_, _, report), *_ = gradcheck.reports(("last",), case, seed=0)
     assert not report.passed
     assert "wrong at t = 6" in " ".join(report.findings), report
+
+
+def test_the_command_prints_a_matrix_and_says_what_is_wrong(monkeypatch, capsys, tmp_path):
+    """In this process, on two problems; the whole command runs in CI."""
+    few = [Case(batch=(2,), time=3), Case(activation="relu", inputs="tokens", time=2)]
+    monkeypatch.setattr(gradcheck, "cases", lambda grid: few)
+    config = GradcheckConfig(methods=("bptt",), picture=tmp_path / "errors.png")
+    assert gradcheck.gradcheck(config) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ("differences", "complex step", "autodiff", "NumPy loop", "RTRL"))
+    figures = next(line for line in printed.splitlines() if line.startswith("bptt")).split()[1:]
+    assert len(figures) == 5 and all(0 <= float(figure) < 1e-8 for figure in figures)
+    assert (tmp_path / "errors.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+    def halved(objective):
+        grad_fn = rnn_jax.GRADIENTS["bptt"].make(objective)
+        return with_wrong(grad_fn, lambda g: g._replace(params=jax.tree.map(lambda d: d / 2, g.params)))
+
+    monkeypatch.setitem(rnn_jax.GRADIENTS, "half", rnn_jax.Method(halved, exact=True))
+    assert gradcheck.gradcheck(GradcheckConfig(methods=("half",))) == 1
+    printed = capsys.readouterr().out
+    assert "WRONG in 2" in printed and "params.cells[0].w_xh is 0.5 times what it should be." in printed
+    assert "9 checks failed, the first three are above." in printed
+
+
+def test_the_grids_cover_what_they_say():
+    for grid, options, together, most in (("small", gradcheck.MAIN, 2, 15), ("full", gradcheck.OPTIONS, 3, 60)):
+        found, values = gradcheck.cases(grid), list(options.values())
+        assert len(found) <= most
+        for at in itertools.combinations(range(len(values)), together):
+            covered = {tuple(case[i] for i in at) for case in found}
+            assert covered == set(itertools.product(*(values[i] for i in at)))
+
+
+def test_a_picture_of_a_report(tmp_path):
+    case = Case(num_layers=2, batch=(2,))
+    report = check_gradients(
+        with_wrong(grad_fn_of(case), change_inputs(lambda d: d.at[1].set(jnp.nan))), *make_problem(case)
+    )
+    plots.gradient_report(tmp_path / "report.png", report)
+    plots.gradient_report(tmp_path / "right.png", check_gradients(grad_fn_of(case), *make_problem(case)))
+    assert all((tmp_path / name).read_bytes()[:4] == b"\x89PNG" for name in ("report.png", "right.png"))

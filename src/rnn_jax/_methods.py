@@ -60,10 +60,11 @@ def make_grad_fn(
 
     `method` is one of `GRADIENTS`, `loss` one of `LOSSES` or a pair like `pointwise(...)`. `"mean"` is Σ w ℓ / Σ w
     over all weighted steps (nothing to sum gives 0), `"sum"` is Σ w ℓ. With `compute_dtype`, states and products
-    are in that type, while the loss and, by hand, weight gradients are accumulated in float32 or better (of "autodiff"
-    JAX adds them up in the type itself, where long sums stall); a gradient has the dtype of what it is a gradient of. Under `jit`, what is not used of the result costs nothing. Sharded arrays under
-    `jit` give the loss and gradients of the whole batch; inside `shard_map` they are those of the device's own part,
-    for the caller to sum with `lax.psum`.
+    are in that type, while the loss and the weight gradients are accumulated in float32 or better; only "autodiff" adds
+    weight gradients up as JAX does, in the type itself, where long sums stall. A gradient always has the dtype of what
+    it is a gradient of. Under `jit`, what is not used of the result costs nothing. Sharded arrays under `jit` give the
+    loss and gradients of the whole batch; inside `shard_map` they are those of the device's own part, for the caller
+    to sum with `lax.psum`.
 
     Raises:
         ValueError: for an unknown method, option, loss or reduction; the message lists the known ones. The function

@@ -12,7 +12,7 @@ from .errors import InputError, TrainingFailed
 if TYPE_CHECKING:
     from .config import GradcheckConfig, SampleConfig, TrainConfig
 
-EXTRA = "tyro", "tqdm", "matplotlib", "orbax", "allpairspy"
+EXTRA = "tyro", "tqdm", "matplotlib", "orbax"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,10 +1,11 @@
 """`rnn-jax gradcheck`: every gradient method beside every witness, over a grid of options."""
 
+import itertools
+import random
 from collections.abc import Iterator
 from typing import Any
 
 import jax
-from allpairspy import AllPairs
 from tqdm import tqdm
 
 from .. import (
@@ -42,8 +43,30 @@ MAIN = OPTIONS | {"num_layers": [1, 2], "batch": [(3,)], "time": [7, 1], "last":
 
 def cases(grid: str) -> list[Case]:
     """Every pair (small) or triple (full) of options occurs in some case."""
-    options, together = (OPTIONS, 3) if grid == "full" else (MAIN, 2)
-    return [Case(*values) for values in AllPairs(list(options.values()), n=together)]
+    return covering(OPTIONS, 3) if grid == "full" else covering(MAIN, 2)
+
+
+def covering(options: dict[str, list[Any]], together: int, tries: int = 50) -> list[Case]:
+    """Cases among which every combination of values of any `together` options occurs; greedily few of them."""
+    rng = random.Random(0)
+    values = list(options.values())
+    choices = list(itertools.combinations(range(len(values)), together))
+    missing = {(at, combination) for at in choices for combination in itertools.product(*(values[i] for i in at))}
+    cases = []
+
+    def covered(row: list[Any]) -> set:
+        return {(at, tuple(row[i] for i in at)) for at in choices} & missing
+
+    while missing:
+        at, combination = min(missing, key=repr)  # any, but always the same
+        rows = [[rng.choice(known) for known in values] for _ in range(tries)]
+        for row in rows:
+            for i, value in zip(at, combination, strict=True):
+                row[i] = value
+        best = max(rows, key=lambda row: len(covered(row)))
+        missing -= covered(best)
+        cases.append(Case(*best))
+    return cases
 
 
 def gradcheck(config: GradcheckConfig) -> int:

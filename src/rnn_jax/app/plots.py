@@ -70,11 +70,12 @@ def gradient_report(path: Path, report: Report) -> None:
     axes.grid(axis="x", alpha=0.25)
     if steps:
         for panel, step in zip(below[0].subplots(1, len(steps), squeeze=False)[0], steps, strict=True):
-            t = np.arange(len(step.numeric)) + (not step.name.endswith("w_hy"))
+            t = np.arange(len(step.numeric)) + (not step.name.endswith("w_hy"))  # rows of w_hy start with h_0
             panel.plot(t, np.linalg.norm(step.numeric, axis=1), color="tab:blue", marker="o", label="right")
             panel.plot(t, np.linalg.norm(step.analytic, axis=1), color="tab:red", marker="x", label="this one")
             panel.set_title(step.name.removeprefix("params."), fontsize=9)
-            panel.set(xlabel="step")
+            panel.set(xlabel="step t", ylabel="norm of what it counts")
+            panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         panel.legend(fontsize=8)
     _save(figure, path)
 
