@@ -17,7 +17,7 @@ from ._types import GradFn, Params
 
 TOLERANCE = 1e-7  # of differences, relative to the largest entry of the leaf
 WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
-UNRESOLVED = 1e-5  # however doubtful a difference is, no larger error is excused by it
+UNRESOLVED = 1e-5  # however much a function bends, no larger error is excused by it
 NUM_DIRECTIONS = 3
 CLOCK_STEPS, CLOCK_UNITS = 256, 8
 
@@ -89,12 +89,13 @@ def check_gradients(
 
 
 class _Beside(NamedTuple):
-    """Entries of one leaf beside what they should be; `doubt`: how far off that may be itself."""
+    """Entries of one leaf beside what they should be, and how far off that may be, by truncation and by rounding."""
 
     entries: list[str]
     analytic: np.ndarray
     numeric: np.ndarray
-    doubt: np.ndarray
+    truncation: np.ndarray
+    rounding: np.ndarray
     kink: np.ndarray
     shortened: int
 
@@ -150,9 +151,8 @@ def _entrywise(subject: Subject, values: Values, leaf: Leaf, index: np.ndarray) 
         margin = UNRESOLVED * max(_size(d), _size(found.slope))
         between = (sides.min(0) - margin <= analytic[suspects]) & (analytic[suspects] <= sides.max(0) + margin)
         kink[suspects] = (np.abs(left - right) > 10 * margin) & between
-    return _Beside(
-        [_entry(int(k), leaf.shape) for k in index], analytic, found.slope, found.error, kink, found.shortened
-    )
+    entries = [_entry(int(k), leaf.shape) for k in index]
+    return _Beside(entries, analytic, found.slope, found.truncation, found.rounding, kink, found.shortened)
 
 
 def _suspects(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
@@ -170,7 +170,8 @@ def _with_directions(beside: _Beside, subject: Subject, leaf: Leaf, rng: Any) ->
             [*beside.entries, f"direction {number + 1}"],
             np.append(beside.analytic, u[leaf.entries] @ d),
             np.append(beside.numeric, found.slope),
-            np.append(beside.doubt, found.error),
+            np.append(beside.truncation, found.truncation),
+            np.append(beside.rounding, found.rounding),
             np.append(beside.kink, False),
             beside.shortened,
         )
@@ -178,13 +179,12 @@ def _with_directions(beside: _Beside, subject: Subject, leaf: Leaf, rng: Any) ->
 
 
 def _leaf_report(leaf: Leaf, beside: _Beside, tolerance: float, floor: float = 0.0) -> LeafReport:
-    """An entry may be off by the tolerance, and by what the difference itself is in doubt, within bounds."""
+    """An entry may be off by the tolerance, by what rounding may do to it, and within bounds by the truncation."""
     num_checked = sum(entry.startswith("(") for entry in beside.entries)
     if not beside.entries:
         return LeafReport(leaf.name, leaf.shape, 0, 0.0, "-", 0.0, 0.0, 0.0, 0, 0, True, np.zeros(0))
     scale = max(_size(beside.analytic), _size(beside.numeric), floor)
-    doubt = np.minimum(4 * beside.doubt, UNRESOLVED * scale) if scale else 4 * beside.doubt
-    allowed = np.maximum(tolerance * scale, doubt)
+    allowed = np.maximum(tolerance * scale, np.minimum(4 * beside.truncation, UNRESOLVED * scale) + beside.rounding)
     off = np.where(beside.kink, 0.0, np.abs(beside.analytic - beside.numeric))
     off = np.where(np.isfinite(off), off, np.inf)
     worst = int(np.argmax(off / np.maximum(allowed, np.finfo(float).tiny)))
@@ -224,7 +224,7 @@ def _beside_witness(fn: GradFn, witness: GradFn, args: tuple) -> tuple[list[Leaf
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
         leaf = Leaf(_part_name(path), y.shape, slice(0, y.size))
         entries, exact = [_entry(k, y.shape) for k in range(y.size)], np.zeros(y.size)
-        beside = _Beside(entries, x.ravel(), y.ravel(), exact, exact.astype(bool), 0)
+        beside = _Beside(entries, x.ravel(), y.ravel(), exact, exact, exact.astype(bool), 0)
         report = _leaf_report(leaf, beside, WITNESS_TOLERANCE, floor=1e-3 * everything)  # rounding of a leaf of zeros
         leaves.append(report)
         findings += [] if report.passed else [about_leaf(leaf.name, x, y, _worst(report))]

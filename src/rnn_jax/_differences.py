@@ -24,10 +24,11 @@ Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Slopes(NamedTuple):
-    """`∂f/∂θ_i` for some `i`, the estimated error of each, and for how many a shorter step did better."""
+    """`∂f/∂θ_i` for some `i`, what truncation and rounding may add to each, and how many needed a shorter step."""
 
     slope: np.ndarray
-    error: np.ndarray
+    truncation: np.ndarray  # an estimate
+    rounding: np.ndarray  # a bound
     shortened: int
 
 
@@ -55,29 +56,29 @@ def along(f: Callable, theta: jax.Array, direction: np.ndarray) -> Values:
     return lambda index, shift: np.asarray(chunk(jnp.asarray(shift)))
 
 
-def _four_points(values: Values, index: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The slope from `f(θ ± δ)` and `f(θ ± 2δ)`, exact for polynomials up to the fourth degree, and its error."""
+def _four_points(values: Values, index: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The slope from `f(θ ± δ)` and `f(θ ± 2δ)`, exact up to the fourth degree; its truncation; its rounding."""
     shifts = np.array([-2.0, -1.0, 1.0, 2.0])
     f = values(np.repeat(index, 4), np.outer(step, shifts).ravel()).reshape(-1, 4)
     narrow, wide = (f[:, 2] - f[:, 1]) / (2 * step), (f[:, 3] - f[:, 0]) / (4 * step)
     slope = (4 * narrow - wide) / 3
     rounding = 4 * EPS * np.max(np.abs(f), axis=1, initial=0.0) / step
-    return slope, 0.1 * np.abs(slope - narrow) + rounding
+    return np.stack([slope, 0.1 * np.abs(slope - narrow), rounding])
 
 
 def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -> Slopes:
     """The slopes at the entries `index` of leaves of that `size`; the steps shrink until the error is `enough`."""
     longest = STEP * np.maximum(1.0, size)
-    slope, error = _four_points(values, index, longest)
+    found = _four_points(values, index, longest)
     shortened = np.zeros(len(index), bool)
     for step in (longest * factor for factor in SHORTER):
-        todo = np.flatnonzero(~(error <= enough))
+        todo = np.flatnonzero(~(found[1] + found[2] <= enough))
         if not len(todo):
             break
-        again, its_error = _four_points(values, index[todo], step[todo])
-        better = ~(its_error >= error[todo])
-        slope[todo[better]], error[todo[better]], shortened[todo[better]] = again[better], its_error[better], True
-    return Slopes(slope, error, int(shortened.sum()) if enough > 0 else 0)
+        again = _four_points(values, index[todo], step[todo])
+        better = ~(again[1] + again[2] >= found[1, todo] + found[2, todo])
+        found[:, todo[better]], shortened[todo[better]] = again[:, better], True
+    return Slopes(found[0], found[1], found[2], int(shortened.sum()) if enough > 0 else 0)
 
 
 def closer(
@@ -91,9 +92,10 @@ def closer(
     again = suspects[(0 < size[suspects]) & (size[suspects] < 1)]
     if not len(again):
         return found
-    slope, error = _four_points(values, index[again], STEP * size[again])
-    sure = error <= relative * np.max(np.abs(slope))
-    found.slope[again[sure]], found.error[again[sure]] = slope[sure], error[sure]
+    slope, truncation, rounding = _four_points(values, index[again], STEP * size[again])
+    sure = truncation + rounding <= relative * np.max(np.abs(slope))
+    for old, new in zip(found[:3], (slope, truncation, rounding), strict=True):
+        old[again[sure]] = new[sure]
     return found
 
 

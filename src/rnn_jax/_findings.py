@@ -70,8 +70,8 @@ def about_steps(leaf: str, analytic: np.ndarray, right: np.ndarray, num_steps: i
 
 
 def _wrong_rows(analytic: np.ndarray, right: np.ndarray) -> np.ndarray:
-    axes = tuple(range(1, analytic.ndim))
-    return np.flatnonzero(~(np.max(np.abs(analytic - right), axis=axes) <= SAME * np.max(np.abs(right))))  # NaN is wrong
+    off = np.max(np.abs(analytic - right), axis=tuple(range(1, analytic.ndim)))
+    return np.flatnonzero(~(off <= SAME * np.max(np.abs(right))))  # NaN is wrong
 
 
 def _at_steps(steps: np.ndarray, num_steps: int) -> str:

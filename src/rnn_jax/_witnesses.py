@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+
 from . import _numpy_witnesses as numpy_witnesses
 from ._methods import make_grad_fn
 from ._types import GradFn, Params
@@ -25,7 +27,9 @@ def _analytic(params: Params) -> bool:
 
 WITNESSES: dict[str, Witness] = {
     "complex step": Witness(numpy_witnesses.complex_step, _analytic),
-    "autodiff": Witness(lambda loss, reduction: make_grad_fn("autodiff", loss=loss, reduction=reduction), _any),
+    "autodiff": Witness(
+        lambda loss, reduction: jax.jit(make_grad_fn("autodiff", loss=loss, reduction=reduction)), _any
+    ),
     "NumPy loop": Witness(numpy_witnesses.loop, _any),
     "RTRL": Witness(numpy_witnesses.rtrl, _any),
 }
