@@ -25,7 +25,7 @@ from rnn_jax._unroll_bptt import _fallback
 
 RESULTS = Path(__file__).parent / "results" / "derivative_forms.json"
 SIZES = [(128, 32, 64, 256), (512, 16, 64, 128), (50, 32, 128, 512)]  # time, batch, in, hid
-ROUNDS = 12
+ROUNDS = 15
 
 
 def custom_vjp(cell, h_0, xs):

@@ -76,7 +76,7 @@ MUTANTS = [
     Mutant("h_t used for h_{t-1}", _bptt, "jnp.concatenate([h_0[None], hs])[:-1]", "hs", {"*.w_hh"}, words="where h_(t-1)"),
     Mutant("h_0 forgotten in d_W_hh", _bptt, "[h_0[None], hs]", "[jnp.zeros_like(h_0)[None], hs]", {"*.w_hh"}, words="wrong at t = 1 only"),
     Mutant("first step forgotten in d_W_hh", _bptt, "affine_d_weights(_states_met(h_0, hs, reset), d_as,", "affine_d_weights(_states_met(h_0, hs, reset)[1:], d_as[1:],", {"*.w_hh"}, words="wrong at t = 1 only"),
-    Mutant("input gradient shrinks as T grows", _bptt, "d_xs = affine_d_input(xs, d_as, cell.w_xh)", "d_xs = affine_d_input(xs, d_as, cell.w_xh) / len(xs)", {"params.cells[[]0]*", "h_0[[]0]", "inputs"}, STACK, words="0.1429 times"),
+    Mutant("input gradient shrinks as T grows", _bptt, "d_xs = affine_d_input(xs, d_as, cell.w_xh)", "d_xs = affine_d_input(xs, d_as, cell.w_xh) / len(xs)", {"params.cells[[]0]*", "h_0[[]0]", "inputs"}, STACK, words="0.1428571 times"),
     Mutant("upstream cotangent overwritten", _bptt, "d_h_t = d_h_read + d_h_next", "d_h_t = d_h_read", RECURRENT, STACK),
     Mutant("only the upstream cotangent of the last step", _bptt, "d_h_t = d_h_read + d_h_next", "d_h_t = jnp.where(jnp.any(d_h_next != 0), d_h_next, d_h_read)", RECURRENT),
     Mutant("state gradient not passed on", _bptt, "return d_h_tm1, d_a_t", "return d_h_next, d_a_t", RECURRENT),

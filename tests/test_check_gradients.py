@@ -9,10 +9,11 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from mutants import Mutant, planted
 from problems import Case, make_problem
 
 import rnn_jax
-from rnn_jax import _clock, check_gradients
+from rnn_jax import _bptt, _clock, check_gradients
 from rnn_jax.app import gradcheck, plots
 from rnn_jax.app.config import GradcheckConfig
 
@@ -86,7 +87,7 @@ def test_the_smallest_wrong_entry_is_named(leaf):
         (lambda d: -d, "is -1 times what it should be"),
         (lambda d: 0 * d, "is zero, it was dropped"),
         (lambda d: d.at[3].multiply(1.5), "is wrong at t = 4 only"),
-        (lambda d: d.at[:3].multiply(1.5), "is wrong at t = 1..3 and right from t = 4 on"),
+        (lambda d: d.at[:3].multiply(1.5), "is wrong up to t = 3 and right from t = 4 on"),
         (lambda d: d.at[2, 1, 0].set(jnp.nan), "is not finite: nan at (2, 1, 0)"),
     ],
 )
@@ -205,7 +206,7 @@ def test_the_steps_follow_the_scale_of_a_leaf(scale):
 
 
 def test_a_gradient_that_has_vanished_is_not_refused():
-    """A contracting network: what comes back to the first state is below the rounding of any difference, and said so."""
+    """A contracting network: what comes back to the first state is below the rounding of differences, and said so."""
     case = Case(batch=(2,), time=40, last="one")
     params, batch, h_0 = make_problem(case)
     cell = params.cells[0]
@@ -216,6 +217,60 @@ def test_a_gradient_that_has_vanished_is_not_refused():
     assert "below what differences resolve" in str(report)
     witness = rnn_jax.WITNESSES["complex step"].make(case.loss, case.reduction)  # knows no such bound
     assert check_gradients(grad_fn_of(case), params, batch, h_0, witness=witness).passed
+
+
+def hard_problems():
+    """Right gradients in places where differences are hard: vanishing, exploding, saturated."""
+
+    def with_cell(case, w_hh=1.0, b_h=0.0):
+        params, batch, h_0 = make_problem(case)
+        cell = params.cells[0]
+        cell = type(cell)(cell.w_xh, w_hh * cell.w_hh, cell.b_h + b_h, cell.activation)
+        return case, (params._replace(cells=(cell,)), batch, h_0)
+
+    return {
+        "long": with_cell(Case(time=60, last="one", batch=())),
+        "vanishing": with_cell(Case(time=30, last="one", batch=(2,)), w_hh=0.5),
+        "gone": with_cell(Case(time=60, last="one", batch=(2,)), w_hh=0.5),
+        "saturated": with_cell(Case(batch=(2,)), b_h=10.0),
+        "flat": with_cell(Case(batch=(2,)), b_h=17.0),
+        "exploding": with_cell(Case(activation="identity", time=20, loss="squared_error", batch=(2,)), w_hh=3.0),
+    }
+
+
+@pytest.mark.parametrize("name", hard_problems())
+def test_no_false_alarm_and_no_invented_kink(name):
+    case, problem = hard_problems()[name]
+    report = check_gradients(grad_fn_of(case), *problem)
+    assert report.passed, report
+    assert not any(leaf.num_kinks for leaf in report.leaves)
+
+
+def test_rounding_is_not_taken_for_a_kink():
+    """A small leaf beside a large value: what is wrong there by all of itself is found where it can be."""
+    for scale, x in itertools.product((1e-6, 1e-4, 1e-2), np.linspace(0.1, 1.3, 6)):
+        f = jax.custom_vjp(lambda x: 1 + scale * jnp.sin(x))  # noqa: B023
+        f.defvjp(lambda x: (1 + scale * jnp.sin(x), x), lambda x, g: (0.0 * g * x,))  # noqa: B023
+        report = check_gradients(f, x)
+        assert not report.passed and report.leaves[0].num_kinks == 0
+    case, problem = hard_problems()["vanishing"]
+    drop_first = lambda g: g._replace(h_0=(g.h_0[0].at[0, 0].set(0.1),))  # noqa: E731
+    report = check_gradients(with_wrong(grad_fn_of(case), drop_first), *problem)
+    assert report.failing == ("h_0[0]",) and not any(leaf.num_kinks for leaf in report.leaves)
+
+
+@pytest.mark.parametrize("w_hh", [0.1, 3.0])
+def test_steps_are_only_said_to_be_right_where_that_can_be_told(w_hh):
+    """φ' off by 1 % at every step, with gradients that vanish or explode over the steps."""
+    case = Case(time=12, last="one", batch=(2,), activation="tanh" if w_hh < 1 else "identity")
+    params, batch, h_0 = make_problem(case)
+    cell = params.cells[0]
+    params = params._replace(cells=(type(cell)(cell.w_xh, w_hh * cell.w_hh, cell.b_h, cell.activation),))
+    off = Mutant("φ' off by 1 %", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * d_phi(h_t) * 1.01", set())
+    with planted(off) as grad_fn:
+        report = check_gradients(jax.jit(grad_fn), params, batch, h_0)
+    about_steps = [words for words in report.findings if words.startswith("What")]
+    assert about_steps and not any("right from" in words or "only" in words for words in about_steps), report
 
 
 def test_large_leaves_are_sampled_and_checked_along_directions():
@@ -251,6 +306,8 @@ def test_beside_a_witness():
 def test_arithmetic_in_float32_inside_is_named():
     case = Case()
     problem = make_problem(case)
+    loops = [rnn_jax.WITNESSES[name].make(case.loss, case.reduction) for name in ("NumPy loop", "RTRL")]
+    assert check_gradients(loops[0], *problem, witness=loops[1]).passed  # neither can be traced
     report = check_gradients(grad_fn_of(case, compute_dtype=jnp.float32), *problem)
     assert not report.passed and "computed in float32" in report.findings[0]
 
@@ -298,6 +355,21 @@ def test_what_cannot_be_checked_is_refused(plain_python):
         check_gradients(lambda *args: grad_fn(*args)[0], *problem)
     with pytest.raises(ValueError, match="floating point number to differentiate"):
         check_gradients(lambda n: n, 3)
+    with pytest.raises(ValueError, match="must return a floating point number"):
+        check_gradients(lambda x: 3, 1.0)
+    with pytest.raises(TypeError, match="the result of `fn` must be real, got complex"):
+        check_gradients(lambda x: jax.lax.complex(x, x), 1.0)
+    with pytest.raises(TypeError, match="`args` must be real, got complex"):
+        check_gradients(jnp.real, 1j)
+    with pytest.raises(TypeError, match="that JAX can trace"):
+        check_gradients(lambda x: x if x > 0 else -x, 1.0)
+    with pytest.raises(TypeError, match="can be set beside a `witness`"):
+        check_gradients(rnn_jax.WITNESSES["NumPy loop"].make("cross_entropy", "mean"), *problem)
+    with pytest.raises(ValueError, match="a loss of shape"):
+        check_gradients(lambda *args: (lambda out: ((out[0][0][None], out[0][1]), out[1]))(grad_fn(*args)), *problem)
+    poisoned = with_wrong(grad_fn, change_inputs(lambda d: d * jnp.nan))
+    with pytest.raises(ValueError, match="`witness` must return finite numbers, got nan in inputs"):
+        check_gradients(grad_fn, *problem, witness=poisoned)
     with pytest.raises(ValueError, match="must be finite, got inf"):
         check_gradients(lambda x: 1 / x, 0.0)
     with pytest.raises(ValueError, match="`witness` is for a GradFn"):

@@ -247,6 +247,12 @@ def test_a_numpy_cotangent_in_an_eager_call():
     assert_trees_close(jax.vjp(unroll_bptt, *numpy_args)[1](np.asarray(hs)), vjp(hs), rtol=1e-14)
 
 
+def test_transposed_by_itself_it_says_what_to_do():
+    (cell, h_0, xs), _, _ = problem_of("plain")
+    with pytest.raises(TypeError, match="jax.linearize"):
+        jax.linear_transpose(lambda h: unroll_bptt(cell, h, xs), h_0)(jnp.ones((*xs.shape[:-1], 4)))
+
+
 @pytest.mark.parametrize("argument", ALL)
 def test_what_is_not_perturbed_gets_no_gradient_and_harms_none(argument):
     """`None` cotangents: with a symbolic zero for one argument, the gradients of the others are as before."""

@@ -184,6 +184,14 @@ def test_gradients_under_shard_map(mesh, method, check):
     assert_trees_close(jax.jit(mapped)(params, batch, h_0), grad_fn(params, batch, h_0), rtol=1e-12)
 
 
+def test_explicit_mesh_axes_are_refused_with_the_way_out():
+    cell, h_0, xs, _ = layer_problem(batch=(4,))
+    explicit = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    split = jax.device_put(xs, NamedSharding(explicit, PartitionSpec(None, "data")))
+    with pytest.raises(ValueError, match="AxisType.Auto"):
+        unroll_bptt(cell, h_0, split)
+
+
 def test_bfloat16_keeps_its_dtype():
     cell, h_0, xs, _ = layer_problem()
     low = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (cell, h_0, xs))

@@ -9,11 +9,11 @@ import numpy as np
 
 from ._checks import require_callable, require_sizes, steps_shape
 from ._clock import rows_of_steps, with_clock, without_flags
-from ._differences import STEP, Values, along, at_entries, closer, one_sided, slopes
-from ._findings import about_leaf, about_steps
+from ._differences import STEP, Values, along, at_entries, closer, kinks, slopes
+from ._findings import Finding, about_leaf, about_steps
 from ._report import LeafReport, Report, StepReport
-from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule, returns_gradients, same_structure
-from ._types import GradFn, Params
+from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule, require_result, same_structure
+from ._types import Batch, GradFn, Params
 
 TOLERANCE = 1e-7  # of differences, relative to the largest entry of the leaf
 WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
@@ -31,7 +31,8 @@ def check_gradients(
     rule (`custom_vjp`, `custom_jvp`, a primitive, or JAX's own): then `jax.vjp` is checked at a seeded random
     cotangent, with respect to everything in `args` that is floating point.
 
-    It is set beside central differences of the function's own value. Each has four points `θ ± δ, θ ± 2δ` and an
+    It is set beside central differences of the function's own value (of a `GradFn`, its loss; the last states are
+    compared beside a witness only). Each has four points `θ ± δ, θ ± 2δ` and an
     estimate of its own error; `δ` is the fourth root of the machine epsilon times the size of the leaf (at least 1),
     and shorter where the function bends or has a kink within it. On a kink itself (relu at 0) any slope between those
     of both sides and zero is right, and reported. A leaf of more than `max_entries` has that many checked, drawn by
@@ -47,9 +48,10 @@ def check_gradients(
     `fn` as it comes, compiled or not; a jitted `fn` is quicker.
 
     Raises:
-        TypeError: if `fn` is not a function, or an argument is traced (under `jit`, `grad`, `vmap`).
-        ValueError: if nothing in `args` is floating point, if the value of `fn` is not finite, or if its gradient has
-            not the structure and the shapes of what it is a gradient of.
+        TypeError: if `fn` is not a function, or cannot be traced and there is no `witness`, if an argument or a result
+            is complex, or an argument is traced (under `jit`, `grad`, `vmap`).
+        ValueError: if nothing in `args` or in the result is floating point, if the value of `fn` is not finite, or if
+            its gradient has not the structure and the shapes of what it is a gradient of.
 
     >>> import jax, rnn_jax
     >>> @jax.custom_vjp
@@ -66,26 +68,30 @@ def check_gradients(
         raise TypeError("`check_gradients` reads values, which are not there under jit, vmap or grad: call it outside.")
     with jax.enable_x64(True):
         args = jax.tree.map(in_float64, args)
-        is_grad_fn = returns_gradients(fn, args)
+        is_grad_fn = len(args) == 3 and isinstance(args[1], Batch)
         if witness is None:
             subject = of_grad_fn(fn, *args) if is_grad_fn else of_rule(fn, args, seed)
-            leaves, findings = _beside_differences(subject, max_entries, np.random.default_rng(seed))
+            leaves, found = _beside_differences(subject, max_entries, np.random.default_rng(seed))
             tolerance = TOLERANCE
             settings = f"Central differences of four points, δ = {STEP:.1e} times the size of the leaf, or shorter"
         elif is_grad_fn:
-            leaves, findings = _beside_witness(fn, witness, args)
+            leaves, found = _beside_witness(fn, witness, args)
             tolerance = WITNESS_TOLERANCE
             settings = "Beside another gradient function"
         else:
             raise ValueError("`witness` is for a GradFn called with (params, batch, h_0), got another function.")
         settings += f"; all in float64; tolerance {tolerance:.0e} of the largest entry of each leaf."
+        words = [finding.words for finding in found]
+        unexplained = {finding.leaf for finding in found if not finding.explained}
         steps: list[StepReport] = []
-        unexplained = {words.split(" ")[0] for words in findings if " most at " in words}
-        if unexplained and is_grad_fn:
-            steps, words = _by_steps(fn, witness, args, unexplained)
-            findings += words
+        dtype = "" if witness is not None or not found else low_precision(subject)
+        if dtype:  # then steps would be told by noise
+            words.insert(0, f"Something inside is computed in {dtype}, and differences need float64 throughout.")
+        elif unexplained and is_grad_fn:
+            steps, about = _by_steps(fn, witness, args, unexplained)
+            words += about
         passed = all(leaf.passed for leaf in leaves)
-        return Report(passed, tuple(leaves), tuple(steps), tuple(findings), tolerance, settings)
+        return Report(passed, tuple(leaves), tuple(steps), tuple(words), tolerance, settings)
 
 
 class _Beside(NamedTuple):
@@ -100,7 +106,7 @@ class _Beside(NamedTuple):
     shortened: int
 
 
-def _beside_differences(subject: Subject, max_entries: int, rng: Any) -> tuple[list[LeafReport], list[str]]:
+def _beside_differences(subject: Subject, max_entries: int, rng: Any) -> tuple[list[LeafReport], list[Finding]]:
     values = at_entries(subject.value, subject.theta)
     at_center = float(values(np.zeros(1, int), np.zeros(1))[0])
     if not np.isfinite(at_center):
@@ -117,9 +123,6 @@ def _beside_differences(subject: Subject, max_entries: int, rng: Any) -> tuple[l
         if not report.passed:
             right = beside.numeric.reshape(leaf.shape) if len(index) == d.size else None
             findings.append(about_leaf(leaf.name, d.reshape(leaf.shape), right, _worst(report)))
-    dtype = low_precision(subject) if findings else ""
-    if dtype:
-        findings = [f"Something inside is computed in {dtype}, and differences need float64 throughout."]
     return leaves, findings
 
 
@@ -146,11 +149,11 @@ def _entrywise(subject: Subject, values: Values, leaf: Leaf, index: np.ndarray) 
     suspects = _suspects(analytic, found.slope)
     kink = np.zeros(len(index), bool)
     if len(suspects):
-        left, right = one_sided(values, at[suspects], leaf_size[suspects])
+        kinked, left, right = kinks(values, at[suspects], leaf_size[suspects])
         sides = np.stack([left, right, np.zeros(len(suspects))])  # relu'(0) = 0 leaves out what goes through a kink
         margin = UNRESOLVED * max(_size(d), _size(found.slope))
         between = (sides.min(0) - margin <= analytic[suspects]) & (analytic[suspects] <= sides.max(0) + margin)
-        kink[suspects] = (np.abs(left - right) > 10 * margin) & between
+        kink[suspects] = kinked & between
     entries = [_entry(int(k), leaf.shape) for k in index]
     return _Beside(entries, analytic, found.slope, found.truncation, found.rounding, kink, found.shortened)
 
@@ -213,15 +216,21 @@ def _entry(flat: int, shape: tuple[int, ...]) -> str:
     return "(" + ", ".join(str(int(i)) for i in np.unravel_index(flat, shape)) + ")" if shape else "()"
 
 
-def _beside_witness(fn: GradFn, witness: GradFn, args: tuple) -> tuple[list[LeafReport], list[str]]:
+def _beside_witness(fn: GradFn, witness: GradFn, args: tuple) -> tuple[list[LeafReport], list[Finding]]:
     """Loss, last states and every entry of the gradient."""
-    mine, its = fn(*args), witness(*args)
+    mine, its = require_result(fn(*args), "fn"), require_result(witness(*args), "witness")
     if not same_structure(mine, its):
         raise ValueError("`witness` must return a result of the structure that `fn` returns.")
     everything = max(_size(np.asarray(x)) for x in jax.tree.leaves(its[1]))
     leaves, findings = [], []
     for (path, x), y in zip(jax.tree.leaves_with_path(_parts(mine)), jax.tree.leaves(_parts(its)), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        if x.shape != y.shape:
+            raise ValueError(f"`witness` must return {_part_name(path)} of shape {x.shape}, as `fn`, got {y.shape}.")
+        if not np.all(np.isfinite(y)):
+            raise ValueError(
+                f"`witness` must return finite numbers, got {y[~np.isfinite(y)][0]} in {_part_name(path)}."
+            )
         leaf = Leaf(_part_name(path), y.shape, slice(0, y.size))
         entries, exact = [_entry(k, y.shape) for k in range(y.size)], np.zeros(y.size)
         beside = _Beside(entries, x.ravel(), y.ravel(), exact, exact, exact.astype(bool), 0)
@@ -252,6 +261,8 @@ def _by_steps(
     """What each leaf takes from each step, beside what it should; and in words for the leaves named."""
     params, batch, _ = args
     time = steps_shape(batch.inputs)[0]
+    if not isinstance(params, Params):
+        return [], ["No step can be named: that needs `params` of the type Params."]
     if not 1 <= time <= CLOCK_STEPS:
         return [], [f"Of {time} steps none can be named; of 1 to {CLOCK_STEPS} they can."]
     problems = [("With features and a clock", args)]
@@ -259,8 +270,9 @@ def _by_steps(
         problems.insert(0, ("Without mask and reset", without_flags(*args)))
     said: list[str] = []
     for where, problem in problems:
+        clocked = with_clock(*problem)
         try:
-            steps, words = _counted_by_clock(fn, witness, with_clock(*problem), params, unexplained)
+            steps, words = _counted_by_clock(fn, witness, clocked, params, unexplained)
         except Exception as error:  # the caller's function, and not quite the problem that it was made for
             said.append(f"{where} `fn` raises {type(error).__name__}, so that no step can be named.")
             continue
@@ -273,7 +285,7 @@ def _by_steps(
 def _counted_by_clock(
     fn: GradFn, witness: GradFn | None, clocked: tuple, params: Params, unexplained: set[str]
 ) -> tuple[list[StepReport], list[str]]:
-    subject, time = of_grad_fn(fn, *clocked), clocked[1].inputs.shape[0]
+    subject = of_grad_fn(fn, *clocked)
     values = at_entries(subject.value, subject.theta)
     numbers = rows_of_steps(params, subject.unravel(jnp.arange(len(subject.theta), dtype=jnp.float64)))
     right = {} if witness is None else rows_of_steps(params, witness(*clocked)[1])
@@ -287,6 +299,6 @@ def _counted_by_clock(
         else:
             numeric = slopes(values, at.ravel(), np.ones(at.size), TOLERANCE * _size(analytic)).slope.reshape(at.shape)
         steps.append(StepReport(name, analytic, numeric))
-        said = about_steps(name, analytic, numeric, time) if name in unexplained else ""
+        said = about_steps(name, analytic, numeric) if name in unexplained else ""
         words += [said] if said else []
     return steps, words

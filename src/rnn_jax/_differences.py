@@ -10,14 +10,9 @@ from jax import lax
 
 EPS = float(np.finfo(np.float64).eps)
 STEP = EPS**0.25  # a truncation of δ⁴ against a rounding of ε/δ
-SHORTER = (
-    1 / 8,
-    1 / 64,
-    1 / 512,
-    1 / 4096,
-    1 / 32768,
-)  # tried in turn where the function bends, or has a kink, within a step
-ONE_SIDED = EPS**0.5
+# Tried in turn where the function bends, or has a kink, within a step.
+SHORTER = tuple(8.0**-n for n in range(1, 6))
+ONE_SIDED = (2e-7, 3.2e-6)
 CHUNK = 4096  # values of the function a dispatch
 
 Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -34,7 +29,7 @@ class Slopes(NamedTuple):
 
 def at_entries(f: Callable, theta: jax.Array) -> Values:
     """`values(i, s)[n] = f(θ + s[n] e_i[n])`, compiled once for any number of them."""
-    width = min(CHUNK, 4 * theta.size)
+    width = max(1, min(CHUNK, 4 * theta.size))
 
     @jax.jit
     def chunk(theta, index, shift):
@@ -99,8 +94,20 @@ def closer(
     return found
 
 
-def one_sided(values: Values, index: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The slopes to the left and to the right: where they differ, the function has a kink."""
-    step = ONE_SIDED * np.maximum(1.0, size)
+def kinks(values: Values, index: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Which entries stand on a kink, and the slopes on both sides.
+
+    The slopes of both sides differ there by the same amount for two steps: not by one that grows with the step, as a
+    bend's does, nor by what rounding makes of them.
+    """
+    near, far = (_sides(values, index, step * np.maximum(1.0, size)) for step in ONE_SIDED)
+    gap, other = near[1] - near[0], far[1] - far[0]
+    steady = np.abs(gap - other) <= 0.2 * np.minimum(np.abs(gap), np.abs(other))
+    return steady & (np.abs(gap) > 8 * near[2]), near[0], near[1]
+
+
+def _sides(values: Values, index: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """The slope to the left, to the right, and what rounding may do to them."""
     f = values(np.repeat(index, 3), np.outer(step, [-1.0, 0.0, 1.0]).ravel()).reshape(-1, 3)
-    return (f[:, 1] - f[:, 0]) / step, (f[:, 2] - f[:, 1]) / step
+    rounding = 4 * EPS * np.max(np.abs(f), axis=1) / step
+    return np.stack([(f[:, 1] - f[:, 0]) / step, (f[:, 2] - f[:, 1]) / step, rounding])

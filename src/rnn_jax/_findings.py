@@ -1,8 +1,19 @@
 """What is wrong with a gradient, in words: patterns that the usual mistakes leave in a leaf and over the time steps."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 SAME = 1e-5  # relative: two arrays that differ by less tell the same story
+TOLD = 1e-6  # rows that are smaller, relative to the largest, are lost in the errors of differences
+
+
+class Finding(NamedTuple):
+    """What is wrong with a leaf, and whether that explains all of it or the steps should be looked at."""
+
+    leaf: str
+    words: str
+    explained: bool
 
 
 def _same(x: np.ndarray, y: np.ndarray) -> bool:
@@ -17,43 +28,45 @@ def pattern(analytic: np.ndarray, right: np.ndarray, along_time: bool) -> str:
         return "is zero, it was dropped"
     factor = np.vdot(right, analytic) / np.vdot(right, right)
     if abs(factor - 1) > SAME and _same(analytic, np.asarray(factor * right)):
-        return f"is {factor:.4g} times what it should be"
+        return f"is {factor:.7g} times what it should be"
     if analytic.ndim == 2 and analytic.shape[0] == analytic.shape[1] and _same(analytic, right.T):
         return "is transposed"
     if along_time and len(analytic) > 1:
-        if _same(analytic, right[::-1]):
-            return "is in reversed time order"
         for moved, words in ((1, "late"), (-1, "early")):
             ours, theirs = (analytic[1:], right[:-1]) if moved == 1 else (analytic[:-1], right[1:])
             if np.any(theirs) and _same(ours, theirs):
                 return f"comes one step too {words}"
+        if _same(analytic, right[::-1]):
+            return "is in reversed time order"
     return ""
 
 
-def about_leaf(leaf: str, analytic: np.ndarray, right: np.ndarray | None, worst: str) -> str:
+def about_leaf(leaf: str, analytic: np.ndarray, right: np.ndarray | None, worst: str) -> Finding:
     """One sentence on a wrong leaf; `right` is None where not every entry is known."""
     if not np.all(np.isfinite(analytic)):
-        where = tuple(map(int, np.argwhere(~np.isfinite(analytic))[0]))
-        return f"{leaf} is not finite: {analytic[where]} at {where}."
-    if right is not None:
-        if not np.any(right):
-            return f"{leaf} should be zero and is not: {worst}."
-        words = pattern(analytic, right, along_time=leaf == "inputs")
-        if words:
-            return f"{leaf} {words}."
-        if leaf == "inputs":
-            return f"{leaf} is wrong {_at_steps(_wrong_rows(analytic, right) + 1, len(right))}: {worst}."
-        if leaf.startswith("h_0") and analytic.ndim == 2:
-            rows = _wrong_rows(analytic, right)
-            if len(rows) < len(right):
-                return f"{leaf} is wrong in {len(rows)} of {len(right)} sequences, {_list(rows)}: {worst}."
-    return f"{leaf} is wrong: {worst}."
+        bad = tuple(map(int, np.argwhere(~np.isfinite(analytic))[0]))
+        return Finding(leaf, f"{leaf} is not finite: {analytic[bad]} at {bad}.", explained=False)
+    if right is None:
+        return Finding(leaf, f"{leaf} is wrong: {worst}.", explained=False)
+    if not np.any(right):
+        return Finding(leaf, f"{leaf} should be zero and is not: {worst}.", explained=False)
+    words = pattern(analytic, right, along_time=leaf == "inputs")
+    if words:
+        return Finding(leaf, f"{leaf} {words}.", explained=True)
+    where = ""
+    if leaf == "inputs":
+        where = " " + _at_steps(*_wrong_rows(analytic, right))
+    elif leaf.startswith("h_0") and analytic.ndim == 2:
+        wrong, _ = _wrong_rows(analytic, right)
+        if len(wrong) < len(right):
+            where = f" in {len(wrong)} of {len(right)} sequences, {_list(wrong)}"
+    return Finding(leaf, f"{leaf} is wrong{where}: {worst}.", explained=False)
 
 
-def about_steps(leaf: str, analytic: np.ndarray, right: np.ndarray, num_steps: int) -> str:
+def about_steps(leaf: str, analytic: np.ndarray, right: np.ndarray) -> str:
     """One sentence on what the gradient of a leaf takes from each step (`StepReport`); nothing if all is right."""
-    rows = _wrong_rows(analytic, right)
-    if not len(rows):
+    wrong, told = _wrong_rows(analytic, right)
+    if not len(wrong):
         return ""
     words = pattern(analytic, right, along_time=True)
     if leaf.endswith("w_hh") and words == "comes one step too late":
@@ -61,26 +74,30 @@ def about_steps(leaf: str, analytic: np.ndarray, right: np.ndarray, num_steps: i
     what, first = ("d_y_t", 0) if leaf.endswith("w_hy") else ("d_a_t", 1)
     if words:
         return f"What {leaf} takes for {what} {words}."
-    where = _at_steps(rows + first, num_steps)
-    k = len(rows)
-    hint = (
-        f": look at what step {k + 1} sends back to step {k}" if what == "d_a_t" and " and right from " in where else ""
-    )
-    return f"What {leaf} takes for {what} is wrong {where}{hint}."
+    return f"What {leaf} takes for {what} is wrong {_at_steps(wrong, told, first, what == 'd_a_t')}."
 
 
-def _wrong_rows(analytic: np.ndarray, right: np.ndarray) -> np.ndarray:
-    off = np.max(np.abs(analytic - right), axis=tuple(range(1, analytic.ndim)))
-    return np.flatnonzero(~(off <= SAME * np.max(np.abs(right))))  # NaN is wrong
+def _wrong_rows(analytic: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that are wrong, each by its own measure, and those large enough for that to be told."""
+
+    def size(x: np.ndarray) -> np.ndarray:
+        return np.max(np.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0)
+
+    own = np.fmax(size(analytic), size(right))
+    told = ~(own <= TOLD * np.max(size(right), initial=0.0))  # NaN is told
+    wrong = told & ~(size(analytic - right) <= 10 * SAME * own)
+    return np.flatnonzero(wrong), np.flatnonzero(told)
 
 
-def _at_steps(steps: np.ndarray, num_steps: int) -> str:
-    """Steps count from 1, as in the equations."""
-    if len(steps) >= num_steps:
-        return "at every step"
-    if len(steps) > 1 and np.array_equal(steps, np.arange(1, len(steps) + 1)):
-        k = len(steps)
-        return f"at t = 1..{k} and right from t = {k + 1} on"
+def _at_steps(wrong: np.ndarray, told: np.ndarray, first: int = 1, hint: bool = False) -> str:
+    """Steps count from 1, as in the equations. Only those whose size lets it be told are said to be right."""
+    steps, right = wrong + first, np.setdiff1d(told, wrong) + first
+    if not len(right):
+        return "at every step" if len(told) == told[-1] - told[0] + 1 and told[0] == 0 else f"from t = {steps[0]} on"
+    if len(steps) > 1 and steps[-1] < right[0]:
+        k = int(right[0])
+        look = f": look at what step {k} sends back to step {k - 1}" if hint else ""
+        return f"up to t = {steps[-1]} and right from t = {k} on{look}"
     return f"at t = {_list(steps)} only"
 
 

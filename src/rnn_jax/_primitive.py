@@ -76,6 +76,12 @@ class Unroll(Base):
         known = jax.tree.unflatten(self.in_tree, map(_or_none, self._leaves(tangents)))
         return self._for_each_member(_pushforward)(args, hs, known)
 
+    def transpose(self, out_ct, *maybe_accums):
+        raise TypeError(
+            "`unroll_bptt` cannot be transposed as it stands, for it is linear in nothing by itself: transpose what "
+            "`jax.linearize` makes of it, or use `unroll`."
+        )
+
     def batch(self, axis_data, args, dims):
         xs, dims = self._leaves(args), self._leaves(dims)
         mapped = tuple(dim is not None for dim in dims)

@@ -36,19 +36,30 @@ def in_float64(x: Any) -> Any:
     return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
-def returns_gradients(fn: Callable, args: tuple) -> bool:
-    """Whether `fn` is a `GradFn`: its arguments say so, and then its result has to."""
-    if len(args) != 3 or not isinstance(args[1], Batch):
-        return False
-    out = jax.eval_shape(fn, *args)
-    if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[1], Gradients)):
-        raise TypeError("`fn` of (params, batch, h_0) must return ((loss, h_T), Gradients), as a GradFn does.")
-    return True
+def require_result(out: Any, name: str) -> Any:
+    """`out`, if it is what a `GradFn` returns."""
+    if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[0], tuple) and isinstance(out[1], Gradients)):
+        raise TypeError(f"`{name}` of (params, batch, h_0) must return ((loss, h_T), Gradients), as a GradFn does.")
+    if np.shape(out[0][0]) != ():
+        raise ValueError(f"`{name}` must return a loss of shape (), got {np.shape(out[0][0])}.")
+    return out
+
+
+def _traced(fn: Callable, *args: Any) -> Any:
+    """The shapes of what `fn` returns; a sentence if JAX cannot trace it."""
+    try:
+        return jax.eval_shape(fn, *args)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise TypeError(
+            "`fn` must be a function that JAX can trace, to be called many times: without `if` on values and without "
+            "NumPy; a GradFn that cannot be traced can be set beside a `witness`."
+        ) from error
 
 
 def of_grad_fn(fn: GradFn, params: Any, batch: Batch, h_0: Any) -> Subject:
     at = Gradients(params, h_0, None if is_tokens(batch.inputs) else batch.inputs)
     theta, unravel = ravel_pytree(at)
+    require_result(_traced(fn, params, batch, h_0), "fn")
 
     def value(theta: Array) -> Array:
         params, h_0, inputs = unravel(theta)
@@ -60,7 +71,8 @@ def of_grad_fn(fn: GradFn, params: Any, batch: Batch, h_0: Any) -> Subject:
 def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
     tree: Any
     leaves, tree = jax.tree.flatten(args)
-    floating = [bool(jnp.issubdtype(leaf.dtype, jnp.floating)) for leaf in leaves]
+    _refuse_complex("`args`", leaves)
+    floating = [bool(jnp.issubdtype(leaf.dtype, jnp.floating) and leaf.size) for leaf in leaves]
     if not any(floating):
         raise ValueError("`args` must hold a floating point number to differentiate with respect to, got none.")
     at = tree.unflatten([leaf if varies else None for leaf, varies in zip(leaves, floating, strict=True)])
@@ -69,9 +81,13 @@ def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
     def outputs(theta: Array) -> list[Array]:
         varied = iter(jax.tree.leaves(unravel(theta)))
         moved = [next(varied) if varies else leaf for leaf, varies in zip(leaves, floating, strict=True)]
-        return [y for y in jax.tree.leaves(fn(*tree.unflatten(moved))) if jnp.issubdtype(y.dtype, jnp.floating)]
+        results = [jnp.asarray(y) for y in jax.tree.leaves(fn(*tree.unflatten(moved)))]
+        _refuse_complex("the result of `fn`", results)
+        return [y for y in results if jnp.issubdtype(y.dtype, jnp.floating)]
 
-    shapes = [y.shape for y in jax.eval_shape(outputs, theta)]
+    shapes = [y.shape for y in _traced(outputs, theta)]
+    if not shapes:
+        raise ValueError("`fn` must return a floating point number to differentiate, got none.")
     rng = np.random.default_rng(seed)
     cotangents = [jnp.ones(())] if shapes == [()] else [jnp.asarray(rng.standard_normal(shape)) for shape in shapes]
 
@@ -80,6 +96,11 @@ def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
         return sum((jnp.sum(y.astype(jnp.float64) * c) for y, c in pairs), jnp.zeros(()))
 
     return _subject(value, theta, unravel, at, unravel(jax.jit(jax.grad(value))(theta)), "args")
+
+
+def _refuse_complex(what: str, leaves: list) -> None:
+    if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in leaves):
+        raise TypeError(f"{what} must be real, got complex numbers: pass real and imaginary parts.")
 
 
 def same_structure(tree: Any, other: Any) -> bool:

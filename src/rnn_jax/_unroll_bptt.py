@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 
 from ._bptt import backward, forward
-from ._sharding import promote
+from ._sharding import promote, refuse_explicit
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 from ._unroll import check_unroll
 
@@ -55,7 +55,7 @@ def unroll_bptt(
     instead, and forward mode is refused.
 
     Raises:
-        ValueError: if the shapes of the arguments do not fit each other.
+        ValueError: if the shapes of the arguments do not fit each other, or one is split over an explicit mesh axis.
         TypeError: if their dtypes do not, or for forward mode where this JAX cannot have it.
 
     References: Rumelhart, Hinton and Williams (1986); Werbos (1990), Proceedings of the IEEE 78(10).
@@ -70,4 +70,6 @@ def unroll_bptt(
     True
     """
     check_unroll(cell, h_0, xs, mask, reset)
-    return _unroll(promote((cell, h_0, xs, mask, reset)))
+    args = promote((cell, h_0, xs, mask, reset))
+    refuse_explicit(args, "unroll_bptt")
+    return _unroll(args)
