@@ -233,6 +233,17 @@ BAD_SAMPLE = {
 }  # fmt: skip
 
 
+BAD_GRADCHECK = {
+    "no such method": (["--methods", "bppt"], "--methods must be of autodiff, stepwise, bptt, got 'bppt'."),
+    "no picture": (["--picture", "errors.jpg"], "--picture must be a file that ends in .png, got 'errors.jpg'."),
+    "no folder": (
+        ["--picture", "nowhere/errors.png"],
+        "--picture must be a file in a folder that is there, got 'nowhere/errors.png'.",
+    ),
+    "seed": (["--seed", "-1"], "--seed must be from 0 to 4294967295, got -1."),
+}
+
+
 @pytest.fixture(scope="module")
 def bad_place(finished, tmp_path_factory):
     """A folder with all kinds of bad files and runs."""
@@ -276,7 +287,7 @@ def everything(folder):
     "args, sentence",
     [
         pytest.param([name, *args], sentence, id=f"{name}: {label}")
-        for name, cases in (("train", BAD_TRAIN), ("sample", BAD_SAMPLE))
+        for name, cases in (("train", BAD_TRAIN), ("sample", BAD_SAMPLE), ("gradcheck", BAD_GRADCHECK))
         for label, (args, sentence) in cases.items()
     ],
 )

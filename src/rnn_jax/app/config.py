@@ -132,4 +132,6 @@ def check_gradcheck_config(config: GradcheckConfig) -> None:
 
 def _require(config: object, name: str, holds: bool, expected: str) -> None:
     if not holds:
-        raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {getattr(config, name)!r}.")
+        value = getattr(config, name)
+        came = str(value) if isinstance(value, Path) else value
+        raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {came!r}.")
