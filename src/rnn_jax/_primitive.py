@@ -49,8 +49,10 @@ class Unroll(Base):
         return hash((self.ensemble, tuple(map(str, self.in_avals_flat)), self.in_tree))
 
     def __eq__(self, other):
-        mine, theirs = ((p.ensemble, p.in_avals_flat, p.in_tree) for p in (self, other))
-        return type(self) is type(other) and mine == theirs
+        return type(self) is type(other) and self._key() == other._key()
+
+    def _key(self) -> tuple:
+        return self.ensemble, self.in_avals_flat, self.in_tree
 
     def expand(self, *args):
         return self._for_each_member(lambda args: forward(*args)[0])(args)
