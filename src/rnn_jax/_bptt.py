@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
@@ -62,6 +63,12 @@ def backward(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, F
     d_w_hh, _ = affine_d_weights(_states_met(h_0, hs, reset), d_as, cell.w_hh)
     d_xs = affine_d_input(xs, d_as, cell.w_xh)
     return CellParams(d_w_xh, d_w_hh, d_b_h, cell.activation), d_h_0, d_xs
+
+
+def pullback(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
+    """`backward`, with each cotangent in the dtype of what it is the cotangent of, as JAX asks of a derivative rule."""
+    d_cell, d_h_0, d_xs = backward(residuals, d_hs)
+    return jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell), d_h_0, d_xs
 
 
 def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | None, xs_dot: Inputs | None) -> Hiddens:

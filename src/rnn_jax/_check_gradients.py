@@ -4,22 +4,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from ._checks import require_callable, require_sizes, steps_shape
-from ._clock import rows_of_steps, with_clock, without_flags
-from ._differences import STEP, Values, along, at_entries, closer, kinks, slopes
-from ._findings import Finding, about_leaf, about_steps
+from ._checks import require_callable, require_sizes
+from ._differences import STEP, TOLERANCE, Values, along, at_entries, closer, kinks, largest, slopes
+from ._findings import Finding, about_leaf
 from ._report import LeafReport, Report, StepReport
+from ._steps import by_steps
 from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule, require_result, same_structure
-from ._types import Batch, GradFn, Params
+from ._types import Batch, GradFn
 
-TOLERANCE = 1e-7  # of differences, relative to the largest entry of the leaf
 WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
 UNRESOLVED = 1e-5  # however much a function bends, no larger error is excused by it
 NUM_DIRECTIONS = 3
-CLOCK_STEPS, CLOCK_UNITS = 256, 8
 
 
 def check_gradients(
@@ -88,7 +85,7 @@ def check_gradients(
         if dtype:  # then steps would be told by noise
             words.insert(0, f"Something inside is computed in {dtype}, and differences need float64 throughout.")
         elif unexplained and is_grad_fn:
-            steps, about = _by_steps(fn, witness, args, unexplained)
+            steps, about = by_steps(fn, witness, args, unexplained)
             words += about
         passed = all(leaf.passed for leaf in leaves)
         return Report(passed, tuple(leaves), tuple(steps), tuple(words), tolerance, settings)
@@ -135,23 +132,18 @@ def _entries_to_check(d: np.ndarray, max_entries: int, rng: Any) -> np.ndarray:
     return np.unique(drawn)
 
 
-def _size(x: np.ndarray) -> float:
-    """The largest absolute value among those that are finite."""
-    return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
-
-
 def _entrywise(subject: Subject, values: Values, leaf: Leaf, index: np.ndarray) -> _Beside:
     """The gradient beside central differences at the entries `index` of a leaf."""
     d, at = subject.gradient[leaf.entries], leaf.entries.start + index
-    leaf_size = np.full(len(index), _size(np.asarray(subject.theta[leaf.entries])))
-    found, analytic = slopes(values, at, leaf_size, TOLERANCE / 4 * _size(d)), d[index]
+    leaf_size = np.full(len(index), largest(np.asarray(subject.theta[leaf.entries])))
+    found, analytic = slopes(values, at, leaf_size, TOLERANCE / 4 * largest(d)), d[index]
     found = closer(found, values, at, leaf_size, _suspects(analytic, found.slope), TOLERANCE)
     suspects = _suspects(analytic, found.slope)
     kink = np.zeros(len(index), bool)
     if len(suspects):
         kinked, left, right = kinks(values, at[suspects], leaf_size[suspects])
         sides = np.stack([left, right, np.zeros(len(suspects))])  # relu'(0) = 0 leaves out what goes through a kink
-        margin = UNRESOLVED * max(_size(d), _size(found.slope))
+        margin = UNRESOLVED * max(largest(d), largest(found.slope))
         between = (sides.min(0) - margin <= analytic[suspects]) & (analytic[suspects] <= sides.max(0) + margin)
         kink[suspects] = kinked & between
     entries = [_entry(int(k), leaf.shape) for k in index]
@@ -159,7 +151,7 @@ def _entrywise(subject: Subject, values: Values, leaf: Leaf, index: np.ndarray) 
 
 
 def _suspects(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(~(np.abs(analytic - numeric) <= TOLERANCE * max(_size(analytic), _size(numeric))))
+    return np.flatnonzero(~(np.abs(analytic - numeric) <= TOLERANCE * max(largest(analytic), largest(numeric))))
 
 
 def _with_directions(beside: _Beside, subject: Subject, leaf: Leaf, rng: Any) -> _Beside:
@@ -168,7 +160,7 @@ def _with_directions(beside: _Beside, subject: Subject, leaf: Leaf, rng: Any) ->
     for number in range(NUM_DIRECTIONS):
         u = np.zeros(len(subject.theta))
         u[leaf.entries] = rng.choice([-1.0, 1.0], d.size) / np.sqrt(d.size)
-        found = slopes(along(subject.value, subject.theta, u), np.zeros(1, int), np.array([_size(theta)]), 0.0)
+        found = slopes(along(subject.value, subject.theta, u), np.zeros(1, int), np.array([largest(theta)]), 0.0)
         beside = _Beside(
             [*beside.entries, f"direction {number + 1}"],
             np.append(beside.analytic, u[leaf.entries] @ d),
@@ -186,7 +178,7 @@ def _leaf_report(leaf: Leaf, beside: _Beside, tolerance: float, floor: float = 0
     num_checked = sum(entry.startswith("(") for entry in beside.entries)
     if not beside.entries:
         return LeafReport(leaf.name, leaf.shape, 0, 0.0, "-", 0.0, 0.0, 0.0, 0, 0, True, np.zeros(0))
-    scale = max(_size(beside.analytic), _size(beside.numeric), floor)
+    scale = max(largest(beside.analytic), largest(beside.numeric), floor)
     allowed = np.maximum(tolerance * scale, np.minimum(4 * beside.truncation, UNRESOLVED * scale) + beside.rounding)
     off = np.where(beside.kink, 0.0, np.abs(beside.analytic - beside.numeric))
     off = np.where(np.isfinite(off), off, np.inf)
@@ -221,7 +213,7 @@ def _beside_witness(fn: GradFn, witness: GradFn, args: tuple) -> tuple[list[Leaf
     mine, its = require_result(fn(*args), "fn"), require_result(witness(*args), "witness")
     if not same_structure(mine, its):
         raise ValueError("`witness` must return a result of the structure that `fn` returns.")
-    everything = max(_size(np.asarray(x)) for x in jax.tree.leaves(its[1]))
+    everything = max(largest(np.asarray(x)) for x in jax.tree.leaves(its[1]))
     leaves, findings = [], []
     for (path, x), y in zip(jax.tree.leaves_with_path(_parts(mine)), jax.tree.leaves(_parts(its)), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
@@ -253,52 +245,3 @@ def _parts(result: Any) -> _Result:
 
 def _part_name(path: Any) -> str:
     return jax.tree_util.keystr(path).removeprefix(".gradients").lstrip(".")
-
-
-def _by_steps(
-    fn: GradFn, witness: GradFn | None, args: tuple, unexplained: set[str]
-) -> tuple[list[StepReport], list[str]]:
-    """What each leaf takes from each step, beside what it should; and in words for the leaves named."""
-    params, batch, _ = args
-    time = steps_shape(batch.inputs)[0]
-    if not isinstance(params, Params):
-        return [], ["No step can be named: that needs `params` of the type Params."]
-    if not 1 <= time <= CLOCK_STEPS:
-        return [], [f"Of {time} steps none can be named; of 1 to {CLOCK_STEPS} they can."]
-    problems = [("With features and a clock", args)]
-    if batch.mask is not None or batch.reset is not None:  # without them the pattern is clearer, if it is still there
-        problems.insert(0, ("Without mask and reset", without_flags(*args)))
-    said: list[str] = []
-    for where, problem in problems:
-        clocked = with_clock(*problem)
-        try:
-            steps, words = _counted_by_clock(fn, witness, clocked, params, unexplained)
-        except Exception as error:  # the caller's function, and not quite the problem that it was made for
-            said.append(f"{where} `fn` raises {type(error).__name__}, so that no step can be named.")
-            continue
-        if words:
-            return steps, words + said
-        said.append(f"{where} every step counts as it should.")
-    return [], said
-
-
-def _counted_by_clock(
-    fn: GradFn, witness: GradFn | None, clocked: tuple, params: Params, unexplained: set[str]
-) -> tuple[list[StepReport], list[str]]:
-    subject = of_grad_fn(fn, *clocked)
-    values = at_entries(subject.value, subject.theta)
-    numbers = rows_of_steps(params, subject.unravel(jnp.arange(len(subject.theta), dtype=jnp.float64)))
-    right = {} if witness is None else rows_of_steps(params, witness(*clocked)[1])
-    steps, words = [], []
-    for name, rows in numbers.items():
-        units = np.unique(np.linspace(0, rows.shape[1] - 1, CLOCK_UNITS).astype(int))
-        at = rows[:, units].astype(int)
-        analytic = subject.gradient[at]
-        if right:
-            numeric = right[name][:, units]
-        else:
-            numeric = slopes(values, at.ravel(), np.ones(at.size), TOLERANCE * _size(analytic)).slope.reshape(at.shape)
-        steps.append(StepReport(name, analytic, numeric))
-        said = about_steps(name, analytic, numeric) if name in unexplained else ""
-        words += [said] if said else []
-    return steps, words

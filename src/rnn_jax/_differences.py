@@ -13,6 +13,7 @@ STEP = EPS**0.25  # a truncation of δ⁴ against a rounding of ε/δ
 # Tried in turn where the function bends, or has a kink, within a step.
 SHORTER = tuple(8.0**-n for n in range(1, 6))
 ONE_SIDED = (2e-7, 3.2e-6)
+TOLERANCE = 1e-7  # of a gradient beside them, relative to the largest entry of the leaf
 CHUNK = 4096  # values of the function a dispatch
 
 Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -25,6 +26,11 @@ class Slopes(NamedTuple):
     truncation: np.ndarray  # an estimate
     rounding: np.ndarray  # a bound
     shortened: int
+
+
+def largest(x: np.ndarray) -> float:
+    """The largest absolute value among those that are finite."""
+    return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
 
 
 def at_entries(f: Callable, theta: jax.Array) -> Values:

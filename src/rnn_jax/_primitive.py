@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import hijax
 
-from ._bptt import Residuals, backward, forward, pushforward
+from ._bptt import Residuals, forward, pullback, pushforward
 from ._types import Hiddens
 from ._unroll import visible
 
@@ -144,9 +144,7 @@ def _residuals(args: tuple, hs: Hiddens) -> Residuals:
 
 
 def _pullback(args, hs, d_hs):
-    d_cell, d_h_0, d_xs = backward(_residuals(args, hs), d_hs)
-    d_cell = jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, args[0])
-    return d_cell, d_h_0, d_xs, None, None
+    return *pullback(_residuals(args, hs), d_hs), None, None  # the flags are booleans: no cotangent
 
 
 def _pushforward(args, hs, tangents):

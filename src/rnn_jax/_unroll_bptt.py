@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax
 
-from ._bptt import backward, forward
+from ._bptt import forward, pullback
 from ._sharding import promote, refuse_explicit
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 from ._unroll import check_unroll
@@ -16,9 +16,7 @@ def _reverse_only(cell, h_0, xs, mask, reset):
 
 
 def _reverse_only_backward(residuals, d_hs):
-    d_cell, d_h_0, d_xs = backward(residuals, d_hs)
-    d_cell = jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell)
-    return d_cell, d_h_0, d_xs, None, None  # the flags are booleans: no cotangent
+    return *pullback(residuals, d_hs), None, None  # the flags are booleans: no cotangent
 
 
 _reverse_only.defvjp(forward, _reverse_only_backward)
