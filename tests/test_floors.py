@@ -15,7 +15,7 @@ FLOORS = {
     "ground": ["_types", "_activations", "_checks", "_sharding", "_params", "_losses", "_text"],
     "cell": ["_affine", "_cell"],
     "network": ["_unroll", "_apply", "_generate"],
-    "engine": ["_by_hand", "_stepwise", "_bptt", "_primitive", "_unroll_bptt", "_autodiff"],
+    "engine": ["_loops", "_by_hand", "_stepwise", "_bptt", "_plan", "_blocked", "_primitive", "_unroll_bptt", "_autodiff"],
     "methods": ["_methods"],
     "train": ["_trainer"],
     "study": [

@@ -4,8 +4,8 @@ import jax
 
 from ._apply import apply
 from ._checks import is_tokens
-from ._losses import Objective, weighted_loss
-from ._types import Batch, Gradients, Params, Scalar, States
+from ._losses import Objective, loss_scale, weighted_loss
+from ._types import Batch, Gradients, Params, Scalar, States, accumulation_dtype
 
 
 def autodiff(
@@ -16,7 +16,8 @@ def autodiff(
     def loss_fn(params, h_0, features):
         inputs = batch.inputs if features is None else features
         ys, h_T = apply(params, h_0, inputs, last=batch.targets.shape[0], mask=batch.mask, reset=batch.reset)
-        loss, _ = weighted_loss(objective, batch, ys)
+        scale = loss_scale(objective, batch, accumulation_dtype(ys.dtype))
+        loss, _ = weighted_loss(objective.loss, scale, batch, ys)
         return loss, h_T
 
     features = None if is_tokens(batch.inputs) else batch.inputs

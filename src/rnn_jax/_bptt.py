@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
 from ._by_hand import Layer
+from ._loops import scan_in_place
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 from ._unroll import enter, leave, visible
 
@@ -29,36 +30,46 @@ def forward(
     cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None
 ) -> tuple[Hiddens, Residuals]:
     """`h_t = φ(x_t W_xh + b_h + h_{t-1} W_hh)`: the input projection is one product before the scan."""
-    xs = visible(xs, mask)
     phi = ACTIVATIONS[cell.activation].phi
 
-    def body(h_tm1, now):
-        z_t, mask_t, reset_t = now
+    def body(h_tm1, z_t, flags_t):
+        mask_t, reset_t = flags_t
         a_t = z_t + enter(h_tm1, reset_t) @ cell.w_hh
         h_t = leave(phi(a_t), h_tm1, mask_t)
         return h_t, h_t
 
-    _, hs = lax.scan(body, h_0, (affine(xs, cell.w_xh, cell.b_h), mask, reset))
-    return hs, Residuals(cell, h_0, xs, hs, mask, reset)
+    zs = affine(visible(xs, mask), cell.w_xh, cell.b_h)
+    _, hs = scan_in_place(body, h_0, zs, (mask, reset))
+    return hs, residuals_of(cell, h_0, xs, hs, mask, reset)
 
 
-def backward(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
+def residuals_of(
+    cell: CellParams, h_0: Hidden, xs: Inputs, hs: Hiddens, mask: Flags | None, reset: Flags | None
+) -> Residuals:
+    """What `forward` keeps, from its arguments and the states it made."""
+    return Residuals(cell, h_0, visible(xs, mask), hs, mask, reset)
+
+
+def backward(
+    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden
+) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`(d_cell, d_h_0, d_xs)` from `d_hs[t] = d_y_t W_hyᵀ`, or whatever else reads `h_t`, for t = T..1.
 
-    The scan carries `d_h` alone and emits `d_a`; the weight gradients are one product each after it.
+    `d_h_T` is what the steps after T send back. The scan carries `d_h` alone and leaves `d_a` where `d_hs` was; the
+    weight gradients are one product each after it.
     """
     cell, h_0, xs, hs, mask, reset = residuals
     d_phi = ACTIVATIONS[cell.activation].d_phi
     w_hh_t = cell.w_hh.T
 
-    def body(d_h_next, now):  # d_h_next: what steps t+1..T send back to h_t
-        d_h_read, h_t, mask_t, reset_t = now
+    def body(d_h_next, d_h_read, now):  # d_h_next: what steps t+1.. send back to h_t
+        h_t, mask_t, reset_t = now
         d_h_t = d_h_read + d_h_next
         d_a_t = leave(d_h_t * d_phi(h_t), jnp.zeros_like(h_t), mask_t)
         d_h_tm1 = leave(enter(d_a_t @ w_hh_t, reset_t), d_h_t, mask_t)
         return d_h_tm1, d_a_t
 
-    d_h_0, d_as = lax.scan(body, jnp.zeros_like(h_0), (d_hs, hs, mask, reset), reverse=True)
+    d_h_0, d_as = scan_in_place(body, d_h_T, d_hs, (hs, mask, reset), reverse=True)
     d_w_xh, d_b_h = affine_d_weights(xs, d_as, cell.w_xh)
     d_w_hh, _ = affine_d_weights(_states_met(h_0, hs, reset), d_as, cell.w_hh)
     d_xs = affine_d_input(xs, d_as, cell.w_xh)
@@ -67,7 +78,7 @@ def backward(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, F
 
 def pullback(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`backward`, with each cotangent in the dtype of what it is the cotangent of, as JAX asks of a derivative rule."""
-    d_cell, d_h_0, d_xs = backward(residuals, d_hs)
+    d_cell, d_h_0, d_xs = backward(residuals, d_hs, jnp.zeros_like(residuals.h_0))
     return jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell), d_h_0, d_xs
 
 

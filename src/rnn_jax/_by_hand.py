@@ -4,18 +4,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from ._affine import affine_d_weights
 from ._apply import last_states, readout
-from ._losses import Objective, weighted_loss
-from ._types import Batch, Gradients, Params, ReadoutParams, Scalar, States
+from ._losses import Objective, loss_scale, weighted_loss
+from ._types import Batch, Gradients, Hiddens, Loss, Params, ReadoutParams, Scalar, States, accumulation_dtype
 
 
 class Layer(NamedTuple):
     """The unroll of one layer and its hand-written derivative.
 
     `forward(cell, h_0, xs, mask, reset) -> (hs, residuals)`
-    `backward(residuals, d_hs) -> (d_cell, d_h_0, d_xs)`
+    `backward(residuals, d_hs, d_h_T) -> (d_cell, d_h_0, d_xs)`
     """
 
     forward: Callable[..., Any]
@@ -25,26 +26,51 @@ class Layer(NamedTuple):
 def backpropagate(
     layer: Layer, objective: Objective, params: Params, batch: Batch, h_0: States
 ) -> tuple[tuple[Scalar, States], Gradients]:
-    """Loss, last states and gradients. Layer l + 1 reads the states of layer l, so its `d_xs` is their `d_hs`."""
+    """Loss, last states and gradients of the whole sequence at once."""
+    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
+    hs, saved = forward_layers(layer, params, batch, h_0)
+    d_h_T = tuple(map(jnp.zeros_like, h_0))  # no step comes after T
+    loss, gradients = backward_layers(layer, objective.loss, scale, params, batch, hs[-1], saved, d_h_T)
+    return (loss, last_states(h_0, hs)), gradients
+
+
+def forward_layers(layer: Layer, params: Params, batch: Batch, h_0: States) -> tuple[tuple[Hiddens, ...], list[Any]]:
+    """The states and the residuals of each layer. Layer l + 1 reads the states of layer l."""
     hs, saved = [], []
     xs = batch.inputs
     for cell, h in zip(params.cells, h_0, strict=True):
         xs, residuals = layer.forward(cell, h, xs, batch.mask, batch.reset)
         hs.append(xs)
         saved.append(residuals)
+    return tuple(hs), saved
 
-    first_read = xs.shape[0] - batch.targets.shape[0]
-    ys = readout(params.readout, xs[first_read:])
-    loss, d_ys = weighted_loss(objective, batch, ys)
 
-    d_w_hy, d_b_y = affine_d_weights(xs[first_read:], d_ys, params.readout.w_hy)
+def backward_layers(
+    layer: Layer,
+    loss: Loss,
+    scale: Scalar,
+    params: Params,
+    batch: Batch,
+    hs: Hiddens,
+    saved: list[Any],
+    d_h_T: States,
+) -> tuple[Scalar, Gradients]:
+    """The loss and all gradients from the states `hs` of the highest layer; `d_h_T` is what later steps send back.
+
+    Layer l + 1 reads the states of layer l, so its `d_xs` is their `d_hs`.
+    """
+    first_read = hs.shape[0] - batch.targets.shape[0]
+    ys = readout(params.readout, hs[first_read:])
+    value, d_ys = weighted_loss(loss, scale, batch, ys)
+
+    d_w_hy, d_b_y = affine_d_weights(hs[first_read:], d_ys, params.readout.w_hy)
     d_hs_read = d_ys @ params.readout.w_hy.T
-    d_hs = jnp.concatenate([jnp.zeros_like(xs[:first_read]), d_hs_read])  # no loss reads the steps before
+    d_hs: Array = jnp.concatenate([jnp.zeros_like(hs[:first_read]), d_hs_read])  # no loss reads the steps before
 
     d_cells, d_h_0 = [], []
-    for residuals in reversed(saved):
-        d_cell, d_h, d_hs = layer.backward(residuals, d_hs)
+    for residuals, d_h in zip(reversed(saved), reversed(d_h_T), strict=True):
+        d_cell, d_h, d_hs = layer.backward(residuals, d_hs, d_h)
         d_cells.append(d_cell)
         d_h_0.append(d_h)
     d_params = Params(tuple(reversed(d_cells)), ReadoutParams(d_w_hy, d_b_y))
-    return (loss, last_states(h_0, tuple(hs))), Gradients(d_params, tuple(reversed(d_h_0)), d_hs)
+    return value, Gradients(d_params, tuple(reversed(d_h_0)), d_hs)

@@ -1,13 +1,14 @@
 """Losses as pairs `(value, d_y)`, and the sum over steps that an engine differentiates."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
-from ._checks import is_tokens, require_array, require_callable, require_known
+from ._checks import is_tokens, require_array, require_callable, require_known, steps_shape
 from ._types import Batch, Loss, Scalar, accumulation_dtype
 
 
@@ -26,12 +27,13 @@ def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Array) -> tuple[Arr
         raise TypeError(f"`targets` must hold integer classes for cross-entropy, got dtype {target_t.dtype}.")
     if target_t.shape != y_t.shape[:-1]:
         raise ValueError(f"`targets` must have shape {y_t.shape[:-1]} to match the outputs, got {target_t.shape}.")
-    out = y_t.shape[-1]
-    log_p = jax.nn.log_softmax(y_t)
-    is_target = jax.nn.one_hot(target_t, out, dtype=bool)
-    value = -jnp.sum(jnp.where(is_target, log_p, 0), axis=-1)
-    value = jnp.where(jnp.any(is_target, axis=-1), value, jnp.nan)
-    return value, jnp.exp(log_p) - is_target.astype(log_p.dtype)
+    is_target = jax.nn.one_hot(target_t, y_t.shape[-1], dtype=bool)
+    y_max = lax.stop_gradient(jnp.max(y_t, axis=-1, keepdims=True))
+    e = jnp.exp(y_t - y_max)  # the one exponential: log softmax would take a second
+    total = jnp.sum(e, axis=-1, keepdims=True)
+    y_target = jnp.take_along_axis(y_t, jnp.where(target_t < 0, y_t.shape[-1], target_t)[..., None], -1, mode="fill")
+    value = jnp.log(total) - (y_target - y_max)
+    return value[..., 0], e / total - is_target.astype(y_t.dtype)
 
 
 def squared_error(
@@ -100,19 +102,23 @@ def make_objective(loss: str | Loss, reduction: str) -> Objective:
     return Objective(loss, reduction)
 
 
-def _step_weights(objective: Objective, batch: Batch, ys: Array) -> Float[Array, "last *batch"]:
-    """The factors `w_t`, with the normalisation of `"mean"` in them."""
-    steps = ys.shape[:-1]
+def step_weights(batch: Batch, dtype: Any) -> Float[Array, "last *batch"]:
+    """How much the loss of each step counts: `weights`, else the mask on those steps, else one."""
+    last = batch.targets.shape[0]
+    steps = steps_shape(batch.inputs)
     if batch.weights is not None:
-        w = batch.weights.astype(ys.dtype)
-    elif batch.mask is not None:
-        w = batch.mask[batch.mask.shape[0] - steps[0] :].astype(ys.dtype)
-    else:
-        w = jnp.ones(steps, ys.dtype)
+        return batch.weights.astype(dtype)
+    if batch.mask is not None:
+        return batch.mask[steps[0] - last :].astype(dtype)
+    return jnp.ones((last, *steps[1:]), dtype)
+
+
+def loss_scale(objective: Objective, batch: Batch, dtype: Any) -> Scalar:
+    """The factor of every step: 1 / Σ w for `"mean"`, 0 where there is nothing to sum; 1 for `"sum"`."""
     if objective.reduction == "sum":
-        return w
-    total = jnp.sum(w)
-    return w / jnp.where(total == 0, jnp.ones_like(total), total) * (total != 0).astype(ys.dtype)
+        return jnp.ones((), dtype)
+    total = jnp.sum(step_weights(batch, dtype))
+    return (total != 0).astype(dtype) / jnp.where(total == 0, jnp.ones_like(total), total)
 
 
 def _checked_pair(pair: object, ys: Array) -> tuple[Array, Array]:
@@ -129,17 +135,17 @@ def _checked_pair(pair: object, ys: Array) -> tuple[Array, Array]:
 
 
 def weighted_loss(
-    objective: Objective, batch: Batch, ys: Float[Array, "last *batch out"]
+    loss: Loss, scale: Scalar, batch: Batch, ys: Float[Array, "last *batch out"]
 ) -> tuple[Scalar, Float[Array, "last *batch out"]]:
-    """`L = Σ_t w_t ℓ(y_t, target_t)` and `d_y_t = w_t ∂ℓ/∂y_t`, in float32 or better until `d_ys` is returned.
+    """`L = scale Σ_t w_t ℓ(y_t, target_t)` and `d_y_t = scale w_t ∂ℓ/∂y_t`.
 
-    A target of weight zero is never read.
+    All in float32 or better until `d_ys` is returned. A target of weight zero is never read.
     """
     exact_ys = ys.astype(accumulation_dtype(ys.dtype))
-    w = _step_weights(objective, batch, exact_ys)
+    w = scale * step_weights(batch, exact_ys.dtype)
     read = (w != 0).reshape(w.shape + (1,) * (batch.targets.ndim - w.ndim))
     targets = jnp.where(read, batch.targets, jnp.zeros_like(batch.targets))
     if not is_tokens(targets):
         targets = targets.astype(exact_ys.dtype)
-    values, d_ys = _checked_pair(objective.loss(exact_ys, targets), exact_ys)
+    values, d_ys = _checked_pair(loss(exact_ys, targets), exact_ys)
     return jnp.sum(w * values), (w[..., None] * d_ys).astype(ys.dtype)

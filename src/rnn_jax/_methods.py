@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 import jax
 
 from ._autodiff import autodiff
+from ._blocked import blocked
 from ._bptt import bptt
 from ._by_hand import backpropagate
 from ._checks import check_call, is_tokens, require_floating, require_known
 from ._losses import Objective, make_objective
+from ._plan import Plan, check_plan
 from ._sharding import promote
 from ._stepwise import stepwise
 from ._types import Batch, GradFn, Gradients, Loss, Params, Scalar, States
@@ -41,10 +43,17 @@ def _bptt(objective: Objective) -> GradFn:
     return partial(backpropagate, bptt, objective)
 
 
+def _blocked(objective: Objective, plan: Plan | None = None) -> GradFn:
+    if plan is not None:
+        check_plan(plan)
+    return partial(blocked, objective, plan)
+
+
 GRADIENTS: dict[str, Method] = {
     "autodiff": Method(_autodiff, exact=True),  # the reference: jax.grad of the plain scan
     "stepwise": Method(_stepwise, exact=True),  # the textbook by hand: every product inside the loop
     "bptt": Method(_bptt, exact=True),  # by hand, weight gradients as products after the loop
+    "blocked": Method(_blocked, exact=True),  # by hand, a block of time at a time, states kept or recomputed as planned
 }
 
 

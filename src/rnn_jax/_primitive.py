@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import hijax
 
-from ._bptt import Residuals, forward, pullback, pushforward
+from ._bptt import Residuals, forward, pullback, pushforward, residuals_of
 from ._types import Hiddens
-from ._unroll import visible
 
 Base: Any = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", None)
 if Base is None:
@@ -140,7 +139,7 @@ def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
 
 def _residuals(args: tuple, hs: Hiddens) -> Residuals:
     cell, h_0, xs, mask, reset = args
-    return Residuals(cell, h_0, visible(xs, mask), hs, mask, reset)
+    return residuals_of(cell, h_0, xs, hs, mask, reset)
 
 
 def _pullback(args, hs, d_hs):

@@ -23,12 +23,14 @@ def forward(cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset
         return h_t, (h_t, residuals_t)
 
     _, (hs, residuals) = lax.scan(body, h_0, (visible(xs, mask), mask, reset))
-    return hs, (cell, h_0, residuals, mask, reset)
+    return hs, (cell, residuals, mask, reset)
 
 
-def backward(residuals: Any, d_hs: Hiddens) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
+def backward(
+    residuals: Any, d_hs: Hiddens, d_h_T: Hidden
+) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`(d_cell, d_h_0, d_xs)`; `d_cell` is carried through time and summed step by step, for t = T..1."""
-    cell, h_0, residuals, mask, reset = residuals
+    cell, residuals, mask, reset = residuals
 
     def body(carry, now):
         d_cell, d_h_next = carry
@@ -40,7 +42,7 @@ def backward(residuals: Any, d_hs: Hiddens) -> tuple[CellParams, Hidden, Float[A
         return (jax.tree.map(jnp.add, d_cell, d_cell_t), d_h_tm1), d_x_t
 
     d_cell = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), cell)
-    (d_cell, d_h_0), d_xs = lax.scan(body, (d_cell, jnp.zeros_like(h_0)), (d_hs, residuals, mask, reset), reverse=True)
+    (d_cell, d_h_0), d_xs = lax.scan(body, (d_cell, d_h_T), (d_hs, residuals, mask, reset), reverse=True)
     return d_cell, d_h_0, d_xs
 
 

@@ -1,0 +1,193 @@
+"""Loss and gradient fused, a block of time at a time: what is as long as the sequence is the states, or less.
+
+A block passes forward through all layers, before the next one does. On the way back the blocks come in reverse, and
+each is readout, loss, its cotangent, reverse scan and weight-gradient products. Logits, pre-activations and `d_a` exist
+for one block only. Where the plan has segments, of each only the state at its start is kept; when its turn comes it
+runs forward again.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ._apply import last_states
+from ._bptt import bptt, residuals_of
+from ._by_hand import backward_layers, forward_layers
+from ._checks import is_tokens
+from ._losses import Objective, loss_scale
+from ._plan import Plan, default_plan
+from ._types import Batch, Gradients, Loss, Params, Scalar, States, accumulation_dtype
+
+
+class Run(NamedTuple):
+    """`count` pieces of `size` steps, one after the other, the first from step `start` on; read out, or not.
+
+    The states of a piece are kept if it is a block, `inner` is None. Else it is a segment, of which only the state at
+    its start is, and `inner` are the runs it consists of, counted from its own start.
+    """
+
+    start: int
+    count: int
+    size: int
+    read: bool
+    inner: tuple["Run", ...] | None = None
+
+
+class Problem(NamedTuple):
+    """What every piece needs."""
+
+    loss: Loss
+    scale: Scalar
+    params: Params
+    batch: Batch
+
+
+class Carry(NamedTuple):
+    """What travels back from piece to piece: the loss and weight gradients so far, and what later steps send to `h`."""
+
+    loss: Scalar
+    d_h: States
+    d_params: Params
+
+
+def blocked(
+    objective: Objective, plan: Plan | None, params: Params, batch: Batch, h_0: States
+) -> tuple[tuple[Scalar, States], Gradients]:
+    """Loss, last states and gradients, a block at a time, as `plan` says."""
+    plan = default_plan(params, batch) if plan is None else plan
+    time, last = batch.inputs.shape[0], batch.targets.shape[0]
+    dtype = accumulation_dtype(params.readout.b_y.dtype)
+    problem = Problem(objective.loss, loss_scale(objective, batch, dtype), params, batch)
+    runs = split(plan, 0, time - last, max(plan.keep - last, 0), read=False)
+    runs += split(plan, time - last, last, min(plan.keep, last), read=True)
+
+    h_T, kept = advance(problem, runs, 0, h_0)
+    d_params = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), params)
+    carry = Carry(jnp.zeros_like(problem.scale), jax.tree.map(jnp.zeros_like, h_0), d_params)
+    (loss, d_h_0, d_params), d_xs = retreat(problem, runs, 0, kept, carry)
+    return (loss, h_T), Gradients(d_params, d_h_0, d_xs)
+
+
+def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tuple[Run, ...]:
+    """The runs of `length` steps from `start` on: segments as long as more than `keep` steps are left, then blocks."""
+    if not plan.segments:
+        block = min(plan.block, max(length, 1))
+        count, rest = divmod(length, block)
+        runs = Run(start, count, block, read), Run(start + count * block, 1, rest, read)
+        return tuple(run for run in runs if run.count and run.size)
+    size, *inner_segments = plan.segments
+    inner = plan._replace(segments=tuple(inner_segments))
+    count = max(length - keep, 0) // size
+    left = split(inner, start + count * size, length - count * size, keep, read=read)
+    return (Run(start, count, size, read, split(inner, 0, size, 0, read=read)), *left) if count else left
+
+
+def advance(problem: Problem, runs: Sequence[Run], offset: Any, h: States) -> tuple[States, list[Any]]:
+    """The last states, and what is kept of each piece: the states it began from, and of a block those it made."""
+    kept = []
+    for run in runs:
+
+        def body(h, i, run=run):
+            start = offset + run.start + i * run.size
+            if run.inner is not None:
+                return reach(problem, run, start, h), (h, None)
+            hs, _ = forward_layers(bptt, problem.params, _steps(problem, run, start), h)
+            return last_states(h, hs), (h, hs)
+
+        h, made = _scan(body, h, run)
+        kept.append(made)
+    return h, kept
+
+
+def reach(problem: Problem, segment: Run, offset: Any, h: States) -> States:
+    """The states after a segment that starts at step `offset`; nothing is kept."""
+    for run in _blocks(segment):
+
+        def body(h, i, run=run):
+            start = offset + run.start + i * run.size
+            hs, _ = forward_layers(bptt, problem.params, _steps(problem, run, start), h)
+            return last_states(h, hs), None
+
+        h, _ = _scan(body, h, run)
+    return h
+
+
+def _blocks(segment: Run) -> tuple[Run, ...]:
+    """The steps of a segment in blocks as large as its own, for the way there."""
+    block = segment
+    while block.inner is not None:
+        block = block.inner[0]
+    return split(Plan(block.size), 0, segment.size, 0, read=False)
+
+
+def retreat(
+    problem: Problem, runs: Sequence[Run], offset: Any, kept: Sequence[Any], carry: Carry
+) -> tuple[Carry, Float[Array, "time *batch in"] | None]:
+    """Back through the pieces that `advance` kept something of, the last one first: the gradients, and `d_xs`."""
+    d_xs = []
+    for run, made in zip(reversed(runs), reversed(kept), strict=True):
+
+        def body(carry, now, run=run):
+            i, (h, hs) = now
+            start = offset + run.start + i * run.size
+            if run.inner is None:
+                return retreat_block(problem, run, start, h, hs, carry)
+            _, made = advance(problem, run.inner, start, h)
+            return retreat(problem, run.inner, start, made, carry)
+
+        carry, d_pieces = _scan_back(body, carry, made, run)
+        d_xs.append(d_pieces)
+    if is_tokens(problem.batch.inputs):
+        return carry, None
+    return carry, jnp.concatenate(d_xs[::-1]) if d_xs else jnp.zeros_like(problem.batch.inputs[:0])
+
+
+def retreat_block(
+    problem: Problem, block: Run, start: Any, h: States, hs: States, carry: Carry
+) -> tuple[Carry, Float[Array, "time *batch in"] | None]:
+    """Back through one block, from the states that it began from and made."""
+    steps = _steps(problem, block, start)
+    saved, xs = [], steps.inputs
+    for cell, h_start, layer in zip(problem.params.cells, h, hs, strict=True):
+        saved.append(residuals_of(cell, h_start, xs, layer, steps.mask, steps.reset))
+        xs = layer
+    loss, gradients = backward_layers(
+        bptt, problem.loss, problem.scale, problem.params, steps, hs[-1], saved, carry.d_h
+    )
+    d_params = jax.tree.map(jnp.add, carry.d_params, gradients.params)
+    return Carry(carry.loss + loss, gradients.h_0, d_params), gradients.inputs
+
+
+def _steps(problem: Problem, run: Run, start: Any) -> Batch:
+    """The batch of one piece of `run`, which begins at step `start`."""
+    inputs, targets, weights, mask, reset, _ = problem.batch
+    read = run.size if run.read else 0
+
+    def part(x: Any, first: Any, size: int) -> Any:
+        return None if x is None else lax.dynamic_slice_in_dim(x, first, size)
+
+    first_read = start - (inputs.shape[0] - targets.shape[0]) if run.read else 0
+    return Batch(
+        part(inputs, start, run.size),
+        part(targets, first_read, read),
+        part(weights, first_read, read),
+        part(mask, start, run.size),
+        part(reset, start, run.size),
+    )
+
+
+def _scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, run: Run) -> tuple[Any, Any]:
+    """`body(carry, i)` for each piece of a run, what it returns stacked; without a loop if there is one piece."""
+    return body(carry, 0) if run.count == 1 else lax.scan(body, carry, jnp.arange(run.count))
+
+
+def _scan_back(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, made: Any, run: Run) -> tuple[Any, Any]:
+    """`body(carry, (i, made[i]))` for each piece of a run, the last one first; their `d_xs` as one sequence."""
+    if run.count == 1:
+        return body(carry, (0, made))
+    carry, d_xs = lax.scan(body, carry, (jnp.arange(run.count), made), reverse=True)
+    return carry, None if d_xs is None else d_xs.reshape(-1, *d_xs.shape[2:])
