@@ -16,6 +16,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import itertools
 
 import jax
+import jaxtyping
 import pytest
 
 jax.config.update("jax_enable_x64", True)
@@ -28,3 +29,11 @@ def getkey():
     """A function that returns a new key at each call."""
     counter = itertools.count()
     return lambda: jax.random.fold_in(jax.random.key(20), next(counter))
+
+
+@pytest.fixture
+def annotations_unchecked():
+    """As users have it: the annotations are checked in our tests only, and know arrays, not their shapes alone."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 
 import rnn_jax
-from rnn_jax import Case, _activations, _affine, _bptt, _by_hand, _losses, _methods
+from rnn_jax import Case, _activations, _affine, _blocked, _bptt, _by_hand, _losses, _methods
 
 CELLS, STATES, READOUT = {"params.cells*"}, {"h_0*"}, {"params.readout*"}
 RECURRENT = CELLS | STATES | {"inputs"}
 PLAIN = Case(weights=True)
 FLAGGED = Case(weights=True, mask=True, reset=True)
 STACK = Case(weights=True, mask=True, num_layers=2)
+FLAGGED_STACK = Case(num_layers=2, weights=True, mask=True, reset=True, time=13, last="some")
 
 
 class Mutant(NamedTuple):
@@ -87,21 +88,21 @@ MUTANTS = [
     Mutant("tanh' = 1 - h", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * (1 - h_t)", RECURRENT),
     Mutant("tanh' off by 0.1 %", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * d_phi(h_t) * 1.001", RECURRENT),
     Mutant("relu' = 1 everywhere", _activations, "(h > 0)", "(h >= 0)", RECURRENT, Case(activation="relu")),
-    Mutant("mask off by one", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, jnp.roll(mask, 1, 0), reset), reverse", RECURRENT, FLAGGED),
+    Mutant("mask off by one", _bptt, "(hs, mask, reset), reverse", "(hs, jnp.roll(mask, 1, 0), reset), reverse", RECURRENT, FLAGGED),
     Mutant("mask stops the gradient", _bptt, "reset_t), d_h_t, mask_t)\n        return", "reset_t), 0 * d_h_t, mask_t)\n        return", RECURRENT, FLAGGED, words="Without mask and reset"),
-    Mutant("reset off by one", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, mask, jnp.roll(reset, 1, 0)), reverse", RECURRENT, FLAGGED, words="Without mask and reset"),
+    Mutant("reset off by one", _bptt, "(hs, mask, reset), reverse", "(hs, mask, jnp.roll(reset, 1, 0)), reverse", RECURRENT, FLAGGED, words="Without mask and reset"),
     Mutant("reset lets the gradient through", _bptt, "leave(enter(d_a_t @ w_hh_t, reset_t), d_h_t", "leave(d_a_t @ w_hh_t, d_h_t", RECURRENT, FLAGGED),
     Mutant("gradient of h_0 dropped", _bptt, "cell.activation), d_h_0, d_xs", "cell.activation), 0 * d_h_0, d_xs", STATES, words="is zero, it was dropped"),
     Mutant("W_hh not transposed", _bptt, "w_hh_t = cell.w_hh.T", "w_hh_t = cell.w_hh", RECURRENT),
     Mutant("d_W_hh transposed", _bptt, "return CellParams(d_w_xh, d_w_hh,", "return CellParams(d_w_xh, d_w_hh.T,", {"*.w_hh"}, words="is transposed"),
-    Mutant("gradient stops every three steps", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, mask, jnp.broadcast_to(jnp.arange(len(hs))[:, None] % 3 == 0, hs.shape[:-1])), reverse", RECURRENT),
+    Mutant("gradient stops every three steps", _bptt, "(hs, mask, reset), reverse", "(hs, mask, jnp.broadcast_to(jnp.arange(len(hs))[:, None] % 3 == 0, hs.shape[:-1])), reverse", RECURRENT),
     Mutant("1 % off in one weight", _bptt, "return CellParams(d_w_xh, d_w_hh,", "return CellParams(d_w_xh, d_w_hh.at[1, 2].multiply(1.01),", {"*.w_hh"}, words="most at (1, 2)"),
     Mutant("bias averaged over the batch", _affine, "jnp.sum(d_y, steps, dtype=dtype)", "jnp.mean(d_y, steps, dtype=dtype)", {"*.b_h", "*.b_y"}, words="times what it should be"),
     Mutant("a token's row overwritten, not added to", _affine, "rows.add(", "rows.set(", {"*.w_xh"}, Case(inputs="tokens")),
     Mutant("factor 2 of the squared error", _losses, "2 * error", "error", RECURRENT | READOUT, Case(loss="squared_error"), words="0.5 times"),
-    Mutant("one-hot not subtracted", _losses, "jnp.exp(log_p) - is_target.astype(log_p.dtype)", "jnp.exp(log_p)", RECURRENT | READOUT),
+    Mutant("one-hot not subtracted", _losses, "e / total - is_target.astype(y_t.dtype)", "e / total", RECURRENT | READOUT),
     Mutant("weights of the steps forgotten", _losses, "(w[..., None] * d_ys)", "(d_ys / w.size)", RECURRENT | READOUT),
-    Mutant("loss sent to the first steps, not the last", _by_hand, "[jnp.zeros_like(xs[:first_read]), d_hs_read]", "[d_hs_read, jnp.zeros_like(xs[:first_read])]", RECURRENT, Case(last="some")),
+    Mutant("loss sent to the first steps, not the last", _by_hand, "[jnp.zeros_like(hs[:first_read]), d_hs_read]", "[d_hs_read, jnp.zeros_like(hs[:first_read])]", RECURRENT, Case(last="some")),
     Mutant("b_y never updated", _by_hand, "ReadoutParams(d_w_hy, d_b_y)", "ReadoutParams(d_w_hy, 0 * d_b_y)", {"params.readout.b_y"}, words="is zero, it was dropped"),
     Mutant("W_hy updated before it is used", _by_hand, "d_ys @ params.readout.w_hy.T", "d_ys @ (params.readout.w_hy - 0.1 * d_w_hy).T", RECURRENT),
     Mutant("steps clipped before they are added up", None, "", "", CELLS | READOUT, around=clip_each_step),
@@ -109,7 +110,42 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def mutated(mutant: Mutant) -> dict[str, Any]:
+class BlockedMutant(NamedTuple):
+    """`old` stands once in the source of "blocked"; with `new` in its place something it returns is wrong under `plan`."""
+
+    name: str
+    old: str
+    new: str
+    plan: rnn_jax.Plan = rnn_jax.Plan(2)
+    case: Case = FLAGGED_STACK
+    module: ModuleType = _blocked
+
+
+SEGMENTED = rnn_jax.Plan(2, (3,), 2)
+BLOCKED = [
+    BlockedMutant("a block starts where it ends", "jnp.maximum(i - 1, 0)", "i"),
+    BlockedMutant("a block starts where the one before does", "keepdims=False)[-1]", "keepdims=False)[0]"),
+    BlockedMutant("every block starts from the first", "jnp.where(i == 0, h, h_before)", "h"),
+    BlockedMutant("d_h stays in its block", "gradients.h_0, d_params)", "jax.tree.map(jnp.zeros_like, carry.d_h), d_params)"),
+    BlockedMutant("d_h of the last block only", "gradients.h_0, d_params)", "carry.d_h, d_params)"),
+    BlockedMutant("the loss of one block only", "carry.loss + loss", "loss"),
+    BlockedMutant("weight gradients of one block only", "jax.tree.map(jnp.add, carry.d_params, gradients.params)", "jax.tree.map(lambda d, w: d.astype(w.dtype), gradients.params, carry.d_params)"),
+    BlockedMutant("targets of the block after", "part(targets, first_read,", "part(targets, first_read + run.size,"),
+    BlockedMutant("weights of the first block", "part(weights, first_read,", "part(weights, 0,"),
+    BlockedMutant("mask of the first block", "part(mask, start,", "part(mask, 0,"),
+    BlockedMutant("reset of the first block", "part(reset, start,", "part(reset, 0,"),
+    BlockedMutant("burn-in read out", "run.size if run.read else 0", "min(run.size, targets.shape[0])"),
+    BlockedMutant("scale of the mean from a block", "problem.loss, problem.scale,", "problem.loss, loss_scale(Objective(problem.loss, 'mean'), steps, problem.scale.dtype),"),
+    BlockedMutant("blocks forward in time", "made), reverse=True)", "made))"),
+    BlockedMutant("input gradients in the order they come", "d_xs[::-1]", "d_xs"),
+    BlockedMutant("segment run again from the first one's inputs", "advance(problem, run.inner, start, piece)", "advance(problem, run.inner, offset + run.start, piece)", SEGMENTED),
+    BlockedMutant("segment's end kept, not its start", "return reach(problem, run, start, h), h", "return (reach(problem, run, start, h),) * 2", SEGMENTED),
+    BlockedMutant("inner segment without its offset", "return retreat(problem, run.inner, start, kept, carry)", "return retreat(problem, run.inner, run.start + i * run.size, kept, carry)", rnn_jax.Plan(1, (4, 2))),
+    BlockedMutant("segment's rest not run", "0, segment.size, 0, read=False)", "0, segment.size // block.size * block.size, 0, read=False)", SEGMENTED),
+]  # fmt: skip
+
+
+def mutated(mutant: Mutant | BlockedMutant) -> dict[str, Any]:
     """The names of a module whose source was changed."""
     source = inspect.getsource(mutant.module)
     assert source.count(mutant.old) == 1, f"{mutant.name}: {mutant.old!r} stands {source.count(mutant.old)} times"

@@ -1,12 +1,25 @@
 """The package's own test problems, a method run on one, and the comparison that says where two results differ."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxprs_in_params
 
 import rnn_jax
 from rnn_jax._problems import HID, IN, OUT, Case, make_problem
 
-__all__ = ["HID", "IN", "OUT", "Case", "assert_trees_close", "make_problem", "run"]
+__all__ = [
+    "HID",
+    "IN",
+    "OUT",
+    "Case",
+    "assert_trees_close",
+    "cast",
+    "equations",
+    "innermost_loops",
+    "make_problem",
+    "run",
+]
 
 
 def run(method: str, case: Case, problem, **options):
@@ -27,3 +40,35 @@ def assert_trees_close(actual, expected, *, rtol: float, floor: float = 1e-30) -
         error = np.max(np.abs(x.astype(np.float64) - y.astype(np.float64)))
         scale = max(np.max(np.abs(y.astype(np.float64))), floor)
         assert error <= rtol * scale, f"{name}: {error / scale:.1e} > {rtol:.0e}"
+
+
+def cast(tree, dtype):
+    """Every floating leaf in `dtype`, by NumPy, which compiles nothing."""
+
+    def to(x):
+        x = np.asarray(x)
+        return jnp.asarray(x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x)
+
+    return jax.tree.map(to, tree)
+
+
+def equations(jaxpr):
+    """Every equation of a program, those inside of others too."""
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for inner in jaxprs_in_params(eqn.params):
+            yield from equations(inner)
+
+
+def innermost_loops(jaxpr, runs=1):
+    """`(body, runs)` of each scan with no scan in it, in order: a loop over steps, and how often its body runs."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "scan":
+            body, length = eqn.params["jaxpr"].jaxpr, eqn.params["length"]
+            if any(inner.primitive.name == "scan" for inner in equations(body)):
+                yield from innermost_loops(body, runs * length)
+            else:
+                yield body, runs * length
+        else:
+            for inner in jaxprs_in_params(eqn.params):
+                yield from innermost_loops(inner, runs)

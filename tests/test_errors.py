@@ -4,24 +4,16 @@ import re
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from problems import HID, IN, OUT, Case, assert_trees_close, make_problem
 
 import rnn_jax
 
-
-@pytest.fixture(autouse=True)
-def as_users_have_it():
-    """The annotations are checked in our tests only, and would speak first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
+pytestmark = pytest.mark.usefixtures("annotations_unchecked")  # they would speak first
 PARAMS, BATCH, H_0 = make_problem(Case(num_layers=2))
 CELL = PARAMS.cells[0]
+SHAPES = PARAMS, BATCH, H_0
 GRAD_FN = jax.jit(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"))
 
 
@@ -41,6 +33,14 @@ def with_readout(**changes):
 def init(**changes):
     sizes = {"input_size": 2, "hidden_size": 3, "output_size": 2}
     return rnn_jax.init_params(jax.random.key(0), **(sizes | changes))
+
+
+def grad_fn(method="blocked", **options):
+    return rnn_jax.make_grad_fn(method, loss="cross_entropy", **options)
+
+
+def planned(*plan):
+    return grad_fn(plan=rnn_jax.Plan(*plan))
 
 
 def sgd(rate=0.1, **options):
@@ -94,11 +94,33 @@ CASES = [
     (lambda: rnn_jax.readout(PARAMS.readout, TWO_DIMS), ValueError, "`readout.w_hy` must have shape (hid, out) = (3, 5) to match `hs`, got (4, 5)."),
     (lambda: rnn_jax.apply(PARAMS, H_0, BATCH.inputs, last=8), ValueError, "`last` must be from 0 to the 7 steps of `inputs`, got 8."),
     # names
-    (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; there are 'autodiff', 'stepwise', 'bptt'."),
+    (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; there are 'autodiff', 'stepwise', 'bptt', 'blocked'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="hinge"), ValueError, "No loss named 'hinge'; there are 'cross_entropy', 'squared_error'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", reduction="max"), ValueError, "No reduction named 'max'; there are 'mean', 'sum'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", block=3), ValueError, "No option 'block' of the gradient method 'bptt'; it has none."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", compute_dtype=jnp.int32), TypeError, "`compute_dtype` must be a floating point type, got"),
+    # plans, budgets and devices
+    (lambda: grad_fn(plan=3), TypeError, "`plan` must be a Plan, got int."),
+    (lambda: grad_fn(plan=(3, (), 0)), TypeError, "`plan` must be a Plan, got tuple."),
+    (lambda: planned(0), ValueError, "`plan.block` must be at least 1, got 0."),
+    (lambda: planned(2.0), TypeError, "`plan.block` must be an integer of at least 1, got 2.0."),
+    (lambda: planned(1, [3]), TypeError, "`plan.segments` must be a tuple of lengths, got list."),
+    (lambda: planned(1, (3, 0)), ValueError, "`plan.segments` must be at least 1, got 0."),
+    (lambda: planned(1, (3, 4)), ValueError, "`plan.segments` must each lie within the one before, got 4 in 3."),
+    (lambda: planned(1, (3,), -1), ValueError, "`plan.keep` must be at least 0, got -1."),
+    (lambda: grad_fn(block=3), ValueError, "No option 'block' of the gradient method 'blocked'; there are 'plan'."),
+    (lambda: rnn_jax.plan_memory(SHAPES, 0), ValueError, "`budget_bytes` must be a number of bytes above 0, got 0."),
+    (lambda: rnn_jax.plan_memory(SHAPES, "1 MB"), ValueError, "`budget_bytes` must be a number of bytes above 0, got '1 MB'."),
+    (lambda: rnn_jax.plan_memory(SHAPES, 1), ValueError, "`budget_bytes` must be at least "),
+    (lambda: rnn_jax.plan_memory(list(SHAPES), 1e9), TypeError, "`shapes` must be a tuple (params, batch, h_0), got list."),
+    (lambda: rnn_jax.forecast(SHAPES[:2]), TypeError, "`shapes` must be a tuple (params, batch, h_0), got tuple."),
+    (lambda: rnn_jax.forecast(SHAPES, 3), TypeError, "`plan` must be a Plan, got int."),
+    (lambda: grad_fn(devices=2), TypeError, "`devices` must be a list of devices, like jax.devices(), got 2."),
+    (lambda: grad_fn(devices=["cpu"]), TypeError, "`devices` must be a list of devices, like jax.devices(), got ['cpu']."),
+    (lambda: grad_fn(devices=[]), ValueError, "`devices` must hold at least one device, each once, got []."),
+    (lambda: grad_fn(devices=jax.devices()[:1] * 2), ValueError, "`devices` must hold at least one device, each once, got"),
+    (lambda: grad_fn(devices=jax.devices())(PARAMS, BATCH, H_0), ValueError, "The first batch axis must be a multiple of the 2 `devices`, got the batch axes (3,)."),
+    (lambda: grad_fn("bptt", devices=jax.devices())(*make_problem(Case(batch=()))), ValueError, "The first batch axis must be a multiple of the 2 `devices`, got the batch axes ()."),
     # keys
     (lambda: rnn_jax.init_params(0, input_size=1, hidden_size=1, output_size=1), TypeError, "`key` must be one typed key, as jax.random.key(seed) makes it, got int."),
     (lambda: rnn_jax.generate(jax.random.PRNGKey(0), PARAMS, BATCH.inputs, 1), TypeError, "`key` must be one typed key, as jax.random.key(seed) makes it, got uint32(2,)."),

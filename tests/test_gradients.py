@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import pytest
-from problems import Case, assert_trees_close, make_problem, run
+from problems import Case, assert_trees_close, equations, innermost_loops, make_problem, run
 from witness import central_differences
 
 import rnn_jax
@@ -181,24 +181,17 @@ print("equal")
 
 
 def test_weight_gradients_leave_the_loop():
-    """In the reverse scan of "bptt" stands one product, `d_a W_hhᵀ`; autodiff and "stepwise" have more."""
-    products = {name: _products_in_reverse_scans(name) for name in rnn_jax.GRADIENTS}
-    assert products["bptt"] == 1
-    assert products["autodiff"] > 1 and products["stepwise"] > 1
+    """In the loops over steps of "bptt" and "blocked" stand two products, `h W_hh` and `d_a W_hhᵀ`; elsewhere more."""
+    products = {name: _products_in_step_loops(name) for name in rnn_jax.GRADIENTS}
+    assert products["bptt"] == products["blocked"] == [1, 1]
+    assert products["autodiff"][-1] > 1 and products["stepwise"][-1] > 1
 
 
-def _products_in_reverse_scans(method):
-    grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy")
-    count = 0
-    pending = [jax.make_jaxpr(grad_fn)(*make_problem(Case())).jaxpr]
-    while pending:
-        for eqn in pending.pop().eqns:
-            if eqn.primitive.name == "scan":
-                body = eqn.params["jaxpr"].jaxpr
-                count += eqn.params["reverse"] * str(body).count("dot_general")
-            else:
-                pending += [p.jaxpr for p in eqn.params.values() if hasattr(p, "jaxpr")]
-    return count
+def _products_in_step_loops(method):
+    """Matrix products in each innermost loop, in the order of the program."""
+    case = Case()
+    jaxpr = jax.make_jaxpr(rnn_jax.make_grad_fn(method, loss=case.loss))(*make_problem(case)).jaxpr
+    return [sum(eqn.primitive.name == "dot_general" for eqn in equations(body)) for body, _ in innermost_loops(jaxpr)]
 
 
 def test_a_loss_of_ones_own():

@@ -27,6 +27,10 @@ from ._params import normal as normal
 from ._params import orthogonal as orthogonal
 from ._params import spectral_radius as spectral_radius
 from ._params import zero_state as zero_state
+from ._plan import Forecast as Forecast
+from ._plan import Plan as Plan
+from ._plan import forecast as forecast
+from ._plan import plan_memory as plan_memory
 from ._problems import Case as Case
 from ._problems import make_problem as make_problem
 from ._report import LeafReport as LeafReport

@@ -15,23 +15,23 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ._apply import last_states
-from ._bptt import bptt, residuals_of
-from ._by_hand import backward_layers, forward_layers
+from ._bptt import residuals_of
+from ._by_hand import Layer, backward_layers, forward_layers
 from ._checks import is_tokens
 from ._losses import Objective, loss_scale
-from ._plan import Plan, default_plan
+from ._plan import Plan, default_plan, outermost
 from ._types import Batch, Gradients, Loss, Params, Scalar, States, accumulation_dtype
 
 
 class Run(NamedTuple):
-    """`count` pieces of `size` steps, one after the other, the first from step `start` on; read out, or not.
+    """`pieces` of `size` steps each, one after the other, the first from step `start` on; read out, or not.
 
     The states of a piece are kept if it is a block, `inner` is None. Else it is a segment, of which only the state at
     its start is, and `inner` are the runs it consists of, counted from its own start.
     """
 
     start: int
-    count: int
+    pieces: int
     size: int
     read: bool
     inner: tuple["Run", ...] | None = None
@@ -40,6 +40,7 @@ class Run(NamedTuple):
 class Problem(NamedTuple):
     """What every piece needs."""
 
+    layer: Layer
     loss: Loss
     scale: Scalar
     params: Params
@@ -47,28 +48,30 @@ class Problem(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What travels back from piece to piece: the loss and weight gradients so far, and what later steps send to `h`."""
+    """What travels back from piece to piece: the loss and gradients so far, and what later steps send to `h`."""
 
     loss: Scalar
     d_h: States
     d_params: Params
+    d_xs: Float[Array, "time *batch in"] | None
 
 
 def blocked(
-    objective: Objective, plan: Plan | None, params: Params, batch: Batch, h_0: States
+    layer: Layer, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
 ) -> tuple[tuple[Scalar, States], Gradients]:
     """Loss, last states and gradients, a block at a time, as `plan` says."""
-    plan = default_plan(params, batch) if plan is None else plan
+    plan = default_plan(batch) if plan is None else plan
     time, last = batch.inputs.shape[0], batch.targets.shape[0]
     dtype = accumulation_dtype(params.readout.b_y.dtype)
-    problem = Problem(objective.loss, loss_scale(objective, batch, dtype), params, batch)
+    problem = Problem(layer, objective.loss, loss_scale(objective, batch, dtype), params, batch)
     runs = split(plan, 0, time - last, max(plan.keep - last, 0), read=False)
     runs += split(plan, time - last, last, min(plan.keep, last), read=True)
 
     h_T, kept = advance(problem, runs, 0, h_0)
     d_params = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), params)
-    carry = Carry(jnp.zeros_like(problem.scale), jax.tree.map(jnp.zeros_like, h_0), d_params)
-    (loss, d_h_0, d_params), d_xs = retreat(problem, runs, 0, kept, carry)
+    d_xs = None if is_tokens(batch.inputs) else jnp.zeros_like(batch.inputs)
+    carry = Carry(jnp.sum(d_params.readout.b_y), jax.tree.map(jnp.zeros_like, h_0), d_params, d_xs)
+    loss, d_h_0, d_params, d_xs = retreat(problem, runs, 0, kept, carry)
     return (loss, h_T), Gradients(d_params, d_h_0, d_xs)
 
 
@@ -78,28 +81,27 @@ def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tupl
         block = min(plan.block, max(length, 1))
         count, rest = divmod(length, block)
         runs = Run(start, count, block, read), Run(start + count * block, 1, rest, read)
-        return tuple(run for run in runs if run.count and run.size)
-    size, *inner_segments = plan.segments
-    inner = plan._replace(segments=tuple(inner_segments))
-    count = max(length - keep, 0) // size
+        return tuple(run for run in runs if run.pieces and run.size)
+    size, inner, count = outermost(plan, length, keep)
     left = split(inner, start + count * size, length - count * size, keep, read=read)
     return (Run(start, count, size, read, split(inner, 0, size, 0, read=read)), *left) if count else left
 
 
 def advance(problem: Problem, runs: Sequence[Run], offset: Any, h: States) -> tuple[States, list[Any]]:
-    """The last states, and what is kept of each piece: the states it began from, and of a block those it made."""
+    """The last states, and what is kept of each run: where its segments begin, or where it does and all its states."""
     kept = []
     for run in runs:
 
         def body(h, i, run=run):
             start = offset + run.start + i * run.size
             if run.inner is not None:
-                return reach(problem, run, start, h), (h, None)
-            hs, _ = forward_layers(bptt, problem.params, _steps(problem, run, start), h)
-            return last_states(h, hs), (h, hs)
+                return reach(problem, run, start, h), h
+            hs, _ = forward_layers(problem.layer, problem.params, _steps(problem, run, start), h)
+            return last_states(h, hs), hs
 
+        first = h
         h, made = _scan(body, h, run)
-        kept.append(made)
+        kept.append(made if run.inner is not None else (first, made))
     return h, kept
 
 
@@ -109,7 +111,7 @@ def reach(problem: Problem, segment: Run, offset: Any, h: States) -> States:
 
         def body(h, i, run=run):
             start = offset + run.start + i * run.size
-            hs, _ = forward_layers(bptt, problem.params, _steps(problem, run, start), h)
+            hs, _ = forward_layers(problem.layer, problem.params, _steps(problem, run, start), h)
             return last_states(h, hs), None
 
         h, _ = _scan(body, h, run)
@@ -124,42 +126,44 @@ def _blocks(segment: Run) -> tuple[Run, ...]:
     return split(Plan(block.size), 0, segment.size, 0, read=False)
 
 
-def retreat(
-    problem: Problem, runs: Sequence[Run], offset: Any, kept: Sequence[Any], carry: Carry
-) -> tuple[Carry, Float[Array, "time *batch in"] | None]:
-    """Back through the pieces that `advance` kept something of, the last one first: the gradients, and `d_xs`."""
-    d_xs = []
+def retreat(problem: Problem, runs: Sequence[Run], offset: Any, kept: Sequence[Any], carry: Carry) -> Carry:
+    """Back through the pieces that `advance` kept something of, the last one first."""
     for run, made in zip(reversed(runs), reversed(kept), strict=True):
 
-        def body(carry, now, run=run):
-            i, (h, hs) = now
+        def body(carry, now, run=run, made=made):
+            i, piece = now
             start = offset + run.start + i * run.size
             if run.inner is None:
-                return retreat_block(problem, run, start, h, hs, carry)
-            _, made = advance(problem, run.inner, start, h)
-            return retreat(problem, run.inner, start, made, carry)
+                return retreat_block(problem, run, start, _states_before(i, *made), piece, carry)
+            _, kept = advance(problem, run.inner, start, piece)
+            return retreat(problem, run.inner, start, kept, carry)
 
-        carry, d_pieces = _scan_back(body, carry, made, run)
-        d_xs.append(d_pieces)
-    if is_tokens(problem.batch.inputs):
-        return carry, None
-    return carry, jnp.concatenate(d_xs[::-1]) if d_xs else jnp.zeros_like(problem.batch.inputs[:0])
+        pieces = made if run.inner is not None else made[1]
+        carry = _scan_back(body, carry, pieces, run)
+    return carry
 
 
-def retreat_block(
-    problem: Problem, block: Run, start: Any, h: States, hs: States, carry: Carry
-) -> tuple[Carry, Float[Array, "time *batch in"] | None]:
+def _states_before(i: Any, first: States, blocks: States) -> States:
+    """The states that block `i` of a run began from: the last of the block before."""
+    if isinstance(i, int):
+        return first  # the only block
+    before = (lax.dynamic_index_in_dim(hs, jnp.maximum(i - 1, 0), keepdims=False)[-1] for hs in blocks)
+    return tuple(jnp.where(i == 0, h, h_before) for h, h_before in zip(first, before, strict=True))
+
+
+def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: States, carry: Carry) -> Carry:
     """Back through one block, from the states that it began from and made."""
     steps = _steps(problem, block, start)
     saved, xs = [], steps.inputs
     for cell, h_start, layer in zip(problem.params.cells, h, hs, strict=True):
         saved.append(residuals_of(cell, h_start, xs, layer, steps.mask, steps.reset))
         xs = layer
-    loss, gradients = backward_layers(
-        bptt, problem.loss, problem.scale, problem.params, steps, hs[-1], saved, carry.d_h
+    loss, (d_params, d_h, d_xs) = backward_layers(
+        problem.layer, problem.loss, problem.scale, problem.params, steps, hs[-1], saved, carry.d_h
     )
-    d_params = jax.tree.map(jnp.add, carry.d_params, gradients.params)
-    return Carry(carry.loss + loss, gradients.h_0, d_params), gradients.inputs
+    if d_xs is not None and carry.d_xs is not None:
+        d_xs = lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, start, 0)
+    return Carry(carry.loss + loss, d_h, jax.tree.map(jnp.add, carry.d_params, d_params), d_xs)
 
 
 def _steps(problem: Problem, run: Run, start: Any) -> Batch:
@@ -182,12 +186,13 @@ def _steps(problem: Problem, run: Run, start: Any) -> Batch:
 
 def _scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, run: Run) -> tuple[Any, Any]:
     """`body(carry, i)` for each piece of a run, what it returns stacked; without a loop if there is one piece."""
-    return body(carry, 0) if run.count == 1 else lax.scan(body, carry, jnp.arange(run.count))
+    return body(carry, 0) if run.pieces == 1 else lax.scan(body, carry, jnp.arange(run.pieces))
 
 
-def _scan_back(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, made: Any, run: Run) -> tuple[Any, Any]:
-    """`body(carry, (i, made[i]))` for each piece of a run, the last one first; their `d_xs` as one sequence."""
-    if run.count == 1:
-        return body(carry, (0, made))
-    carry, d_xs = lax.scan(body, carry, (jnp.arange(run.count), made), reverse=True)
-    return carry, None if d_xs is None else d_xs.reshape(-1, *d_xs.shape[2:])
+def _scan_back(body: Callable[[Carry, Any], Carry], carry: Carry, pieces: Any, run: Run) -> Carry:
+    """`body(carry, (i, pieces[i]))` for each piece of a run, the last one first."""
+    if run.pieces == 1:
+        return body(carry, (0, pieces))
+    numbered = jnp.arange(run.pieces), pieces
+    carry, _ = lax.scan(lambda carry, now: (body(carry, now), None), carry, numbered, reverse=True)
+    return carry

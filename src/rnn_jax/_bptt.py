@@ -1,6 +1,8 @@
 """Backpropagation through time by hand: only `d_h` travels, all else is a product over many steps at once."""
 
-from typing import NamedTuple
+import math
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,10 @@ from jaxtyping import Array, Float
 from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
 from ._by_hand import Layer
+from ._checks import is_tokens, steps_shape
 from ._loops import scan_in_place
-from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
+from ._plan import rows_block
+from ._types import CellParams, Flags, Hidden, Hiddens, Inputs, accumulation_dtype
 from ._unroll import enter, leave, visible
 
 
@@ -27,7 +31,7 @@ class Residuals(NamedTuple):
 
 
 def forward(
-    cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None
+    cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None, *, unroll: int = 1
 ) -> tuple[Hiddens, Residuals]:
     """`h_t = φ(x_t W_xh + b_h + h_{t-1} W_hh)`: the input projection is one product before the scan."""
     phi = ACTIVATIONS[cell.activation].phi
@@ -39,7 +43,7 @@ def forward(
         return h_t, h_t
 
     zs = affine(visible(xs, mask), cell.w_xh, cell.b_h)
-    _, hs = scan_in_place(body, h_0, zs, (mask, reset))
+    _, hs = scan_in_place(body, h_0, zs, (mask, reset), unroll=unroll)
     return hs, residuals_of(cell, h_0, xs, hs, mask, reset)
 
 
@@ -51,7 +55,7 @@ def residuals_of(
 
 
 def backward(
-    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden
+    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 1
 ) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`(d_cell, d_h_0, d_xs)` from `d_hs[t] = d_y_t W_hyᵀ`, or whatever else reads `h_t`, for t = T..1.
 
@@ -69,16 +73,49 @@ def backward(
         d_h_tm1 = leave(enter(d_a_t @ w_hh_t, reset_t), d_h_t, mask_t)
         return d_h_tm1, d_a_t
 
-    d_h_0, d_as = scan_in_place(body, d_h_T, d_hs, (hs, mask, reset), reverse=True)
+    d_h_0, d_as = scan_in_place(body, d_h_T, d_hs, (hs, mask, reset), reverse=True, unroll=unroll)
     d_w_xh, d_b_h = affine_d_weights(xs, d_as, cell.w_xh)
     d_w_hh, _ = affine_d_weights(_states_met(h_0, hs, reset), d_as, cell.w_hh)
     d_xs = affine_d_input(xs, d_as, cell.w_xh)
     return CellParams(d_w_xh, d_w_hh, d_b_h, cell.activation), d_h_0, d_xs
 
 
+def backward_in_blocks(
+    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, block: int
+) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
+    """`backward`, with the weight-gradient products of `block` steps at a time: their operands stay in cache."""
+    cell, h_0, xs, hs, mask, reset = residuals
+    time = hs.shape[0]
+    if time <= block:
+        return backward(residuals, d_hs, d_h_T)
+
+    def of_steps(carry: tuple[CellParams, Hidden], start: Any, size: int) -> Any:
+        d_cell, d_h = carry
+        xs_now, hs_now, mask_now, reset_now, d_hs_now = jax.tree.map(
+            lambda x: lax.dynamic_slice_in_dim(x, start, size), (xs, hs, mask, reset, d_hs)
+        )
+        h_before = jnp.where(start == 0, h_0, lax.dynamic_index_in_dim(hs, jnp.maximum(start - 1, 0), keepdims=False))
+        now = Residuals(cell, h_before, xs_now, hs_now, mask_now, reset_now)
+        d_cell_now, d_h, d_xs = backward(now, d_hs_now, d_h)
+        return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_h), d_xs
+
+    d_cell = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), cell)
+    count, rest = divmod(time, block)
+    carry, d_xs = (d_cell, d_h_T), []
+    if rest:
+        carry, d_xs_rest = of_steps(carry, count * block, rest)
+        d_xs.append(d_xs_rest)
+    carry, d_xs_blocks = lax.scan(lambda c, i: of_steps(c, i * block, block), carry, jnp.arange(count), reverse=True)
+    if is_tokens(xs):
+        return *carry, None
+    return *carry, jnp.concatenate([d_xs_blocks.reshape(-1, *xs.shape[1:]), *d_xs])
+
+
 def pullback(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`backward`, with each cotangent in the dtype of what it is the cotangent of, as JAX asks of a derivative rule."""
-    d_cell, d_h_0, d_xs = backward(residuals, d_hs, jnp.zeros_like(residuals.h_0))
+    time, *batch_axes = steps_shape(residuals.xs)
+    block = rows_block(time, math.prod(batch_axes))
+    d_cell, d_h_0, d_xs = backward_in_blocks(residuals, d_hs, jnp.zeros_like(residuals.h_0), block)
     return jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell), d_h_0, d_xs
 
 
@@ -116,4 +153,6 @@ def _states_met(h_0: Hidden, hs: Hiddens, reset: Flags | None) -> Hiddens:
     return enter(jnp.concatenate([h_0[None], hs])[:-1], reset)
 
 
-bptt = Layer(forward, backward)
+def bptt(unroll: int = 1) -> Layer:
+    """The layer whose loops over time take `unroll` steps a turn."""
+    return Layer(partial(forward, unroll=unroll), partial(backward, unroll=unroll))

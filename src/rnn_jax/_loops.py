@@ -15,10 +15,12 @@ def scan_in_place(
     others: Any,
     *,
     reverse: bool = False,
+    unroll: int = 1,
 ) -> tuple[Any, Array]:
     """`lax.scan` of `body(carry, buffer[t], others[t]) -> (carry, buffer[t])`: the new entry overwrites the old one.
 
-    XLA keeps one buffer where a scan has two, and need not fill the second with zeros first.
+    XLA keeps one buffer where a scan has two, and need not fill the second with zeros first. One turn of the loop is
+    `unroll` steps.
     """
     time = buffer.shape[0]
     if time == 0:
@@ -31,4 +33,4 @@ def scan_in_place(
         carry, new = body(carry, now, jax.tree.unflatten(jax.tree.structure(others), rest))
         return carry, lax.dynamic_update_index_in_dim(buffer, new, t, 0)
 
-    return lax.fori_loop(0, time, step, (carry, buffer))
+    return lax.fori_loop(0, time, step, (carry, buffer), unroll=unroll)

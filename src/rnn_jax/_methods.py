@@ -1,7 +1,7 @@
 """The table of gradient methods, behind one signature."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,9 +11,10 @@ from ._autodiff import autodiff
 from ._blocked import blocked
 from ._bptt import bptt
 from ._by_hand import backpropagate
-from ._checks import check_call, is_tokens, require_floating, require_known
+from ._checks import check_call, is_tokens, require_floating, require_known, require_sizes
 from ._losses import Objective, make_objective
 from ._plan import Plan, check_plan
+from ._sharded import check_devices, shard_batch
 from ._sharding import promote
 from ._stepwise import stepwise
 from ._types import Batch, GradFn, Gradients, Loss, Params, Scalar, States
@@ -39,14 +40,16 @@ def _stepwise(objective: Objective) -> GradFn:
     return partial(backpropagate, stepwise, objective)
 
 
-def _bptt(objective: Objective) -> GradFn:
-    return partial(backpropagate, bptt, objective)
+def _bptt(objective: Objective, unroll: int = 1) -> GradFn:
+    require_sizes(unroll=unroll)
+    return partial(backpropagate, bptt(unroll), objective)
 
 
-def _blocked(objective: Objective, plan: Plan | None = None) -> GradFn:
+def _blocked(objective: Objective, plan: Plan | None = None, unroll: int = 1) -> GradFn:
+    require_sizes(unroll=unroll)
     if plan is not None:
         check_plan(plan)
-    return partial(blocked, objective, plan)
+    return partial(blocked, bptt(unroll), plan, objective)
 
 
 GRADIENTS: dict[str, Method] = {
@@ -63,6 +66,7 @@ def make_grad_fn(
     loss: str | Loss,
     reduction: str = "mean",
     compute_dtype: Any = None,
+    devices: Sequence[jax.Device] | None = None,
     **method_options: Any,
 ) -> GradFn:
     """A function `(params, batch, h_0) -> ((loss, h_T), Gradients)`, pure and stateless.
@@ -71,9 +75,16 @@ def make_grad_fn(
     over all weighted steps (nothing to sum gives 0), `"sum"` is Σ w ℓ. With `compute_dtype`, states and products
     are in that type, while the loss and the weight gradients are accumulated in float32 or better; only "autodiff" adds
     weight gradients up as JAX does, in the type itself, where long sums stall. A gradient always has the dtype of what
-    it is a gradient of. Under `jit`, what is not used of the result costs nothing. Sharded arrays under `jit` give the
-    loss and gradients of the whole batch; inside `shard_map` they are those of the device's own part, for the caller
-    to sum with `lax.psum`.
+    it is a gradient of. Under `jit`, what is not used of the result costs nothing.
+
+    Options of methods: `unroll`, of "bptt" and "blocked", is the number of steps in one turn of a loop over time: more
+    are fewer launches a step on a GPU, and nothing gained on a CPU. `plan`, of "blocked", is a `Plan`, like one of
+    `plan_memory`; without it all states are kept.
+
+    With `devices`, like `jax.devices()`, the first batch axis is split over them, and loss and gradients are those of
+    the whole batch. For the cores of one CPU, call `jax.config.update("jax_num_cpu_devices", 2)` before all else.
+    Sharded arrays under `jit` give the whole batch's as well; inside of a `shard_map` of one's own they are those of
+    the device's part, to be summed with `lax.psum`.
 
     Raises:
         ValueError: for an unknown method, option, loss or reduction; the message lists the known ones. The function
@@ -90,7 +101,12 @@ def make_grad_fn(
     require_known("gradient method", method, GRADIENTS)
     if compute_dtype is not None:
         require_floating("compute_dtype", compute_dtype)
-    engine = _make_engine(method, GRADIENTS[method].make, make_objective(loss, reduction), method_options)
+    objective = make_objective(loss, reduction)
+    make = partial(_make_engine, method, GRADIENTS[method].make, options=method_options)
+    engine = make(objective)
+    if devices is not None:
+        check_devices(devices)
+        engine = shard_batch(make, objective, devices)
     return _at_the_door(engine, compute_dtype)
 
 

@@ -1,35 +1,254 @@
-"""What a time-blocked gradient keeps, and what it computes again."""
+"""What a time-blocked gradient keeps and what it computes again: the plan, what it costs, and one that fits a budget.
 
+With d levels of segments about `(d + 1) T^(1 / (d + 1))` of T states are in memory, and a step is computed up to d
+times more. One level is the schedule of Chen et al. (2016), arXiv:1604.06174. Griewank and Walther's revolve (2000),
+ACM TOMS 26(1), takes the fewest steps for a number of states, Gruslys et al. (2016), arXiv:1606.03401, for a budget.
+Levels of equal segments take more, but they are loops, which compile once however long the sequence is.
+"""
+
+import itertools
 import math
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-from ._checks import steps_shape
+from ._checks import check_call, is_tokens, require_sizes, steps_shape
 from ._types import Batch, Params
 
-ROWS = 1024  # steps times sequences in one weight-gradient product: enough that the product pays
+ROWS = 1024  # steps times sequences in the products of a block, where they are fast and a block stays in cache
 
 
 class Plan(NamedTuple):
     """How `"blocked"` goes through time.
 
     `block`     steps whose readout, loss and weight gradients are computed at once.
-    `segments`  lengths in steps, longest first, each within the one before. Of a segment only the state at its start is
-                kept; its states are computed again when its turn comes. None: all states are kept.
-    `keep`      of the last `keep` steps the states are kept in any case.
+    `segments`  lengths in steps, each within the one before. Of a segment only the state at its start is kept; when its
+                turn comes on the way back it runs forward again. None of them: the states of all steps are kept.
+    `keep`      of at least so many steps at the end the states are kept in any case: they are needed first.
+
+    `plan_memory` makes one that fits a budget. In words: `str(plan)`.
+
+    >>> import rnn_jax
+    >>> print(rnn_jax.Plan(block=50, segments=(100,), keep=100))
+    blocks of 50 steps; of each 100 steps one state is kept and the others are computed again, but for the last 100
     """
 
     block: int
     segments: tuple[int, ...] = ()
     keep: int = 0
 
+    def __str__(self) -> str:
+        blocks = f"blocks of {_steps(self.block)}"
+        if not self.segments:
+            return f"{blocks}; all states are kept"
+        within = ", within them of each ".join(_steps(size) for size in self.segments)
+        text = f"{blocks}; of each {within} one state is kept and the others are computed again"
+        return f"{text}, but for the last {self.keep:,}" if self.keep else text
+
+
+def _steps(count: int) -> str:
+    return f"{count:,} step{'s' if count != 1 else ''}"
+
+
+class Forecast(NamedTuple):
+    """What a plan costs: steps computed more than once, each time counted, of `steps`; bytes of temporaries."""
+
+    steps: int
+    recomputed_steps: int
+    temporary_bytes: int
+
+    def __str__(self) -> str:
+        again = f"{self.recomputed_steps:,} of {_steps(self.steps)} again" if self.recomputed_steps else "no step again"
+        return f"{again}, {self.temporary_bytes / 1e6:,.1f} MB of temporaries"
+
 
 def check_plan(plan: Plan) -> None:
-    """Raise unless `plan` is one."""
+    """Raise unless `plan` is a `Plan` of lengths that fit into each other."""
     if not isinstance(plan, Plan):
         raise TypeError(f"`plan` must be a Plan, got {type(plan).__name__}.")
+    if not isinstance(plan.segments, tuple):
+        raise TypeError(f"`plan.segments` must be a tuple of lengths, got {type(plan.segments).__name__}.")
+    require_sizes(**{"plan.block": plan.block})
+    require_sizes(least=0, **{"plan.keep": plan.keep})
+    for size in plan.segments:
+        require_sizes(**{"plan.segments": size})
+    for outer, inner in itertools.pairwise(plan.segments):
+        if inner > outer:
+            raise ValueError(f"`plan.segments` must each lie within the one before, got {inner} in {outer}.")
 
 
-def default_plan(params: Params, batch: Batch) -> Plan:
+def default_plan(batch: Batch) -> Plan:
     """All states kept, in blocks of about `ROWS` rows."""
+    time, *batch_axes = steps_shape(batch.inputs)
+    return Plan(rows_block(time, math.prod(batch_axes)))
+
+
+def rows_block(time: int, num_sequences: int) -> int:
+    """Steps in a block of about `ROWS` rows."""
+    return _even(time, ROWS // max(num_sequences, 1))
+
+
+def _even(time: int, block: int) -> int:
+    """About `block` steps, from one to `time`; a divisor of `time` if one is near, for a rest is compiled once more."""
+    block = max(1, min(block, time))
+    near = [size for size in range(max(1, 2 * block // 3), block * 3 // 2 + 1) if time % size == 0]
+    return min(near, key=lambda size: abs(math.log(size / block)), default=block)
+
+
+def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast:
+    """What `plan` costs on arguments `(params, batch, h_0)` of these shapes: arrays, or what `jax.eval_shape` gives.
+
+    The bytes are the states, counted, and the temporaries of one block, as XLA lays them out: 2.5 times its states and
+    once more those of the widest layer, its inputs, its outputs three times or beside a copy of `w_hy`, and 0.95 of the
+    cells' weights. Fitted to `memory_analysis()` on a CPU, which it meets within 10 % from 8 MB on.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=32, hidden_size=64, output_size=32)
+    >>> batch = rnn_jax.Batch(jnp.ones((10_000, 4, 32)), jnp.ones((10_000, 4), int))
+    >>> shapes = params, batch, rnn_jax.zero_state(params, 4)
+    >>> print(rnn_jax.forecast(shapes, rnn_jax.Plan(block=100, segments=(100,), keep=100)))
+    9,900 of 10,000 steps again, 0.8 MB of temporaries
+    """
+    check_shapes(shapes)
+    params, batch, _ = shapes
+    plan = default_plan(batch) if plan is None else plan
+    check_plan(plan)
+    return _forecast(plan, batch, _sizes(params, batch))
+
+
+def _forecast(plan: Plan, batch: Batch, sizes: "Sizes") -> Forecast:
+    time, last = batch.inputs.shape[0], batch.targets.shape[0]
+    phases = [(time - last, max(plan.keep - last, 0)), (last, min(plan.keep, last))]
+    states = sum(_kept_states(plan, length, keep) for length, keep in phases)
+    again = sum(_recomputed(plan, length, keep) for length, keep in phases)
+    block = max(_longest_block(plan, length, keep) for length, keep in phases)
+    return Forecast(time, again, int(states * sizes.states + _block_bytes(sizes, block)))
+
+
+def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
+    """The plan expected to be the fastest among those whose temporaries stay within `budget_bytes`.
+
+    `shapes` are the arguments `(params, batch, h_0)` of the gradient function, arrays or what `jax.eval_shape` gives.
+    What it costs says `forecast(shapes, plan)`.
+
+    Raises:
+        ValueError: if nothing fits; the message says what would.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=32, hidden_size=64, output_size=32)
+    >>> batch = rnn_jax.Batch(jnp.ones((10_000, 4, 32)), jnp.ones((10_000, 4), int))
+    >>> shapes = params, batch, rnn_jax.zero_state(params, 4)
+    >>> plan = rnn_jax.plan_memory(shapes, 2e6)
+    >>> rnn_jax.forecast(shapes, plan).temporary_bytes <= 2e6
+    True
+    >>> grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy", plan=plan)
+    """
+    check_shapes(shapes)
+    if not isinstance(budget_bytes, (int, float)) or isinstance(budget_bytes, bool) or not budget_bytes > 0:
+        raise ValueError(f"`budget_bytes` must be a number of bytes above 0, got {budget_bytes!r}.")
+    params, batch, _ = shapes
+    sizes = _sizes(params, batch)
+    costs = {plan: _forecast(plan, batch, sizes) for plan in _candidates(batch)}
+    fitting = [plan for plan, cost in costs.items() if cost.temporary_bytes <= budget_bytes]
+    if not fitting:
+        least = min(cost.temporary_bytes for cost in costs.values())
+        raise ValueError(f"`budget_bytes` must be at least {least:,} for these shapes, got {budget_bytes:,}.")
+    num_sequences = max(math.prod(steps_shape(batch.inputs)[1:]), 1)
+
+    def slowness(plan: Plan) -> float:  # in units of the time when all states are kept, in large blocks
+        cost = costs[plan]
+        return 1 + 0.3 * cost.recomputed_steps / max(cost.steps, 1) + 60 / (plan.block * num_sequences)
+
+    return min(fitting, key=lambda plan: (slowness(plan), costs[plan].temporary_bytes))
+
+
+def check_shapes(shapes: Any) -> None:
+    """Raise unless `shapes` are arguments of a `GradFn`, or their shapes."""
+    if not isinstance(shapes, tuple) or len(shapes) != 3:
+        raise TypeError(f"`shapes` must be a tuple (params, batch, h_0), got {type(shapes).__name__}.")
+    check_call(*shapes)
+
+
+def _candidates(batch: Batch) -> Iterator[Plan]:
+    """Plans of up to three levels, in blocks of the default size and smaller."""
+    time = batch.inputs.shape[0]
+    block = default_plan(batch).block
+    while True:  # a loop that turns once is none: XLA takes it apart, and memory is not shared
+        yield Plan(block)
+        sizes = sorted({block * round(1.3**i) for i in range(60) if block * round(1.3**i) * 3 <= time}, reverse=True)
+        for size in sizes:
+            for keep in range(size, time - 2 * size + 1, max(time // 50, 1)):
+                yield Plan(block, (size,), keep)
+        for levels in (2, 3):
+            for segments in itertools.combinations(sizes[:: 2 * levels - 3], levels):
+                if all(outer >= 2 * inner for outer, inner in itertools.pairwise((time, *segments))):
+                    yield Plan(block, segments, segments[-1])
+        if block == 1:
+            return
+        block = min(block - 1, _even(time, block // 2))
+
+
+def _kept_states(plan: Plan, length: int, keep: int) -> int:
+    """States in memory at once: where segments start, and those of the end or, later, of one segment."""
+    if not plan.segments:
+        return length
+    size, inner, count = outermost(plan, length, keep)
+    of_one = _kept_states(inner, size, 0) if count else 0
+    return count + max(of_one, _kept_states(inner, length - count * size, keep))
+
+
+def _recomputed(plan: Plan, length: int, keep: int) -> int:
+    """Steps that run forward again, as often as they do."""
+    if not plan.segments:
+        return 0
+    size, inner, count = outermost(plan, length, keep)
+    return count * (size + _recomputed(inner, size, 0)) + _recomputed(inner, length - count * size, keep)
+
+
+def _longest_block(plan: Plan, length: int, keep: int) -> int:
+    """Steps in the longest block that there is."""
+    if not plan.segments:
+        return min(plan.block, length)
+    size, inner, count = outermost(plan, length, keep)
+    of_one = _longest_block(inner, size, 0) if count else 0
+    return max(of_one, _longest_block(inner, length - count * size, keep))
+
+
+def outermost(plan: Plan, length: int, keep: int) -> tuple[int, Plan, int]:
+    """The outermost segments of `length` steps: their size, the plan within and after them, and how many there are."""
+    size, *inner = plan.segments
+    return size, plan._replace(segments=tuple(inner)), max(length - keep, 0) // size
+
+
+class Sizes(NamedTuple):
+    """Bytes: of the states, inputs and outputs of one step, and of weights."""
+
+    states: int
+    widest: int
+    inputs: int
+    outputs: int
+    cells: int
+    readout: int
+
+
+def _sizes(params: Params, batch: Batch) -> Sizes:
     num_sequences = math.prod(steps_shape(batch.inputs)[1:])
-    return Plan(max(1, ROWS // max(num_sequences, 1)))
+    item = params.readout.w_hy.dtype.itemsize
+    widths = [cell.w_hh.shape[0] for cell in params.cells]
+    inputs = 0 if is_tokens(batch.inputs) else batch.inputs.shape[-1]
+    cells = sum(cell.w_xh.size + cell.w_hh.size for cell in params.cells)
+    step = num_sequences * item
+    return Sizes(
+        states=step * sum(widths),
+        widest=step * max(widths),
+        inputs=step * inputs,
+        outputs=step * params.readout.w_hy.shape[1],
+        cells=item * cells,
+        readout=item * params.readout.w_hy.size,
+    )
+
+
+def _block_bytes(sizes: Sizes, block: int) -> float:
+    outputs, readout = block * sizes.outputs, sizes.readout
+    beside_d_w_hy = readout + (2 if readout < 2 * outputs else 1) * outputs
+    of_steps = block * (2.5 * sizes.states + sizes.widest + sizes.inputs)
+    return of_steps + max(3 * outputs, beside_d_w_hy) + 0.95 * sizes.cells

@@ -37,3 +37,8 @@ def promote(tree: Any) -> Any:
         return lax.pcast(x, missing, to="varying") if missing else x
 
     return jax.tree.map(mark, tree)
+
+
+def vary(tree: Any, axis: str) -> Any:
+    """Every leaf, alike on all devices, as one of the device's own: its gradient is that of the device's part alone."""
+    return jax.tree.map(lambda x: lax.pcast(x, axis, to="varying"), tree)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from .errors import InputError
@@ -47,10 +48,13 @@ def restore(folder: Path, manager: ocp.CheckpointManager, template: Any) -> Any:
                 f"shape {found.get(leaf, ('none',))[0]}, expected {array.shape}."
             )
     try:
-        arrays = manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # on however many devices they were saved
+        here = {leaf: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one) for leaf, x in wanted.items()}
+        arrays = manager.restore(step, args=ocp.args.StandardRestore(here))
     except Exception as error:
         raise unreadable from error
-    return jax.tree.unflatten(jax.tree.structure(template), [arrays[leaf] for leaf in wanted])
+    leaves = [jnp.asarray(jax.device_get(arrays[leaf])) for leaf in wanted]  # bound to no device
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
 
 
 def _named_leaves(tree: Any) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The settings of each command, with their defaults. Imports no jax: `--help` answers at once."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,8 +41,13 @@ class TrainConfig:
     recurrent_scale: float = 1.0
     """The number that goes with it: scale, scale, standard deviation or spectral radius."""
 
-    method: Literal["autodiff", "stepwise", "bptt"] = "bptt"
+    method: Literal["autodiff", "stepwise", "bptt", "blocked"] = "blocked"
     """How the gradient is computed; all of these are exact."""
+    memory: str | None = None
+    """Bytes a gradient may take beside weights and data, like 200MB or 64MiB: blocked then keeps fewer states and
+    computes the others again. Default: all states are kept."""
+    devices: int = 1
+    """Devices that share the streams: the cores of a CPU, or GPUs."""
     streams: int = 32
     """Pieces of the text that are read side by side."""
     window: int = 50
@@ -103,10 +109,24 @@ class GradcheckConfig:
     """Seed of the weights and the data."""
 
 
+UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+
+
+def bytes_of(text: str) -> float | None:
+    """The bytes of `200MB`, `64MiB` or `1e6`; None if it says nothing of the kind."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e\d+)?)\s*([a-z]*)\s*", text.lower())
+    unit = UNITS.get(match[2]) if match else None
+    return float(match[1]) * unit if match and unit else None
+
+
 def check_train_config(config: TrainConfig) -> None:
     """Raise an `InputError` for the first setting out of range."""
-    for name in ("hidden_size", "num_layers", "streams", "window", "steps", "eval_every"):
+    for name in ("hidden_size", "num_layers", "streams", "window", "steps", "eval_every", "devices"):
         _require(config, name, getattr(config, name) >= 1, "at least 1")
+    _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
+    if config.memory is not None:
+        _require(config, "memory", bool(bytes_of(config.memory)), "a number of bytes above 0, like 200MB or 64MiB")
+        _require(config, "memory", config.method == "blocked", "left out unless --method is blocked")
     for name in ("recurrent_scale", "learning_rate", "max_norm", "max_value"):
         value = getattr(config, name)
         _require(config, name, value is None or 0 < value < float("inf"), "a finite number above 0")

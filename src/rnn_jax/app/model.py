@@ -1,25 +1,69 @@
 """From settings to the network, its optimizer and its trainer."""
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 import optax
 
 from .. import (
     RECURRENT_INITS,
+    Batch,
+    Forecast,
+    GradFn,
+    Params,
+    Plan,
     Trainer,
     TrainState,
     clip_gradients,
     clipped_sgd,
+    forecast,
     init_params,
     make_grad_fn,
     make_trainer,
+    plan_memory,
     zero_state,
 )
-from .config import LEARNING_RATES, TrainConfig
+from .config import LEARNING_RATES, TrainConfig, bytes_of
+from .errors import InputError
 
 
-def make_character_trainer(config: TrainConfig) -> Trainer:
+def make_character_trainer(config: TrainConfig, num_symbols: int) -> Trainer:
     """The trainer of a run: mean cross-entropy over a window, the optimizer of the settings."""
-    return make_trainer(make_grad_fn(config.method, loss="cross_entropy"), make_optimizer(config))
+    return make_trainer(make_gradient(config, num_symbols), make_optimizer(config))
+
+
+def make_gradient(config: TrainConfig, num_symbols: int) -> GradFn:
+    """The gradient of a run, on the devices and in the memory of its settings.
+
+    Raises:
+        InputError: if there are not so many devices, or the memory is too little for any plan.
+    """
+    devices = jax.devices()
+    if len(devices) < config.devices:
+        raise InputError(f"--devices must be at most the {len(devices)} there are, got {config.devices}.")
+    options: dict[str, Any] = {}
+    if config.devices > 1:
+        options["devices"] = devices[: config.devices]
+    if config.memory is not None:
+        options["plan"], _ = make_plan(config, num_symbols)
+    return make_grad_fn(config.method, loss="cross_entropy", **options)
+
+
+def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, Forecast]:
+    """The plan of `config.memory` for the part of a batch that one device has, and what it costs.
+
+    Raises:
+        InputError: if the memory is too little for any plan.
+    """
+    steps: Any = jax.ShapeDtypeStruct((config.window, config.streams // config.devices), jnp.int32)
+    params = jax.eval_shape(lambda: initial_params(config, num_symbols))
+    shapes = params, Batch(steps, steps), jax.eval_shape(lambda: zero_state(params, steps.shape[1]))
+    try:
+        plan = plan_memory(shapes, bytes_of(config.memory or "") or 0)
+    except ValueError as error:
+        raise InputError(f"--memory {config.memory} is too little: {error}") from None
+    return plan, forecast(shapes, plan)
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
@@ -37,7 +81,13 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 def initial_state(config: TrainConfig, trainer: Trainer, num_symbols: int) -> TrainState:
     """The state before the first step: drawn from the seed alone."""
-    params = init_params(
+    params = initial_params(config, num_symbols)
+    return trainer.init(params, zero_state(params, config.streams))
+
+
+def initial_params(config: TrainConfig, num_symbols: int) -> Params:
+    """The weights before the first step."""
+    return init_params(
         jax.random.key(config.seed),
         input_size=num_symbols,
         hidden_size=config.hidden_size,
@@ -46,4 +96,3 @@ def initial_state(config: TrainConfig, trainer: Trainer, num_symbols: int) -> Tr
         activation=config.activation,
         recurrent_init=RECURRENT_INITS[config.recurrent_init](config.recurrent_scale),
     )
-    return trainer.init(params, zero_state(params, config.streams))

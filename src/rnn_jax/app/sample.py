@@ -1,5 +1,6 @@
 """`rnn-jax sample`."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -15,7 +16,8 @@ from .model import initial_state, make_character_trainer
 def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
     """Print the prompt and what the model writes after it; returns the exit status."""
     prompt = config.prompt or default_prompt(symbols)
-    trainer = make_character_trainer(settings)
+    settings = dataclasses.replace(settings, devices=1, memory=None)  # of the training alone
+    trainer = make_character_trainer(settings, len(symbols))
     template = jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols)))
     with checkpoints(config.run) as manager:
         state = restore(config.run, manager, template)

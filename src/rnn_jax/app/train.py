@@ -1,6 +1,7 @@
 """`rnn-jax train`."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import platform
@@ -22,11 +23,13 @@ from .corpus import Corpus
 from .data import TextData, predicted_positions, prepare
 from .errors import InputError, TrainingFailed
 from .loop import Run, signals, train_until
-from .model import initial_state, make_character_trainer
+from .model import initial_state, make_character_trainer, make_gradient, make_plan
 
 
 def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     """Train, from the start or, with the facts of a run, from where that stopped; returns the exit status."""
+    if config.devices > 1:
+        jax.config.update("jax_num_cpu_devices", config.devices)
     data = prepare(corpus.text, config.streams, config.window)
     sha256 = hashlib.sha256(corpus.text.encode()).hexdigest()
     if facts and sha256 != facts["text_sha256"]:
@@ -36,13 +39,15 @@ def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     baselines = facts["baselines"]
     _say("baselines", ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items()) + " bits per character")
 
-    trainer = make_character_trainer(config)
+    trainer = make_character_trainer(config, len(data.symbols))
     state = jax.jit(lambda: initial_state(config, trainer, len(data.symbols)))()
     with run_folder.new_folder(config) if config.resume is None else contextlib.nullcontext(config.resume) as folder:
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
         _say("network", f"{layers} of {config.hidden_size} {config.activation} units, {size:,} parameters")
         _say("gradient", _compare_with_autodiff(config, data, state.params))
+        if config.memory is not None:
+            _say("memory", "; ".join(map(str, make_plan(config, len(data.symbols)))))
         try:
             return _train_in(folder, config, facts, data, trainer, state)
         except OSError as error:
@@ -87,10 +92,11 @@ def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) 
     """The largest difference between the hand-written gradient and autodiff's on the first batch, in words."""
     method = "bptt" if config.method == "autodiff" else config.method
     batch, h_0 = window_batch(data.streams, 0, config.window), zero_state(params, config.streams)
-    by_hand, reference = (
-        jax.device_get(jax.jit(make_grad_fn(name, loss="cross_entropy"))(params, batch, h_0)[1].params)
-        for name in (method, "autodiff")
+    grad_fns = (
+        make_gradient(dataclasses.replace(config, method=method), len(data.symbols)),
+        make_grad_fn("autodiff", loss="cross_entropy"),
     )
+    by_hand, reference = (jax.device_get(jax.jit(fn)(params, batch, h_0)[1].params) for fn in grad_fns)
     difference = max(
         float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(y.dtype).tiny))
         for x, y in zip(jax.tree.leaves(by_hand), jax.tree.leaves(reference), strict=True)

@@ -1,0 +1,202 @@
+"""The gradients of this library against autodiff and against other libraries: time, memory, and error beside both.
+
+    python benchmarks/race.py --smoke                      # seconds: does everything still run?
+    python benchmarks/race.py --quick                      # under two minutes
+    python benchmarks/race.py                              # the gradient at nine shapes, all contenders
+    python benchmarks/race.py --shapes 100x32x64x128x64 --contenders textbook blocked torch --what forward step
+    python benchmarks/race.py --full --save                # everything, about 13 minutes, kept in benchmarks/results/
+
+A shape is time x batch x in x hid x out. Every contender lives in a process of its own; they take turns in rounds, the
+order new each round, every call blocked until ready, one process at work at a time. One that is further than 1e-3 from
+the float64 truth is refused and not timed. `pip install -e '.[bench]'` adds the other libraries to the race.
+"""
+
+import argparse
+import datetime
+import json
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+import race_contenders as who
+import race_problems as problems
+from race_machine import record
+from race_pool import Absent, WorkerDied
+from race_report import NO_GPU, markdown, table, targets_table
+from race_rounds import Heat, measure_machine, run
+from race_statistics import summarise
+from race_worker import TURN_S
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The command line; a bad name ends the program with 2 and one sentence."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="race.py [options]"
+    )
+    add = parser.add_argument
+    shapes = " ".join(shape.name for shape in problems.SHAPES)
+    add("--shapes", nargs="+", metavar="SHAPE", help=f"default: {shapes}")
+    add("--contenders", nargs="+", metavar="NAME", help=f"default: all, {' '.join(who.CONTENDERS)}")
+    add("--what", nargs="+", metavar="WHAT", help=f"of {' '.join(who.EVERYTHING)}; default: gradient")
+    add("--rounds", type=int, help="turns of every contender; default: 9")
+    add(
+        "--device",
+        default="all",
+        metavar="DEVICE",
+        help="cpu, cuda or all (default): the CPU and, where there is one, a GPU",
+    )
+    add("--quick", action="store_true", help="three shapes, the main contenders, few rounds")
+    add("--smoke", action="store_true", help="the smallest shape, no peers but NumPy, two rounds")
+    add("--full", action="store_true", help="the gradient at all shapes, forward and step at one, and the sweeps")
+    add("--sweeps", action="store_true", help="also along T, B and hid, and up to T = 1,000,000: the pictures")
+    add("--only-sweeps", nargs="+", metavar="SWEEP", help=f"nothing but these sweeps, of {' '.join(problems.SWEEPS)}")
+    add(
+        "--save", nargs="?", type=Path, const=RESULTS, metavar="FOLDER", help="keep race.json, race.md and the pictures"
+    )
+    add("--redraw", action="store_true", help="no race: table and pictures anew from the race.json that was saved")
+    options = parser.parse_args(arguments)
+    try:
+        return choose(options)
+    except ValueError as e:
+        print(e, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def choose(options: argparse.Namespace) -> argparse.Namespace:
+    """Names turned into what they name, and what was left open filled in.
+
+    Raises:
+        ValueError: for a name that does not exist; the message lists those that do.
+    """
+    few = who.SMOKE if options.smoke else who.QUICK if options.quick else tuple(who.CONTENDERS)
+    shapes = problems.SMOKE if options.smoke else problems.QUICK if options.quick else problems.SHAPES
+    options.shapes = tuple(map(problems.parse_shape, options.shapes)) if options.shapes else shapes
+    options.names = who.require_contenders(options.contenders) if options.contenders else few
+    options.rounds = options.rounds if options.rounds is not None else 2 if options.smoke else 7 if options.quick else 9
+    options.what = _known(
+        "what", options.what or (["gradient", "forward", "step"] if options.full else ["gradient"]), who.EVERYTHING
+    )
+    (device,) = _known("device", [options.device], ("cpu", "cuda", "all"))
+    options.devices = ("cpu", "cuda") if device == "all" else (device,)
+    options.series = tuple(problems.SWEEPS) if options.sweeps or options.full else ()
+    if options.only_sweeps:
+        options.series, options.shapes = _known("sweep", options.only_sweeps, tuple(problems.SWEEPS)), ()
+    if options.rounds < 1:
+        raise ValueError(f"`--rounds` must be at least 1, got {options.rounds}.")
+    return options
+
+
+def _known(kind: str, names: list[str], known: tuple[str, ...]) -> tuple[str, ...]:
+    for name in names:
+        if name not in known:
+            raise ValueError(f"No {kind} {name!r}; there are {', '.join(known)}.")
+    return tuple(dict.fromkeys(names))
+
+
+def heats(options: argparse.Namespace, device: str) -> list[Heat]:
+    """All races on a device: the shapes, then the points of the sweeps."""
+    found = []
+    for what in options.what:
+        aside = options.full and what != "gradient"
+        names = tuple(name for name in options.names if not aside or name in who.ASIDE)
+        shapes = problems.ASIDE if aside else options.shapes
+        found += [Heat("race", shape, what, device, names, options.rounds) for shape in shapes]
+    for series in options.series:
+        asked = set(options.contenders or who.CONTENDERS)
+        names = tuple(name for name in (who.LONG if series == "long" else who.SWEPT) if name in asked)
+        for shape in problems.SWEEPS[series]:
+            rounds = min(options.rounds, 2 if shape.time > 100_000 else 5)
+            found.append(Heat(series, shape, "gradient", device, names, rounds))
+    return found
+
+
+def say(text: str) -> None:
+    """To the terminal at once."""
+    print(text, flush=True)
+
+
+def blank(options: argparse.Namespace) -> dict:
+    """What goes into `race.json`, nothing measured yet."""
+    settings = {"rounds": options.rounds, "turn_ms": TURN_S * 1e3, "looked_for_cuda": "cuda" in options.devices}
+    settings |= {"date": datetime.date.today().isoformat(), "contenders": options.names, "seed": problems.SEED}
+    return {"machine": record(), "machines": {}, "settings": settings, "rows": [], "missing": []}
+
+
+def measure(options: argparse.Namespace, data: dict, scratch: Path) -> None:
+    """Run everything, into `data`; the machine's own rates before and after the races. Saves after every race."""
+    for device in options.devices:
+        try:
+            rates = data["machines"][device] = measure_machine(device, scratch)
+        except Absent:
+            say(f"{NO_GPU}\n")
+            continue
+        for heat in heats(options, device):
+            try:
+                rows, missing = run(heat, scratch, say)
+            except WorkerDied as e:
+                say(f"There is no {heat.title}, for the float64 truth failed: {e}.\n")
+                continue
+            data["rows"] += rows
+            data["missing"] += missing
+            if rows:
+                say(f"\n{table(summarise(rows, data['machines']))}\n")
+            if options.save:
+                write(data, options.save)
+        if not (options.smoke or options.quick):
+            again = measure_machine(device, scratch)
+            rates |= {name: rates[name] + again[name] for name in ("product", "copy")}
+    if options.save:
+        write(data, options.save)
+
+
+def write(data: dict, folder: Path) -> None:
+    """`race.json`, a line a row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(data, separators=(",", ":")).replace("},{", "},\n{")
+    (folder / "race.json").write_text(text + "\n")
+
+
+def draw(data: dict, folder: Path) -> None:
+    """The report and the pictures of what `race.json` has."""
+    from race_pictures import save_pictures
+
+    (folder / "race.md").write_text(markdown(data))
+    say(f"kept: race.json, race.md, {', '.join(path.name for path in save_pictures(data, folder))}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command."""
+    options = parse(arguments)
+    if options.redraw:
+        folder = options.save or RESULTS
+        if not (folder / "race.json").exists():
+            print("There is no race.json to draw: run with `--save` first.", file=sys.stderr)
+            return 2
+        draw(json.loads((folder / "race.json").read_text()), folder)
+        return 0
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way, no process is left behind
+    data = blank(options)
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            measure(options, data, Path(scratch))
+    except KeyboardInterrupt:
+        say("Stopped; `--redraw` draws what was saved." if options.save and data["rows"] else "Stopped.")
+        return 130
+    except WorkerDied as e:
+        print(f"The machine's own rates could not be measured: {e}.", file=sys.stderr)
+        return 1
+    if not data["rows"]:
+        print("Nothing was measured.", file=sys.stderr)
+        return 2
+    for part in targets_table(summarise(data["rows"], data["machines"])):
+        say(f"{part}\n")
+    if options.save:
+        draw(data, options.save)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The same network without JAX: PyTorch's own, and NumPy by hand."""
+
+import os
+import timeit
+
+import numpy as np
+from race_contenders import Raced
+from race_machine import cores
+from race_problems import LEAVES, Shape, make_problem
+
+
+def torch(shape: Shape, what: str) -> Raced:
+    """`torch.nn.RNN` and `torch.nn.Linear`, on as many threads as is best, or on the GPU without TF32."""
+    import torch as t
+
+    device = "cuda" if os.environ["JAX_PLATFORMS"] == "cuda" else "cpu"
+    if device == "cuda" and not t.cuda.is_available():
+        raise NotImplementedError("this torch has no CUDA")
+    t.backends.cudnn.allow_tf32 = t.backends.cuda.matmul.allow_tf32 = False
+    w, xs, targets, h_0 = make_problem(shape)
+    rnn = t.nn.RNN(shape.inputs, shape.hidden, nonlinearity="tanh").to(device)
+    readout = t.nn.Linear(shape.hidden, shape.outputs).to(device)
+    parameters = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, readout.weight, readout.bias]
+    with t.no_grad():
+        rnn.bias_hh_l0.zero_()  # the second bias of the one sum; its gradient is the first one's
+        for parameter, name in zip(parameters, LEAVES, strict=True):
+            parameter.copy_(t.from_numpy(np.ascontiguousarray(w[name].T)))
+    asked = [*rnn.parameters(), *readout.parameters()]
+    xs, h_0 = t.from_numpy(xs).to(device), t.from_numpy(h_0)[None].to(device)
+    targets = t.from_numpy(targets.astype(np.int64)).reshape(-1).to(device)
+
+    def loss():
+        return t.nn.functional.cross_entropy(readout(rnn(xs, h_0)[0]).flatten(0, 1), targets)
+
+    def run():
+        if what == "forward":
+            with t.no_grad():
+                out = (loss(),)
+        else:
+            value = loss()
+            out = value, *t.autograd.grad(value, asked)
+        if device == "cuda":
+            t.cuda.synchronize()
+        return out
+
+    def seconds(threads):
+        t.set_num_threads(threads)
+        run()
+        return min(timeit.repeat(run, number=1, repeat=3))
+
+    t.set_num_threads(min(range(1, cores() + 1), key=seconds))
+
+    def result():
+        value, *gradients = (x.detach().cpu().numpy().astype(np.float64) for x in run())
+        named = dict(zip(map(id, asked), gradients, strict=False))
+        leaves = zip(LEAVES, parameters, strict=True) if gradients else ()
+        return {"loss": value} | {name: named[id(parameter)].T for name, parameter in leaves}
+
+    return Raced(run, result)
+
+
+def numpy(shape: Shape, what: str) -> Raced:
+    """Products before and after the two loops, everything written into arrays that are made once."""
+    w, xs, targets, h_0 = make_problem(shape)
+    time, batch, inputs, hidden, outputs = shape
+    rows = time * batch
+    w_hh_t, w_hy_t = np.ascontiguousarray(w["w_hh"].T), np.ascontiguousarray(w["w_hy"].T)
+    flat_xs, flat_targets, every = xs.reshape(rows, inputs), targets.reshape(rows), np.arange(rows)
+    hs, d_as = np.empty((time + 1, batch, hidden), np.float32), np.empty((time, batch, hidden), np.float32)
+    ys, product = np.empty((rows, outputs), np.float32), np.empty((batch, hidden), np.float32)
+    hs[0] = h_0
+
+    def forward():
+        flat_hs = hs[1:].reshape(rows, hidden)
+        np.matmul(flat_xs, w["w_xh"], out=flat_hs)
+        flat_hs += w["b_h"]
+        for t in range(time):
+            h_t = hs[t + 1]
+            h_t += np.matmul(hs[t], w["w_hh"], out=product)
+            np.tanh(h_t, out=h_t)
+        np.matmul(flat_hs, w["w_hy"], out=ys)
+        ys.__iadd__(w["b_y"])
+        ys.__isub__(ys.max(-1, keepdims=True))
+        right = ys[every, flat_targets]
+        np.exp(ys, out=ys)
+        total = ys.sum(-1, keepdims=True)
+        return np.mean(np.log(total[:, 0]) - right), total
+
+    def gradient():
+        loss, total = forward()
+        ys.__itruediv__(total * np.float32(rows))  # now the cotangent of ys
+        ys[every, flat_targets] -= np.float32(1 / rows)
+        flat_das, flat_hs = d_as.reshape(rows, hidden), hs[1:].reshape(rows, hidden)
+        np.matmul(ys, w_hy_t, out=flat_das)
+        slopes = 1 - hs[1:] * hs[1:]
+        d_as[-1] *= slopes[-1]
+        for t in range(time - 2, -1, -1):
+            d_a = d_as[t]
+            d_a += np.matmul(d_as[t + 1], w_hh_t, out=product)
+            d_a *= slopes[t]
+        d_w_hh = hs[:-1].reshape(rows, hidden).T @ flat_das
+        return loss, flat_xs.T @ flat_das, d_w_hh, flat_das.sum(0), flat_hs.T @ ys, ys.sum(0)
+
+    if what == "forward":
+        return Raced(forward, lambda: {"loss": np.asarray(forward()[0], np.float64)})
+    result = lambda: {n: np.asarray(x, np.float64) for n, x in zip(("loss", *LEAVES), gradient(), strict=True)}  # noqa: E731
+    return Raced(gradient, result)

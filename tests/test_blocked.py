@@ -1,0 +1,226 @@
+"""Blocks of time: equal to autodiff under every plan, short arrays, a forecast that holds, several devices, faults."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mutants import BLOCKED, FLAGGED_STACK, mutated
+from problems import HID, OUT, Case, assert_trees_close, cast, equations, innermost_loops, make_problem, run
+from witness import central_differences
+
+import rnn_jax
+from rnn_jax import Plan, _methods
+from rnn_jax.app.gradcheck import covering
+
+PLANS = [
+    None,
+    Plan(1),
+    Plan(3),
+    Plan(50),
+    Plan(2, (3,)),
+    Plan(2, (5, 2)),
+    Plan(1, (4, 2, 1)),
+    Plan(3, (2,), 3),
+    Plan(2, (4, 4), 1),
+    Plan(2, (50,)),
+    Plan(2, (3,), 99),
+]
+OPTIONS = {
+    "activation": ["tanh", "relu"],
+    "num_layers": [1, 3],
+    "batch": [(3,), (), (2, 2)],
+    "loss": ["cross_entropy", "squared_error"],
+    "reduction": ["mean", "sum"],
+    "weights": [False, True],
+    "mask": [False, True],
+    "reset": [False, True],
+    "time": [13, 7, 1],
+    "last": ["all", "some", "one"],
+    "inputs": ["features", "tokens"],
+}
+GRID = list(zip(itertools.cycle(PLANS), covering(OPTIONS, 2), strict=False))
+GRID += [(plan, FLAGGED_STACK) for plan in PLANS]
+
+
+def describe(value):
+    return "-".join(str(part).replace(" ", "") for part in value) if isinstance(value, tuple) else None
+
+
+@pytest.mark.parametrize("plan, case", GRID, ids=describe)
+def test_equal_to_autodiff_under_every_plan(plan, case):
+    problem = make_problem(case)
+    assert_trees_close(run("blocked", case, problem, plan=plan), run("autodiff", case, problem), rtol=1e-12)
+
+
+def test_equal_to_central_differences_and_uncompiled():
+    problem, plan = make_problem(FLAGGED_STACK), Plan(2, (3,), 2)
+    result = rnn_jax.make_grad_fn("blocked", loss=FLAGGED_STACK.loss, plan=plan)(*problem)
+    assert_trees_close(result, run("autodiff", FLAGGED_STACK, problem), rtol=1e-12)
+    differences = central_differences(FLAGGED_STACK, problem)
+    expected = jax.tree.structure(result[1]).unflatten(map(jnp.asarray, differences))
+    assert_trees_close(result[1], expected, rtol=1e-7, floor=1e-2)
+
+
+@pytest.mark.parametrize("plan", [Plan(3), Plan(2, (3,), 2)], ids=describe)
+@pytest.mark.parametrize("time", [0, 7])
+def test_nothing_read_and_no_steps(time, plan):
+    params, batch, h_0 = make_problem(Case(num_layers=2))
+    problem = params, rnn_jax.Batch(batch.inputs[:time], batch.targets[:0]), h_0
+    result = run("blocked", Case(), problem, plan=plan)
+    assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves((result[0][0], result[1])))
+    assert_trees_close(result, run("autodiff", Case(), problem), rtol=1e-12)
+
+
+@pytest.mark.parametrize("plan", [Plan(4), Plan(4, (8,), 3)], ids=describe)
+def test_lower_precision(plan):
+    """Float32 within 2e-5 of the truth, bfloat16 in states and products within 8 %."""
+    case = Case(num_layers=2, mask=True, reset=True, time=25)
+    problem = make_problem(case)
+    low = cast(problem, jnp.float32)
+    truth = cast(run("autodiff", case, problem), jnp.float32)
+    assert_trees_close(run("blocked", case, low, plan=plan), truth, rtol=2e-5)
+    assert_trees_close(run("blocked", case, low, plan=plan, compute_dtype=jnp.bfloat16), truth, rtol=8e-2)
+    (loss, _), gradients = run("blocked", case, cast(problem, jnp.bfloat16), plan=plan)
+    assert loss.dtype == jnp.float32 and all(leaf.dtype == jnp.bfloat16 for leaf in jax.tree.leaves(gradients))
+
+
+def program(method, case, **options):
+    return jax.make_jaxpr(rnn_jax.make_grad_fn(method, loss=case.loss, **options))(*make_problem(case)).jaxpr
+
+
+def test_no_array_is_as_long_as_the_sequence_but_the_states():
+    """Of 24 steps in blocks of 4 the states are kept; with segments nothing as long exists."""
+    case = Case(time=24, inputs="tokens")
+
+    def long_arrays(method, **options):
+        made = [var.aval for eqn in equations(program(method, case, **options)) for var in eqn.outvars]
+        return {aval.shape for aval in made if getattr(aval, "size", 0) >= 24 * 3 * min(HID, OUT)}
+
+    assert long_arrays("blocked", plan=Plan(4)) == {(6, 4, 3, HID)}
+    assert long_arrays("blocked", plan=Plan(4, (8,))) == set()
+    assert {(24, 3, HID), (24, 3, OUT)} <= long_arrays("bptt")
+
+
+@pytest.mark.parametrize("plan", PLANS[1:], ids=describe)
+@pytest.mark.parametrize("last", ["all", "some", "one"])
+def test_one_product_a_step_and_as_many_steps_again_as_forecast(last, plan):
+    case = Case(num_layers=2, time=13, last=last)
+    loops = list(innermost_loops(program("blocked", case, plan=plan)))
+    for body, _ in loops:
+        assert sum(eqn.primitive.name == "dot_general" for eqn in equations(body)) == 1
+    there_and_back = 2 * case.time
+    steps = sum(runs for _, runs in loops) / case.num_layers
+    cost = rnn_jax.forecast(make_problem(case), plan)
+    assert (cost.steps, cost.recomputed_steps) == (case.time, steps - there_and_back)
+
+
+def test_a_plan_in_words():
+    every = "of each 100 steps one state is kept and the others are computed again"
+    nested = "of each 1,000 steps, within them of each 1 step one state is kept and the others are computed again"
+    assert str(Plan(1)) == "blocks of 1 step; all states are kept"
+    assert str(Plan(50, (100,))) == f"blocks of 50 steps; {every}"
+    assert str(Plan(50, (1000, 1), 2000)) == f"blocks of 50 steps; {nested}, but for the last 2,000"
+    shapes = make_problem(Case())
+    assert str(rnn_jax.forecast(shapes, Plan(1))).startswith("no step again, ")
+    assert str(rnn_jax.forecast(shapes, Plan(1, (3,)))).startswith("6 of 7 steps again, ")
+
+
+def shapes_of(time, batch, hid, out, in_size=32, num_layers=1, tokens=False):
+    """Shapes of `(params, batch, h_0)` in float32; nothing is allocated."""
+
+    def make():
+        sizes = {"input_size": in_size, "hidden_size": hid, "output_size": out, "num_layers": num_layers}
+        params = rnn_jax.init_params(
+            jax.random.key(0), **sizes, recurrent_init=rnn_jax.identity(1.0), dtype=jnp.float32
+        )
+        steps = time, batch
+        inputs = jnp.zeros(steps, jnp.int32) if tokens else jnp.zeros((*steps, in_size), jnp.float32)
+        return params, rnn_jax.Batch(inputs, jnp.zeros(steps, jnp.int32)), rnn_jax.zero_state(params, batch)
+
+    return jax.eval_shape(make)
+
+
+def temporary_bytes(shapes, plan):
+    grad_fn = jax.jit(rnn_jax.make_grad_fn("blocked", loss="cross_entropy", plan=plan))
+    return grad_fn.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+
+FORECASTS = [
+    (shapes_of(2000, 16, 128, 64), Plan(50)),
+    (shapes_of(20_000, 16, 128, 65, tokens=True), Plan(50, (500,), 1000)),
+    (shapes_of(1000, 32, 512, 256, num_layers=2), Plan(40, (200,), 200)),
+    (shapes_of(500, 32, 128, 10_000, tokens=True), Plan(20)),
+    (shapes_of(20_000, 8, 256, 32), Plan(100, (4000, 400), 400)),
+]
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+@pytest.mark.parametrize("shapes, plan", FORECASTS, ids=[str(tuple(plan)) for _, plan in FORECASTS])
+def test_the_forecast_of_bytes_is_what_xla_allots(shapes, plan):
+    expected = temporary_bytes(shapes, plan)
+    assert expected >= 8e6
+    assert rnn_jax.forecast(shapes, plan).temporary_bytes == pytest.approx(expected, rel=0.1)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_a_million_steps_in_64_mebibytes():
+    """256 MB of states, were they all kept."""
+    shapes, budget = shapes_of(1_000_000, 1, 64, 65, in_size=65, tokens=True), 2**26
+    plan = rnn_jax.plan_memory(shapes, budget)
+    assert rnn_jax.forecast(shapes, plan).temporary_bytes <= budget
+    assert temporary_bytes(shapes, plan) <= budget
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+@pytest.mark.parametrize(
+    "shapes", [shapes_of(1000, 4, 64, 32), shapes_of(997, 1, 16, 8, num_layers=2)], ids=["", "prime"]
+)
+def test_plan_memory_stays_within_its_budget_and_spends_it(shapes):
+    again = []
+    for budget in (4.0**i for i in range(7, 13)):
+        try:
+            plan = rnn_jax.plan_memory(shapes, budget)
+        except ValueError as error:
+            assert not again and f"got {budget:,}." in str(error)
+            continue
+        cost = rnn_jax.forecast(shapes, plan)
+        assert cost.temporary_bytes <= budget
+        again.append(cost.recomputed_steps)
+    assert again == sorted(again, reverse=True)
+    assert again[0] > 0 and again[-1] == 0
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("inputs", ["features", "tokens"])
+def test_devices_share_a_batch(method, reduction, inputs):
+    """Weights and masks differ from device to device; the mean is of them all."""
+    case = FLAGGED_STACK._replace(batch=(4, 2), time=7, inputs=inputs, reduction=reduction)
+    params, batch, h_0 = make_problem(case)
+    batch = batch._replace(weights=batch.weights.at[:, 2:].multiply(7.0))
+    problem = params, batch, h_0
+    assert_trees_close(run(method, case, problem, devices=jax.devices()), run("autodiff", case, problem), rtol=1e-12)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_devices_with_a_mask_for_weights_a_plan_and_jit_or_not(devices):
+    case = FLAGGED_STACK._replace(batch=(4,), weights=False)
+    problem = make_problem(case)
+    options = {"plan": Plan(2, (3,), 2), "devices": jax.devices()[:devices]}
+    expected = run("autodiff", case, problem)
+    assert_trees_close(run("blocked", case, problem, **options), expected, rtol=1e-12)
+    (_, h_T), gradients = rnn_jax.make_grad_fn("blocked", loss=case.loss, **options)(*problem)
+    for mine in (h_T[0], gradients.h_0[0], gradients.params.cells[0].w_hh):
+        assert mine.sharding.device_set == set(options["devices"])
+
+
+@pytest.mark.parametrize("fault", BLOCKED, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_caught(fault, monkeypatch):
+    problem = make_problem(fault.case)
+    monkeypatch.setattr(_methods, "blocked", mutated(fault)["blocked"])
+    with pytest.raises(AssertionError, match="> 1e-12"):
+        assert_trees_close(
+            run("blocked", fault.case, problem, plan=fault.plan), run("autodiff", fault.case, problem), rtol=1e-12
+        )
