@@ -19,11 +19,13 @@ from jax import lax
 
 import rnn_jax
 from rnn_jax._loops import scan_in_place
+from rnn_jax._plan import default_plan
 
 RESULTS = Path(__file__).parent / "results" / "variants.json"
 STEPS = [(8, 128), (32, 128), (64, 256), (32, 512), (64, 1024)]  # batch, hid
 WIDE = [(700, 200, 10_000), (1024, 256, 10_000), (1600, 128, 64)]  # rows, hid, out
 VOCABULARIES = [32, 100, 300, 1000, 10_000]
+PROFILED = [(100, 32, 64, 128, 64), (256, 64, 128, 256, 128), (64, 64, 64, 1024, 64)]
 OPTIONS = {
     "vectors of 512 bits": {"xla_cpu_prefer_vector_width": 512},
     "concurrent scheduler": {"xla_cpu_enable_concurrency_optimized_scheduler": True},
@@ -141,6 +143,55 @@ def token_gradients():
     }
 
 
+def parts():
+    """Where the time of a blocked gradient goes: each part of one block by itself, times the number of blocks."""
+    return {"T{} B{} I{} H{} O{}".format(*shape): parts_of(*shape) for shape in PROFILED}
+
+
+def parts_of(time, batch, in_size, hid, out):
+    """Milliseconds of one gradient at this shape, in its parts, and GFLOP/s of the products in them."""
+    weights = normal(in_size, hid), normal(hid, hid) / hid**0.5, normal(hid, out)
+    readout = rnn_jax.ReadoutParams(weights[-1], jnp.zeros(out))
+    params = rnn_jax.Params((rnn_jax.CellParams(*weights[:2], jnp.zeros(hid), "tanh"),), readout)
+    batch_of = rnn_jax.Batch(normal(time, batch, in_size), jnp.zeros((time, batch), int))
+    block = default_plan(params, batch_of).block
+    xs, hs = normal(block, batch, in_size), jnp.tanh(normal(block, batch, hid))
+    ys, targets = normal(block, batch, out), jnp.zeros((block, batch), int)
+
+    def forward_loop(zs, w):
+        return scan_in_place(lambda h, z, _: (jnp.tanh(z + h @ w),) * 2, zs[0], zs, ())
+
+    def backward_loop(d_hs, hs, w):
+        def body(d_h, d_read, h):
+            d_a = (d_h + d_read) * (1 - h * h)
+            return d_a @ w, d_a
+
+        return scan_in_place(body, d_hs[0], d_hs, hs, reverse=True)
+
+    def sums(xs, hs, ys):
+        return [jnp.tensordot(x, d, ((0, 1), (0, 1))) for x, d in ((xs, hs), (hs, hs), (hs, ys))]
+
+    w_xh, w_hh, w_hy = weights
+    named = {
+        "input projection": (lambda xs, w: xs @ w, (xs, w_xh), in_size * hid),
+        "forward loop": (forward_loop, (hs, w_hh), hid * hid),
+        "readout": (lambda hs, w: hs @ w, (hs, w_hy), hid * out),
+        "loss and softmax": (rnn_jax.cross_entropy, (ys, targets), 0),
+        "to the states": (lambda ys, w: ys @ w.T, (ys, w_hy), hid * out),
+        "backward loop": (backward_loop, (hs, hs, w_hh), hid * hid),
+        "weight gradients": (sums, (xs, hs, ys), hid * (in_size + hid + out)),
+    }
+    found = {}
+    for name, (fn, args, multiplications) in named.items():
+        ms = race({name: jax.jit(fn)}, args)[name]["ms"] * time / block
+        rate = 2e-6 * multiplications * time * batch / ms
+        found[name] = {"ms": round(ms, 2), "gflops": round(rate, 1)}
+    grad_fn = jax.jit(rnn_jax.make_grad_fn("blocked", loss="cross_entropy"))
+    whole = race({"whole": grad_fn}, (params, batch_of, (jnp.zeros((batch, hid)),)))["whole"]["ms"]
+    multiplications = 3 * hid * (in_size + hid + out) - in_size * hid
+    return found | {"all of it": {"ms": whole, "gflops": round(2e-6 * multiplications * time * batch / whole, 1)}}
+
+
 def compiler_options():
     """One blocked gradient under options of XLA."""
     params = rnn_jax.init_params(jax.random.key(0), input_size=64, hidden_size=128, output_size=64)
@@ -162,6 +213,7 @@ def main():
         "the gradient of tokens": token_gradients(),
         "options of the compiler": compiler_options(),
     }
+    profile = parts()
     for title, rows in tables.items():
         print(f"\n{title}")
         for name, row in rows.items():
@@ -169,10 +221,14 @@ def main():
                 print(
                     f"  {name:28} {contender:24} {f['ms']:9.3f} ms  {f['ratio']:6.3f} x  {f['temp_mib']:8.2f} MiB temp"
                 )
+    print("\nwhere the time goes")
+    for name, row in profile.items():
+        for part, f in row.items():
+            print(f"  {name:28} {part:24} {f['ms']:9.2f} ms  {f['gflops']:8.1f} GFLOP/s")
     if save:
         machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
         machine |= {"jax": jax.__version__, "jaxlib": jax.lib.__version__, "dtype": "float32"}
-        RESULTS.write_text(json.dumps({"machine": machine, "tables": tables}, indent=1) + "\n")
+        RESULTS.write_text(json.dumps({"machine": machine, "tables": tables, "parts": profile}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

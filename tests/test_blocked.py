@@ -152,7 +152,7 @@ FORECASTS = [
     (shapes_of(20_000, 16, 128, 65, tokens=True), Plan(50, (500,), 1000)),
     (shapes_of(1000, 32, 512, 256, num_layers=2), Plan(40, (200,), 200)),
     (shapes_of(500, 32, 128, 10_000, tokens=True), Plan(20)),
-    (shapes_of(20_000, 8, 256, 32), Plan(100, (4000, 400), 400)),
+    (shapes_of(20_000, 16, 256, 32), Plan(100, (4000, 400), 400)),
 ]
 
 

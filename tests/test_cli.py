@@ -170,6 +170,18 @@ def test_several_files_standard_input_and_other_settings(tmp_path):
     assert "900 characters" in result.stdout and "2 layers of 16 relu units" in result.stdout
 
 
+def test_little_memory_and_two_devices(finished, tmp_path):
+    """The same losses as with all states kept on one device; a run of two devices is read by one."""
+    cwd, _ = finished
+    out = train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 60, *SMALL, "--memory", "10kB", "--devices", 2)
+    assert "one state is kept" in out and "again" in out
+    expected = losses(cwd / "run")
+    for step, found in losses(tmp_path / "run").items():
+        np.testing.assert_allclose(found, expected[step], rtol=1e-4)
+    train(tmp_path, "--resume", "run", "--steps", 70)
+    assert command("sample", "run", "--length", 9, cwd=tmp_path).returncode == 0
+
+
 def test_runs_are_numbered(tmp_path):
     for _ in range(2):
         train(tmp_path, REAL_TEXT, "--steps", 1, *SMALL)
@@ -191,6 +203,15 @@ BAD_TRAIN = {
     "norm": (["--max-norm", "0"], "--max-norm must be a finite number above 0, got 0.0."),
     "seed": (["--seed", "-1"], "--seed must be from 0 to 4294967295, got -1."),
     "method": (["--method", "bttp"], "bptt"),
+    "memory": (["--memory", "lots"], "--memory must be a number of bytes above 0, like 200MB or 64MiB, got 'lots'."),
+    "no memory": (["--memory", "0MB"], "--memory must be a number of bytes above 0, like 200MB or 64MiB, got '0MB'."),
+    "little memory": (["real.txt", "--memory", "1kB"], "--memory 1kB is too little"),
+    "memory of another": (
+        ["--memory", "1MB", "--method", "bptt"],
+        "--memory must be left out unless --method is blocked",
+    ),
+    "devices 0": (["--devices", "0"], "--devices must be at least 1, got 0."),
+    "devices 3": (["--devices", "3"], "--devices must be a divisor of the 32 streams, got 3."),
     "activation": (["--activation", "gelu"], "relu"),
     "optimizer": (["--optimizer", "lion"], "adam"),
     "option": (["--hidden", "3"], "--hidden"),
@@ -234,7 +255,7 @@ BAD_SAMPLE = {
 
 
 BAD_GRADCHECK = {
-    "no such method": (["--methods", "bppt"], "--methods must be of autodiff, stepwise, bptt, got 'bppt'."),
+    "no such method": (["--methods", "bppt"], "--methods must be of autodiff, stepwise, bptt, blocked, got 'bppt'."),
     "no picture": (["--picture", "errors.jpg"], "--picture must be a file that ends in .png, got 'errors.jpg'."),
     "no folder": (
         ["--picture", "nowhere/errors.png"],

@@ -97,7 +97,7 @@ CASES = [
     (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; there are 'autodiff', 'stepwise', 'bptt', 'blocked'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="hinge"), ValueError, "No loss named 'hinge'; there are 'cross_entropy', 'squared_error'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", reduction="max"), ValueError, "No reduction named 'max'; there are 'mean', 'sum'."),
-    (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", block=3), ValueError, "No option 'block' of the gradient method 'bptt'; it has none."),
+    (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", block=3), ValueError, "No option 'block' of the gradient method 'bptt'; there are 'unroll'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", compute_dtype=jnp.int32), TypeError, "`compute_dtype` must be a floating point type, got"),
     # plans, budgets and devices
     (lambda: grad_fn(plan=3), TypeError, "`plan` must be a Plan, got int."),
@@ -108,7 +108,7 @@ CASES = [
     (lambda: planned(1, (3, 0)), ValueError, "`plan.segments` must be at least 1, got 0."),
     (lambda: planned(1, (3, 4)), ValueError, "`plan.segments` must each lie within the one before, got 4 in 3."),
     (lambda: planned(1, (3,), -1), ValueError, "`plan.keep` must be at least 0, got -1."),
-    (lambda: grad_fn(block=3), ValueError, "No option 'block' of the gradient method 'blocked'; there are 'plan'."),
+    (lambda: grad_fn(block=3), ValueError, "No option 'block' of the gradient method 'blocked'; there are 'plan', 'unroll'."),
     (lambda: rnn_jax.plan_memory(SHAPES, 0), ValueError, "`budget_bytes` must be a number of bytes above 0, got 0."),
     (lambda: rnn_jax.plan_memory(SHAPES, "1 MB"), ValueError, "`budget_bytes` must be a number of bytes above 0, got '1 MB'."),
     (lambda: rnn_jax.plan_memory(SHAPES, 1), ValueError, "`budget_bytes` must be at least "),

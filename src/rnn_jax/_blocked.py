@@ -60,7 +60,7 @@ def blocked(
     layer: Layer, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
 ) -> tuple[tuple[Scalar, States], Gradients]:
     """Loss, last states and gradients, a block at a time, as `plan` says."""
-    plan = default_plan(batch) if plan is None else plan
+    plan = default_plan(params, batch) if plan is None else plan
     time, last = batch.inputs.shape[0], batch.targets.shape[0]
     dtype = accumulation_dtype(params.readout.b_y.dtype)
     problem = Problem(layer, objective.loss, loss_scale(objective, batch, dtype), params, batch)

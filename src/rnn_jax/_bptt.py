@@ -1,6 +1,7 @@
 """Backpropagation through time by hand: only `d_h` travels, all else is a product over many steps at once."""
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,10 +14,12 @@ from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
 from ._by_hand import Layer
 from ._checks import is_tokens, steps_shape
-from ._loops import scan_in_place
+from ._loops import scan
 from ._plan import rows_block
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs, accumulation_dtype
 from ._unroll import enter, leave, visible
+
+Loop = Callable[..., tuple[Any, Array]]  # `scan` or `scan_in_place`
 
 
 class Residuals(NamedTuple):
@@ -31,7 +34,7 @@ class Residuals(NamedTuple):
 
 
 def forward(
-    cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None, *, unroll: int = 1
+    cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None, *, loop: Loop = scan
 ) -> tuple[Hiddens, Residuals]:
     """`h_t = φ(x_t W_xh + b_h + h_{t-1} W_hh)`: the input projection is one product before the scan."""
     phi = ACTIVATIONS[cell.activation].phi
@@ -43,7 +46,7 @@ def forward(
         return h_t, h_t
 
     zs = affine(visible(xs, mask), cell.w_xh, cell.b_h)
-    _, hs = scan_in_place(body, h_0, zs, (mask, reset), unroll=unroll)
+    _, hs = loop(body, h_0, zs, (mask, reset))
     return hs, residuals_of(cell, h_0, xs, hs, mask, reset)
 
 
@@ -55,12 +58,12 @@ def residuals_of(
 
 
 def backward(
-    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 1
+    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, loop: Loop = scan
 ) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`(d_cell, d_h_0, d_xs)` from `d_hs[t] = d_y_t W_hyᵀ`, or whatever else reads `h_t`, for t = T..1.
 
-    `d_h_T` is what the steps after T send back. The scan carries `d_h` alone and leaves `d_a` where `d_hs` was; the
-    weight gradients are one product each after it.
+    `d_h_T` is what the steps after T send back. The loop carries `d_h` alone and emits `d_a`; the weight
+    gradients are one product each after it.
     """
     cell, h_0, xs, hs, mask, reset = residuals
     d_phi = ACTIVATIONS[cell.activation].d_phi
@@ -73,7 +76,7 @@ def backward(
         d_h_tm1 = leave(enter(d_a_t @ w_hh_t, reset_t), d_h_t, mask_t)
         return d_h_tm1, d_a_t
 
-    d_h_0, d_as = scan_in_place(body, d_h_T, d_hs, (hs, mask, reset), reverse=True, unroll=unroll)
+    d_h_0, d_as = loop(body, d_h_T, d_hs, (hs, mask, reset), reverse=True)
     d_w_xh, d_b_h = affine_d_weights(xs, d_as, cell.w_xh)
     d_w_hh, _ = affine_d_weights(_states_met(h_0, hs, reset), d_as, cell.w_hh)
     d_xs = affine_d_input(xs, d_as, cell.w_xh)
@@ -153,6 +156,6 @@ def _states_met(h_0: Hidden, hs: Hiddens, reset: Flags | None) -> Hiddens:
     return enter(jnp.concatenate([h_0[None], hs])[:-1], reset)
 
 
-def bptt(unroll: int = 1) -> Layer:
-    """The layer whose loops over time take `unroll` steps a turn."""
-    return Layer(partial(forward, unroll=unroll), partial(backward, unroll=unroll))
+def bptt(loop: Loop = scan) -> Layer:
+    """The layer with such a loop over time."""
+    return Layer(partial(forward, loop=loop), partial(backward, loop=loop))

@@ -60,11 +60,7 @@ def backward_layers(
     Layer l + 1 reads the states of layer l, so its `d_xs` is their `d_hs`.
     """
     first_read = hs.shape[0] - batch.targets.shape[0]
-    ys = readout(params.readout, hs[first_read:])
-    value, d_ys = weighted_loss(loss, scale, batch, ys)
-
-    d_w_hy, d_b_y = affine_d_weights(hs[first_read:], d_ys, params.readout.w_hy)
-    d_hs_read = d_ys @ params.readout.w_hy.T
+    value, d_readout, d_hs_read = backward_readout(loss, scale, params.readout, batch, hs[first_read:])
     d_hs: Array = jnp.concatenate([jnp.zeros_like(hs[:first_read]), d_hs_read])  # no loss reads the steps before
 
     d_cells, d_h_0 = [], []
@@ -72,5 +68,18 @@ def backward_layers(
         d_cell, d_h, d_hs = layer.backward(residuals, d_hs, d_h)
         d_cells.append(d_cell)
         d_h_0.append(d_h)
-    d_params = Params(tuple(reversed(d_cells)), ReadoutParams(d_w_hy, d_b_y))
+    d_params = Params(tuple(reversed(d_cells)), d_readout)
     return value, Gradients(d_params, tuple(reversed(d_h_0)), d_hs)
+
+
+def backward_readout(
+    loss: Loss, scale: Scalar, params: ReadoutParams, batch: Batch, hs: Hiddens
+) -> tuple[Scalar, ReadoutParams, Hiddens]:
+    """The loss of the states that are read, and its gradients in the readout and in them."""
+    if hs.shape[0] == 0:
+        zeros = ReadoutParams(*(jnp.zeros_like(w, dtype=scale.dtype) for w in params))
+        return jnp.zeros_like(scale), zeros, hs
+    ys = readout(params, hs)
+    value, d_ys = weighted_loss(loss, scale, batch, ys)
+    d_w_hy, d_b_y = affine_d_weights(hs, d_ys, params.w_hy)
+    return value, ReadoutParams(d_w_hy, d_b_y), d_ys @ params.w_hy.T

@@ -27,6 +27,8 @@ def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Array) -> tuple[Arr
         raise TypeError(f"`targets` must hold integer classes for cross-entropy, got dtype {target_t.dtype}.")
     if target_t.shape != y_t.shape[:-1]:
         raise ValueError(f"`targets` must have shape {y_t.shape[:-1]} to match the outputs, got {target_t.shape}.")
+    if target_t.dtype.itemsize < 4:
+        target_t = target_t.astype(jnp.int32)  # in 8 bits a class of 259 would be 3
     is_target = jax.nn.one_hot(target_t, y_t.shape[-1], dtype=bool)
     y_max = lax.stop_gradient(jnp.max(y_t, axis=-1, keepdims=True))
     e = jnp.exp(y_t - y_max)  # the one exponential: log softmax would take a second

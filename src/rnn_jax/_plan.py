@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 from ._checks import check_call, is_tokens, require_sizes, steps_shape
 from ._types import Batch, Params
 
-ROWS = 1024  # steps times sequences in the products of a block, where they are fast and a block stays in cache
+ROWS = 1024  # steps times sequences in the products of a block: enough for their speed, few enough for the cache
+OUTPUT_BYTES = 8 << 20  # of a block's outputs, which a large vocabulary makes larger than its states
+SMALL_BYTES = 2 << 20  # states and outputs of a sequence that is one block
 
 
 class Plan(NamedTuple):
@@ -76,10 +78,17 @@ def check_plan(plan: Plan) -> None:
             raise ValueError(f"`plan.segments` must each lie within the one before, got {inner} in {outer}.")
 
 
-def default_plan(batch: Batch) -> Plan:
-    """All states kept, in blocks of about `ROWS` rows."""
+def default_plan(params: Params, batch: Batch) -> Plan:
+    """All states kept, in blocks of about `ROWS` rows, fewer if their outputs would leave the cache.
+
+    A short sequence is one block: no states to move.
+    """
     time, *batch_axes = steps_shape(batch.inputs)
-    return Plan(rows_block(time, math.prod(batch_axes)))
+    num_sequences = max(math.prod(batch_axes), 1)
+    states, outputs = (num_sequences * size * params.readout.w_hy.dtype.itemsize for size in params.readout.w_hy.shape)
+    if time * states <= SMALL_BYTES and time * outputs <= SMALL_BYTES:
+        return Plan(max(time, 1))
+    return Plan(_even(time, min(ROWS // num_sequences, OUTPUT_BYTES // max(outputs, 1))))
 
 
 def rows_block(time: int, num_sequences: int) -> int:
@@ -99,18 +108,21 @@ def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast
 
     The bytes are the states, counted, and the temporaries of one block, as XLA lays them out: 2.5 times its states and
     once more those of the widest layer, its inputs, its outputs three times or beside a copy of `w_hy`, and 0.95 of the
-    cells' weights. Fitted to `memory_analysis()` on a CPU, which it meets within 10 % from 8 MB on.
+    cells' weights. Fitted in
+    float32 to `memory_analysis()` on a CPU, which it meets within 10 % from 8 MB on; in half precision XLA takes up to
+    three times as much.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
-    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=32, hidden_size=64, output_size=32)
-    >>> batch = rnn_jax.Batch(jnp.ones((10_000, 4, 32)), jnp.ones((10_000, 4), int))
+    >>> sizes = dict(input_size=32, hidden_size=64, output_size=32, dtype=jnp.float32)
+    >>> params = rnn_jax.init_params(jax.random.key(0), **sizes)
+    >>> batch = rnn_jax.Batch(jnp.ones((10_000, 4, 32), jnp.float32), jnp.ones((10_000, 4), int))
     >>> shapes = params, batch, rnn_jax.zero_state(params, 4)
     >>> print(rnn_jax.forecast(shapes, rnn_jax.Plan(block=100, segments=(100,), keep=100)))
     9,900 of 10,000 steps again, 0.8 MB of temporaries
     """
     check_shapes(shapes)
     params, batch, _ = shapes
-    plan = default_plan(batch) if plan is None else plan
+    plan = default_plan(params, batch) if plan is None else plan
     check_plan(plan)
     return _forecast(plan, batch, _sizes(params, batch))
 
@@ -120,8 +132,8 @@ def _forecast(plan: Plan, batch: Batch, sizes: "Sizes") -> Forecast:
     phases = [(time - last, max(plan.keep - last, 0)), (last, min(plan.keep, last))]
     states = sum(_kept_states(plan, length, keep) for length, keep in phases)
     again = sum(_recomputed(plan, length, keep) for length, keep in phases)
-    block = max(_longest_block(plan, length, keep) for length, keep in phases)
-    return Forecast(time, again, int(states * sizes.states + _block_bytes(sizes, block)))
+    unread, read = (_longest_block(plan, length, keep) for length, keep in phases)
+    return Forecast(time, again, int(states * sizes.states + _block_bytes(sizes, max(unread, read), read)))
 
 
 def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
@@ -147,7 +159,7 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
         raise ValueError(f"`budget_bytes` must be a number of bytes above 0, got {budget_bytes!r}.")
     params, batch, _ = shapes
     sizes = _sizes(params, batch)
-    costs = {plan: _forecast(plan, batch, sizes) for plan in _candidates(batch)}
+    costs = {plan: _forecast(plan, batch, sizes) for plan in _candidates(params, batch)}
     fitting = [plan for plan, cost in costs.items() if cost.temporary_bytes <= budget_bytes]
     if not fitting:
         least = min(cost.temporary_bytes for cost in costs.values())
@@ -165,19 +177,20 @@ def check_shapes(shapes: Any) -> None:
     """Raise unless `shapes` are arguments of a `GradFn`, or their shapes."""
     if not isinstance(shapes, tuple) or len(shapes) != 3:
         raise TypeError(f"`shapes` must be a tuple (params, batch, h_0), got {type(shapes).__name__}.")
-    check_call(*shapes)
+    params, batch, h_0 = shapes
+    check_call(params, batch._replace(key=None) if isinstance(batch, Batch) else batch, h_0)
 
 
-def _candidates(batch: Batch) -> Iterator[Plan]:
+def _candidates(params: Params, batch: Batch) -> Iterator[Plan]:
     """Plans of up to three levels, in blocks of the default size and smaller."""
     time = batch.inputs.shape[0]
-    block = default_plan(batch).block
+    block = default_plan(params, batch).block
     while True:  # a loop that turns once is none: XLA takes it apart, and memory is not shared
         yield Plan(block)
         sizes = sorted({block * round(1.3**i) for i in range(60) if block * round(1.3**i) * 3 <= time}, reverse=True)
         for size in sizes:
             for keep in range(size, time - 2 * size + 1, max(time // 50, 1)):
-                yield Plan(block, (size,), keep)
+                yield Plan(block, (size,), keep + (time - keep) % size)  # no rest, which would compile again
         for levels in (2, 3):
             for segments in itertools.combinations(sizes[:: 2 * levels - 3], levels):
                 if all(outer >= 2 * inner for outer, inner in itertools.pairwise((time, *segments))):
@@ -236,6 +249,7 @@ def _sizes(params: Params, batch: Batch) -> Sizes:
     widths = [cell.w_hh.shape[0] for cell in params.cells]
     inputs = 0 if is_tokens(batch.inputs) else batch.inputs.shape[-1]
     cells = sum(cell.w_xh.size + cell.w_hh.size for cell in params.cells)
+    cells -= params.cells[0].w_xh.size if is_tokens(batch.inputs) else 0  # its gradient is added to, row by row
     step = num_sequences * item
     return Sizes(
         states=step * sum(widths),
@@ -247,8 +261,8 @@ def _sizes(params: Params, batch: Batch) -> Sizes:
     )
 
 
-def _block_bytes(sizes: Sizes, block: int) -> float:
-    outputs, readout = block * sizes.outputs, sizes.readout
+def _block_bytes(sizes: Sizes, block: int, read: int) -> float:
+    outputs, readout = read * sizes.outputs, sizes.readout
     beside_d_w_hy = readout + (2 if readout < 2 * outputs else 1) * outputs
     of_steps = block * (2.5 * sizes.states + sizes.widest + sizes.inputs)
     return of_steps + max(3 * outputs, beside_d_w_hy) + 0.95 * sizes.cells

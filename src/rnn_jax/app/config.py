@@ -44,8 +44,8 @@ class TrainConfig:
     method: Literal["autodiff", "stepwise", "bptt", "blocked"] = "blocked"
     """How the gradient is computed; all of these are exact."""
     memory: str | None = None
-    """Bytes a gradient may take beside weights and data, like 200MB or 64MiB: blocked then keeps fewer states and
-    computes the others again. Default: all states are kept."""
+    """Bytes a gradient may take on each device beside weights and data, like 200MB or 64MiB: blocked then keeps fewer
+    states and computes the others again. Default: all states are kept."""
     devices: int = 1
     """Devices that share the streams: the cores of a CPU, or GPUs."""
     streams: int = 32

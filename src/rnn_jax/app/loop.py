@@ -69,7 +69,8 @@ def train_until(
     """
     config, records = run.config, run.records
     dispatch = make_dispatch(trainer, config.window)
-    validate = make_validate(run.data, config.method, config.window)
+    window = config.window if config.memory is None else min(config.window, 50)  # its states are all kept
+    validate = make_validate(run.data, config.method, window)
     write = make_writer(run.data.symbols, default_prompt(run.data.symbols), SAMPLE_LENGTH, SAMPLE_TEMPERATURE)
     characters_per_step = config.streams * config.window
     step = int(state.num_steps)

@@ -29,7 +29,8 @@ from .model import initial_state, make_character_trainer, make_gradient, make_pl
 def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     """Train, from the start or, with the facts of a run, from where that stopped; returns the exit status."""
     if config.devices > 1:
-        jax.config.update("jax_num_cpu_devices", config.devices)
+        with contextlib.suppress(RuntimeError):  # JAX has started already: there are as many as there are
+            jax.config.update("jax_num_cpu_devices", config.devices)
     data = prepare(corpus.text, config.streams, config.window)
     sha256 = hashlib.sha256(corpus.text.encode()).hexdigest()
     if facts and sha256 != facts["text_sha256"]:
@@ -91,7 +92,8 @@ def _facts(corpus: Corpus, sha256: str, data: TextData) -> dict[str, Any]:
 def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) -> str:
     """The largest difference between the hand-written gradient and autodiff's on the first batch, in words."""
     method = "bptt" if config.method == "autodiff" else config.method
-    batch, h_0 = window_batch(data.streams, 0, config.window), zero_state(params, config.streams)
+    window = config.window if config.memory is None else min(config.window, 50)  # autodiff keeps all states
+    batch, h_0 = window_batch(data.streams, 0, window), zero_state(params, config.streams)
     grad_fns = (
         make_gradient(dataclasses.replace(config, method=method), len(data.symbols)),
         make_grad_fn("autodiff", loss="cross_entropy"),
