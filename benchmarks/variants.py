@@ -1,6 +1,6 @@
 """What was tried inside the time-blocked gradient, each beside what it would replace: time and memory, side by side.
 
-    python benchmarks/variants.py            # prints the tables of docs/blocked.md
+    python benchmarks/variants.py            # prints the tables
     python benchmarks/variants.py --save     # and keeps them in benchmarks/results/variants.json
 
 As in derivative_forms.py the contenders of a row take turns in one process; a ratio is to the first, above 1 is slower.
@@ -18,7 +18,6 @@ from derivative_forms import race
 from jax import lax
 
 import rnn_jax
-from rnn_jax._loops import scan_in_place
 from rnn_jax._plan import default_plan
 
 RESULTS = Path(__file__).parent / "results" / "variants.json"
@@ -38,17 +37,28 @@ def normal(*shape):
     return jax.random.normal(jax.random.key(sum(shape)), shape)
 
 
+def scan_in_place(body, carry, buffer):
+    """`lax.scan` of `body(carry, buffer[t]) -> (carry, buffer[t])`, the new entries over the old ones."""
+
+    def step(t, state):
+        carry, buffer = state
+        carry, new = body(carry, lax.dynamic_index_in_dim(buffer, t, keepdims=False))
+        return carry, lax.dynamic_update_index_in_dim(buffer, new, t, 0)
+
+    return lax.fori_loop(0, buffer.shape[0], step, (carry, buffer))
+
+
 def forward_steps():
     """The recurrence of 100 steps: how the loop is written."""
 
-    def scan(h, w, zs):
-        return lax.scan(lambda h, z: (jnp.tanh(z + h @ w),) * 2, h, zs)[1]
+    def scan(h, w, zs, unroll=1):
+        return lax.scan(lambda h, z: (jnp.tanh(z + h @ w),) * 2, h, zs, unroll=unroll)[1]
 
-    def in_place(h, w, zs, unroll=1):
-        return scan_in_place(lambda h, z, _: (jnp.tanh(z + h @ w),) * 2, h, zs, (), unroll=unroll)[1]
+    def in_place(h, w, zs):
+        return scan_in_place(lambda h, z: (jnp.tanh(z + h @ w),) * 2, h, zs)[1]
 
     def transposed(h, w, zs):  # states (hid, batch): the large axis first
-        return scan_in_place(lambda h, z, _: (jnp.tanh(z + w @ h),) * 2, h.T, jnp.swapaxes(zs, 1, 2), ())[1]
+        return lax.scan(lambda h, z: (jnp.tanh(z + w @ h),) * 2, h.T, jnp.swapaxes(zs, 1, 2))[1]
 
     def halves(h, w, zs):  # two half batches in one body, independent of each other
         def body(carry, now):
@@ -58,7 +68,7 @@ def forward_steps():
         return lax.scan(body, tuple(jnp.split(h, 2)), tuple(jnp.split(zs, 2, axis=1)))[1]
 
     contenders = {"scan": scan, "in place": in_place, "transposed": transposed, "two half batches": halves}
-    contenders |= {f"in place, unroll={u}": (lambda *a, u=u: in_place(*a, unroll=u)) for u in (2, 8)}
+    contenders |= {f"unroll={u}": (lambda *a, u=u: scan(*a, unroll=u)) for u in (2, 8)}
     return {
         f"B{batch} H{hid}": race(
             {name: jax.jit(f) for name, f in contenders.items()},
@@ -159,14 +169,15 @@ def parts_of(time, batch, in_size, hid, out):
     ys, targets = normal(block, batch, out), jnp.zeros((block, batch), int)
 
     def forward_loop(zs, w):
-        return scan_in_place(lambda h, z, _: (jnp.tanh(z + h @ w),) * 2, zs[0], zs, ())
+        return lax.scan(lambda h, z: (jnp.tanh(z + h @ w),) * 2, zs[0], zs)
 
     def backward_loop(d_hs, hs, w):
-        def body(d_h, d_read, h):
+        def body(d_h, now):
+            d_read, h = now
             d_a = (d_h + d_read) * (1 - h * h)
             return d_a @ w, d_a
 
-        return scan_in_place(body, d_hs[0], d_hs, hs, reverse=True)
+        return lax.scan(body, d_hs[0], (d_hs, hs), reverse=True)
 
     def sums(xs, hs, ys):
         return [jnp.tensordot(x, d, ((0, 1), (0, 1))) for x, d in ((xs, hs), (hs, hs), (hs, ys))]

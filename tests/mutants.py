@@ -73,7 +73,7 @@ def accumulate_windows(grad_fn):
 
 
 MUTANTS = [
-    Mutant("Jacobians in forward time order", _bptt, "(hs, mask, reset), reverse=True)", "(hs, mask, reset))", RECURRENT, STACK),
+    Mutant("Jacobians in forward time order", _bptt, "(d_hs, hs, mask, reset), reverse=True,", "(d_hs, hs, mask, reset),", RECURRENT, STACK),
     Mutant("h_t used for h_{t-1}", _bptt, "jnp.concatenate([h_0[None], hs])[:-1]", "hs", {"*.w_hh"}, words="where h_(t-1)"),
     Mutant("h_0 forgotten in d_W_hh", _bptt, "[h_0[None], hs]", "[jnp.zeros_like(h_0)[None], hs]", {"*.w_hh"}, words="wrong at t = 1 only"),
     Mutant("first step forgotten in d_W_hh", _bptt, "affine_d_weights(_states_met(h_0, hs, reset), d_as,", "affine_d_weights(_states_met(h_0, hs, reset)[1:], d_as[1:],", {"*.w_hh"}, words="wrong at t = 1 only"),
@@ -88,14 +88,14 @@ MUTANTS = [
     Mutant("tanh' = 1 - h", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * (1 - h_t)", RECURRENT),
     Mutant("tanh' off by 0.1 %", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * d_phi(h_t) * 1.001", RECURRENT),
     Mutant("relu' = 1 everywhere", _activations, "(h > 0)", "(h >= 0)", RECURRENT, Case(activation="relu")),
-    Mutant("mask off by one", _bptt, "(hs, mask, reset), reverse", "(hs, jnp.roll(mask, 1, 0), reset), reverse", RECURRENT, FLAGGED),
+    Mutant("mask off by one", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, jnp.roll(mask, 1, 0), reset), reverse", RECURRENT, FLAGGED),
     Mutant("mask stops the gradient", _bptt, "reset_t), d_h_t, mask_t)\n        return", "reset_t), 0 * d_h_t, mask_t)\n        return", RECURRENT, FLAGGED, words="Without mask and reset"),
-    Mutant("reset off by one", _bptt, "(hs, mask, reset), reverse", "(hs, mask, jnp.roll(reset, 1, 0)), reverse", RECURRENT, FLAGGED, words="Without mask and reset"),
+    Mutant("reset off by one", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, mask, jnp.roll(reset, 1, 0)), reverse", RECURRENT, FLAGGED, words="Without mask and reset"),
     Mutant("reset lets the gradient through", _bptt, "leave(enter(d_a_t @ w_hh_t, reset_t), d_h_t", "leave(d_a_t @ w_hh_t, d_h_t", RECURRENT, FLAGGED),
     Mutant("gradient of h_0 dropped", _bptt, "cell.activation), d_h_0, d_xs", "cell.activation), 0 * d_h_0, d_xs", STATES, words="is zero, it was dropped"),
     Mutant("W_hh not transposed", _bptt, "w_hh_t = cell.w_hh.T", "w_hh_t = cell.w_hh", RECURRENT),
     Mutant("d_W_hh transposed", _bptt, "return CellParams(d_w_xh, d_w_hh,", "return CellParams(d_w_xh, d_w_hh.T,", {"*.w_hh"}, words="is transposed"),
-    Mutant("gradient stops every three steps", _bptt, "(hs, mask, reset), reverse", "(hs, mask, jnp.broadcast_to(jnp.arange(len(hs))[:, None] % 3 == 0, hs.shape[:-1])), reverse", RECURRENT),
+    Mutant("gradient stops every three steps", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, mask, jnp.broadcast_to(jnp.arange(len(hs))[:, None] % 3 == 0, hs.shape[:-1])), reverse", RECURRENT),
     Mutant("1 % off in one weight", _bptt, "return CellParams(d_w_xh, d_w_hh,", "return CellParams(d_w_xh, d_w_hh.at[1, 2].multiply(1.01),", {"*.w_hh"}, words="most at (1, 2)"),
     Mutant("bias averaged over the batch", _affine, "jnp.sum(d_y, steps, dtype=dtype)", "jnp.mean(d_y, steps, dtype=dtype)", {"*.b_h", "*.b_y"}, words="times what it should be"),
     Mutant("a token's row overwritten, not added to", _affine, "rows.add(", "rows.set(", {"*.w_xh"}, Case(inputs="tokens")),

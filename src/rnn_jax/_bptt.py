@@ -1,7 +1,6 @@
 """Backpropagation through time by hand: only `d_h` travels, all else is a product over many steps at once."""
 
 import math
-from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,12 +13,9 @@ from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
 from ._by_hand import Layer
 from ._checks import is_tokens, steps_shape
-from ._loops import scan
 from ._plan import rows_block
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs, accumulation_dtype
 from ._unroll import enter, leave, visible
-
-Loop = Callable[..., tuple[Any, Array]]  # `scan` or `scan_in_place`
 
 
 class Residuals(NamedTuple):
@@ -34,19 +30,19 @@ class Residuals(NamedTuple):
 
 
 def forward(
-    cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None, *, loop: Loop = scan
+    cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None, *, unroll: int = 1
 ) -> tuple[Hiddens, Residuals]:
     """`h_t = φ(x_t W_xh + b_h + h_{t-1} W_hh)`: the input projection is one product before the scan."""
     phi = ACTIVATIONS[cell.activation].phi
 
-    def body(h_tm1, z_t, flags_t):
-        mask_t, reset_t = flags_t
+    def body(h_tm1, now):
+        z_t, mask_t, reset_t = now
         a_t = z_t + enter(h_tm1, reset_t) @ cell.w_hh
         h_t = leave(phi(a_t), h_tm1, mask_t)
         return h_t, h_t
 
     zs = affine(visible(xs, mask), cell.w_xh, cell.b_h)
-    _, hs = loop(body, h_0, zs, (mask, reset))
+    _, hs = lax.scan(body, h_0, (zs, mask, reset), unroll=unroll)
     return hs, residuals_of(cell, h_0, xs, hs, mask, reset)
 
 
@@ -58,7 +54,7 @@ def residuals_of(
 
 
 def backward(
-    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, loop: Loop = scan
+    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 1
 ) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`(d_cell, d_h_0, d_xs)` from `d_hs[t] = d_y_t W_hyᵀ`, or whatever else reads `h_t`, for t = T..1.
 
@@ -69,14 +65,14 @@ def backward(
     d_phi = ACTIVATIONS[cell.activation].d_phi
     w_hh_t = cell.w_hh.T
 
-    def body(d_h_next, d_h_read, now):  # d_h_next: what steps t+1.. send back to h_t
-        h_t, mask_t, reset_t = now
+    def body(d_h_next, now):  # d_h_next: what steps t+1.. send back to h_t
+        d_h_read, h_t, mask_t, reset_t = now
         d_h_t = d_h_read + d_h_next
         d_a_t = leave(d_h_t * d_phi(h_t), jnp.zeros_like(h_t), mask_t)
         d_h_tm1 = leave(enter(d_a_t @ w_hh_t, reset_t), d_h_t, mask_t)
         return d_h_tm1, d_a_t
 
-    d_h_0, d_as = loop(body, d_h_T, d_hs, (hs, mask, reset), reverse=True)
+    d_h_0, d_as = lax.scan(body, d_h_T, (d_hs, hs, mask, reset), reverse=True, unroll=unroll)
     d_w_xh, d_b_h = affine_d_weights(xs, d_as, cell.w_xh)
     d_w_hh, _ = affine_d_weights(_states_met(h_0, hs, reset), d_as, cell.w_hh)
     d_xs = affine_d_input(xs, d_as, cell.w_xh)
@@ -156,6 +152,6 @@ def _states_met(h_0: Hidden, hs: Hiddens, reset: Flags | None) -> Hiddens:
     return enter(jnp.concatenate([h_0[None], hs])[:-1], reset)
 
 
-def bptt(loop: Loop = scan) -> Layer:
-    """The layer with such a loop over time."""
-    return Layer(partial(forward, loop=loop), partial(backward, loop=loop))
+def bptt(unroll: int = 1) -> Layer:
+    """The layer whose loops over time take `unroll` steps a turn."""
+    return Layer(partial(forward, unroll=unroll), partial(backward, unroll=unroll))

@@ -12,7 +12,6 @@ from ._blocked import blocked
 from ._bptt import bptt
 from ._by_hand import backpropagate
 from ._checks import check_call, is_tokens, require_floating, require_known, require_sizes
-from ._loops import scan, scan_in_place
 from ._losses import Objective, make_objective
 from ._plan import Plan, check_plan
 from ._sharded import check_devices, shard_batch
@@ -43,14 +42,14 @@ def _stepwise(objective: Objective) -> GradFn:
 
 def _bptt(objective: Objective, unroll: int = 1) -> GradFn:
     require_sizes(unroll=unroll)
-    return partial(backpropagate, bptt(partial(scan, unroll=unroll)), objective)
+    return partial(backpropagate, bptt(unroll), objective)
 
 
 def _blocked(objective: Objective, plan: Plan | None = None, unroll: int = 1) -> GradFn:
     require_sizes(unroll=unroll)
     if plan is not None:
         check_plan(plan)
-    return partial(blocked, bptt(partial(scan_in_place, unroll=unroll)), plan, objective)
+    return partial(blocked, bptt(unroll), plan, objective)
 
 
 GRADIENTS: dict[str, Method] = {
@@ -76,8 +75,7 @@ def make_grad_fn(
     over all weighted steps (nothing to sum gives 0), `"sum"` is Σ w ℓ. With `compute_dtype`, states and products
     are in that type, while the loss and the weight gradients are accumulated in float32 or better; only "autodiff" adds
     weight gradients up as JAX does, in the type itself, where long sums stall. A gradient always has the dtype of what
-    it is a gradient of. Under `jit`, a gradient that is not used costs nothing. For derivatives of the result, take a
-    method other than "blocked", whose loops are not made to be differentiated.
+    it is a gradient of. Under `jit`, a gradient that is not used costs nothing.
 
     Options of methods: `unroll`, of "bptt" and "blocked", is the number of steps in one turn of a loop over time: more
     are fewer launches a step on a GPU, and nothing gained on a CPU. `plan`, of "blocked", is a `Plan`, like one of

@@ -106,7 +106,7 @@ def _even(time: int, block: int) -> int:
 def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast:
     """What `plan` costs on arguments `(params, batch, h_0)` of these shapes: arrays, or what `jax.eval_shape` gives.
 
-    The bytes are the states, counted, and the temporaries of one block, as XLA lays them out: 2.5 times its states and
+    The bytes are the states, counted, and the temporaries of one block, as XLA lays them out: 3.5 times its states and
     once more those of the widest layer, its inputs, its outputs three times or beside a copy of `w_hy`, and 0.95 of the
     cells' weights. Fitted in
     float32 to `memory_analysis()` on a CPU, which it meets within 10 % from 8 MB on; in half precision XLA takes up to
@@ -264,5 +264,5 @@ def _sizes(params: Params, batch: Batch) -> Sizes:
 def _block_bytes(sizes: Sizes, block: int, read: int) -> float:
     outputs, readout = read * sizes.outputs, sizes.readout
     beside_d_w_hy = readout + (2 if readout < 2 * outputs else 1) * outputs
-    of_steps = block * (2.5 * sizes.states + sizes.widest + sizes.inputs)
+    of_steps = block * (3.5 * sizes.states + sizes.widest + sizes.inputs)
     return of_steps + max(3 * outputs, beside_d_w_hy) + 0.95 * sizes.cells
