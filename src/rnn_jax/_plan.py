@@ -118,7 +118,7 @@ def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast
     >>> batch = rnn_jax.Batch(jnp.ones((10_000, 4, 32), jnp.float32), jnp.ones((10_000, 4), int))
     >>> shapes = params, batch, rnn_jax.zero_state(params, 4)
     >>> print(rnn_jax.forecast(shapes, rnn_jax.Plan(block=100, segments=(100,), keep=100)))
-    9,900 of 10,000 steps again, 0.8 MB of temporaries
+    9,900 of 10,000 steps again, 0.9 MB of temporaries
     """
     check_shapes(shapes)
     params, batch, _ = shapes
