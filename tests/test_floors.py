@@ -16,7 +16,6 @@ FLOORS = {
     "cell": ["_affine", "_cell"],
     "network": ["_unroll", "_apply", "_generate"],
     "engine": [
-        "_loops",
         "_plan",
         "_by_hand",
         "_stepwise",
