@@ -1,10 +1,10 @@
 """The gradients of this library against autodiff and against other libraries: time, memory, and error beside both.
 
     python benchmarks/race.py --smoke                      # seconds: does everything still run?
-    python benchmarks/race.py --quick                      # under two minutes
+    python benchmarks/race.py --quick                      # three shapes, the main contenders
     python benchmarks/race.py                              # the gradient at nine shapes, all contenders
     python benchmarks/race.py --shapes 100x32x64x128x64 --contenders textbook blocked torch --what forward step
-    python benchmarks/race.py --full --save                # everything, about 13 minutes, kept in benchmarks/results/
+    python benchmarks/race.py --full --save                # everything, kept in benchmarks/results/
 
 A shape is time x batch x in x hid x out. Every contender lives in a process of its own; they take turns in rounds, the
 order new each round, every call blocked until ready, one process at work at a time. One that is further than 1e-3 from

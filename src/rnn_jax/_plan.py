@@ -108,9 +108,8 @@ def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast
 
     The bytes are the states, counted, and the temporaries of one block, as XLA lays them out: 3.5 times its states and
     once more those of the widest layer, its inputs, its outputs three times or beside a copy of `w_hy`, and 0.95 of the
-    cells' weights. Fitted in
-    float32 to `memory_analysis()` on a CPU, which it meets within 10 % from 8 MB on; in half precision XLA takes up to
-    three times as much.
+    cells' weights. Fitted in float32 to `memory_analysis()` on a CPU, which it meets within 10 % from 8 MB on; in half
+    precision XLA takes more.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> sizes = dict(input_size=32, hidden_size=64, output_size=32, dtype=jnp.float32)
