@@ -205,7 +205,7 @@ BAD_TRAIN = {
     "method": (["--method", "bttp"], "bptt"),
     "memory": (["--memory", "lots"], "--memory must be a number of bytes above 0, like 200MB or 64MiB, got 'lots'."),
     "no memory": (["--memory", "0MB"], "--memory must be a number of bytes above 0, like 200MB or 64MiB, got '0MB'."),
-    "little memory": (["real.txt", "--memory", "1kB"], "--memory 1kB is too little"),
+    "little memory": (["real.txt", "--memory", "1kB"], "--memory 1kB is too little: it must be at least "),
     "memory of another": (
         ["--memory", "1MB", "--method", "bptt"],
         "--memory must be left out unless --method is blocked",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from ._checks import check_call, is_tokens, require_sizes, steps_shape
+from ._checks import check_call, is_tokens, require_positive, require_sizes, steps_shape
 from ._types import Batch, Params
 
 ROWS = 1024  # steps times sequences in the products of a block: enough for their speed, few enough for the cache
@@ -154,8 +154,7 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
     >>> grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy", plan=plan)
     """
     check_shapes(shapes)
-    if not isinstance(budget_bytes, (int, float)) or isinstance(budget_bytes, bool) or not budget_bytes > 0:
-        raise ValueError(f"`budget_bytes` must be a number of bytes above 0, got {budget_bytes!r}.")
+    require_positive(budget_bytes=budget_bytes)
     params, batch, _ = shapes
     sizes = _sizes(params, batch)
     costs = {plan: _forecast(plan, batch, sizes) for plan in _candidates(params, batch)}

@@ -62,7 +62,8 @@ def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, Forecast]:
     try:
         plan = plan_memory(shapes, bytes_of(config.memory or "") or 0)
     except ValueError as error:
-        raise InputError(f"--memory {config.memory} is too little: {error}") from None
+        told = str(error).replace("`budget_bytes`", "it")
+        raise InputError(f"--memory {config.memory} is too little: {told}") from None
     return plan, forecast(shapes, plan)
 
 
