@@ -1,6 +1,10 @@
 """`x W + b` for features and tokens, and its hand-written derivatives."""
 
+from functools import partial
+from typing import Any
+
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Float
 
 from ._checks import is_tokens
@@ -30,8 +34,18 @@ def affine_d_weights(
         rows = jnp.zeros(w.shape, dtype).at[x]
         d_w = rows.add(d_y.astype(dtype), mode="drop", wrap_negative_indices=False)
     else:
-        d_w = jnp.tensordot(x, d_y, (steps, steps), preferred_element_type=dtype)
+        d_w = lax.platform_dependent(x, d_y, cpu=partial(_product_of_rows, dtype), default=partial(_product, dtype))
     return d_w, d_b
+
+
+def _product(dtype: Any, x: Array, d_y: Array) -> Array:
+    steps = tuple(range(d_y.ndim - 1))
+    return jnp.tensordot(x, d_y, (steps, steps), preferred_element_type=dtype)
+
+
+def _product_of_rows(dtype: Any, x: Array, d_y: Array) -> Array:
+    """`_product` in one axis: with several XLA copies `x` on a CPU. Where they are sharded they would be gathered."""
+    return _product(dtype, x.reshape(-1, x.shape[-1]), d_y.reshape(-1, d_y.shape[-1]))
 
 
 def affine_d_input(
