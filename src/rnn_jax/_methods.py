@@ -84,7 +84,8 @@ def make_grad_fn(
     With `devices`, like `jax.devices()`, the first batch axis is split over them, and loss and gradients are those of
     the whole batch; JAX refuses arrays that are committed to other devices. For the cores of one CPU, call
     `jax.config.update("jax_num_cpu_devices", 2)` before all else. Sharded arrays under `jit` give the whole batch's as
-    well; inside of a `shard_map` of one's own they are those of the device's part, to be summed with `lax.psum`.
+    well (on CPUs they are gathered for the weight gradients; with `devices` nothing is). Inside of a `shard_map` of
+    one's own they are those of the device's part, to be summed with `lax.psum`.
 
     Raises:
         ValueError: for an unknown method, option, loss or reduction; the message lists the known ones. The function
