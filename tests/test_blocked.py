@@ -55,10 +55,11 @@ def test_equal_to_autodiff_under_every_plan(plan, case):
 
 
 def test_equal_to_central_differences_and_uncompiled():
-    problem, plan = make_problem(FLAGGED_STACK), Plan(2, (3,), 2)
-    result = rnn_jax.make_grad_fn("blocked", loss=FLAGGED_STACK.loss, plan=plan)(*problem)
-    assert_trees_close(result, run("autodiff", FLAGGED_STACK, problem), rtol=1e-12)
-    differences = central_differences(FLAGGED_STACK, problem)
+    case = FLAGGED_STACK._replace(time=5)
+    problem, plan = make_problem(case), Plan(1, (2,), 1)
+    result = rnn_jax.make_grad_fn("blocked", loss=case.loss, plan=plan)(*problem)
+    assert_trees_close(result, run("autodiff", case, problem), rtol=1e-12)
+    differences = central_differences(case, problem)
     expected = jax.tree.structure(result[1]).unflatten(map(jnp.asarray, differences))
     assert_trees_close(result[1], expected, rtol=1e-7, floor=1e-2)
 
@@ -153,6 +154,8 @@ FORECASTS = [
     (shapes_of(1000, 32, 512, 256, num_layers=2), Plan(40, (200,), 200)),
     (shapes_of(500, 32, 128, 10_000, tokens=True), Plan(20)),
     (shapes_of(20_000, 16, 256, 32), Plan(100, (4000, 400), 400)),
+    (shapes_of(4096, 64, 256, 64), Plan(64, (64,))),
+    (shapes_of(2000, 64, 256, 64, in_size=64, num_layers=2), Plan(50, (50,))),
 ]
 
 
@@ -205,15 +208,22 @@ def test_devices_share_a_batch(method, reduction, inputs):
 
 
 @pytest.mark.parametrize("devices", [1, 2])
-def test_devices_with_a_mask_for_weights_a_plan_and_jit_or_not(devices):
+def test_devices_with_a_mask_for_weights_and_a_plan(devices):
     case = FLAGGED_STACK._replace(batch=(4,), weights=False)
     problem = make_problem(case)
     options = {"plan": Plan(2, (3,), 2), "devices": jax.devices()[:devices]}
-    expected = run("autodiff", case, problem)
-    assert_trees_close(run("blocked", case, problem, **options), expected, rtol=1e-12)
-    (_, h_T), gradients = rnn_jax.make_grad_fn("blocked", loss=case.loss, **options)(*problem)
+    result = run("blocked", case, problem, **options)
+    assert_trees_close(result, run("autodiff", case, problem), rtol=1e-12)
+    (_, h_T), gradients = result
     for mine in (h_T[0], gradients.h_0[0], gradients.params.cells[0].w_hh):
         assert mine.sharding.device_set == set(options["devices"])
+
+
+def test_devices_uncompiled():
+    case = Case(batch=(2,), time=2)
+    problem = make_problem(case)
+    result = rnn_jax.make_grad_fn("blocked", loss=case.loss, devices=jax.devices())(*problem)
+    assert_trees_close(result, run("autodiff", case, problem), rtol=1e-12)
 
 
 @pytest.mark.parametrize("fault", BLOCKED, ids=lambda fault: fault.name)

@@ -204,6 +204,10 @@ BAD_TRAIN = {
     "seed": (["--seed", "-1"], "--seed must be from 0 to 4294967295, got -1."),
     "method": (["--method", "bttp"], "bptt"),
     "memory": (["--memory", "lots"], "--memory must be a number of bytes above 0, like 200MB or 64MiB, got 'lots'."),
+    "all memory": (
+        ["--memory", "1e400"],
+        "--memory must be a number of bytes above 0, like 200MB or 64MiB, got '1e400'.",
+    ),
     "no memory": (["--memory", "0MB"], "--memory must be a number of bytes above 0, like 200MB or 64MiB, got '0MB'."),
     "little memory": (["real.txt", "--memory", "1kB"], "--memory 1kB is too little: it must be at least "),
     "memory of another": (

@@ -135,6 +135,15 @@ def test_sharded_over_the_batch(mesh, method):
     assert_trees_close(result, expected, rtol=1e-12)
 
 
+def test_a_batch_split_over_explicit_axes_is_refused():
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+    params, batch, h_0 = make_problem(Case(batch=(4,)))
+    split = jax.device_put(batch.inputs, NamedSharding(mesh, PartitionSpec(None, "data")))
+    grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")
+    with pytest.raises(ValueError, match="`grad_fn` must not get arrays that are split over explicit mesh axes"):
+        jax.jit(grad_fn)(params, batch._replace(inputs=split), h_0)
+
+
 @pytest.mark.parametrize("check", [True, False])
 @pytest.mark.parametrize("shared_h_0", [True, False])
 def test_under_shard_map(mesh, check, shared_h_0):

@@ -15,7 +15,7 @@ from ._checks import check_call, is_tokens, require_floating, require_known, req
 from ._losses import Objective, make_objective
 from ._plan import Plan, check_plan
 from ._sharded import check_devices, shard_batch
-from ._sharding import promote
+from ._sharding import promote, refuse_explicit
 from ._stepwise import stepwise
 from ._types import Batch, GradFn, Gradients, Loss, Params, Scalar, States
 
@@ -137,6 +137,7 @@ def _at_the_door(engine: GradFn, compute_dtype: Any) -> GradFn:
     def grad_fn(params: Params, batch: Batch, h_0: States) -> tuple[tuple[Scalar, States], Gradients]:
         check_call(params, batch, h_0)
         key = batch.key
+        refuse_explicit((params, batch._replace(key=None), h_0), "grad_fn", "give `make_grad_fn` the `devices`")
         params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
         batch = batch._replace(key=key)
         features = None if is_tokens(batch.inputs) else batch.inputs

@@ -108,8 +108,9 @@ def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast
 
     The bytes are the states, counted, and the temporaries of one block, as XLA lays them out: 3.5 times its states and
     once more those of the widest layer, its inputs, its outputs three times or beside a copy of `w_hy`, and 0.95 of the
-    cells' weights. Fitted in float32 to `memory_analysis()` on a CPU, which it meets within 10 % from 8 MB on; in half
-    precision XLA takes more.
+    cells' weights. Fitted in float32 to `memory_analysis()` on a CPU, which it meets within 10 % from 8 MB on, but
+    where a loop over segments turns only once: XLA takes that apart and shares no memory, which `plan_memory` avoids.
+    Half precision is counted at 6 bytes a number, for a CPU converts it; a `compute_dtype` is not known here.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> sizes = dict(input_size=32, hidden_size=64, output_size=32, dtype=jnp.float32)
@@ -132,7 +133,11 @@ def _forecast(plan: Plan, batch: Batch, sizes: "Sizes") -> Forecast:
     states = sum(_kept_states(plan, length, keep) for length, keep in phases)
     again = sum(_recomputed(plan, length, keep) for length, keep in phases)
     unread, read = (_longest_block(plan, length, keep) for length, keep in phases)
-    return Forecast(time, again, int(states * sizes.states + _block_bytes(sizes, max(unread, read), read)))
+    block = max(unread, read)
+    temporaries = states * sizes.states + _block_bytes(sizes, block, read)
+    if plan.segments and plan.segments[-1] <= plan.block and not plan.keep:  # states are made where they are used
+        temporaries -= 2 * sizes.states * min(plan.segments[-1], block)
+    return Forecast(time, again, int(temporaries))
 
 
 def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
@@ -244,6 +249,7 @@ class Sizes(NamedTuple):
 def _sizes(params: Params, batch: Batch) -> Sizes:
     num_sequences = math.prod(steps_shape(batch.inputs)[1:])
     item = params.readout.w_hy.dtype.itemsize
+    item = item if item >= 4 else 6  # on a CPU, XLA has half precision in float32 besides
     widths = [cell.w_hh.shape[0] for cell in params.cells]
     inputs = 0 if is_tokens(batch.inputs) else batch.inputs.shape[-1]
     cells = sum(cell.w_xh.size + cell.w_hh.size for cell in params.cells)

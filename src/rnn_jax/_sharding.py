@@ -12,14 +12,14 @@ def _varying(x: jax.Array) -> frozenset[str]:
     return jax.typeof(x).mat.varying
 
 
-def refuse_explicit(tree: Any, name: str) -> None:
+def refuse_explicit(tree: Any, name: str, instead: str) -> None:
     """Raise if a leaf is split over an explicit mesh axis, where every product has to be told how to split."""
     for leaf in jax.tree.leaves(tree):
         spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ())
         if any(axis is not None for axis in spec):
             raise ValueError(
                 f"`{name}` must not get arrays that are split over explicit mesh axes, got {spec}: make the mesh with "
-                "axis_types=(jax.sharding.AxisType.Auto,), or use `unroll`."
+                f"axis_types=(jax.sharding.AxisType.Auto,), or {instead}."
             )
 
 

@@ -69,5 +69,5 @@ def unroll_bptt(
     """
     check_unroll(cell, h_0, xs, mask, reset)
     args = promote((cell, h_0, xs, mask, reset))
-    refuse_explicit(args, "unroll_bptt")
+    refuse_explicit(args, "unroll_bptt", "use `unroll`")
     return _unroll(args)

@@ -109,14 +109,16 @@ class GradcheckConfig:
     """Seed of the weights and the data."""
 
 
-UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 
 def bytes_of(text: str) -> float | None:
     """The bytes of `200MB`, `64MiB` or `1e6`; None if it says nothing of the kind."""
-    match = re.fullmatch(r"\s*(\d+\.?\d*(?:e\d+)?)\s*([a-z]*)\s*", text.lower())
+    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*)\s*", text.lower())
     unit = UNITS.get(match[2]) if match else None
-    return float(match[1]) * unit if match and unit else None
+    size = float(match[1]) * unit if match and unit else None
+    return None if size == float("inf") else size
 
 
 def check_train_config(config: TrainConfig) -> None:
