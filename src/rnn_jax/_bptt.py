@@ -1,6 +1,7 @@
 """Backpropagation through time by hand: only `d_h` travels, all else is a product over many steps at once."""
 
 import math
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float
 from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
 from ._by_hand import Layer
+from ._cell import d_integrate, integrate
 from ._checks import is_tokens, steps_shape
 from ._plan import rows_block
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs, accumulation_dtype
@@ -19,7 +21,13 @@ from ._unroll import enter, leave, visible
 
 
 class Residuals(NamedTuple):
-    """What the forward pass keeps. Of the sequence it made, that is `hs` and nothing else."""
+    """What the forward pass keeps. Of the sequence it made, that is `hs` and nothing else.
+
+    `fs` are the `φ(a_t)` of a cell that leaks. They are not kept: with all states there, they are one product. Without
+    leak they are `hs`. From two states that are rounded they cannot be had: `φ'` would be wrong near a kink. `sent` is
+    for gradients that are truncated: the part of what step t sends back that arrives at `h_{t-1}`, 0 for nothing, by
+    default all of it.
+    """
 
     cell: CellParams
     h_0: Hidden
@@ -27,18 +35,24 @@ class Residuals(NamedTuple):
     hs: Hiddens
     mask: Flags | None
     reset: Flags | None
+    fs: Hiddens
+    sent: Float[Array, "time *#batch"] | None = None
 
 
 def forward(
     cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None, *, unroll: int = 1
 ) -> tuple[Hiddens, Residuals]:
-    """`h_t = φ(x_t W_xh + b_h + h_{t-1} W_hh)`: the input projection is one product before the scan."""
+    """`h_t = φ(x_t W_xh + b_h + h_{t-1} W_hh)`: the input projection is one product before the scan.
+
+    With a leak α, `h_t = (1 - α) h_{t-1} + α φ(…)`.
+    """
     phi = ACTIVATIONS[cell.activation].phi
 
     def body(h_tm1, now):
         z_t, mask_t, reset_t = now
-        a_t = z_t + enter(h_tm1, reset_t) @ cell.w_hh
-        h_t = leave(phi(a_t), h_tm1, mask_t)
+        h_met = enter(h_tm1, reset_t)
+        a_t = z_t + h_met @ cell.w_hh
+        h_t = leave(integrate(cell, phi(a_t), h_met), h_tm1, mask_t)
         return h_t, h_t
 
     zs = affine(visible(xs, mask), cell.w_xh, cell.b_h)
@@ -50,7 +64,11 @@ def residuals_of(
     cell: CellParams, h_0: Hidden, xs: Inputs, hs: Hiddens, mask: Flags | None, reset: Flags | None
 ) -> Residuals:
     """What `forward` keeps, from its arguments and the states it made."""
-    return Residuals(cell, h_0, visible(xs, mask), hs, mask, reset)
+    xs, fs = visible(xs, mask), hs
+    if cell.leak != 1:
+        a = affine(xs, cell.w_xh, cell.b_h) + states_met(h_0, hs, reset) @ cell.w_hh
+        fs = ACTIVATIONS[cell.activation].phi(a)
+    return Residuals(cell, h_0, xs, hs, mask, reset, fs)
 
 
 def backward(
@@ -61,29 +79,41 @@ def backward(
     `d_h_T` is what the steps after T send back. The loop carries `d_h` alone and emits `d_a`; the weight
     gradients are one product each after it.
     """
-    cell, h_0, xs, hs, mask, reset = residuals
+    d_h_0, d_as = deltas(residuals, d_hs, d_h_T, unroll=unroll)
+    return weight_gradients(residuals, d_as), d_h_0, affine_d_input(residuals.xs, d_as, residuals.cell.w_xh)
+
+
+def deltas(residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 1) -> tuple[Hidden, Hiddens]:
+    """`(d_h_0, d_as)`: the loop over time."""
+    cell, _, _, _, mask, reset, fs, sent = residuals
     d_phi = ACTIVATIONS[cell.activation].d_phi
     w_hh_t = cell.w_hh.T
 
     def body(d_h_next, now):  # d_h_next: what steps t+1.. send back to h_t
-        d_h_read, h_t, mask_t, reset_t = now
+        d_h_read, f_t, mask_t, reset_t, sent_t = now
         d_h_t = d_h_read + d_h_next
-        d_a_t = leave(d_h_t * d_phi(h_t), jnp.zeros_like(h_t), mask_t)
-        d_h_tm1 = leave(enter(d_a_t @ w_hh_t, reset_t), d_h_t, mask_t)
-        return d_h_tm1, d_a_t
+        d_f_t, d_h_kept = d_integrate(cell, d_h_t)
+        d_a_t = leave(d_f_t * d_phi(f_t), jnp.zeros_like(f_t), mask_t)
+        d_h_met = d_a_t @ w_hh_t if d_h_kept is None else d_a_t @ w_hh_t + d_h_kept
+        d_h_tm1 = leave(enter(d_h_met, reset_t), d_h_t, mask_t)
+        return d_h_tm1 if sent_t is None else sent_t[..., None] * d_h_tm1, d_a_t
 
-    d_h_0, d_as = lax.scan(body, d_h_T, (d_hs, hs, mask, reset), reverse=True, unroll=unroll)
+    return lax.scan(body, d_h_T, (d_hs, fs, mask, reset, sent), reverse=True, unroll=unroll)
+
+
+def weight_gradients(residuals: Residuals, d_as: Hiddens) -> CellParams:
+    """`d_W_xh = Σ x_tᵀ d_a_t`, `d_W_hh = Σ h_{t-1}ᵀ d_a_t` and `d_b_h = Σ d_a_t`: one product each."""
+    cell, h_0, xs, hs, _, reset, _, _ = residuals
     d_w_xh, d_b_h = affine_d_weights(xs, d_as, cell.w_xh)
-    d_w_hh, _ = affine_d_weights(_states_met(h_0, hs, reset), d_as, cell.w_hh)
-    d_xs = affine_d_input(xs, d_as, cell.w_xh)
-    return CellParams(d_w_xh, d_w_hh, d_b_h, cell.activation), d_h_0, d_xs
+    d_w_hh, _ = affine_d_weights(states_met(h_0, hs, reset), d_as, cell.w_hh)
+    return replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h)
 
 
 def backward_in_blocks(
     residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, block: int
 ) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`backward`, with the weight-gradient products of `block` steps at a time: their operands stay in cache."""
-    cell, h_0, xs, hs, mask, reset = residuals
+    cell, h_0, xs, hs, mask, reset, _, _ = residuals
     time = hs.shape[0]
     if time <= block:
         return backward(residuals, d_hs, d_h_T)
@@ -94,7 +124,7 @@ def backward_in_blocks(
             lambda x: lax.dynamic_slice_in_dim(x, start, size), (xs, hs, mask, reset, d_hs)
         )
         h_before = jnp.where(start == 0, h_0, lax.dynamic_index_in_dim(hs, jnp.maximum(start - 1, 0), keepdims=False))
-        now = Residuals(cell, h_before, xs_now, hs_now, mask_now, reset_now)
+        now = residuals_of(cell, h_before, xs_now, hs_now, mask_now, reset_now)
         d_cell_now, d_h, d_xs = backward(now, d_hs_now, d_h)
         return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_h), d_xs
 
@@ -121,10 +151,10 @@ def pullback(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, F
 def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | None, xs_dot: Inputs | None) -> Hiddens:
     """The tangents of `h_1..h_T`, forward mode; None stands for a tangent of zero, of a leaf of `cell_dot` too.
 
-    `ȧ_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h + h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh` and `ḣ_t = φ'(a_t) ∘ ȧ_t`. Only the last
-    product needs the loop.
+    `ȧ_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h + h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh` and `ḣ_t = φ'(a_t) ∘ ȧ_t`, with a leak as in
+    `forward`. Only the last product needs the loop.
     """
-    cell, h_0, xs, hs, mask, reset = residuals
+    cell, h_0, xs, hs, mask, reset, fs, _ = residuals
     d_phi = ACTIVATIONS[cell.activation].d_phi
     zero_b = jnp.zeros_like(cell.b_h)
     u = jnp.zeros_like(hs)
@@ -135,19 +165,20 @@ def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | No
     if cell_dot.b_h is not None:
         u += jnp.broadcast_to(cell_dot.b_h, u.shape)
     if cell_dot.w_hh is not None:
-        u += _states_met(h_0, hs, reset) @ cell_dot.w_hh
+        u += states_met(h_0, hs, reset) @ cell_dot.w_hh
 
     def body(h_tm1_dot, now):
-        u_t, h_t, mask_t, reset_t = now
-        a_t_dot = u_t + enter(h_tm1_dot, reset_t) @ cell.w_hh
-        h_t_dot = leave(d_phi(h_t) * a_t_dot, h_tm1_dot, mask_t)
+        u_t, f_t, mask_t, reset_t = now
+        h_met_dot = enter(h_tm1_dot, reset_t)
+        f_t_dot = d_phi(f_t) * (u_t + h_met_dot @ cell.w_hh)
+        h_t_dot = leave(integrate(cell, f_t_dot, h_met_dot), h_tm1_dot, mask_t)
         return h_t_dot, h_t_dot
 
-    _, hs_dot = lax.scan(body, jnp.zeros_like(h_0) if h_0_dot is None else h_0_dot, (u, hs, mask, reset))
+    _, hs_dot = lax.scan(body, jnp.zeros_like(h_0) if h_0_dot is None else h_0_dot, (u, fs, mask, reset))
     return hs_dot
 
 
-def _states_met(h_0: Hidden, hs: Hiddens, reset: Flags | None) -> Hiddens:
+def states_met(h_0: Hidden, hs: Hiddens, reset: Flags | None) -> Hiddens:
     """The states that `x_1..x_T` met: those they left, one step later."""
     return enter(jnp.concatenate([h_0[None], hs])[:-1], reset)
 

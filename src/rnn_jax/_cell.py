@@ -1,5 +1,6 @@
 """One step of the recurrence, and its hand-written derivative."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from jaxtyping import Array, Float
@@ -13,6 +14,8 @@ from ._types import CellParams, Hidden, Step
 def step(cell: CellParams, h_tm1: Hidden, x_t: Step) -> Hidden:
     """One step, `h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)`, on any number of batch axes.
 
+    With a leak α below 1 it is `h_t = (1 - α) h_{t-1} + α φ(…)`.
+
     Raises:
         ValueError: if the shapes of `cell`, `h_tm1` and `x_t` do not fit each other.
         TypeError: if their dtypes do not.
@@ -22,11 +25,24 @@ def step(cell: CellParams, h_tm1: Hidden, x_t: Step) -> Hidden:
 
 
 class StepResiduals(NamedTuple):
-    """What `step_forward` keeps for `step_backward`. Not `a_t`: φ' comes from `h_t`."""
+    """What `step_forward` keeps for `step_backward`. Not `a_t`: φ' comes from `f_t = φ(a_t)`, which is `h_t` without
+    leak.
+    """
 
     x_t: Step
     h_tm1: Hidden
     h_t: Hidden
+    f_t: Hidden
+
+
+def integrate(cell: CellParams, f_t: Hidden, h_tm1: Hidden) -> Hidden:
+    """`h_t = (1 - α) h_{t-1} + α f_t`."""
+    return f_t if cell.leak == 1 else (1 - cell.leak) * h_tm1 + cell.leak * f_t
+
+
+def d_integrate(cell: CellParams, d_h_t: Hidden) -> tuple[Hidden, Hidden | None]:
+    """`(d_f_t, d_h_{t-1}) = (α, 1 - α) d_h_t`; None for a zero without leak."""
+    return (d_h_t, None) if cell.leak == 1 else (cell.leak * d_h_t, (1 - cell.leak) * d_h_t)
 
 
 def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step) -> tuple[Hidden, StepResiduals]:
@@ -35,8 +51,9 @@ def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step) -> tuple[Hidden, St
     batch = check_inputs(cell, x_t, (), "x_t", "cell")
     check_state(cell, h_tm1, batch, names=("h_tm1", "x_t"), cell_name="cell")
     a_t = affine(x_t, cell.w_xh, cell.b_h) + h_tm1 @ cell.w_hh
-    h_t = ACTIVATIONS[cell.activation].phi(a_t)
-    return h_t, StepResiduals(x_t, h_tm1, h_t)
+    f_t = ACTIVATIONS[cell.activation].phi(a_t)
+    h_t = integrate(cell, f_t, h_tm1)
+    return h_t, StepResiduals(x_t, h_tm1, h_t, f_t)
 
 
 def step_backward(
@@ -44,8 +61,9 @@ def step_backward(
 ) -> tuple[CellParams, Hidden, Float[Array, "*batch in"] | None]:
     """`(d_cell, d_h_tm1, d_x_t)` from `d_h_t = ∂L/∂h_t`: `step` transposed.
 
-    `d_a_t = d_h_t ∘ φ'(a_t)`, then `d_W_xh = x_tᵀ d_a_t`, `d_W_hh = h_{t-1}ᵀ d_a_t`, `d_b_h = d_a_t` (summed over
-    the batch), `d_h_{t-1} = d_a_t W_hhᵀ` and `d_x_t = d_a_t W_xhᵀ`, None for tokens.
+    `d_a_t = α d_h_t ∘ φ'(a_t)` (α is 1 without leak), then `d_W_xh = x_tᵀ d_a_t`, `d_W_hh = h_{t-1}ᵀ d_a_t`,
+    `d_b_h = d_a_t` (summed over the batch), `d_h_{t-1} = d_a_t W_hhᵀ + (1 - α) d_h_t` and `d_x_t = d_a_t W_xhᵀ`, None
+    for tokens.
 
     Raises:
         ValueError: if `d_h_t` has another shape than `h_t`.
@@ -66,10 +84,12 @@ def step_backward(
     batch = check_inputs(cell, residuals.x_t, (), "residuals.x_t", "cell")
     check_state(cell, residuals.h_t, batch, names=("residuals.h_t", "residuals.x_t"), cell_name="cell")
     check_cotangent("d_h_t", d_h_t, residuals.h_t, "`residuals.h_t`")
-    x_t, h_tm1, h_t = residuals
-    d_a_t = d_h_t * ACTIVATIONS[cell.activation].d_phi(h_t)
+    x_t, h_tm1, _, f_t = residuals
+    d_f_t, d_h_kept = d_integrate(cell, d_h_t)
+    d_a_t = d_f_t * ACTIVATIONS[cell.activation].d_phi(f_t)
     d_w_xh, d_b_h = affine_d_weights(x_t, d_a_t, cell.w_xh)
     d_w_hh, _ = affine_d_weights(h_tm1, d_a_t, cell.w_hh)
     d_h_tm1 = d_a_t @ cell.w_hh.T
+    d_h_tm1 = d_h_tm1 if d_h_kept is None else d_h_tm1 + d_h_kept
     d_x_t = affine_d_input(x_t, d_a_t, cell.w_xh)
-    return CellParams(d_w_xh, d_w_hh, d_b_h, cell.activation), d_h_tm1, d_x_t
+    return replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h), d_h_tm1, d_x_t

@@ -95,6 +95,7 @@ def check_cell(cell: CellParams, name: str = "cell") -> None:
     if not isinstance(cell, CellParams):
         raise TypeError(f"`{name}` must be CellParams, got {type(cell).__name__}.")
     require_known("activation", cell.activation, ACTIVATIONS)
+    check_leak(cell.leak, f"{name}.leak")
     for leaf in ("w_xh", "w_hh", "b_h"):
         _require_float(f"{name}.{leaf}", getattr(cell, leaf))
     if cell.w_xh.ndim != 2:
@@ -103,6 +104,14 @@ def check_cell(cell: CellParams, name: str = "cell") -> None:
     for leaf, legend, expected in (("w_hh", "(hid, hid)", (hid, hid)), ("b_h", "(hid,)", (hid,))):
         _require_shape(f"{name}.{leaf}", getattr(cell, leaf), legend, expected, f"`{name}.w_xh`")
         _require_dtype(f"{name}.{leaf}", getattr(cell, leaf), cell.w_xh.dtype, f"`{name}.w_xh`")
+
+
+def check_leak(leak: object, name: str) -> None:
+    """Raise unless `leak` is a number above 0 and at most 1."""
+    if not isinstance(leak, (int, float)) or isinstance(leak, bool):
+        raise TypeError(f"`{name}` must be a number above 0 and at most 1, got {leak!r}.")
+    if not 0 < leak <= 1:
+        raise ValueError(f"`{name}` must be above 0 and at most 1, got {leak!r}.")
 
 
 def check_hiddens(hs: Array) -> None:

@@ -92,7 +92,7 @@ def _run(p: Problem, b: tuple, exists: list[int]) -> list[_Trace]:
             a_t = x_t @ cell.w_xh + h_tm1 @ cell.w_hh + cell.b_h
             trace.met.append(h_tm1)
             trace.pre.append(a_t)
-            h_tm1 = PHI[cell.activation](a_t)
+            h_tm1 = (1 - cell.leak) * h_tm1 + cell.leak * PHI[cell.activation](a_t)
             trace.left.append(h_tm1)
         traces.append(trace)
         below = trace.left
@@ -139,12 +139,14 @@ def loop(loss: str, reduction: str) -> GradFn:
                 d_below: list[np.ndarray] = []
                 d_h_next = np.zeros_like(p.h_0[layer][b])
                 for i in reversed(range(len(exists))):
-                    d_a = (d_left[i] + d_h_next) * D_PHI[cell.activation](trace.pre[i])
+                    d_h = d_left[i] + d_h_next
+                    d_a = cell.leak * d_h * D_PHI[cell.activation](trace.pre[i])
                     d_cell.w_xh[...] += np.outer(below[i], d_a)
                     d_cell.w_hh[...] += np.outer(trace.met[i], d_a)
                     d_cell.b_h[...] += d_a
                     d_below.insert(0, cell.w_xh @ d_a)
-                    d_h_next = np.zeros_like(d_h_next) if p.reset[(exists[i], *b)] else cell.w_hh @ d_a
+                    d_h_next = cell.w_hh @ d_a + (1 - cell.leak) * d_h
+                    d_h_next = np.zeros_like(d_h_next) if p.reset[(exists[i], *b)] else d_h_next
                 d.h_0[layer][b] += d_h_next
                 d_left = d_below
             if d.inputs is not None:
@@ -192,8 +194,9 @@ def rtrl(loss: str, reduction: str) -> GradFn:
                             s_a[k, columns[layer].w_xh[:, k]] += below
                             s_a[k, columns[layer].w_hh[:, k]] += h[layer]
                             s_a[k, columns[layer].b_h[k]] += 1
-                        h[layer] = below = PHI[cell.activation](a)
-                        s[layer] = s_below = D_PHI[cell.activation](a)[:, None] * s_a
+                        kept, new = 1 - cell.leak, cell.leak
+                        h[layer] = below = kept * h[layer] + new * PHI[cell.activation](a)
+                        s[layer] = s_below = kept * s[layer] + new * D_PHI[cell.activation](a)[:, None] * s_a
                 if t in read:
                     value, d_y = _step_loss(p, loss, t, b, h[-1])
                     total += value

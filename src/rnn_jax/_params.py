@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 
 from ._activations import ACTIVATIONS
 from ._checks import (
+    check_leak,
     check_params,
     require_callable,
     require_floating,
@@ -68,16 +69,18 @@ def init_params(
     output_size: int,
     num_layers: int = 1,
     activation: str = "tanh",
+    leak: float = 1.0,
     recurrent_init: Initializer = orthogonal(),  # noqa: B008  (a pure function)
     dtype: Any = float,
 ) -> Params:
     """Fresh weights of `num_layers` layers of `hidden_size` units and a readout.
 
     `w_hh` is drawn by `recurrent_init`, a `(key, shape, dtype)` function as in `jax.nn.initializers`; `w_xh` and
-    `w_hy` are normal with variance 1 / fan-in (LeCun); biases are zero.
+    `w_hy` are normal with variance 1 / fan-in (LeCun); biases are zero. `leak` is the α of leaky integration, see
+    `CellParams`.
 
     Raises:
-        ValueError: for a size below one or an unknown activation.
+        ValueError: for a size below one, an unknown activation or a leak out of range.
 
     >>> import jax, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=5, output_size=2, num_layers=2)
@@ -87,6 +90,7 @@ def init_params(
     require_key(key)
     require_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size, num_layers=num_layers)
     require_known("activation", activation, ACTIVATIONS)
+    check_leak(leak, "leak")
     require_callable(recurrent_init=recurrent_init)
     require_floating("dtype", dtype)
     dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
@@ -105,6 +109,7 @@ def init_params(
                 w_hh=draw(recurrent_init, hkey, hidden_size, hidden_size),
                 b_h=jnp.zeros(hidden_size, dtype),
                 activation=activation,
+                leak=leak,
             )
         )
     readout = ReadoutParams(

@@ -25,6 +25,7 @@ class Case(NamedTuple):
     time: int = 7
     last: str = "all"  # all, some, one
     inputs: str = "features"  # features, tokens
+    leak: float = 1.0
 
 
 def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[Params, Batch, States]:
@@ -40,7 +41,7 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[P
     def cell(in_size):
         rotation, _ = np.linalg.qr(rng.standard_normal((HID, HID)))
         w_hh = jnp.asarray(GAIN[case.activation] * rotation + 0.1 * rng.standard_normal((HID, HID)), dtype)
-        return CellParams(normal(in_size**-0.5, in_size, HID), w_hh, normal(0.1, HID), case.activation)
+        return CellParams(normal(in_size**-0.5, in_size, HID), w_hh, normal(0.1, HID), case.activation, case.leak)
 
     cells = tuple(cell(HID if layer else IN) for layer in range(case.num_layers))
     params = Params(cells, ReadoutParams(normal(HID**-0.5, HID, OUT), normal(0.1, OUT)))

@@ -22,6 +22,8 @@ def by_steps(
     time = steps_shape(batch.inputs)[0]
     if not isinstance(params, Params):
         return [], ["No step can be named: that needs `params` of the type Params."]
+    if any(cell.leak != 1 for cell in params.cells):
+        return [], ["No step can be named: the clock's units must forget, and these leak."]
     if not 1 <= time <= CLOCK_STEPS:
         return [], [f"Of {time} steps none can be named; of 1 to {CLOCK_STEPS} they can."]
     problems = [("With features and a clock", args)]

@@ -36,13 +36,15 @@ else:
 class CellParams:
     """Weights of one layer: `w_xh` (in, hid), `w_hh` (hid, hid), `b_h` (hid,).
 
-    The activation belongs to the weights and is static. A gradient is a `CellParams` too.
+    The activation belongs to the weights and is static; so does `leak`, the α of `h_t = (1 - α) h_{t-1} + α φ(a_t)`,
+    which is the time step over the time constant. A gradient is a `CellParams` too.
     """
 
     w_xh: Leaf
     w_hh: Leaf
     b_h: Leaf
     activation: str = dataclasses.field(metadata={"static": True})
+    leak: float = dataclasses.field(default=1.0, metadata={"static": True})
 
 
 class ReadoutParams(NamedTuple):

@@ -6,6 +6,7 @@ from jaxtyping import Array, Bool
 
 from ._activations import ACTIVATIONS
 from ._affine import affine
+from ._cell import integrate
 from ._checks import check_cell, check_flags, check_inputs, check_state, steps_shape
 from ._sharding import promote
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
@@ -63,8 +64,9 @@ def unroll(
 
     def body(h_tm1, now):
         x_t, mask_t, reset_t = now
-        a_t = affine(x_t, cell.w_xh, cell.b_h) + enter(h_tm1, reset_t) @ cell.w_hh
-        h_t = leave(phi(a_t), h_tm1, mask_t)
+        h_met = enter(h_tm1, reset_t)
+        a_t = affine(x_t, cell.w_xh, cell.b_h) + h_met @ cell.w_hh
+        h_t = leave(integrate(cell, phi(a_t), h_met), h_tm1, mask_t)
         return h_t, h_t
 
     _, hs = lax.scan(body, h_0, (xs, mask, reset))
