@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 import rnn_jax
-from rnn_jax import Case, _activations, _affine, _blocked, _bptt, _by_hand, _losses, _methods
+from rnn_jax import Case, _activations, _affine, _blocked, _bptt, _by_hand, _losses, _methods, _truncated
 
 CELLS, STATES, READOUT = {"params.cells*"}, {"h_0*"}, {"params.readout*"}
 RECURRENT = CELLS | STATES | {"inputs"}
@@ -73,30 +73,30 @@ def accumulate_windows(grad_fn):
 
 
 MUTANTS = [
-    Mutant("Jacobians in forward time order", _bptt, "(d_hs, hs, mask, reset), reverse=True,", "(d_hs, hs, mask, reset),", RECURRENT, STACK),
+    Mutant("Jacobians in forward time order", _bptt, "(d_hs, fs, mask, reset, sent), reverse=True,", "(d_hs, fs, mask, reset, sent),", RECURRENT, STACK),
     Mutant("h_t used for h_{t-1}", _bptt, "jnp.concatenate([h_0[None], hs])[:-1]", "hs", {"*.w_hh"}, words="where h_(t-1)"),
     Mutant("h_0 forgotten in d_W_hh", _bptt, "[h_0[None], hs]", "[jnp.zeros_like(h_0)[None], hs]", {"*.w_hh"}, words="wrong at t = 1 only"),
-    Mutant("first step forgotten in d_W_hh", _bptt, "affine_d_weights(_states_met(h_0, hs, reset), d_as,", "affine_d_weights(_states_met(h_0, hs, reset)[1:], d_as[1:],", {"*.w_hh"}, words="wrong at t = 1 only"),
-    Mutant("input gradient shrinks as T grows", _bptt, "d_xs = affine_d_input(xs, d_as, cell.w_xh)", "d_xs = affine_d_input(xs, d_as, cell.w_xh) / len(xs)", {"params.cells[[]0]*", "h_0[[]0]", "inputs"}, STACK, words="0.1428571 times"),
+    Mutant("first step forgotten in d_W_hh", _bptt, "affine_d_weights(states_met(h_0, hs, reset), d_as,", "affine_d_weights(states_met(h_0, hs, reset)[1:], d_as[1:],", {"*.w_hh"}, words="wrong at t = 1 only"),
+    Mutant("input gradient shrinks as T grows", _bptt, "affine_d_input(residuals.xs, d_as, residuals.cell.w_xh)", "affine_d_input(residuals.xs, d_as, residuals.cell.w_xh) / len(d_as)", {"params.cells[[]0]*", "h_0[[]0]", "inputs"}, STACK, words="0.1428571 times"),
     Mutant("upstream cotangent overwritten", _bptt, "d_h_t = d_h_read + d_h_next", "d_h_t = d_h_read", RECURRENT, STACK),
     Mutant("only the upstream cotangent of the last step", _bptt, "d_h_t = d_h_read + d_h_next", "d_h_t = jnp.where(jnp.any(d_h_next != 0), d_h_next, d_h_read)", RECURRENT),
-    Mutant("state gradient not passed on", _bptt, "return d_h_tm1, d_a_t", "return d_h_next, d_a_t", RECURRENT),
-    Mutant("bias gradient dropped", _bptt, "return CellParams(d_w_xh, d_w_hh, d_b_h, cell", "return CellParams(d_w_xh, d_w_hh, 0 * d_b_h, cell", {"*.b_h"}, words="is zero, it was dropped"),
-    Mutant("bias gradient twice", _bptt, "return CellParams(d_w_xh, d_w_hh, d_b_h, cell", "return CellParams(d_w_xh, d_w_hh, 2 * d_b_h, cell", {"*.b_h"}, words="2 times"),
-    Mutant("φ' forgotten", _bptt, "d_h_t * d_phi(h_t)", "d_h_t", RECURRENT),
-    Mutant("φ' twice", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * d_phi(h_t) * d_phi(h_t)", RECURRENT),
-    Mutant("tanh' = 1 - h", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * (1 - h_t)", RECURRENT),
-    Mutant("tanh' off by 0.1 %", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * d_phi(h_t) * 1.001", RECURRENT),
+    Mutant("state gradient not passed on", _bptt, "return d_h_tm1 if sent_t", "return d_h_next if sent_t", RECURRENT),
+    Mutant("bias gradient dropped", _bptt, "b_h=d_b_h)", "b_h=0 * d_b_h)", {"*.b_h"}, words="is zero, it was dropped"),
+    Mutant("bias gradient twice", _bptt, "b_h=d_b_h)", "b_h=2 * d_b_h)", {"*.b_h"}, words="2 times"),
+    Mutant("φ' forgotten", _bptt, "d_f_t * d_phi(f_t)", "d_f_t", RECURRENT),
+    Mutant("φ' twice", _bptt, "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * d_phi(f_t)", RECURRENT),
+    Mutant("tanh' = 1 - h", _bptt, "d_f_t * d_phi(f_t)", "d_f_t * (1 - f_t)", RECURRENT),
+    Mutant("tanh' off by 0.1 %", _bptt, "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * 1.001", RECURRENT),
     Mutant("relu' = 1 everywhere", _activations, "(h > 0)", "(h >= 0)", RECURRENT, Case(activation="relu")),
-    Mutant("mask off by one", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, jnp.roll(mask, 1, 0), reset), reverse", RECURRENT, FLAGGED),
+    Mutant("mask off by one", _bptt, "(d_hs, fs, mask, reset, sent), reverse", "(d_hs, fs, jnp.roll(mask, 1, 0), reset, sent), reverse", RECURRENT, FLAGGED),
     Mutant("mask stops the gradient", _bptt, "reset_t), d_h_t, mask_t)\n        return", "reset_t), 0 * d_h_t, mask_t)\n        return", RECURRENT, FLAGGED, words="Without mask and reset"),
-    Mutant("reset off by one", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, mask, jnp.roll(reset, 1, 0)), reverse", RECURRENT, FLAGGED, words="Without mask and reset"),
-    Mutant("reset lets the gradient through", _bptt, "leave(enter(d_a_t @ w_hh_t, reset_t), d_h_t", "leave(d_a_t @ w_hh_t, d_h_t", RECURRENT, FLAGGED),
-    Mutant("gradient of h_0 dropped", _bptt, "cell.activation), d_h_0, d_xs", "cell.activation), 0 * d_h_0, d_xs", STATES, words="is zero, it was dropped"),
+    Mutant("reset off by one", _bptt, "(d_hs, fs, mask, reset, sent), reverse", "(d_hs, fs, mask, jnp.roll(reset, 1, 0), sent), reverse", RECURRENT, FLAGGED, words="Without mask and reset"),
+    Mutant("reset lets the gradient through", _bptt, "leave(enter(d_h_met, reset_t), d_h_t", "leave(d_h_met, d_h_t", RECURRENT, FLAGGED),
+    Mutant("gradient of h_0 dropped", _bptt, "d_as), d_h_0, affine", "d_as), 0 * d_h_0, affine", STATES, words="is zero, it was dropped"),
     Mutant("W_hh not transposed", _bptt, "w_hh_t = cell.w_hh.T", "w_hh_t = cell.w_hh", RECURRENT),
-    Mutant("d_W_hh transposed", _bptt, "return CellParams(d_w_xh, d_w_hh,", "return CellParams(d_w_xh, d_w_hh.T,", {"*.w_hh"}, words="is transposed"),
-    Mutant("gradient stops every three steps", _bptt, "(d_hs, hs, mask, reset), reverse", "(d_hs, hs, mask, jnp.broadcast_to(jnp.arange(len(hs))[:, None] % 3 == 0, hs.shape[:-1])), reverse", RECURRENT),
-    Mutant("1 % off in one weight", _bptt, "return CellParams(d_w_xh, d_w_hh,", "return CellParams(d_w_xh, d_w_hh.at[1, 2].multiply(1.01),", {"*.w_hh"}, words="most at (1, 2)"),
+    Mutant("d_W_hh transposed", _bptt, "w_hh=d_w_hh,", "w_hh=d_w_hh.T,", {"*.w_hh"}, words="is transposed"),
+    Mutant("gradient stops every three steps", _bptt, "(d_hs, fs, mask, reset, sent), reverse", "(d_hs, fs, mask, jnp.broadcast_to(jnp.arange(len(fs))[:, None] % 3 == 0, fs.shape[:-1]), sent), reverse", RECURRENT),
+    Mutant("1 % off in one weight", _bptt, "w_hh=d_w_hh,", "w_hh=d_w_hh.at[1, 2].multiply(1.01),", {"*.w_hh"}, words="most at (1, 2)"),
     Mutant("bias averaged over the batch", _affine, "jnp.sum(d_y, steps, dtype=dtype)", "jnp.mean(d_y, steps, dtype=dtype)", {"*.b_h", "*.b_y"}, words="times what it should be"),
     Mutant("a token's row overwritten, not added to", _affine, "rows.add(", "rows.set(", {"*.w_xh"}, Case(inputs="tokens")),
     Mutant("factor 2 of the squared error", _losses, "2 * error", "error", RECURRENT | READOUT, Case(loss="squared_error"), words="0.5 times"),
@@ -135,7 +135,7 @@ BLOCKED = [
     BlockedMutant("mask of the first block", "part(mask, start,", "part(mask, 0,"),
     BlockedMutant("reset of the first block", "part(reset, start,", "part(reset, 0,"),
     BlockedMutant("burn-in read out", "run.size if run.read else 0", "min(run.size, targets.shape[0])"),
-    BlockedMutant("scale of the mean from a block", "problem.loss, problem.scale,", "problem.loss, loss_scale(Objective(problem.loss, 'mean'), steps, problem.scale.dtype),"),
+    BlockedMutant("scale of the mean from a block", "objective.loss, scale, params, steps", "objective.loss, loss_scale(objective, steps, scale.dtype), params, steps"),
     BlockedMutant("blocks forward in time", "numbered, reverse=True)", "numbered)"),
     BlockedMutant("input gradients of a block where the first one's are", "carry.d_xs, d_xs, start, 0)", "carry.d_xs, d_xs, 0, 0)"),
     BlockedMutant("segment run again from the first one's inputs", "advance(problem, run.inner, start, piece)", "advance(problem, run.inner, offset + run.start, piece)", SEGMENTED),
@@ -145,7 +145,31 @@ BLOCKED = [
 ]  # fmt: skip
 
 
-def mutated(mutant: Mutant | BlockedMutant) -> dict[str, Any]:
+class TruncatedMutant(NamedTuple):
+    """`old` stands once in the source of "truncated"; with `new` in its place something it returns is wrong."""
+
+    name: str
+    old: str
+    new: str
+    k1: int = 2
+    k2: int = 5
+    case: Case = FLAGGED_STACK
+    module: ModuleType = _truncated
+
+
+TRUNCATED = [
+    TruncatedMutant("a window reaches one step too far", "(t != end - k2 + 1)", "(t != end - k2)"),
+    TruncatedMutant("the last window counted from the end of its piece", "jnp.minimum(start + (piece + q + 1) * k1, time)", "start + (piece + q + 1) * k1"),
+    TruncatedMutant("h_0 cut off", "(t == 1)", "(t == 0)", k2=12),
+    TruncatedMutant("windows go on from their own place", "jnp.concatenate([d_h[1:], end[None]])", "d_h"),
+    TruncatedMutant("nothing comes from later blocks", "tuple(d_h[:-1] for d_h in later)", "tuple(0 * d_h[:-1] for d_h in later)", k2=7),
+    TruncatedMutant("the loss sent in every pass", "one_pass(windows, folded, start, q, None, neighbours", "one_pass(windows, folded, start, q, fold(d_hs, windows.k1), neighbours"),
+    TruncatedMutant("the last pass only", "jax.tree.map(jnp.add, sums, d_as)", "d_as"),
+    TruncatedMutant("windows that are no neighbours", "jnp.swapaxes(x.reshape(x.shape[0] // k1, k1, *x.shape[1:]), 0, 1)", "x.reshape(k1, x.shape[0] // k1, *x.shape[1:])"),
+]  # fmt: skip
+
+
+def mutated(mutant: Mutant | BlockedMutant | TruncatedMutant) -> dict[str, Any]:
     """The names of a module whose source was changed."""
     source = inspect.getsource(mutant.module)
     assert source.count(mutant.old) == 1, f"{mutant.name}: {mutant.old!r} stands {source.count(mutant.old)} times"

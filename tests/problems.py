@@ -8,7 +8,10 @@ from jax.extend.core import jaxprs_in_params
 import rnn_jax
 from rnn_jax._problems import HID, IN, OUT, Case, make_problem
 
+EXACT = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
+
 __all__ = [
+    "EXACT",
     "HID",
     "IN",
     "OUT",

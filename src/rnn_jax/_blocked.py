@@ -20,7 +20,7 @@ from ._by_hand import Layer, backward_layers, forward_layers
 from ._checks import is_tokens
 from ._losses import Objective, loss_scale
 from ._plan import Plan, default_plan, outermost
-from ._types import Batch, Gradients, Loss, Params, Scalar, States, accumulation_dtype
+from ._types import Batch, Gradients, Hiddens, Params, Scalar, States, accumulation_dtype
 
 
 class Run(NamedTuple):
@@ -38,11 +38,14 @@ class Run(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """What every piece needs."""
+    """What every piece needs.
+
+    `backward(steps, start, hs, saved, d_h) -> (loss, Gradients)` is the way back through one block: its part of the
+    batch, the step it starts at, the states of the highest layer, what each layer saved, what later blocks send back.
+    """
 
     layer: Layer
-    loss: Loss
-    scale: Scalar
+    backward: Callable[..., Any]
     params: Params
     batch: Batch
 
@@ -57,22 +60,41 @@ class Carry(NamedTuple):
 
 
 def blocked(
-    layer: Layer, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
+    layer: Layer,
+    plan: Plan | None,
+    objective: Objective,
+    params: Params,
+    batch: Batch,
+    h_0: States,
+    sent: Float[Array, "time *#batch"] | None = None,
 ) -> tuple[tuple[Scalar, States], Gradients]:
-    """Loss, last states and gradients, a block at a time, as `plan` says."""
+    """Loss, last states and gradients, a block at a time, as `plan` says; `sent` as in `Residuals`."""
     plan = default_plan(params, batch) if plan is None else plan
     time, last = batch.inputs.shape[0], batch.targets.shape[0]
-    dtype = accumulation_dtype(params.readout.b_y.dtype)
-    problem = Problem(layer, objective.loss, loss_scale(objective, batch, dtype), params, batch)
+    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
+
+    def backward(steps: Batch, start: Any, hs: Hiddens, saved: list[Any], d_h: States) -> tuple[Scalar, Gradients]:
+        if sent is not None:
+            now = lax.dynamic_slice_in_dim(sent, start, hs.shape[0])
+            saved = [residuals._replace(sent=now) for residuals in saved]
+        return backward_layers(layer, objective.loss, scale, params, steps, hs, saved, d_h)
+
     runs = split(plan, 0, time - last, max(plan.keep - last, 0), read=False)
     runs += split(plan, time - last, last, min(plan.keep, last), read=True)
+    return there_and_back(Problem(layer, backward, params, batch), runs, h_0, jax.tree.map(jnp.zeros_like, h_0))
 
-    h_T, kept = advance(problem, runs, 0, h_0)
+
+def there_and_back(
+    problem: Problem, runs: Sequence[Run], h: States, d_h_T: States
+) -> tuple[tuple[Scalar, States], Gradients]:
+    """Loss, last states and gradients of the steps in `runs`, from the states `h` before them."""
+    params, batch = problem.params, problem.batch
+    h_T, kept = advance(problem, runs, 0, h)
     d_params = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), params)
     d_xs = None if is_tokens(batch.inputs) else jnp.zeros_like(batch.inputs)
-    carry = Carry(jnp.sum(d_params.readout.b_y), jax.tree.map(jnp.zeros_like, h_0), d_params, d_xs)
-    loss, d_h_0, d_params, d_xs = retreat(problem, runs, 0, kept, carry)
-    return (loss, h_T), Gradients(d_params, d_h_0, d_xs)
+    carry = Carry(jnp.sum(d_params.readout.b_y), d_h_T, d_params, d_xs)
+    loss, d_h, d_params, d_xs = retreat(problem, runs, 0, kept, carry)
+    return (loss, h_T), Gradients(d_params, d_h, d_xs)
 
 
 def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tuple[Run, ...]:
@@ -158,9 +180,7 @@ def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: State
     for cell, h_start, layer in zip(problem.params.cells, h, hs, strict=True):
         saved.append(residuals_of(cell, h_start, xs, layer, steps.mask, steps.reset))
         xs = layer
-    loss, (d_params, d_h, d_xs) = backward_layers(
-        problem.layer, problem.loss, problem.scale, problem.params, steps, hs[-1], saved, carry.d_h
-    )
+    loss, (d_params, d_h, d_xs) = problem.backward(steps, start, hs[-1], saved, carry.d_h)
     if d_xs is not None and carry.d_xs is not None:
         d_xs = lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, start, 0)
     return Carry(carry.loss + loss, d_h, jax.tree.map(jnp.add, carry.d_params, d_params), d_xs)

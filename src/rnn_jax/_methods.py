@@ -1,22 +1,27 @@
 """The table of gradient methods, behind one signature."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 
+from ._adaptive import adaptive
 from ._autodiff import autodiff
 from ._blocked import blocked
 from ._bptt import bptt
 from ._by_hand import backpropagate
-from ._checks import check_call, is_tokens, require_floating, require_known, require_sizes
+from ._checks import check_call, is_tokens, require_floating, require_known, require_positive, require_sizes
+from ._definitions import adaptive_windows, last_steps_only, randomised_cuts, truncated_windows
 from ._losses import Objective, make_objective
 from ._plan import Plan, check_plan
+from ._randomised import randomised
 from ._sharded import check_devices, shard_batch
 from ._sharding import promote, refuse_explicit
 from ._stepwise import stepwise
+from ._truncated import last_steps, truncated
 from ._types import Batch, GradFn, Gradients, Loss, Params, Scalar, States
 
 
@@ -24,12 +29,13 @@ class Method(NamedTuple):
     """`make(objective, **options) -> GradFn`, and whether what it returns is the exact gradient of the loss.
 
     A method that is not exact has a `definition`, made with the same options: what it means, by `jax.grad` and
-    `stop_gradient` of the plain scan. That is what it is checked against.
+    `stop_gradient` of the plain scan. That is what it is checked against. `example` holds the options it needs.
     """
 
     make: Callable[..., GradFn]
     exact: bool
     definition: Callable[..., GradFn] | None = None
+    example: Mapping[str, Any] = MappingProxyType({})
 
 
 def _autodiff(objective: Objective) -> GradFn:
@@ -52,11 +58,81 @@ def _blocked(objective: Objective, plan: Plan | None = None, unroll: int = 1) ->
     return partial(blocked, bptt(unroll), plan, objective)
 
 
+def _truncated(objective: Objective, k1: int, k2: int, plan: Plan | None = None) -> GradFn:
+    require_sizes(k1=k1, k2=k2)
+    if k2 < k1:
+        raise ValueError(
+            f"`k2` must be at least `k1`, how far a window reaches at least its length, got {k2} and {k1}."
+        )
+    if plan is not None:
+        check_plan(plan)
+        for size in (plan.block, *plan.segments):
+            if size % k1:
+                raise ValueError(f"`plan` must be made of multiples of `k1`, got {size} with k1 = {k1}.")
+    return partial(truncated, k1, k2, plan, objective)
+
+
+def _last_steps(objective: Objective, k: int, plan: Plan | None = None) -> GradFn:
+    require_sizes(k=k)
+    if plan is not None:
+        check_plan(plan)
+    return partial(last_steps, k, plan, objective)
+
+
+def _adaptive(objective: Objective, k1: int, bias: float, k2_max: int | None = None) -> GradFn:
+    _check_adaptive(k1, bias, k2_max)
+
+    def grad_fn(params: Params, batch: Batch, h_0: States) -> tuple[tuple[Scalar, States], Gradients]:
+        return adaptive(k1, bias, k2_max, objective, params, batch, h_0)[1]
+
+    return grad_fn
+
+
+def _check_adaptive(k1: int, bias: float, k2_max: int | None) -> None:
+    require_sizes(k1=k1)
+    require_positive(bias=bias)
+    if k2_max is not None:
+        require_sizes(least=k1, k2_max=k2_max)
+
+
+def _randomised(objective: Objective, mean_reach: float, plan: Plan | None = None) -> GradFn:
+    require_positive(mean_reach=mean_reach)
+    if mean_reach <= 1:
+        raise ValueError(f"`mean_reach` must be above 1 step, got {mean_reach!r}.")
+    if plan is not None:
+        check_plan(plan)
+    return partial(randomised, mean_reach, plan, objective)
+
+
+def _truncated_windows(objective: Objective, k1: int, k2: int, plan: Plan | None = None) -> GradFn:
+    return partial(truncated_windows, k1, k2, objective)
+
+
+def _last_steps_only(objective: Objective, k: int, plan: Plan | None = None) -> GradFn:
+    return partial(last_steps_only, k, objective)
+
+
+def _adaptive_windows(objective: Objective, k1: int, bias: float, k2_max: int | None = None) -> GradFn:
+    return partial(adaptive_windows, k1, bias, k2_max, objective)
+
+
+def _randomised_cuts(objective: Objective, mean_reach: float, plan: Plan | None = None) -> GradFn:
+    return partial(randomised_cuts, mean_reach, objective)
+
+
 GRADIENTS: dict[str, Method] = {
     "autodiff": Method(_autodiff, exact=True),  # the reference: jax.grad of the plain scan
     "stepwise": Method(_stepwise, exact=True),  # the textbook by hand: every product inside the loop
     "bptt": Method(_bptt, exact=True),  # by hand, weight gradients as products after the loop
     "blocked": Method(_blocked, exact=True),  # by hand, a block of time at a time, states kept or recomputed as planned
+    # windows of k1 steps whose loss reaches back k2
+    "truncated": Method(_truncated, exact=False, definition=_truncated_windows, example={"k1": 2, "k2": 5}),
+    # the same, k2 as far as the batch needs it
+    "adaptive": Method(_adaptive, exact=False, definition=_adaptive_windows, example={"k1": 2, "bias": 0.5}),
+    # cut at random places, right on average
+    "randomised": Method(_randomised, exact=False, definition=_randomised_cuts, example={"mean_reach": 3.0}),
+    # the notebook's: the last k steps and their losses, no others
+    "last_steps": Method(_last_steps, exact=False, definition=_last_steps_only, example={"k": 3}),
 }
 
 
@@ -128,6 +204,12 @@ def _make_engine(method: str, make: Callable[..., GradFn], objective: Objective,
         if option not in known:
             there_are = f"there are {', '.join(map(repr, known))}" if known else "it has none"
             raise ValueError(f"No option {option!r} of the gradient method {method!r}; {there_are}.")
+    needed = [
+        name for name, option in list(inspect.signature(make).parameters.items())[1:] if option.default is option.empty
+    ]
+    missing = [name for name in needed if name not in options]
+    if missing:
+        raise ValueError(f"The gradient method {method!r} needs the options {', '.join(map(repr, needed))}.")
     return make(objective, **options)
 
 

@@ -1,0 +1,126 @@
+"""Truncation that adapts: windows reach back until what is left out is estimated to be less than a share of the
+gradient.
+
+Let `d_h` be what a window sends to the state before the steps it has come to. Each step further back adds
+`(x_t, h_{t-1}, 1)ᵀ d_a_t` to the gradient of its cell, with `‖d_a_t‖ ≤ ‖d_h_t‖`, for no |φ'| is above 1. If `d_h` falls
+by β or faster a step, all of them together are at most
+
+    r = Σ ‖d_h‖ (1 + β + β² + …) M = Σ ‖d_h‖ M / (1 - β),        M = max_t ‖(x_t, h_{t-1}, 1)‖
+
+summed over windows, sequences and layers. β is how the sum fell in the last k1 steps, in the windows that had so many
+before them. With `g` the gradient of the cells so far, the relative bias is at most `r / (‖g‖ - r)`, by the triangle
+inequality.
+
+References: Aicher, Foti and Fox (2019), UAI, arXiv:1905.07473: the assumption of geometric decay, and the bound.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from ._apply import last_states
+from ._blocked import blocked
+from ._bptt import Residuals, bptt, states_met
+from ._by_hand import backward_readout, forward_layers
+from ._checks import is_tokens
+from ._losses import Objective, loss_scale
+from ._truncated import Windows, fold, neighbours, of_all_passes, one_pass, side_by_side, whole_windows
+from ._types import Batch, Gradients, Params, Scalar, States, accumulation_dtype
+from ._unroll import select
+
+
+class Reach(NamedTuple):
+    """How far back it went so far, and what is estimated to be missing there. `parts`: `Σ ‖d_h‖ M` of each piece."""
+
+    passes: Int[Array, ""]
+    leaving: States
+    d_as: States
+    d_h_0: States
+    parts: Float[Array, " pieces"]
+    bias: Scalar
+
+
+def adaptive(
+    k1: int, bias: float, k2_max: int | None, objective: Objective, params: Params, batch: Batch, h_0: States
+) -> tuple[Int[Array, ""], tuple[tuple[Scalar, States], Gradients]]:
+    """`k2`, a multiple of `k1`, and what `"truncated"` returns with it."""
+    time = batch.inputs.shape[0]
+    if time == 0:
+        return jnp.asarray(k1), blocked(bptt(), None, objective, params, batch, h_0)
+    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
+    batch = whole_windows(batch, k1, scale.dtype)
+    padded, read = batch.inputs.shape[0], batch.targets.shape[0]
+    pieces = padded // k1
+    most = pieces if k2_max is None else max(min(k2_max // k1, pieces), 1)
+
+    hs, saved = forward_layers(bptt(), params, batch, h_0)
+    value, d_readout, d_hs = backward_readout(objective.loss, scale, params.readout, batch, hs[-1][padded - read :])
+    d_hs = jnp.concatenate([jnp.zeros_like(hs[-1][: padded - read]), d_hs])
+    folded = side_by_side(saved, k1)
+    sizes = [jnp.max(norm_of_met(r), 0) for r in saved]
+    nowhere = Windows(k1, time + padded, time, pieces)  # no end to the reach
+
+    def bias_of(rest: Scalar, d_as: States) -> Scalar:
+        d_cells, _ = of_all_passes(params, batch.inputs, saved, d_as)
+        return relative_bias(rest, optax.tree.norm(d_cells))
+
+    def too_short(reach: Reach) -> Array:
+        return (reach.bias > bias) & (reach.passes < most)
+
+    def further(reach: Reach) -> Reach:
+        leaving, d_as = one_pass(nowhere, folded, 0, reach.passes, None, neighbours(reach.leaving, no_more))
+        sums = jax.tree.map(jnp.add, reach.d_as, d_as)
+        d_h_0 = tuple(d + d_h[0] for d, d_h in zip(reach.d_h_0, leaving, strict=True))
+        parts = sent_back(leaving, sizes)
+        bias = bias_of(what_is_left(parts, reach.parts, k1), sums)
+        return Reach(reach.passes + 1, leaving, sums, d_h_0, parts, bias)
+
+    nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
+    no_more = tuple(jnp.zeros_like(h) for h in h_0)  # after the last piece
+    leaving, d_as = one_pass(nowhere, folded, 0, 0, fold(d_hs, k1), nothing)
+    parts = sent_back(leaving, sizes)
+    unknown = jnp.where(jnp.sum(parts[1:]) == 0, 0, jnp.inf).astype(scale.dtype)  # nothing to tell the decay from yet
+    start = Reach(jnp.ones((), int), leaving, d_as, tuple(d_h[0] for d_h in leaving), parts, bias_of(unknown, d_as))
+    reach = lax.while_loop(too_short, further, start)
+    k2 = reach.passes * k1
+    if padded > time:  # the last window is shorter, and has not gone back k2 steps yet
+        own = jnp.arange(pieces) == pieces - 1 - reach.passes
+        entering = neighbours(reach.leaving, no_more)
+        entering = tuple(select(own, d_h, jnp.zeros_like(d_h)) for d_h in entering)
+        leaving, d_as = one_pass(Windows(k1, k2, time, pieces), folded, 0, reach.passes, None, entering)
+        d_h_0 = tuple(d + d_h[0] for d, d_h in zip(reach.d_h_0, leaving, strict=True))
+        reach = reach._replace(d_as=jax.tree.map(jnp.add, reach.d_as, d_as), d_h_0=d_h_0)
+    d_cells, d_xs = of_all_passes(params, batch.inputs, saved, reach.d_as)
+    d_xs = None if d_xs is None else d_xs[:time]
+    return k2, ((value, last_states(h_0, hs)), Gradients(Params(d_cells, d_readout), reach.d_h_0, d_xs))
+
+
+def sent_back(leaving: States, sizes: list[Array]) -> Float[Array, " pieces"]:
+    """`Σ ‖d_h‖ M` of what leaves each piece, over layers and sequences."""
+    of_layers = [jnp.linalg.norm(d_h, axis=-1) * size[None] for d_h, size in zip(leaving, sizes, strict=True)]
+    return jnp.sum(jnp.stack([jnp.sum(x.reshape(len(x), -1), 1) for x in of_layers]), 0)
+
+
+def relative_bias(rest: Scalar, norm: Scalar) -> Scalar:
+    """`rest / (norm - rest)`, the most that may be missing relative to the full gradient; infinite where all may be."""
+    small = rest < norm
+    return jnp.where(rest == 0, 0, jnp.where(small, rest / jnp.where(small, norm - rest, 1), jnp.inf))
+
+
+def what_is_left(parts: Array, before: Array, k1: int) -> Scalar:
+    """`Σ ‖d_h‖ M / (1 - β)` of the windows that have steps before them; `before` is `parts` k1 steps ago."""
+    now, then = jnp.sum(parts[1:]), jnp.sum(before[2:])
+    beta = jnp.where(then > 0, now / jnp.where(then > 0, then, 1), 0) ** (1 / k1)
+    return jnp.where(now == 0, 0, jnp.where(beta < 1, now / jnp.where(beta < 1, 1 - beta, 1), jnp.inf))
+
+
+def norm_of_met(residuals: Residuals) -> Array:
+    """`‖(x_t, h_{t-1}, 1)‖` of each step and sequence."""
+    h_0, xs, hs, reset = residuals.h_0, residuals.xs, residuals.hs, residuals.reset
+    of_xs = 1.0 if is_tokens(xs) else jnp.sum(xs * xs, -1)
+    met = states_met(h_0, hs, reset)
+    return jnp.sqrt(of_xs + jnp.sum(met * met, -1) + 1)

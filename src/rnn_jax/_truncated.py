@@ -1,0 +1,226 @@
+"""Truncated backpropagation through time: windows of the loss that reach back so many steps and no further.
+
+With steps numbered from 1, window i = 1..n, n = ⌈T / k1⌉, is read at the steps `(i - 1) k1 < t ≤ e_i`,
+`e_i = min(i k1, T)`:
+
+    L_i = Σ_{(i-1) k1 < t ≤ e_i} w_t ℓ(y_t, target_t)       d = Σ_i ∂L_i, where h_{s_i} is a constant, s_i = e_i - k2
+
+for all leaves, h_{s_i} of all layers; with s_i ≤ 0 nothing is cut, and `h_0` gets its gradient. All windows are at the
+same parameters and share the states of one forward pass. `k1` and `k2` count steps of the arrays, masked ones too.
+
+References: Williams and Peng (1990), Neural Computation 2(4): BPTT(h; h'), with h = k2 and h' = k1.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from ._affine import affine_d_input
+from ._blocked import Problem, Run, blocked, reach, split, there_and_back
+from ._bptt import Residuals, bptt, deltas, weight_gradients
+from ._by_hand import backward_readout
+from ._checks import steps_shape
+from ._losses import Objective, loss_scale, step_weights
+from ._plan import Plan, default_plan
+from ._types import Batch, CellParams, Gradients, Hiddens, Inputs, Loss, Params, Scalar, States, accumulation_dtype
+
+
+class Windows(NamedTuple):
+    """The windows of `time` steps; `passes` is how many pieces of `k1` steps the longest of them reaches into."""
+
+    k1: int
+    k2: Any
+    time: int
+    passes: int
+
+
+def truncated(
+    k1: int, k2: int, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
+) -> tuple[tuple[Scalar, States], Gradients]:
+    """The loss of all steps, the last states, and the gradients that the windows add up to."""
+    time = batch.inputs.shape[0]
+    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
+    batch = whole_windows(batch, k1, scale.dtype)
+    padded, read = batch.inputs.shape[0], batch.targets.shape[0]
+    k2 = min(k2, time)
+    windows = Windows(k1, k2, time, max(-(-(k2 + padded - time) // k1), 1))
+    first_read = padded - read
+    first = max(min(first_read + k1, time) - k2, 0) // k1 * k1  # no window reaches the steps before
+
+    def backward(steps: Batch, start: Any, hs: Hiddens, saved: list[Any], d_h: States) -> tuple[Scalar, Gradients]:
+        return backward_windows(windows, objective.loss, scale, params, steps, start, hs, saved, d_h)
+
+    plan = window_plan(default_plan(params, batch), k1) if plan is None else plan
+    problem = Problem(bptt(), backward, params, batch)
+    runs = split(plan, first, first_read - first, max(plan.keep - read, 0), read=False)
+    runs += split(plan, first_read, read, min(plan.keep, read), read=True)
+    if first:
+        h_0 = reach(
+            problem, Run(0, 1, first, False, split(plan._replace(segments=()), 0, first, 0, read=False)), 0, h_0
+        )
+    later = tuple(jnp.zeros_like(h, shape=(windows.passes, *h.shape)) for h in h_0)
+    (loss, h_T), gradients = there_and_back(problem, runs, h_0, later)
+    d_h_0 = tuple(jnp.sum(d_h, 0) for d_h in gradients.h_0)
+    d_xs = None if gradients.inputs is None else gradients.inputs[:time]
+    return (loss, h_T), Gradients(gradients.params, d_h_0, d_xs)
+
+
+def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
+    """`batch` with steps that do not exist at its end, to a multiple of `k1`, and targets from the start of a window
+    on.
+    """
+    time, *batch_axes = steps_shape(batch.inputs)
+    last = batch.targets.shape[0]
+    after = -time % k1
+    before = (time - last) % k1
+    if not after and not before:
+        return batch
+    mask = jnp.ones((time, *batch_axes), bool) if batch.mask is None and after else batch.mask
+    return Batch(
+        _pad(batch.inputs, 0, after),
+        _pad(batch.targets, before, after),
+        _pad(step_weights(batch, dtype), before, after),
+        _pad(mask, 0, after),
+        _pad(batch.reset, 0, after),
+    )
+
+
+def _pad(x: Any, before: int, after: int) -> Any:
+    return None if x is None else jnp.pad(x, ((before, after), *((0, 0),) * (x.ndim - 1)))
+
+
+def window_plan(plan: Plan, k1: int) -> Plan:
+    """`plan` in blocks of whole windows."""
+    return plan._replace(block=max(round(plan.block / k1), 1) * k1)
+
+
+def backward_windows(
+    windows: Windows,
+    loss: Loss,
+    scale: Scalar,
+    params: Params,
+    steps: Batch,
+    start: Any,
+    hs: Hiddens,
+    saved: list[Any],
+    later: States,
+) -> tuple[Scalar, Gradients]:
+    """The way back through a block of whole windows: all of them at once, and then again as long as they reach back.
+
+    `later[layer][q]` is what the block after sends in pass q, to arrive here in pass q + 1; the `d_h` that is returned
+    is what this one sends.
+    """
+    first_read = hs.shape[0] - steps.targets.shape[0]
+    value, d_readout, d_hs_read = backward_readout(loss, scale, params.readout, steps, hs[first_read:])
+    d_hs = jnp.concatenate([jnp.zeros_like(hs[:first_read]), d_hs_read])
+    folded = side_by_side(saved, windows.k1)
+
+    def again(carry: tuple[States, States], now: Any) -> tuple[tuple[States, States], States]:
+        leaving, sums = carry
+        q, later_q = now
+        leaving, d_as = one_pass(windows, folded, start, q, None, neighbours(leaving, later_q))
+        return (leaving, jax.tree.map(jnp.add, sums, d_as)), tuple(d_h[0] for d_h in leaving)
+
+    nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
+    carry = one_pass(windows, folded, start, 0, fold(d_hs, windows.k1), nothing)
+    first = tuple(d_h[0] for d_h in carry[0])
+    passes = jnp.arange(1, windows.passes), tuple(d_h[:-1] for d_h in later)
+    (_, sums), others = lax.scan(again, carry, passes)
+    sent_back = tuple(jnp.concatenate([d_h[None], rest]) for d_h, rest in zip(first, others, strict=True))
+    d_cells, d_xs = of_all_passes(params, steps.inputs, saved, sums)
+    return value, Gradients(Params(d_cells, d_readout), sent_back, d_xs)
+
+
+def one_pass(
+    windows: Windows, folded: list[Residuals], start: Any, q: Any, d_hs: Hiddens | None, entering: States
+) -> tuple[States, States]:
+    """`(leaving, d_as)`, for each layer: every window one piece further back, side by side as one more batch axis.
+
+    In pass 0 they run over their own steps, and `d_hs` is what the loss sends to them; in pass q over those of the
+    window q places before. `entering[layer][i]` is what has come to the end of piece i, `leaving` what leaves its
+    start.
+    """
+    sent = sent_on(windows, start, q, folded[0].hs)
+    leaving, all_d_as = [], []
+    for i in reversed(range(len(folded))):
+        d_reads = jnp.zeros_like(folded[i].hs) if d_hs is None else d_hs
+        d_h, d_as = deltas(folded[i]._replace(sent=sent), d_reads, entering[i])
+        d_hs = affine_d_input(d_as, d_as, folded[i].cell.w_xh) if i else None
+        leaving.append(d_h)
+        all_d_as.append(d_as)
+    return tuple(reversed(leaving)), tuple(reversed(all_d_as))
+
+
+def neighbours(leaving: States, later: States) -> States:
+    """What enters each piece in the next pass: what leaves the piece after it; `later` for the last."""
+    return tuple(jnp.concatenate([d_h[1:], end[None]]) for d_h, end in zip(leaving, later, strict=True))
+
+
+def of_all_passes(
+    params: Params, inputs: Inputs, saved: list[Residuals], sums: States
+) -> tuple[tuple[CellParams, ...], Array | None]:
+    """`(d_cells, d_xs)` from the `d_a_t` of all passes added up: still one product for each weight."""
+    d_as = [unfold(d_a) for d_a in sums]
+    d_cells = tuple(weight_gradients(r, d_a) for r, d_a in zip(saved, d_as, strict=True))
+    return d_cells, affine_d_input(inputs, d_as[0], params.cells[0].w_xh)
+
+
+def side_by_side(saved: list[Residuals], k1: int) -> list[Residuals]:
+    """The residuals of each layer with the pieces of `k1` steps side by side; what the loop over time does not read is
+    left.
+    """
+    return [
+        r._replace(hs=fold(r.hs, k1), fs=fold(r.fs, k1), mask=fold(r.mask, k1), reset=fold(r.reset, k1)) for r in saved
+    ]
+
+
+def fold(x: Any, k1: int) -> Any:
+    """`(pieces · k1, ...)` as `(k1, pieces, ...)`."""
+    return None if x is None else jnp.swapaxes(x.reshape(x.shape[0] // k1, k1, *x.shape[1:]), 0, 1)
+
+
+def unfold(x: Array) -> Array:
+    """`fold` undone."""
+    return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+
+
+def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:
+    """Zero at the first step of each window's reach, if that is in pass `q`, else one: `(k1, pieces, 1, ...)`."""
+    k1, k2, time, _ = windows
+    piece = jnp.arange(hs.shape[1])[None]
+    t = start + piece * k1 + jnp.arange(k1)[:, None] + 1  # 1..T
+    end = jnp.minimum(start + (piece + q + 1) * k1, time)
+    sent = (t != end - k2 + 1) | (t == 1)
+    return sent.reshape(*sent.shape, *(1,) * (hs.ndim - 3)).astype(hs.dtype)
+
+
+def last_steps(
+    k: int, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
+) -> tuple[tuple[Scalar, States], Gradients]:
+    """The loss of all steps, and the gradients of that of the steps `T - k < t ≤ T` alone, with `h_{T-k}` constant.
+
+    It is what a loop back over "the last k steps" computes. The losses before are in none of its gradients: with
+    `T > k` they are not trained on at all, where `truncated` trains on every one and shortens how far each reaches.
+    """
+    time, last = batch.inputs.shape[0], batch.targets.shape[0]
+    dtype = accumulation_dtype(params.readout.b_y.dtype)
+    weights = loss_scale(objective, batch, dtype) * step_weights(batch, dtype)
+    read, k = min(k, last), min(k, time)
+    total = Objective(objective.loss, "sum")
+    if k == time:
+        return blocked(bptt(), plan, total, params, batch._replace(weights=weights), h_0)
+
+    def part(first: int, end: int, weights: Array, targets: Array) -> Batch:
+        mask, reset = (None if flags is None else flags[first:end] for flags in (batch.mask, batch.reset))
+        return Batch(batch.inputs[first:end], targets, weights, mask, reset)
+
+    before = part(0, time - k, weights[: last - read], batch.targets[: last - read])
+    after = part(time - k, time, weights[last - read :], batch.targets[last - read :])
+    (loss_before, h), _ = blocked(bptt(), plan, total, params, before, h_0)
+    (loss, h_T), gradients = blocked(bptt(), plan, total, params, after, h)
+    d_h_0 = jax.tree.map(jnp.zeros_like, h_0)
+    d_xs = None if gradients.inputs is None else _pad(gradients.inputs, time - k, 0)
+    return (loss_before + loss, h_T), Gradients(gradients.params, d_h_0, d_xs)

@@ -1,0 +1,181 @@
+"""What truncation costs: how far the gradient is from the full one, how it decays with the lag, time and memory."""
+
+import time as clock
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from ._bptt import bptt
+from ._by_hand import backward_readout, forward_layers
+from ._checks import check_call, require_sizes
+from ._losses import Objective, loss_scale, make_objective
+from ._methods import make_grad_fn
+from ._truncated import Windows, fold, neighbours, one_pass, side_by_side
+from ._types import Batch, GradFn, Loss, Params, States, accumulation_dtype
+
+
+class Distance(NamedTuple):
+    """Between a gradient and the full one: `‖g - full‖ / ‖full‖`, and the cosine of their angle."""
+
+    error: float
+    cosine: float
+
+
+class TruncationRow(NamedTuple):
+    """One `k`: windows of k steps that reach back k. Seconds a call, and bytes of temporaries where XLA tells them."""
+
+    k: int
+    whole: Distance
+    leaves: dict[str, Distance]
+    seconds: float
+    temporary_bytes: int | None
+
+
+class TruncationReport(NamedTuple):
+    """What `truncation_report` found; `print` shows it as a table.
+
+    `lag_norms[lag]` is the mean of `‖∂L_t/∂h_{t-lag}‖` over the steps t that have so many before them, with all layers
+    in one norm; it falls by `decay ± decay_error` a step (the least-squares line through the logarithms, from lag 1
+    on).
+    """
+
+    rows: tuple[TruncationRow, ...]
+    full: TruncationRow
+    lag_norms: np.ndarray
+    decay: float
+    decay_error: float
+
+    def __str__(self) -> str:
+        per_step = f"‖∂L_t/∂h_(t-lag)‖ is {self.decay:.3g} ± {self.decay_error:.1g} times what it was, each step back"
+        lines = [f"{per_step} (over {len(self.lag_norms) - 1} steps).", "", _HEAD]
+        for row in (*self.rows, self.full):
+            worst = max(row.leaves, key=lambda name: row.leaves[name].error)
+            memory = "-" if row.temporary_bytes is None else f"{row.temporary_bytes / 1e6:.2f}"
+            lines.append(
+                f"{row.k:>6}  {row.whole.error:>9.2e}  {row.whole.cosine:>7.4f}  {row.leaves[worst].error:>9.2e} "
+                f"{worst:<16}  {row.seconds * 1e3:>8.2f}  {memory:>8}"
+            )
+        return "\n".join(lines)
+
+
+_HEAD = f"{'k':>6}  {'error':>9}  {'cosine':>7}  {'worst leaf':<26}  {'ms':>8}  {'MB temp':>8}"
+
+
+def truncation_report(
+    params: Params,
+    batch: Batch,
+    h_0: States,
+    ks: Sequence[int],
+    *,
+    loss: str | Loss = "cross_entropy",
+    reduction: str = "mean",
+    lags: int | None = None,
+) -> TruncationReport:
+    """What windows of k steps that reach back k would cost on this batch, for each of `ks`, beside the full gradient.
+
+    For each k, `make_grad_fn("truncated", k1=k, k2=k)` is compiled, timed (the median of five calls) and set beside
+    `"blocked"`: weights only, leaf by leaf and all in one. `lags` is how many steps back the decay is measured, by
+    default the largest k; that takes as many passes over the sequence.
+
+    Raises:
+        ValueError: for a k below 1, no k at all, or what `make_grad_fn` refuses.
+
+    References: Williams and Peng (1990), Neural Computation 2(4), who compare reach and error.
+
+    >>> import jax.numpy as jnp, rnn_jax
+    >>> params, batch, h_0 = rnn_jax.make_problem(rnn_jax.Case(time=30), dtype=jnp.float32)
+    >>> report = rnn_jax.truncation_report(params, batch, h_0, [1, 5, 30])
+    >>> [row.k for row in report.rows], report.rows[-1].whole.error < 1e-5
+    ([1, 5, 30], True)
+    """
+    check_call(params, batch, h_0)
+    if not ks:
+        raise ValueError("`ks` must hold at least one number of steps.")
+    require_sizes(**{f"ks[{i}]": k for i, k in enumerate(ks)})
+    steps = batch.inputs.shape[0]
+    lags = min(max(ks), steps) if lags is None else min(lags, steps)
+    require_sizes(lags=lags)
+    objective = make_objective(loss, reduction)
+    full = _measured(make_grad_fn("blocked", loss=loss, reduction=reduction), params, batch, h_0)
+    rows = []
+    for k in ks:
+        grad_fn = make_grad_fn("truncated", loss=loss, reduction=reduction, k1=int(k), k2=int(k))
+        rows.append(_row(int(k), _measured(grad_fn, params, batch, h_0), full[0]))
+    norms = np.asarray(jax.jit(partial(lag_norms, objective, lags))(params, batch, h_0), np.float64)
+    return TruncationReport(tuple(rows), _row(steps, full, full[0]), norms, *_decay(norms))
+
+
+def _measured(grad_fn: GradFn, *arguments: Any) -> tuple[Params, float, int | None]:
+    compiled = jax.jit(lambda *a: grad_fn(*a)[1].params).lower(*arguments).compile()
+    gradient = jax.block_until_ready(compiled(*arguments))
+    seconds = []
+    for _ in range(5):
+        start = clock.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        seconds.append(clock.perf_counter() - start)
+    memory = compiled.memory_analysis()
+    return gradient, float(np.median(seconds)), None if memory is None else memory.temp_size_in_bytes
+
+
+def _row(k: int, measured: tuple[Params, float, int | None], full: Params) -> TruncationRow:
+    gradient, seconds, memory = measured
+    mine, theirs = ([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(tree)] for tree in (gradient, full))
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(full)]
+    leaves = {name: _distance(x, y) for name, x, y in zip(names, mine, theirs, strict=True)}
+    return TruncationRow(k, _distance(np.concatenate(mine), np.concatenate(theirs)), leaves, seconds, memory)
+
+
+def _distance(x: np.ndarray, y: np.ndarray) -> Distance:
+    of_x, of_y = np.linalg.norm(x), np.linalg.norm(y)
+    if of_y == 0:
+        return Distance(0.0, 1.0) if of_x == 0 else Distance(np.inf, 0.0)
+    return Distance(float(np.linalg.norm(x - y) / of_y), float(x @ y / (of_x * of_y)) if of_x else 0.0)
+
+
+def lag_norms(objective: Objective, lags: int, params: Params, batch: Batch, h_0: States) -> Float[Array, " lags1"]:
+    """The mean of `‖∂L_t/∂h_{t-lag}‖` for lag = 0..lags, over steps and sequences: windows of one step, side by
+    side.
+    """
+    time, last = batch.inputs.shape[0], batch.targets.shape[0]
+    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
+    hs, saved = forward_layers(bptt(), params, batch, h_0)
+    _, _, d_hs_read = backward_readout(objective.loss, scale, params.readout, batch, hs[-1][time - last :])
+    d_hs = jnp.concatenate([jnp.zeros_like(hs[-1][: time - last]), d_hs_read])
+    folded = side_by_side(saved, 1)
+    windows = Windows(1, 2 * time, time, lags)
+
+    def mean_norm(d_h: States, lag: Any) -> Array:
+        squares = jnp.sum(jnp.stack([jnp.sum(d.astype(scale.dtype) ** 2, -1) for d in d_h]), 0).reshape(time, -1)
+        reached = jnp.arange(time) < time - lag  # pieces that a window is at after so many passes
+        norms = jnp.where(reached[:, None], jnp.sqrt(squares), 0)
+        return jnp.sum(norms) / jnp.sum(jnp.broadcast_to(reached[:, None], norms.shape), dtype=norms.dtype)
+
+    def again(leaving: States, q: Any) -> tuple[States, Array]:
+        entering = neighbours(leaving, tuple(jnp.zeros_like(d_h[0]) for d_h in leaving))
+        leaving, _ = one_pass(windows, folded, 0, q, None, entering)
+        return leaving, mean_norm(leaving, q)
+
+    leaving, _ = one_pass(windows, folded, 0, 0, fold(d_hs, 1), tuple(jnp.zeros_like(r.hs[0]) for r in folded))
+    first = jnp.stack([mean_norm((d_hs,), 0), mean_norm(leaving, 0)])
+    _, others = lax.scan(again, leaving, jnp.arange(1, lags))
+    return jnp.concatenate([first, others])
+
+
+def _decay(norms: np.ndarray) -> tuple[float, float]:
+    """The factor a step, and its standard error, of the line through log norms from lag 1 on."""
+    lag = np.arange(1, len(norms))
+    seen = norms[1:] > 0
+    lag, logs = lag[seen], np.log(norms[1:][seen])
+    if len(lag) < 2:
+        return (0.0 if len(lag) == 0 else float("nan")), float("nan")
+    centred = lag - lag.mean()
+    slope = centred @ logs / (centred @ centred)
+    rest = logs - logs.mean() - slope * centred
+    error = np.sqrt(rest @ rest / max(len(lag) - 2, 1) / (centred @ centred))
+    return float(np.exp(slope)), float(np.exp(slope) * error)

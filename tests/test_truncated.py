@@ -1,0 +1,320 @@
+"""Truncation: each method is what its definition says, the claims of the papers hold, and the report is right."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from mutants import TRUNCATED, mutated
+from problems import Case, assert_trees_close, cast, equations, make_problem, run
+from witness import central_differences
+
+import rnn_jax
+from rnn_jax import Plan, _adaptive, _methods
+from rnn_jax.app.gradcheck import covering
+
+OPTIONS = {
+    "activation": ["tanh", "relu"],
+    "num_layers": [1, 2],
+    "batch": [(3,), (), (2, 2)],
+    "loss": ["cross_entropy", "squared_error"],
+    "reduction": ["mean", "sum"],
+    "weights": [False, True],
+    "mask": [False, True],
+    "reset": [False, True],
+    "time": [13, 7, 1],
+    "last": ["all", "some", "one"],
+    "inputs": ["features", "tokens"],
+    "leak": [1.0, 0.3],
+}
+CASES = covering(OPTIONS, 2)
+FLAGGED = Case(num_layers=2, weights=True, mask=True, reset=True, time=13)
+INEXACT = [name for name, method in rnn_jax.GRADIENTS.items() if not method.exact]
+WINDOWS = [
+    {"k1": 1, "k2": 1},
+    {"k1": 1, "k2": 3},
+    {"k1": 2, "k2": 5, "plan": Plan(2)},
+    {"k1": 3, "k2": 3},
+    {"k1": 3, "k2": 7, "plan": Plan(3, (6,), 3)},
+    {"k1": 4, "k2": 6, "plan": Plan(8)},
+    {"k1": 5, "k2": 13},
+    {"k1": 13, "k2": 13},
+    {"k1": 50, "k2": 60},
+]
+
+
+def definition(method, case, problem, **options):
+    reference = rnn_jax.make_reference(method, loss=case.loss, reduction=case.reduction, **options)
+    return jax.jit(reference)(*problem)
+
+
+def keyed(problem, seed=0):
+    params, batch, h_0 = problem
+    return params, batch._replace(key=jax.random.key(seed)), h_0
+
+
+@pytest.mark.parametrize("case, options", list(zip(CASES, itertools.cycle(WINDOWS), strict=False)), ids=str)
+def test_windows_are_what_stop_gradient_says(case, options):
+    problem = make_problem(case)
+    expected = definition("truncated", case, problem, **options)
+    assert_trees_close(run("truncated", case, problem, **options), expected, rtol=1e-12, floor=1e-3)
+
+
+@pytest.mark.parametrize("options", WINDOWS, ids=str)
+@pytest.mark.parametrize("last", ["all", "some", "one"])
+def test_windows_with_everything_on(last, options):
+    case = FLAGGED._replace(last=last)
+    problem = make_problem(case)
+    expected = definition("truncated", case, problem, **options)
+    assert_trees_close(run("truncated", case, problem, **options), expected, rtol=1e-12, floor=1e-3)
+
+
+@pytest.mark.parametrize("k1", [1, 3, 13])
+def test_a_reach_of_all_steps_is_full_backpropagation(k1):
+    problem = make_problem(FLAGGED)
+    full = run("autodiff", FLAGGED, problem)
+    assert_trees_close(run("truncated", FLAGGED, problem, k1=k1, k2=13), full, rtol=1e-12)
+    assert_trees_close(run("last_steps", FLAGGED, problem, k=13), full, rtol=1e-12)
+    (loss, h_T), gradients = run("adaptive", FLAGGED, problem, k1=k1, bias=1e-9)
+    assert_trees_close((loss, h_T), full[0], rtol=1e-12)
+    assert_trees_close(gradients.params, full[1].params, rtol=1e-8)
+
+
+def test_windows_against_differences_of_their_losses():
+    """A window's loss is a function of its own steps, from a state that is a number."""
+    case = Case(time=7, weights=True)
+    params, batch, h_0 = make_problem(case)
+    k1, k2 = 3, 4
+    hs = rnn_jax.unroll(params.cells[0], h_0[0], batch.inputs)
+    expected = [0.0] * 5
+    total = jnp.sum(batch.weights)
+    for end in (3, 6, 7):
+        begin, first = (end - 1) // k1 * k1, max(end - k2, 0)
+        h = h_0[0] if first == 0 else hs[first - 1]
+        window = rnn_jax.Batch(batch.inputs[first:end], batch.targets[begin:end], batch.weights[begin:end] / total)
+        part = central_differences(case._replace(reduction="sum"), (params, window, (h,)))
+        expected = [e + d for e, d in zip(expected, part[:5], strict=True)]
+    actual = jax.tree.leaves(run("truncated", case, (params, batch, h_0), k1=k1, k2=k2)[1].params)
+    for mine, theirs in zip(actual, expected, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=1e-7)
+
+
+@pytest.mark.parametrize("k, expected", [(1, 0.2**2 * 0.9), (2, 2 * 0.2**2 * 0.9), (3, 3 * 0.2**2 * 0.9)])
+def test_the_forum_case(k, expected):
+    """x_t = w x_{t-1}, x_0 = 0.9, w = 0.2: dx_3/dw is 3 w² x_0 = 0.108, and k terms of it when three steps become k.
+
+    A widely copied loop leaves the gradients of earlier windows behind and gets 0.2880.
+    """
+    cell = rnn_jax.CellParams(jnp.zeros((1, 1)), jnp.full((1, 1), 0.2), jnp.zeros(1), "identity")
+    params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((1, 1)), jnp.zeros(1)))
+    output = rnn_jax.pointwise(lambda y_t, target_t: jnp.sum(y_t - target_t, -1))
+    batch = rnn_jax.Batch(jnp.zeros((3, 1)), jnp.zeros((1, 1)))
+    grad_fn = rnn_jax.make_grad_fn("truncated", loss=output, k1=1, k2=k)
+    _, gradients = grad_fn(params, batch, (jnp.array([0.9]),))
+    np.testing.assert_allclose(gradients.params.cells[0].w_hh, [[expected]], rtol=1e-12)
+
+
+@pytest.mark.parametrize("k", [1, 4, 13, 50])
+@pytest.mark.parametrize("last", ["all", "some", "one"])
+def test_last_steps_only(last, k):
+    case = FLAGGED._replace(last=last)
+    problem = make_problem(case)
+    expected = definition("last_steps", case, problem, k=k)
+    assert_trees_close(run("last_steps", case, problem, k=k), expected, rtol=1e-12, floor=1e-3)
+
+
+@pytest.mark.parametrize("case", CASES[::3], ids=str)
+@pytest.mark.parametrize("plan", [None, Plan(3, (6,), 2)])
+def test_random_cuts_are_what_they_say(plan, case):
+    problem = keyed(make_problem(case), seed=3)
+    options = {"mean_reach": 3.0}
+    expected = definition("randomised", case, problem, **options)
+    assert_trees_close(run("randomised", case, problem, plan=plan, **options), expected, rtol=1e-12, floor=1e-3)
+
+
+def test_random_cuts_are_right_on_average():
+    """Over 4,000 keys the mean is the full gradient within four standard errors, in every entry; windows are not."""
+    case = Case(time=6, batch=(2,))
+    params, batch, h_0 = make_problem(case)
+    draw = rnn_jax.make_grad_fn("randomised", loss=case.loss, mean_reach=3.0)
+    keys = jax.random.split(jax.random.key(0), 4000)
+    of_key = jax.jit(jax.vmap(lambda key: draw(params, batch._replace(key=key), h_0)[1]))
+    full = run("autodiff", case, (params, batch, h_0))[1]
+    off = []
+    for drawn, truth in zip(jax.tree.leaves(of_key(keys)), jax.tree.leaves(full), strict=True):
+        error = drawn.std(0) / len(keys) ** 0.5
+        assert np.all(np.abs(drawn.mean(0) - truth) <= 4 * error + 1e-12)
+        off.append(np.max(np.asarray(error)))
+    windows = run("truncated", case, (params, batch, h_0), k1=3, k2=3)[1]
+    gap = np.abs(windows.params.cells[0].w_hh - full.params.cells[0].w_hh)
+    assert np.max(gap) > 10 * max(off)
+
+
+def test_random_cuts_follow_their_key():
+    case, problem = Case(), make_problem(Case())
+    first, same, other = (run("randomised", case, keyed(problem, s), mean_reach=2.0)[1] for s in (1, 1, 2))
+    assert_trees_close(first, same, rtol=0)
+    assert np.any(first.params.cells[0].w_hh != other.params.cells[0].w_hh)
+
+
+def decaying(rho, time, seed=0, activation="identity", hid=12):
+    """A network whose gradient falls by `rho` a step: a scaled rotation."""
+    rng = np.random.default_rng(seed)
+    rotation, _ = np.linalg.qr(rng.standard_normal((hid, hid)))
+    cell = rnn_jax.CellParams(
+        jnp.asarray(0.5 * rng.standard_normal((3, hid))), jnp.asarray(rho * rotation), jnp.zeros(hid), activation
+    )
+    readout = rnn_jax.ReadoutParams(jnp.asarray(rng.standard_normal((hid, 5)) / hid**0.5), jnp.zeros(5))
+    batch = rnn_jax.Batch(jnp.asarray(rng.standard_normal((time, 4, 3))), jnp.asarray(rng.integers(0, 5, (time, 4))))
+    return rnn_jax.Params((cell,), readout), batch, (jnp.zeros((4, hid)),)
+
+
+def chosen(problem, **options):
+    objective = rnn_jax._losses.make_objective("cross_entropy", "mean")
+    k2, result = jax.jit(lambda *a: _adaptive.adaptive(options["k1"], options["bias"], None, objective, *a))(*problem)
+    return int(k2), result
+
+
+@pytest.mark.parametrize("rho", [0.3, 0.6, 0.8, 0.9])
+@pytest.mark.parametrize("bias", [0.3, 0.1, 0.01])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_bias_stays_below_its_bound_where_the_decay_is_known(seed, bias, rho):
+    problem = decaying(rho, 96, seed)
+    k2, (_, gradients) = chosen(problem, k1=4, bias=bias)
+    _, full = run("autodiff", Case(), problem)
+    mine, theirs = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(g.params.cells)]) for g in (gradients, full))
+    assert np.linalg.norm(mine - theirs) <= bias * np.linalg.norm(theirs)
+    assert k2 < 96 or rho > 0.8  # it did cut
+
+
+def test_a_slower_decay_reaches_further_and_so_does_a_smaller_bias():
+    reached = [chosen(decaying(rho, 96), k1=4, bias=0.1)[0] for rho in (0.2, 0.5, 0.8)]
+    assert reached == sorted(reached) and reached[0] < reached[-1]
+    reached = [chosen(decaying(0.5, 96), k1=4, bias=bias)[0] for bias in (0.5, 0.05, 0.0005)]
+    assert reached == sorted(reached) and reached[0] < reached[-1]
+
+
+@pytest.mark.parametrize("time", [12, 13, 1])
+@pytest.mark.parametrize("last", ["all", "some", "one"])
+def test_adaptive_is_truncated_with_the_reach_that_it_chose(last, time):
+    case = FLAGGED._replace(last=last, time=time)
+    problem = make_problem(case)
+    for bias in (10.0, 0.5):
+        actual = run("adaptive", case, problem, k1=2, bias=bias)
+        assert_trees_close(actual, definition("adaptive", case, problem, k1=2, bias=bias), rtol=1e-12, floor=1e-3)
+    shortest = run("adaptive", case, problem, k1=2, bias=1e-9, k2_max=4)
+    assert_trees_close(shortest, run("truncated", case, problem, k1=2, k2=4), rtol=1e-12, floor=1e-3)
+
+
+def test_lower_precision():
+    """Float32 within 2e-5 of the truth, bfloat16 in states and products within 8 %."""
+    problem = make_problem(FLAGGED)
+    truth = cast(definition("truncated", FLAGGED, problem, k1=2, k2=5), jnp.float32)
+    low = cast(problem, jnp.float32)
+    assert_trees_close(run("truncated", FLAGGED, low, k1=2, k2=5), truth, rtol=2e-5)
+    half = run("truncated", FLAGGED, low, k1=2, k2=5, compute_dtype=jnp.bfloat16)
+    assert_trees_close(half, truth, rtol=8e-2)
+
+
+@pytest.mark.parametrize("method, options", [("truncated", {"k1": 2, "k2": 5}), ("adaptive", {"k1": 2, "bias": 0.1})])
+def test_one_forward_pass(method, options):
+    """However far the windows reach, states are computed once."""
+    case = Case(time=8)
+    grad_fn = rnn_jax.make_grad_fn(method, loss=case.loss, **options)
+    jaxpr = jax.make_jaxpr(grad_fn)(*make_problem(case)).jaxpr
+    assert sum(eqn.primitive.name == "tanh" for eqn in equations(jaxpr)) == 1
+
+
+def test_many_devices():
+    case = FLAGGED._replace(batch=(4,))
+    problem = make_problem(case)
+    for method, options in (("truncated", {"k1": 3, "k2": 5}), ("last_steps", {"k": 4})):
+        expected = definition(method, case, problem, **options)
+        actual = run(method, case, problem, devices=jax.devices(), **options)
+        assert_trees_close(actual, expected, rtol=1e-12, floor=1e-3)
+
+
+def test_the_report():
+    problem = decaying(0.5, 40)
+    report = rnn_jax.truncation_report(*problem, [1, 4, 40], lags=20)
+    errors = [row.whole.error for row in report.rows]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < 1e-12
+    assert report.rows[-1].whole.cosine == pytest.approx(1)
+    _, full = run("autodiff", Case(), problem)
+    _, windows = run("truncated", Case(), problem, k1=4, k2=4)
+    of_w_hh = report.rows[1].leaves["cells.0.w_hh"]
+    mine, theirs = windows.params.cells[0].w_hh, full.params.cells[0].w_hh
+    assert of_w_hh.error == pytest.approx(np.linalg.norm(mine - theirs) / np.linalg.norm(theirs))
+    assert report.decay == pytest.approx(0.5, rel=5e-3) and report.decay_error < 5e-3
+    np.testing.assert_allclose(report.lag_norms[1:] / report.lag_norms[:-1], 0.5, rtol=0.2)
+    assert "0.499 ±" in str(report) and len(str(report).splitlines()) == 3 + 4
+
+
+def test_lag_norms_against_jacobians():
+    case = Case(time=5, num_layers=2, batch=(2,))
+    params, batch, h_0 = make_problem(case)
+    report = rnn_jax.truncation_report(params, batch, h_0, [1], lags=5)
+
+    def loss_of(t, states, first):  # L_t from the states of all layers before step first + 1
+        ys, _ = rnn_jax.apply(params, states, batch.inputs[first:t], last=1)
+        value, _ = rnn_jax.cross_entropy(ys[0], batch.targets[t - 1])
+        return jnp.sum(value) / batch.targets.size
+
+    for lag in range(1, 6):
+        norms = []
+        for t in range(lag, 6):
+            _, h = rnn_jax.apply(params, h_0, batch.inputs[: t - lag])
+            d_h = jax.grad(lambda h, t=t, lag=lag: loss_of(t, h, t - lag))(h)
+            norms.append(np.sqrt(sum(np.sum(np.square(d), -1) for d in d_h)))
+        np.testing.assert_allclose(report.lag_norms[lag], np.mean(norms), rtol=1e-10)
+
+
+@pytest.mark.parametrize("method", INEXACT)
+@pytest.mark.parametrize("inputs", ["features", "tokens"])
+def test_corners(inputs, method):
+    """No steps, nothing to sum, NaN where nothing is, uncompiled, arrays of NumPy."""
+    options = rnn_jax.GRADIENTS[method].example
+    case = Case(mask=True, reset=True, inputs=inputs)
+    params, batch, h_0 = keyed(make_problem(case))
+    grad_fn = rnn_jax.make_grad_fn(method, loss=case.loss, **options)
+    expected = definition(method, case, (params, batch, h_0), **options)
+    assert_trees_close(grad_fn(params, batch, h_0), expected, rtol=1e-12, floor=1e-3)
+    in_numpy = jax.tree.map(np.asarray, (params, batch._replace(key=None), h_0))
+    in_numpy = in_numpy[0], in_numpy[1]._replace(key=batch.key), in_numpy[2]
+    assert_trees_close(jax.jit(grad_fn)(*in_numpy), expected, rtol=1e-12, floor=1e-3)
+
+    nothing = batch._replace(mask=jnp.zeros_like(batch.mask))
+    if inputs == "features":
+        nothing = nothing._replace(inputs=jnp.full_like(batch.inputs, jnp.nan))
+    empty = rnn_jax.Batch(batch.inputs[:0], batch.targets[:0], key=batch.key)
+    for other in (nothing, empty):
+        (loss, h_T), gradients = jax.jit(grad_fn)(params, other, h_0)
+        assert loss == 0 and all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(gradients))
+        assert_trees_close(h_T, h_0, rtol=0)
+
+
+@pytest.mark.parametrize("method", INEXACT)
+def test_sharded_under_jit(method):
+    case, options = Case(batch=(4,), num_layers=2, mask=True), rnn_jax.GRADIENTS[method].example
+    problem = keyed(make_problem(case))
+    expected = run(method, case, problem, **options)
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
+    params, batch, h_0 = problem
+    columns, rows = NamedSharding(mesh, PartitionSpec(None, "data")), NamedSharding(mesh, PartitionSpec("data"))
+    split = jax.tree.map(lambda x: jax.device_put(x, columns), batch._replace(key=None))._replace(key=batch.key)
+    actual = run(method, case, (params, split, jax.device_put(h_0, rows)), **options)
+    assert_trees_close(actual, expected, rtol=1e-12, floor=1e-3)
+
+
+@pytest.mark.parametrize("fault", TRUNCATED, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_caught(fault, monkeypatch):
+    problem, options = make_problem(fault.case), {"k1": fault.k1, "k2": fault.k2}
+    plan = Plan(2 * fault.k1)  # several windows a block, several blocks
+    monkeypatch.setattr(_methods, "truncated", mutated(fault)["truncated"])
+    with pytest.raises(AssertionError, match="> 1e-12"):
+        expected = definition("truncated", fault.case, problem, **options)
+        assert_trees_close(
+            run("truncated", fault.case, problem, plan=plan, **options), expected, rtol=1e-12, floor=1e-3
+        )
