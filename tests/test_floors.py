@@ -12,7 +12,7 @@ import rnn_jax
 
 SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = {
-    "ground": ["_types", "_activations", "_checks", "_sharding", "_params", "_losses", "_text"],
+    "ground": ["_types", "_activations", "_checks", "_sharding", "_params", "_losses", "_text", "_sequences"],
     "cell": ["_affine", "_cell"],
     "network": ["_unroll", "_apply", "_generate"],
     "engine": [
@@ -23,19 +23,24 @@ FLOORS = {
         "_blocked",
         "_primitive",
         "_unroll_bptt",
+        "_bidirectional",
         "_autodiff",
+        "_truncated",
+        "_adaptive",
+        "_randomised",
+        "_definitions",
         "_sharded",
     ],
     "methods": ["_methods"],
     "train": ["_trainer"],
     "study": [
         *("_problems", "_numpy_witnesses", "_witnesses", "_report", "_findings", "_clock"),
-        *("_differences", "_subject", "_steps", "_check_gradients"),
+        *("_differences", "_subject", "_steps", "_check_gradients", "_truncation_report"),
     ],
     "app": [
         *("app.errors", "app.console", "app.config", "app.corpus", "app.run_folder"),  # these import no jax
         *("app.baselines", "app.plots", "app.data", "app.model", "app.checkpoint"),
-        *("app.sample", "app.gradcheck", "app.loop", "app.train", "app.cli"),
+        *("app.sample", "app.truncation", "app.gradcheck", "app.loop", "app.train", "app.cli"),
     ],
 }
 ORDER = [module for modules in FLOORS.values() for module in modules]

@@ -1,7 +1,9 @@
 from ._activations import ACTIVATIONS as ACTIVATIONS
 from ._activations import Activation as Activation
 from ._apply import apply as apply
+from ._apply import apply_step as apply_step
 from ._apply import readout as readout
+from ._bidirectional import bidirectional as bidirectional
 from ._check_gradients import check_gradients as check_gradients
 from ._cell import StepResiduals as StepResiduals
 from ._cell import step as step
@@ -36,6 +38,10 @@ from ._problems import make_problem as make_problem
 from ._report import LeafReport as LeafReport
 from ._report import Report as Report
 from ._report import StepReport as StepReport
+from ._sequences import Place as Place
+from ._sequences import lengths_to_mask as lengths_to_mask
+from ._sequences import pack_sequences as pack_sequences
+from ._sequences import pad_sequences as pad_sequences
 from ._text import decode as decode
 from ._text import encode as encode
 from ._text import make_streams as make_streams
@@ -47,6 +53,10 @@ from ._trainer import TrainState as TrainState
 from ._trainer import clip_gradients as clip_gradients
 from ._trainer import clipped_sgd as clipped_sgd
 from ._trainer import make_trainer as make_trainer
+from ._truncation_report import Distance as Distance
+from ._truncation_report import TruncationReport as TruncationReport
+from ._truncation_report import TruncationRow as TruncationRow
+from ._truncation_report import truncation_report as truncation_report
 from ._types import Batch as Batch
 from ._types import CellParams as CellParams
 from ._types import GradFn as GradFn

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from ._affine import affine
 from ._cell import step_forward
-from ._checks import check_hiddens, check_readout, check_sequence, require_callable, require_sizes
+from ._checks import check_hiddens, check_readout, check_sequence, check_states, require_callable, require_sizes
 from ._types import Flags, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
 from ._unroll import unroll
 
@@ -62,8 +62,26 @@ def apply(
     return readout(params.readout, xs[time - last :]), last_states(h_0, tuple(hs))
 
 
-def advance(params: Params, h_tm1: States, x_t: Step) -> tuple[Float[Array, "*batch out"], States]:
-    """`(y_t, h_t)`: one step of all layers and the readout."""
+def apply_step(params: Params, h_tm1: States, x_t: Step) -> tuple[Float[Array, "*batch out"], States]:
+    """`(y_t, h_t)`: one step of all layers and the readout, for sequences that arrive as they happen.
+
+    What `apply` computes, a step at a time: `h_t` is all there is to remember, a tuple of arrays that can be stored.
+
+    Raises:
+        ValueError: if the shapes of the arguments do not fit each other.
+        TypeError: if their dtypes do not.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=4, num_layers=2)
+    >>> step = jax.jit(rnn_jax.apply_step)
+    >>> h_t = rnn_jax.zero_state(params)
+    >>> for x_t in jnp.ones((7, 2)):
+    ...     y_t, h_t = step(params, h_t, x_t)
+    >>> ys, h_T = rnn_jax.apply(params, rnn_jax.zero_state(params), jnp.ones((7, 2)))
+    >>> bool(jnp.allclose(y_t, ys[-1], atol=1e-6))
+    True
+    """
+    check_states(params, h_tm1)
     h_t = []
     for cell, h in zip(params.cells, h_tm1, strict=True):
         x_t, _ = step_forward(cell, h, x_t)

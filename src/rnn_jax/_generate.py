@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from ._apply import advance, apply
+from ._apply import apply, apply_step
 from ._checks import (
     check_params,
     check_sequence,
@@ -90,7 +90,7 @@ def generate(
 
     def body(carry, key_t):
         h_tm1, x_t = carry
-        y_t, h_t = advance(params, h_tm1, x_t)
+        y_t, h_t = apply_step(params, h_tm1, x_t)
         x_tp1 = draw(key_t, y_t).astype(prompt.dtype)
         return (h_t, x_tp1), x_tp1
 
@@ -100,7 +100,7 @@ def generate(
 
 def _check_draw(draw: Draw, key: Key[Array, ""], params: Params, h_0: States, prompt: Inputs) -> None:
     """Raise unless what `draw` returns can be the next input."""
-    y_t = jax.eval_shape(lambda: advance(params, h_0, prompt[0])[0])
+    y_t = jax.eval_shape(lambda: apply_step(params, h_0, prompt[0])[0])
     x_t = jax.eval_shape(draw, key, y_t)
     tokens = is_tokens(prompt) and is_tokens(x_t)
     if x_t.shape != prompt.shape[1:] or not (tokens or x_t.dtype == prompt.dtype):

@@ -1,0 +1,62 @@
+"""Two layers over one sequence, one in each direction of time."""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ._checks import require_callable
+from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
+from ._unroll_bptt import unroll_bptt
+
+
+def bidirectional(
+    cells: tuple[CellParams, CellParams],
+    h_0: tuple[Hidden, Hidden],
+    xs: Inputs,
+    *,
+    mask: Flags | None = None,
+    reset: Flags | None = None,
+    unroll: Callable[..., Hiddens] = unroll_bptt,
+) -> Float[Array, "time *batch hid2"]:
+    """`[h→_t, h←_t]` for t = 1..T: the states of the first cell after `x_1..x_t`, of the second after `x_T..x_t`.
+
+    Backwards each row starts from `h_0[1]` at its own last step, for at steps that do not exist the state passes
+    through. Where `reset` parts two sequences, it parts them in both directions. What is `h←` at the start is read out
+    of no sum over the past: for the last state backwards take the first step, `hs[0]`.
+
+    Raises:
+        ValueError: as `unroll` does.
+
+    References: Schuster and Paliwal (1997), IEEE Transactions on Signal Processing 45(11).
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1)
+    >>> there = params.cells[0]
+    >>> back = rnn_jax.init_params(jax.random.key(1), input_size=2, hidden_size=3, output_size=1).cells[0]
+    >>> mask = rnn_jax.lengths_to_mask(jnp.array([7, 4, 0]), 7)
+    >>> h_0 = jnp.zeros((3, 3))
+    >>> rnn_jax.bidirectional((there, back), (h_0, h_0), jnp.ones((7, 3, 2)), mask=mask).shape
+    (7, 3, 6)
+    """
+    require_callable(unroll=unroll)
+    there, back = cells
+    hs = unroll(there, h_0[0], xs, mask=mask, reset=reset)
+    flipped = (None if x is None else x[::-1] for x in (mask, _seen_from_behind(mask, reset)))
+    mask_back, reset_back = flipped
+    hs_back = unroll(back, h_0[1], xs[::-1], mask=mask_back, reset=reset_back)[::-1]
+    return jnp.concatenate([hs, hs_back], -1)
+
+
+def _seen_from_behind(mask: Flags | None, reset: Flags | None) -> Flags | None:
+    """Where a sequence ends: at the last step that exists before one with a reset."""
+    if reset is None:
+        return None
+    exists = jnp.ones_like(reset) if mask is None else mask
+
+    def body(behind, now):
+        exists_t, reset_t = now
+        return jnp.where(exists_t, reset_t, behind), behind
+
+    return lax.scan(body, jnp.zeros_like(reset[0]), (exists, reset), reverse=True)[1]

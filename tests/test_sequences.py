@@ -1,0 +1,287 @@
+"""Masks, lengths, resets, packing, directions, streams: each convention beside every sequence run alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import EXACT, Case, assert_trees_close, make_problem, run
+
+import rnn_jax
+
+METHODS = [*EXACT, "truncated", "last_steps", "adaptive"]
+TIME = 6
+ROWS = {  # the table of docs/sequences.md: mask and reset of each row
+    "all steps": ("111111", "000000"),
+    "no step": ("000000", "000000"),
+    "no step, with resets": ("000000", "101101"),
+    "one step": ("100000", "000000"),
+    "padded": ("111100", "000000"),
+    "padded in front": ("001111", "000000"),
+    "holes": ("101101", "000000"),
+    "only the last": ("000001", "000000"),
+    "reset at the first step": ("111111", "100000"),
+    "reset at the last step": ("111111", "000001"),
+    "resets one after the other": ("111111", "001110"),
+    "reset at a hole": ("110111", "001000"),
+    "reset behind a hole": ("110111", "000100"),
+    "resets everywhere": ("111111", "111111"),
+}
+
+
+def flags(text):
+    return np.array([c == "1" for c in text])
+
+
+@pytest.fixture(scope="module")
+def rows():
+    """One batch whose rows are those of the table, every masked input NaN, and its parts."""
+    case = Case(batch=(len(ROWS),), time=TIME, num_layers=2, weights=True, reduction="sum", activation="relu")
+    params, batch, h_0 = make_problem(case)
+    mask = np.stack([flags(mask) for mask, _ in ROWS.values()], 1)
+    reset = np.stack([flags(reset) for _, reset in ROWS.values()], 1)
+    dirty = np.where(mask[..., None], np.asarray(batch.inputs), np.nan)
+    weights = jnp.where(mask, batch.weights, 0)
+    batch = batch._replace(inputs=jnp.asarray(dirty), mask=jnp.asarray(mask), reset=jnp.asarray(reset), weights=weights)
+    return case, params, batch, h_0
+
+
+def alone(case, params, batch, h_0, row):
+    """One sequence without its missing steps, cut where it is reset: each piece run by autodiff on its own."""
+    steps = np.flatnonzero(batch.mask[:, row])
+    pieces = np.split(steps, [i for i, t in enumerate(steps) if batch.reset[t, row]])
+    h, total = tuple(x[row] for x in h_0), 0.0
+    d_params, d_h_0, d_xs = None, None, np.zeros((TIME, batch.inputs.shape[-1]))
+    for i, piece in enumerate(pieces):
+        start = h if i == 0 else jax.tree.map(jnp.zeros_like, h)
+        if len(piece) == 0:
+            d_h_0 = jax.tree.map(jnp.zeros_like, start) if i == 0 else d_h_0
+            continue
+        part = rnn_jax.Batch(batch.inputs[piece, row], batch.targets[piece, row], batch.weights[piece, row])
+        (loss, h), d = run("autodiff", case, (params, part, start))
+        total += loss
+        d_h_0 = d.h_0 if i == 0 else d_h_0
+        d_xs[piece] = d.inputs
+        d_params = d.params if d_params is None else jax.tree.map(jnp.add, d_params, d.params)
+    return total, h, d_params, d_h_0, d_xs
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_row_is_its_sequence_alone(rows, method):
+    case, params, batch, h_0 = rows
+    reach = {"truncated": {"k1": 2, "k2": TIME}, "adaptive": {"k1": 2, "bias": 1e-9}, "last_steps": {"k": TIME}}
+    (loss, h_T), gradients = run(method, case, (params, batch, h_0), **reach.get(method, {}))
+    total, d_params = 0.0, jax.tree.map(jnp.zeros_like, params)
+    for row, name in enumerate(ROWS):
+        value, h, d, d_h_0, d_xs = alone(case, params, batch, h_0, row)
+        total += value
+        d_params = d_params if d is None else jax.tree.map(jnp.add, d_params, d)
+        np.testing.assert_allclose(gradients.inputs[:, row], d_xs, atol=1e-12, err_msg=name)
+        for layer in range(2):
+            np.testing.assert_allclose(h_T[layer][row], h[layer], rtol=1e-12, err_msg=name)
+            np.testing.assert_allclose(gradients.h_0[layer][row], d_h_0[layer], atol=1e-12, err_msg=name)
+    np.testing.assert_allclose(loss, total, rtol=1e-12)
+    assert_trees_close(gradients.params, d_params, rtol=1e-12)
+
+
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, -np.inf, 1e300])
+@pytest.mark.parametrize("method", [*METHODS, "randomised"])
+def test_what_is_masked_touches_nothing(method, garbage):
+    case = Case(mask=True, reset=True, num_layers=2)
+    options = rnn_jax.GRADIENTS[method].example
+    params, batch, h_0 = make_problem(case)
+    batch = batch._replace(key=jax.random.key(0))
+    clean = batch._replace(inputs=jnp.where(batch.mask[..., None], batch.inputs, 0.0))
+    dirty = batch._replace(inputs=jnp.where(batch.mask[..., None], batch.inputs, garbage))
+    assert_trees_close(
+        run(method, case, (params, dirty, h_0), **options), run(method, case, (params, clean, h_0), **options), rtol=0
+    )
+
+
+def ragged(lengths, seed=0, last=None, size=3):
+    rng = np.random.default_rng(seed)
+    inputs = [0.7 * rng.standard_normal((n, size)) for n in lengths]
+    targets = [rng.integers(0, 5, n if last is None else min(n, last)) for n in lengths]
+    return inputs, targets
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any), data=st.data())
+def test_packed_rows_hold_every_sequence_once(lengths, data):
+    inputs, targets = ragged(lengths, last=data.draw(st.sampled_from([None, 1, 2])))
+    time = max(lengths) + data.draw(st.integers(0, 4))
+    batch, places = rnn_jax.pack_sequences(inputs, targets, time=time)
+    assert batch.inputs.shape[0] == time
+    assert int(batch.mask.sum()) == sum(lengths) and int((batch.weights > 0).sum()) == sum(map(len, targets))
+    for x, y, (row, start, length) in zip(inputs, targets, places, strict=True):
+        np.testing.assert_array_equal(batch.inputs[start : start + length, row], x)
+        np.testing.assert_array_equal(batch.targets[start + length - len(y) : start + length, row], y)
+        assert length == 0 or bool(batch.reset[start, row])
+    best = -(-sum(lengths) // time)
+    assert best <= batch.inputs.shape[1] <= 2 * best + 1
+
+
+@pytest.mark.parametrize("last", [None, 1])
+@pytest.mark.parametrize("method", EXACT)
+def test_packed_is_padded_is_apart(method, last):
+    lengths = [5, 1, 9, 3, 0, 4, 2]
+    case = Case(num_layers=2, loss="cross_entropy")
+    params, _, _ = make_problem(case)
+    inputs, targets = ragged(lengths, last=last)
+    results = []
+    for arrange in (rnn_jax.pack_sequences, rnn_jax.pad_sequences):
+        batch, places = arrange(inputs, targets)
+        (loss, _), gradients = run(method, case, (params, batch, rnn_jax.zero_state(params, batch.inputs.shape[1])))
+        d_xs = [gradients.inputs[start : start + n, row] for row, start, n in places]
+        results.append((loss, gradients.params, d_xs))
+    assert_trees_close(results[0], results[1], rtol=1e-12)
+
+    loss, d_params = 0.0, jax.tree.map(jnp.zeros_like, params)
+    for x, y in zip(inputs, targets, strict=True):
+        if len(x):
+            part = rnn_jax.Batch(jnp.asarray(x), jnp.asarray(y))
+            (value, _), d = run("autodiff", case._replace(reduction="sum"), (params, part, rnn_jax.zero_state(params)))
+            loss, d_params = loss + value, jax.tree.map(jnp.add, d_params, d.params)
+    count = sum(map(len, targets))
+    assert_trees_close(results[0][:2], (loss / count, jax.tree.map(lambda d: d / count, d_params)), rtol=1e-12)
+
+
+def test_packing_takes_fewer_rows():
+    inputs, targets = ragged([10, 1, 2, 3, 4])
+    packed, _ = rnn_jax.pack_sequences(inputs, targets)
+    padded, _ = rnn_jax.pad_sequences(inputs, targets)
+    assert (packed.inputs.shape, padded.inputs.shape) == ((10, 2, 3), (10, 5, 3))
+
+
+def test_lengths():
+    lengths = jnp.array([[3, 0], [5, 1]])
+    mask = rnn_jax.lengths_to_mask(lengths, 5)
+    assert mask.shape == (5, 2, 2) and mask.dtype == bool
+    np.testing.assert_array_equal(mask.sum(0), lengths)
+    np.testing.assert_array_equal(jax.jit(rnn_jax.lengths_to_mask, static_argnums=1)(lengths, 5), mask)
+    assert rnn_jax.lengths_to_mask(2, 3).tolist() == [True, True, False]
+
+
+@pytest.mark.parametrize("unroll", [rnn_jax.unroll, rnn_jax.unroll_bptt])
+def test_both_directions_over_each_row_alone(unroll):
+    """Holes, lengths and resets: every piece alone, forwards and flipped."""
+    params, batch, _ = make_problem(Case(batch=(len(ROWS),), time=TIME, num_layers=1))
+    other, _, _ = make_problem(Case(num_layers=1), seed=1)
+    cells = params.cells[0], other.cells[0]
+    h_0 = tuple(jnp.asarray(np.random.default_rng(s).standard_normal((len(ROWS), 4))) for s in (2, 3))
+    mask = jnp.asarray(np.stack([flags(mask) for mask, _ in ROWS.values()], 1))
+    reset = jnp.asarray(np.stack([flags(reset) for _, reset in ROWS.values()], 1))
+    inputs = jnp.where(mask[..., None], batch.inputs, jnp.nan)
+    hs = rnn_jax.bidirectional(cells, h_0, inputs, mask=mask, reset=reset, unroll=unroll)
+    for row, name in enumerate(ROWS):
+        steps = np.flatnonzero(mask[:, row])
+        pieces = np.split(steps, [i for i, t in enumerate(steps) if reset[t, row]])
+        for i, piece in enumerate(pieces):
+            if len(piece) == 0:
+                continue
+            first, final = i == 0, i == len(pieces) - 1
+            there = rnn_jax.unroll(cells[0], h_0[0][row] if first else jnp.zeros(4), inputs[piece, row])
+            back = rnn_jax.unroll(cells[1], h_0[1][row] if final else jnp.zeros(4), inputs[piece[::-1], row])[::-1]
+            np.testing.assert_allclose(hs[piece, row], np.concatenate([there, back], -1), rtol=1e-12, err_msg=name)
+
+
+def test_both_directions_differentiated():
+    params, batch, h_0 = make_problem(Case(batch=(3,), mask=True, reset=True))
+    other, _, _ = make_problem(Case(), seed=1)
+
+    def loss(unroll):
+        def fn(cells, h_0, xs):
+            hs = rnn_jax.bidirectional(cells, h_0, xs, mask=batch.mask, reset=batch.reset, unroll=unroll)
+            return jnp.sum(jnp.sin(hs))
+
+        return jax.jit(jax.grad(fn, argnums=(0, 1, 2)))
+
+    arguments = (params.cells[0], other.cells[0]), (h_0[0], h_0[0]), batch.inputs
+    assert_trees_close(loss(rnn_jax.unroll_bptt)(*arguments), loss(rnn_jax.unroll)(*arguments), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "case", [Case(num_layers=2, leak=0.3), Case(inputs="tokens", batch=()), Case(batch=(2, 2))], ids=str
+)
+def test_a_stream_is_the_sequence(case, tmp_path):
+    """Step by step, the state stored and read in between."""
+    params, batch, h_0 = make_problem(case)
+    ys, h_T = rnn_jax.apply(params, h_0, batch.inputs)
+    step, h_t = jax.jit(rnn_jax.apply_step), h_0
+    for t, x_t in enumerate(batch.inputs):
+        y_t, h_t = step(params, h_t, x_t)
+        np.testing.assert_allclose(y_t, ys[t], rtol=1e-12)
+        np.savez(tmp_path / "state.npz", *h_t)
+        with np.load(tmp_path / "state.npz") as stored:
+            h_t = tuple(map(jnp.asarray, stored.values()))
+    assert_trees_close(h_t, h_T, rtol=1e-12)
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
+def test_a_leak_is_the_equation(activation):
+    case = Case(activation=activation, leak=0.3)
+    params, batch, h_0 = make_problem(case)
+    cell = params.cells[0]
+    w_xh, w_hh, b_h = map(np.asarray, (cell.w_xh, cell.w_hh, cell.b_h))
+    phi = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0), "identity": lambda a: a}[activation]
+    h = np.asarray(h_0[0])
+    for x, h_t in zip(np.asarray(batch.inputs), rnn_jax.unroll(cell, h_0[0], batch.inputs), strict=True):
+        h = 0.7 * h + 0.3 * phi(x @ w_xh + h @ w_hh + b_h)
+        np.testing.assert_allclose(h_t, h, rtol=1e-12)
+
+
+def test_a_leak_under_the_transformations():
+    params, batch, h_0 = make_problem(Case(leak=0.3, mask=True, reset=True))
+    arguments = params.cells[0], h_0[0], jnp.where(batch.mask[..., None], batch.inputs, 0)
+    tangents = jax.tree.map(lambda x: jnp.cos(x), arguments)
+
+    def states(unroll):
+        return lambda *args: unroll(*args, mask=batch.mask, reset=batch.reset)
+
+    mine, theirs = states(rnn_jax.unroll_bptt), states(rnn_jax.unroll)
+    assert_trees_close(jax.jvp(mine, arguments, tangents), jax.jvp(theirs, arguments, tangents), rtol=1e-12)
+    of = [jax.jit(jax.grad(lambda *a, f=f: jnp.sum(jnp.sin(f(*a))), argnums=(0, 1, 2))) for f in (mine, theirs)]
+    assert_trees_close(of[0](*arguments), of[1](*arguments), rtol=1e-12)
+
+
+def test_relu_with_a_leak_in_float32():
+    """φ' from two rounded states would be wrong near the kink; from the pre-activation it is right."""
+    case = Case(activation="relu", leak=0.1, time=40)
+    problem = make_problem(case)
+    low = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem)
+    truth = jax.tree.map(lambda x: x.astype(jnp.float32), run("autodiff", case, problem))
+    for method in EXACT:
+        assert_trees_close(run(method, case, low), truth, rtol=2e-5)
+
+
+def test_a_learned_first_state():
+    """`Gradients.h_0` trains it like any weight."""
+    case = Case(loss="squared_error", time=3)
+    params, batch, h_0 = make_problem(case)
+    grad_fn = jax.jit(rnn_jax.make_grad_fn("blocked", loss=case.loss))
+    first, state = grad_fn(params, batch, h_0)[0][0], h_0
+    for _ in range(50):
+        (loss, _), gradients = grad_fn(params, batch, state)
+        state = jax.tree.map(lambda h, d: h - 0.3 * d, state, gradients.h_0)
+    assert loss < 0.9 * first
+
+
+BAD = [
+    (lambda: rnn_jax.lengths_to_mask(jnp.ones(3), 4), TypeError, "`lengths` must be integers, got float64."),
+    (lambda: rnn_jax.lengths_to_mask(jnp.array([1, 5]), 4), ValueError, "`lengths` must be from 0 to the 4 steps, got [1, 5]."),
+    (lambda: rnn_jax.pack_sequences([], []), ValueError, "`inputs` and `targets` must be as many, and at least one, got 0 and 0."),
+    (lambda: rnn_jax.pack_sequences([np.ones(3)], [np.ones(4)]), ValueError, "`targets` must be at most as long as their sequence, got 4 for 3 steps at 0."),
+    (lambda: rnn_jax.pack_sequences([np.ones((3, 2)), np.ones((3, 1))], [np.ones(1)] * 2), ValueError, "`inputs` must be of one dtype and shape but for their lengths"),
+    (lambda: rnn_jax.pack_sequences([np.ones(3)], [np.ones(1)], time=2), ValueError, "`time` must be at least 3, got 2."),
+    (lambda: rnn_jax.init_params(jax.random.key(0), input_size=1, hidden_size=1, output_size=1, leak=0.0), ValueError, "`leak` must be above 0 and at most 1, got 0.0."),
+    (lambda: rnn_jax.init_params(jax.random.key(0), input_size=1, hidden_size=1, output_size=1, leak="a"), TypeError, "`leak` must be a number above 0 and at most 1, got 'a'."),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+@pytest.mark.parametrize("call, error, message", BAD, ids=[message[:40] for *_, message in BAD])
+def test_bad_input_is_one_sentence(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)
