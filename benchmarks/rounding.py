@@ -31,7 +31,7 @@ def main():
     """One line a method: float32 for 10 to 10,000 steps, then bfloat16 compute for 64."""
     loss, seeds = "squared_error", (0, 1)
     print(f"{'':10}" + "".join(f"{f'T = {time}':>12}" for time in TIMES) + f"{'bfloat16':>12}")
-    for method in GRADIENTS:
+    for method in (name for name, method in GRADIENTS.items() if method.exact):
         cells = []
         for time in TIMES:
             errors = [

@@ -182,6 +182,42 @@ def test_little_memory_and_two_devices(finished, tmp_path):
     assert command("sample", "run", "--length", 9, cwd=tmp_path).returncode == 0
 
 
+def test_truncated(finished, tmp_path):
+    """Trained with a gradient that reaches back 10 steps, or as far as it must; and what that would cost."""
+    cwd, _ = finished
+    out = train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 60, *SMALL, "--k1", 5, "--k2", 10)
+    assert "by hand (truncated, k1 = 5, k2 = 10) and its definition" in out and "MORE THAN ROUNDING" not in out
+    ours, full = losses(tmp_path / "run"), losses(cwd / "run")
+    assert ours[1][0] == full[1][0] and ours[60] != full[60]  # the first loss is of the same weights
+    assert abs(ours[60][0] - full[60][0]) < 0.5
+    out = train(tmp_path, REAL_TEXT, "--run", "adaptive", "--steps", 30, *SMALL, "--k1", 4, "--adaptive-bias", 0.1)
+    assert "by hand (adaptive, k1 = 4, bias = 0.1)" in out and "MORE THAN ROUNDING" not in out
+
+    result = command("truncation", "run", "--ks", "1", "5", "20", "--window", "40", "--streams", "2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    table = [line.split() for line in result.stdout.splitlines() if line[:6].strip().isdigit()]
+    assert [row[0] for row in table] == ["1", "5", "20", "40"]
+    errors = [float(row[1]) for row in table]
+    assert errors == sorted(errors, reverse=True) and errors[-1] == 0
+    assert (tmp_path / "run" / "truncation.png").stat().st_size > 10_000
+
+
+BAD_TRUNCATION = {
+    "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
+    "k 0": (["run", "--ks", "0"], "--ks must be one or more numbers of at least 1, got (0,)."),
+    "long": (["run", "--window", "100000"], "--window must be at most "),
+    "all k too large": (["run", "--window", "5", "--streams", "2", "--ks", "9"], "--ks must hold a number below the 5"),
+    "picture": (["run", "--picture", "a.jpg"], "--picture must be a file that ends in .png, got 'a.jpg'."),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TRUNCATION)
+def test_bad_input_of_truncation(finished, case):
+    args, message = BAD_TRUNCATION[case]
+    result = command("truncation", *args, cwd=finished[0])
+    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
+
+
 def test_runs_are_numbered(tmp_path):
     for _ in range(2):
         train(tmp_path, REAL_TEXT, "--steps", 1, *SMALL)
@@ -214,6 +250,14 @@ BAD_TRAIN = {
         ["--memory", "1MB", "--method", "bptt"],
         "--memory must be left out unless --method is blocked",
     ),
+    "k2 alone at first": (["--k1", "3"], "--k2 must be given with --k1, or else --adaptive-bias, got None."),
+    "k2 below k1": (["--k1", "9", "--k2", "3"], "--k2 must be at least --k1, which is 9, got 3."),
+    "k2 too long": (["--k2", "51"], "--k2 must be from 1 to the 50 of --window, got 51."),
+    "bias and k2": (["--k1", "3", "--k2", "3", "--adaptive-bias", "0.1"], "--k2 must be left out with --adaptive-bias"),
+    "bias alone": (["--adaptive-bias", "0.1"], "--k1 must be given with --adaptive-bias, got None."),
+    "bias 0": (["--k1", "3", "--adaptive-bias", "0"], "--adaptive-bias must be a finite number above 0, got 0.0."),
+    "k2 and a method": (["--k2", "3", "--method", "bptt"], "--method must be left out with --k1, --k2"),
+    "k2 and memory": (["--k2", "3", "--memory", "1MB"], "--memory must be left out with --k1, --k2"),
     "devices 0": (["--devices", "0"], "--devices must be at least 1, got 0."),
     "devices 3": (["--devices", "3"], "--devices must be a divisor of the 32 streams, got 3."),
     "activation": (["--activation", "gelu"], "relu"),
@@ -411,7 +455,8 @@ def test_without_the_extra_it_says_how_to_get_it():
 def test_the_choices_are_the_library_s():
     """The settings import no jax, so they repeat the names of three tables."""
     hints = typing.get_type_hints(config.TrainConfig)
-    assert typing.get_args(hints["method"]) == tuple(rnn_jax.GRADIENTS)
+    exact = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
+    assert list(typing.get_args(hints["method"])) == exact  # the others are chosen by what they need: --k1, --k2, …
     assert typing.get_args(hints["activation"]) == tuple(rnn_jax.ACTIVATIONS)
     assert typing.get_args(hints["recurrent_init"]) == tuple(rnn_jax.RECURRENT_INITS)
 

@@ -7,11 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from problems import Case, assert_trees_close, cast, make_problem
+from problems import EXACT, Case, assert_trees_close, cast, make_problem
 
 import rnn_jax
 
-EXACT = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
 F32_EPS, BF16_EPS = 2.0**-23, 2.0**-8
 IN, HID, OUT = 5, 16, 7
 

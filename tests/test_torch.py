@@ -8,13 +8,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from problems import assert_trees_close
+from problems import EXACT, assert_trees_close
 
 import rnn_jax
 
 FOLDER = Path(__file__).parent / "golden"
 REDUCTIONS = {"squared_error": "sum", "cross_entropy": "mean"}  # in the file's order
-METHODS = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
+METHODS = EXACT
 UNROLLS = {"unroll": rnn_jax.unroll, "unroll_bptt": rnn_jax.unroll_bptt}
 
 

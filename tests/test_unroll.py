@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from problems import IN, Case, assert_trees_close, make_problem
+from problems import EXACT, IN, Case, assert_trees_close, make_problem
 
 import rnn_jax
 from rnn_jax import unroll, unroll_bptt
@@ -118,7 +118,7 @@ def mesh():
     return jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
 
 
-@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+@pytest.mark.parametrize("method", EXACT)
 def test_sharded_over_the_batch(mesh, method):
     """The batch split over two devices under `jit`: the gradient of the whole batch, weights replicated."""
     case = Case(batch=(4,), num_layers=2, mask=True, reset=True)
@@ -170,7 +170,7 @@ def test_under_shard_map(mesh, check, shared_h_0):
 
 
 @pytest.mark.parametrize("check", [True, False])
-@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+@pytest.mark.parametrize("method", EXACT)
 def test_gradients_under_shard_map(mesh, method, check):
     """Every method returns the device's own part, with the replication check and without; summed, the whole."""
     case = Case(batch=(4,), num_layers=2, mask=True, reduction="sum")

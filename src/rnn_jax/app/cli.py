@@ -10,7 +10,7 @@ from .console import be_printable
 from .errors import InputError, TrainingFailed
 
 if TYPE_CHECKING:
-    from .config import GradcheckConfig, SampleConfig, TrainConfig
+    from .config import GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
 
 EXTRA = "tyro", "tqdm", "matplotlib", "orbax"
 
@@ -40,10 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     import tyro
 
-    from .config import GradcheckConfig, SampleConfig, TrainConfig
+    from .config import GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
 
     config = tyro.extras.subcommand_cli_from_dict(
-        {"train": TrainConfig, "sample": SampleConfig, "gradcheck": GradcheckConfig},
+        {
+            "train": TrainConfig,
+            "sample": SampleConfig,
+            "gradcheck": GradcheckConfig,
+            "truncation": TruncationConfig,
+        },
         prog="rnn-jax",
         description="Recurrent networks trained by hand-written backpropagation through time.",
         args=argv,
@@ -53,6 +58,8 @@ def _run(argv: Sequence[str]) -> int:
         return _sample(config)
     if isinstance(config, GradcheckConfig):
         return _gradcheck(config)
+    if isinstance(config, TruncationConfig):
+        return _truncation(config)
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
     return _train(config, given | ({"files"} if config.files else set()))
 
@@ -90,6 +97,17 @@ def _gradcheck(config: "GradcheckConfig") -> int:
 
     check_gradcheck_config(config)
     return import_module(".gradcheck", __package__).gradcheck(config)
+
+
+def _truncation(config: "TruncationConfig") -> int:
+    from .config import check_truncation_config
+    from .corpus import read_corpus
+    from .run_folder import read_settings
+
+    check_truncation_config(config)
+    settings, facts = read_settings(config.run)
+    corpus = read_corpus(settings.files)
+    return import_module(".truncation", __package__).truncation(config, settings, facts, corpus)
 
 
 if __name__ == "__main__":

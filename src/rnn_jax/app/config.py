@@ -51,7 +51,15 @@ class TrainConfig:
     streams: int = 32
     """Pieces of the text that are read side by side."""
     window: int = 50
-    """Steps that a gradient reaches back."""
+    """Steps of each stream that are read at a time; a gradient reaches back to their first."""
+    k1: int | None = None
+    """With --k2: within a window, every k1 steps a gradient of the loss of those steps. Default: k2."""
+    k2: int | None = None
+    """How many steps these gradients reach back, at least k1. Default: to the start of the window, and k1 has no
+    use.
+    """
+    adaptive_bias: float | None = None
+    """Choose k2 anew for each batch, a multiple of k1, so that the gradient is estimated to lose at most this share."""
 
     steps: int = 8000
     """Optimizer steps."""
@@ -109,6 +117,26 @@ class GradcheckConfig:
     """Seed of the weights and the data."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TruncationConfig:
+    """What truncated gradients would lose on the held-out text of a run, beside the full gradient.
+
+    For each k, windows of k steps that reach back k: relative error and cosine, the worst leaf, time and memory; and
+    how fast the gradient decays with the lag.
+    """
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """The folder that `rnn-jax train` left."""
+    ks: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
+    """Steps."""
+    window: int = 200
+    """Steps of text that the full gradient goes through."""
+    streams: int = 8
+    """Pieces of the text, side by side."""
+    picture: Path | None = None
+    """Where to leave the picture, a PNG. Default: truncation.png in the run's folder."""
+
+
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
@@ -129,6 +157,22 @@ def check_train_config(config: TrainConfig) -> None:
     if config.memory is not None:
         _require(config, "memory", bool(bytes_of(config.memory)), "a number of bytes above 0, like 200MB or 64MiB")
         _require(config, "memory", config.method == "blocked", "left out unless --method is blocked")
+    cut = config.k1 is not None or config.k2 is not None or config.adaptive_bias is not None
+    if cut:
+        _require(config, "method", config.method == "blocked", "left out with --k1, --k2 and --adaptive-bias")
+        _require(config, "memory", config.memory is None, "left out with --k1, --k2 and --adaptive-bias")
+    for name in ("k1", "k2"):
+        value = getattr(config, name)
+        _require(
+            config, name, value is None or 1 <= value <= config.window, f"from 1 to the {config.window} of --window"
+        )
+    if config.adaptive_bias is not None:
+        _require(config, "k2", config.k2 is None, "left out with --adaptive-bias, which chooses it")
+        _require(config, "k1", config.k1 is not None, "given with --adaptive-bias")
+        _require(config, "adaptive_bias", 0 < config.adaptive_bias < float("inf"), "a finite number above 0")
+    elif cut:
+        _require(config, "k2", config.k2 is not None, "given with --k1, or else --adaptive-bias")
+        _require(config, "k2", (config.k1 or 1) <= (config.k2 or 0), f"at least --k1, which is {config.k1}")
     for name in ("recurrent_scale", "learning_rate", "max_norm", "max_value"):
         value = getattr(config, name)
         _require(config, name, value is None or 0 < value < float("inf"), "a finite number above 0")
@@ -147,6 +191,18 @@ def check_sample_config(config: SampleConfig) -> None:
 def check_gradcheck_config(config: GradcheckConfig) -> None:
     """Raise an `InputError` for the first setting out of range."""
     _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
+    _check_picture(config)
+
+
+def check_truncation_config(config: TruncationConfig) -> None:
+    """Raise an `InputError` for the first setting out of range."""
+    for name in ("window", "streams"):
+        _require(config, name, getattr(config, name) >= 1, "at least 1")
+    _require(config, "ks", bool(config.ks) and all(1 <= k for k in config.ks), "one or more numbers of at least 1")
+    _check_picture(config)
+
+
+def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:
     if config.picture is not None:
         _require(config, "picture", config.picture.suffix == ".png", "a file that ends in .png")
         _require(config, "picture", config.picture.absolute().parent.is_dir(), "a file in a folder that is there")

@@ -37,6 +37,7 @@ OPTIONS: dict[str, list[Any]] = {
     "time": [7, 2, 1],
     "last": ["all", "some", "one"],
     "inputs": ["features", "tokens"],
+    "leak": [1.0, 0.3],
 }
 MAIN = OPTIONS | {"num_layers": [1, 2], "batch": [(3,)], "time": [7, 1], "last": ["all", "one"]}
 
@@ -105,16 +106,18 @@ def gradcheck(config: GradcheckConfig) -> int:
 def reports(methods: tuple[str, ...], case: Case, seed: int) -> Iterator[tuple[str, str, Report]]:
     """The report of each method beside each witness that can speak on this problem."""
     with jax.enable_x64(True):
-        problem = make_problem(case, seed)
+        params, batch, h_0 = make_problem(case, seed)
+        problem = params, batch._replace(key=jax.random.key(seed)), h_0
     speaking = {
         name: _answering_once(witness.make(case.loss, case.reduction))
         for name, witness in WITNESSES.items()
         if witness.applies(problem[0])
     }
     for method in methods:
-        grad_fn = jax.jit(make_grad_fn(method, loss=case.loss, reduction=case.reduction))
+        options = GRADIENTS[method].example
+        grad_fn = jax.jit(make_grad_fn(method, loss=case.loss, reduction=case.reduction, **options))
         if not GRADIENTS[method].exact:
-            reference = jax.jit(make_reference(method, loss=case.loss, reduction=case.reduction))
+            reference = jax.jit(make_reference(method, loss=case.loss, reduction=case.reduction, **options))
             yield method, "autodiff", check_gradients(grad_fn, *problem, witness=reference)
             continue
         yield method, DIFFERENCES, check_gradients(grad_fn, *problem, seed=seed)

@@ -47,7 +47,17 @@ def make_gradient(config: TrainConfig, num_symbols: int) -> GradFn:
         options["devices"] = devices[: config.devices]
     if config.memory is not None:
         options["plan"], _ = make_plan(config, num_symbols)
-    return make_grad_fn(config.method, loss="cross_entropy", **options)
+    method, truncation = method_of(config)
+    return make_grad_fn(method, loss="cross_entropy", **truncation, **options)
+
+
+def method_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
+    """The gradient method of a run, and its options, if it is truncated."""
+    if config.adaptive_bias is not None:
+        return "adaptive", {"k1": config.k1, "bias": config.adaptive_bias}
+    if config.k2 is not None:
+        return "truncated", {"k1": config.k1 or config.k2, "k2": config.k2}
+    return config.method, {}
 
 
 def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, Forecast]:

@@ -6,7 +6,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from .. import Report
+from .. import Report, TruncationReport
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -49,6 +49,34 @@ def gradient_errors(path: Path, errors: dict[tuple[str, str], list[float]], tole
     axes.set(xscale="log", xlim=(least / 2, 2e2), ylim=(len(errors) - 0.4, -0.6))
     axes.set(xlabel="error of a leaf's worst entry, relative to its largest (red: tolerance; left edge: none)")
     axes.grid(axis="x", alpha=0.25)
+    _save(figure, path)
+
+
+def truncation(path: Path, report: TruncationReport, title: str) -> None:
+    """How the gradient decays with the lag, and how far a truncated one is from the full one, against k."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    lags = np.arange(len(report.lag_norms))
+    left.semilogy(lags, np.where(report.lag_norms > 0, report.lag_norms, np.nan), marker=".", color="tab:blue")
+    seen = (lags > 0) & (report.lag_norms > 0)
+    if np.isfinite(report.decay) and report.decay > 0 and seen.any():
+        middle = np.exp(np.mean(np.log(report.lag_norms[seen]))) * report.decay ** (lags - np.mean(lags[seen]))
+        words = f"{report.decay:.3f} ± {report.decay_error:.3f} a step"
+        left.semilogy(lags[1:], middle[1:], color="tab:red", linestyle="--", label=words)
+        left.legend()
+    left.set(xlabel="lag", ylabel="mean of ‖∂L$_t$/∂h$_{t-lag}$‖")
+    ks = [row.k for row in report.rows]
+    names = sorted({name for row in report.rows for name, leaf in row.leaves.items() if leaf.error > 0})
+    for name in names:
+        right.loglog(ks, [row.leaves[name].error for row in report.rows], linewidth=1, alpha=0.7, label=name)
+    right.loglog(ks, [row.whole.error for row in report.rows], color="black", marker="o", label="all weights")
+    right.set(xlabel="k: windows of k steps that reach back k", ylabel="‖truncated - full‖ / ‖full‖")
+    right.set_xticks(ks, map(str, ks))
+    right.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
+    right.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
+    right.legend(fontsize="small")
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+    figure.suptitle(title)
     _save(figure, path)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,18 @@ from .model import initial_state, make_character_trainer
 def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
     """Print the prompt and what the model writes after it; returns the exit status."""
     prompt = config.prompt or default_prompt(symbols)
+    write = make_writer(symbols, prompt, config.length, config.temperature)
+    say(prompt + write(trained(config.run, settings, symbols), config.seed))
+    return 0
+
+
+def trained(run: Path, settings: TrainConfig, symbols: str) -> Params:
+    """The parameters that a run has come to."""
     settings = dataclasses.replace(settings, devices=1, memory=None)  # of the training alone
     trainer = make_character_trainer(settings, len(symbols))
     template = jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols)))
-    with checkpoints(config.run) as manager:
-        state = restore(config.run, manager, template)
-    write = make_writer(symbols, prompt, config.length, config.temperature)
-    say(prompt + write(state.params, config.seed))
-    return 0
+    with checkpoints(run) as manager:
+        return restore(run, manager, template).params
 
 
 def default_prompt(symbols: str) -> str:

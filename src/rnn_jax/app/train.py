@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import Params, Trainer, TrainState, make_grad_fn, window_batch, zero_state
+from .. import Params, Trainer, TrainState, make_reference, window_batch, zero_state
 from . import run_folder
 from .baselines import ngram_bits
 from .checkpoint import checkpoints, restore
@@ -23,7 +23,7 @@ from .corpus import Corpus
 from .data import TextData, predicted_positions, prepare
 from .errors import InputError, TrainingFailed
 from .loop import Run, signals, train_until
-from .model import initial_state, make_character_trainer, make_gradient, make_plan
+from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
 
 
 def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
@@ -91,19 +91,23 @@ def _facts(corpus: Corpus, sha256: str, data: TextData) -> dict[str, Any]:
 
 def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) -> str:
     """The largest difference between the hand-written gradient and autodiff's on the first batch, in words."""
-    method = "bptt" if config.method == "autodiff" else config.method
+    method, options = method_of(config)
+    if method == "autodiff":
+        config, method = dataclasses.replace(config, method="bptt"), "bptt"
     window = config.window if config.memory is None else min(config.window, 50)  # autodiff keeps all states
     batch, h_0 = window_batch(data.streams, 0, window), zero_state(params, config.streams)
     grad_fns = (
-        make_gradient(dataclasses.replace(config, method=method), len(data.symbols)),
-        make_grad_fn("autodiff", loss="cross_entropy"),
+        make_gradient(config, len(data.symbols)),
+        make_reference(method, loss="cross_entropy", **options),
     )
     by_hand, reference = (jax.device_get(jax.jit(fn)(params, batch, h_0)[1].params) for fn in grad_fns)
     difference = max(
         float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(y.dtype).tiny))
         for x, y in zip(jax.tree.leaves(by_hand), jax.tree.leaves(reference), strict=True)
     )
-    words = f"by hand ({method}) and by autodiff differ by at most {difference:.1e} (relative) on the first batch"
+    named = ", ".join([method, *(f"{name} = {value}" for name, value in options.items())])
+    beside = "its definition by autodiff" if options else "by autodiff"
+    words = f"by hand ({named}) and {beside} differ by at most {difference:.1e} (relative) on the first batch"
     return words if difference < 1e-3 else f"{words}: MORE THAN ROUNDING, do not trust this run"
 
 
