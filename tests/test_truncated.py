@@ -216,6 +216,10 @@ def test_lower_precision():
     assert_trees_close(run("truncated", FLAGGED, low, k1=2, k2=5), truth, rtol=2e-5)
     half = run("truncated", FLAGGED, low, k1=2, k2=5, compute_dtype=jnp.bfloat16)
     assert_trees_close(half, truth, rtol=8e-2)
+    for method in INEXACT:
+        options = rnn_jax.GRADIENTS[method].example
+        half = run(method, FLAGGED, keyed(low), compute_dtype=jnp.bfloat16, **options)
+        assert all(leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(half))
 
 
 @pytest.mark.parametrize("method, options", [("truncated", {"k1": 2, "k2": 5}), ("adaptive", {"k1": 2, "bias": 0.1})])

@@ -9,7 +9,7 @@ by β or faster a step, all of them together are at most
 
 summed over windows, sequences and layers. β is how the sum fell in the last k1 steps, in the windows that had so many
 before them. With `g` the gradient of the cells so far, the relative bias is at most `r / (‖g‖ - r)`, by the triangle
-inequality.
+inequality. In a stack a lower layer also gets what higher ones send down on the way, so there it is an estimate.
 
 References: Aicher, Foti and Fox (2019), UAI, arXiv:1905.07473: the assumption of geometric decay, and the bound.
 """
@@ -101,7 +101,9 @@ def adaptive(
 
 def sent_back(leaving: States, sizes: list[Array]) -> Float[Array, " pieces"]:
     """`Σ ‖d_h‖ M` of what leaves each piece, over layers and sequences."""
-    of_layers = [jnp.linalg.norm(d_h, axis=-1) * size[None] for d_h, size in zip(leaving, sizes, strict=True)]
+    dtype = accumulation_dtype(leaving[0].dtype)
+    norms = [jnp.linalg.norm(d_h.astype(dtype), axis=-1) for d_h in leaving]
+    of_layers = [norm * size.astype(dtype)[None] for norm, size in zip(norms, sizes, strict=True)]
     return jnp.sum(jnp.stack([jnp.sum(x.reshape(len(x), -1), 1) for x in of_layers]), 0)
 
 

@@ -154,8 +154,15 @@ def make_grad_fn(
     it is a gradient of. Under `jit`, a gradient that is not used costs nothing.
 
     Options of methods: `unroll`, of "bptt" and "blocked", is the number of steps in one turn of a loop over time: more
-    are fewer launches a step on a GPU, and nothing gained on a CPU. `plan`, of "blocked", is a `Plan`, like one of
-    `plan_memory`; without it all states are kept.
+    are fewer launches a step on a GPU, and nothing gained on a CPU. `plan`, of "blocked" and the truncated methods but
+    "adaptive", is a `Plan`, like one of `plan_memory`; without it all states are kept.
+
+    "truncated", "adaptive", "randomised" and "last_steps" are not exact: they cut the gradient, and return the loss of
+    all steps. "truncated" needs `k1` and `k2`: the loss of each window of k1 steps reaches back k2 ≥ k1. "adaptive"
+    needs `k1` and `bias`, and lets k2 grow by k1, at most to `k2_max`, until what is left out is estimated to be below
+    `bias` of the gradient of the cells. "randomised" needs `mean_reach`, in steps, and `batch.key`: it cuts at random
+    and is right on average. "last_steps" needs `k`: the loss of the last k steps only, reaching back k. `Method` has
+    the definition of each.
 
     With `devices`, like `jax.devices()`, the first batch axis is split over them, and loss and gradients are those of
     the whole batch; JAX refuses arrays that are committed to other devices. For the cores of one CPU, call
@@ -164,8 +171,9 @@ def make_grad_fn(
     one's own they are those of the device's part, to be summed with `lax.psum`.
 
     Raises:
-        ValueError: for an unknown method, option, loss or reduction; the message lists the known ones. The function
-            returned raises it at trace time for shapes that do not fit, and a `TypeError` for dtypes that do not.
+        ValueError: for an unknown method, option, loss or reduction, the message lists the known ones; for an option
+            that is needed and not given, or out of range. The function returned raises it at trace time for shapes
+            that do not fit, and a `TypeError` for dtypes that do not.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=5, hidden_size=8, output_size=5)
