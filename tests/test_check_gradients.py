@@ -266,7 +266,7 @@ def test_steps_are_only_said_to_be_right_where_that_can_be_told(w_hh):
     params, batch, h_0 = make_problem(case)
     cell = params.cells[0]
     params = params._replace(cells=(type(cell)(cell.w_xh, w_hh * cell.w_hh, cell.b_h, cell.activation),))
-    off = Mutant("φ' off by 1 %", _bptt, "d_h_t * d_phi(h_t)", "d_h_t * d_phi(h_t) * 1.01", set())
+    off = Mutant("φ' off by 1 %", _bptt, "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * 1.01", set())
     with planted(off) as grad_fn:
         report = check_gradients(jax.jit(grad_fn), params, batch, h_0)
     about_steps = [words for words in report.findings if words.startswith("What")]

@@ -39,6 +39,10 @@ def grad_fn(method="blocked", **options):
     return rnn_jax.make_grad_fn(method, loss="cross_entropy", **options)
 
 
+def truncated(method="truncated", **options):
+    return rnn_jax.make_grad_fn(method, loss="cross_entropy", **options)
+
+
 def planned(*plan):
     return grad_fn(plan=rnn_jax.Plan(*plan))
 
@@ -94,10 +98,21 @@ CASES = [
     (lambda: rnn_jax.readout(PARAMS.readout, TWO_DIMS), ValueError, "`readout.w_hy` must have shape (hid, out) = (3, 5) to match `hs`, got (4, 5)."),
     (lambda: rnn_jax.apply(PARAMS, H_0, BATCH.inputs, last=8), ValueError, "`last` must be from 0 to the 7 steps of `inputs`, got 8."),
     # names
-    (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; there are 'autodiff', 'stepwise', 'bptt', 'blocked'."),
+    (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; there are 'autodiff', 'stepwise', 'bptt', 'blocked', 'truncated', 'adaptive', 'randomised', 'last_steps'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="hinge"), ValueError, "No loss named 'hinge'; there are 'cross_entropy', 'squared_error'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", reduction="max"), ValueError, "No reduction named 'max'; there are 'mean', 'sum'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", block=3), ValueError, "No option 'block' of the gradient method 'bptt'; there are 'unroll'."),
+    (lambda: rnn_jax.make_grad_fn("truncated", loss="cross_entropy", k1=3), ValueError, "The gradient method 'truncated' needs the options 'k1', 'k2'."),
+    (lambda: truncated(k1=3, k2=2), ValueError, "`k2` must be at least `k1`, how far a window reaches at least its length, got 2 and 3."),
+    (lambda: truncated(k1=0, k2=2), ValueError, "`k1` must be at least 1, got 0."),
+    (lambda: truncated(k1=2, k2=2, plan=rnn_jax.Plan(3)), ValueError, "`plan` must be made of multiples of `k1`, got 3 with k1 = 2."),
+    (lambda: truncated("adaptive", k1=2, bias=-1.0), ValueError, "`bias` must be a finite number above zero, got -1.0."),
+    (lambda: truncated("adaptive", k1=4, bias=0.1, k2_max=3), ValueError, "`k2_max` must be at least 4, got 3."),
+    (lambda: truncated("randomised", mean_reach=1.0), ValueError, "`mean_reach` must be above 1 step, got 1.0."),
+    (lambda: truncated("randomised", mean_reach=2.0)(*SHAPES), ValueError, "`batch.key` must be given: it is what the gradient method 'randomised' draws from."),
+    (lambda: truncated("last_steps", k=0), ValueError, "`k` must be at least 1, got 0."),
+    (lambda: rnn_jax.truncation_report(*SHAPES, []), ValueError, "`ks` must hold at least one number of steps."),
+    (lambda: rnn_jax.truncation_report(*SHAPES, [3, 0]), ValueError, "`ks[1]` must be at least 1, got 0."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", compute_dtype=jnp.int32), TypeError, "`compute_dtype` must be a floating point type, got"),
     # plans, budgets and devices
     (lambda: grad_fn(plan=3), TypeError, "`plan` must be a Plan, got int."),
