@@ -10,10 +10,27 @@ from rnn_jax._problems import HID, IN, OUT, Case, make_problem
 
 EXACT = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
 
+OPTIONS = {
+    "activation": ["tanh", "relu"],
+    "num_layers": [1, 3],
+    "batch": [(3,), (), (2, 2)],
+    "loss": ["cross_entropy", "squared_error"],
+    "reduction": ["mean", "sum"],
+    "weights": [False, True],
+    "mask": [False, True],
+    "reset": [False, True],
+    "time": [13, 7, 1],
+    "last": ["all", "some", "one"],
+    "inputs": ["features", "tokens"],
+    "leak": [1.0, 0.3],
+}
+"""What the grids of the engines cover, every pair of values."""
+
 __all__ = [
     "EXACT",
     "HID",
     "IN",
+    "OPTIONS",
     "OUT",
     "Case",
     "assert_trees_close",

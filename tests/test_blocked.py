@@ -7,7 +7,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from mutants import BLOCKED, FLAGGED_STACK, mutated
-from problems import EXACT, HID, OUT, Case, assert_trees_close, cast, equations, innermost_loops, make_problem, run
+from problems import (
+    EXACT,
+    HID,
+    OPTIONS,
+    OUT,
+    Case,
+    assert_trees_close,
+    cast,
+    equations,
+    innermost_loops,
+    make_problem,
+    run,
+)
 from witness import central_differences
 
 import rnn_jax
@@ -27,20 +39,6 @@ PLANS = [
     Plan(2, (50,)),
     Plan(2, (3,), 99),
 ]
-OPTIONS = {
-    "activation": ["tanh", "relu"],
-    "num_layers": [1, 3],
-    "batch": [(3,), (), (2, 2)],
-    "loss": ["cross_entropy", "squared_error"],
-    "reduction": ["mean", "sum"],
-    "weights": [False, True],
-    "mask": [False, True],
-    "reset": [False, True],
-    "time": [13, 7, 1],
-    "last": ["all", "some", "one"],
-    "inputs": ["features", "tokens"],
-    "leak": [1.0, 0.3],
-}
 GRID = list(zip(itertools.cycle(PLANS), covering(OPTIONS, 2), strict=False))
 GRID += [(plan, FLAGGED_STACK) for plan in PLANS]
 

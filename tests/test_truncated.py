@@ -8,28 +8,14 @@ import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from mutants import TRUNCATED, mutated
-from problems import Case, assert_trees_close, cast, equations, make_problem, run
+from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_problem, run
 from witness import central_differences
 
 import rnn_jax
 from rnn_jax import Plan, _adaptive, _methods
 from rnn_jax.app.gradcheck import covering
 
-OPTIONS = {
-    "activation": ["tanh", "relu"],
-    "num_layers": [1, 2],
-    "batch": [(3,), (), (2, 2)],
-    "loss": ["cross_entropy", "squared_error"],
-    "reduction": ["mean", "sum"],
-    "weights": [False, True],
-    "mask": [False, True],
-    "reset": [False, True],
-    "time": [13, 7, 1],
-    "last": ["all", "some", "one"],
-    "inputs": ["features", "tokens"],
-    "leak": [1.0, 0.3],
-}
-CASES = covering(OPTIONS, 2)
+CASES = covering(OPTIONS | {"num_layers": [1, 2]}, 2)
 FLAGGED = Case(num_layers=2, weights=True, mask=True, reset=True, time=13)
 INEXACT = [name for name, method in rnn_jax.GRADIENTS.items() if not method.exact]
 WINDOWS = [
@@ -69,6 +55,14 @@ def test_windows_with_everything_on(last, options):
     problem = make_problem(case)
     expected = definition("truncated", case, problem, **options)
     assert_trees_close(run("truncated", case, problem, **options), expected, rtol=1e-12, floor=1e-3)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_windows_side_by_side_that_do_not_overlap(k):
+    case = FLAGGED._replace(time=6)
+    problem = make_problem(case)
+    expected = definition("truncated", case, problem, k1=k, k2=k)
+    assert_trees_close(run("truncated", case, problem, k1=k, k2=k), expected, rtol=1e-12, floor=1e-3)
 
 
 @pytest.mark.parametrize("k1", [1, 3, 13])

@@ -80,19 +80,15 @@ def _last_steps(objective: Objective, k: int, plan: Plan | None = None) -> GradF
 
 
 def _adaptive(objective: Objective, k1: int, bias: float, k2_max: int | None = None) -> GradFn:
-    _check_adaptive(k1, bias, k2_max)
+    require_sizes(k1=k1)
+    require_positive(bias=bias)
+    if k2_max is not None:
+        require_sizes(least=k1, k2_max=k2_max)
 
     def grad_fn(params: Params, batch: Batch, h_0: States) -> tuple[tuple[Scalar, States], Gradients]:
         return adaptive(k1, bias, k2_max, objective, params, batch, h_0)[1]
 
     return grad_fn
-
-
-def _check_adaptive(k1: int, bias: float, k2_max: int | None) -> None:
-    require_sizes(k1=k1)
-    require_positive(bias=bias)
-    if k2_max is not None:
-        require_sizes(least=k1, k2_max=k2_max)
 
 
 def _randomised(objective: Objective, mean_reach: float, plan: Plan | None = None) -> GradFn:
