@@ -36,7 +36,7 @@ def custom_vjp(cell, h_0, xs):
 @jax.custom_jvp
 def custom_jvp(cell, h_0, xs):
     """A tangent recurrence that JAX transposes: stable interface, both modes, the reverse pass not written by hand."""
-    return forward(cell, h_0, xs, None, None)[0]
+    return forward(cell, h_0, xs, None, None, None)[0]
 
 
 @custom_jvp.defjvp

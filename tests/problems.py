@@ -23,6 +23,7 @@ OPTIONS = {
     "last": ["all", "some", "one"],
     "inputs": ["features", "tokens"],
     "leak": [1.0, 0.3],
+    "drop": [False, True],
 }
 """What the grids of the engines cover, every pair of values."""
 

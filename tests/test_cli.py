@@ -202,6 +202,18 @@ def test_truncated(finished, tmp_path):
     assert (tmp_path / "run" / "truncation.png").stat().st_size > 10_000
 
 
+def test_dropped_truncated_and_resumed(tmp_path):
+    """In two parts the same bits as in one: which units are dropped is a function of the step."""
+    options = [*SMALL, "--schedule", "constant", "--k1", 5, "--k2", 10]
+    drop = ["--drop-between", 0.2, "--drop-recurrent", 0.3]
+    train(tmp_path, REAL_TEXT, "--run", "whole", "--steps", 50, *options, *drop)
+    train(tmp_path, REAL_TEXT, "--run", "parts", "--steps", 25, *options, *drop)
+    train(tmp_path, "--resume", "parts", "--steps", 50)
+    train(tmp_path, REAL_TEXT, "--run", "all units", "--steps", 25, *options)
+    whole = losses(tmp_path / "whole")
+    assert losses(tmp_path / "parts") == whole and losses(tmp_path / "all units")[25] != whole[25]
+
+
 BAD_TRUNCATION = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
     "k 0": (["run", "--ks", "0"], "--ks must be one or more numbers of at least 1, got (0,)."),
@@ -236,6 +248,7 @@ BAD_TRAIN = {
     "rate": (["--learning-rate", "-1"], "--learning-rate must be a finite number above 0, got -1.0."),
     "rate nan": (["--learning-rate", "nan"], "--learning-rate must be a finite number above 0, got nan."),
     "momentum": (["--momentum", "1"], "--momentum must be at least 0 and below 1, got 1.0."),
+    "drop": (["--drop-recurrent", "1"], "--drop-recurrent must be at least 0 and below 1, got 1.0."),
     "norm": (["--max-norm", "0"], "--max-norm must be a finite number above 0, got 0.0."),
     "seed": (["--seed", "-1"], "--seed must be from 0 to 4294967295, got -1."),
     "method": (["--method", "bttp"], "bptt"),

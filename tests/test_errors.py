@@ -192,6 +192,14 @@ CASES = [
     (lambda: rnn_jax.encode("", "a"), ValueError, "`text` must hold only the 0 known symbols, got 'a' at position 0."),
     (lambda: rnn_jax.make_streams(jnp.arange(3), 0), ValueError, "`num_streams` must be at least 1, got 0."),
     (lambda: rnn_jax.window_batch(jnp.zeros((5, 2), int), 0, 5), ValueError, "`window` must be below the 5 steps of `streams`, got 5."),
+    # dropout
+    (lambda: rnn_jax.drop_units(PARAMS, BATCH, between=0.5), ValueError, "`batch.key` must be given: it is what `drop_units` draws from."),
+    (lambda: rnn_jax.drop_units(PARAMS, BATCH, between=1.0), ValueError, "`between` must be from 0 to below 1, got 1.0."),
+    (lambda: rnn_jax.drop_units(PARAMS, None, between=0.5), TypeError, "`batch` must be a Batch, got NoneType."),
+    (lambda: call(drop=rnn_jax.Drop(between=H_0[:1])), ValueError, "`drop.between` must hold one state for each of the 2 layers, got 1."),
+    (lambda: call(drop=rnn_jax.Drop(recurrent=(H_0[0], jnp.ones(9)))), ValueError, "`drop.recurrent[1]` must have shape (*batch, hid) = (3, 4) to match `batch.inputs` and `params.cells[1].w_hh`, got (9,)."),
+    (lambda: call(drop=H_0), TypeError, "`drop` must be a Drop, got tuple."),
+    (lambda: rnn_jax.unroll(CELL, H_0[0], BATCH.inputs, r=jnp.ones(4)), ValueError, "`r` must have shape (*batch, hid) = (3, 4) to match `xs` and `cell.w_hh`, got (4,)."),
     # a loss called directly
     (lambda: rnn_jax.squared_error(jnp.zeros((2, 3)), jnp.zeros((2,))), ValueError, "`targets` must have shape (2, 3) to match the outputs, got (2,)."),
     (lambda: rnn_jax.cross_entropy(jnp.zeros((2, 3)), jnp.zeros((2, 3), int)), ValueError, "`targets` must have shape (2,) to match the outputs, got (2, 3)."),

@@ -12,7 +12,10 @@ import rnn_jax
 
 SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = {
-    "ground": ["_types", "_activations", "_checks", "_sharding", "_params", "_losses", "_text", "_sequences"],
+    "ground": [
+        *("_types", "_activations", "_checks", "_sharding", "_params", "_losses"),
+        *("_text", "_sequences", "_dropout"),
+    ],
     "cell": ["_affine", "_cell"],
     "network": ["_unroll", "_apply", "_generate"],
     "engine": [

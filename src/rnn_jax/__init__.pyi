@@ -10,6 +10,7 @@ from ._cell import step as step
 from ._cell import step_backward as step_backward
 from ._cell import step_forward as step_forward
 from ._checks import check_batch as check_batch
+from ._dropout import drop_units as drop_units
 from ._generate import categorical as categorical
 from ._generate import feedback as feedback
 from ._generate import generate as generate
@@ -59,6 +60,7 @@ from ._truncation_report import TruncationRow as TruncationRow
 from ._truncation_report import truncation_report as truncation_report
 from ._types import Batch as Batch
 from ._types import CellParams as CellParams
+from ._types import Drop as Drop
 from ._types import GradFn as GradFn
 from ._types import Gradients as Gradients
 from ._types import Loss as Loss

@@ -24,7 +24,7 @@ from jaxtyping import Array, Float, Int
 
 from ._apply import last_states
 from ._blocked import blocked
-from ._bptt import Residuals, bptt, states_met
+from ._bptt import Residuals, bptt, states_read
 from ._by_hand import backward_readout, forward_layers
 from ._checks import is_tokens
 from ._losses import Objective, loss_scale
@@ -61,7 +61,7 @@ def adaptive(
     value, d_readout, d_hs = backward_readout(objective.loss, scale, params.readout, batch, hs[-1][padded - read :])
     d_hs = jnp.concatenate([jnp.zeros_like(hs[-1][: padded - read]), d_hs])
     folded = side_by_side(saved, k1)
-    sizes = [jnp.max(norm_of_met(r), 0) for r in saved]
+    sizes = [jnp.max(norm_of_read(r), 0) for r in saved]
     nowhere = Windows(k1, time + padded, time, pieces)  # no end to the reach
 
     def bias_of(rest: Scalar, d_as: States) -> Scalar:
@@ -72,7 +72,7 @@ def adaptive(
         return (reach.bias > bias) & (reach.passes < most)
 
     def further(reach: Reach) -> Reach:
-        leaving, d_as = one_pass(nowhere, folded, 0, reach.passes, None, neighbours(reach.leaving, no_more))
+        leaving, d_as = one_pass(nowhere, folded, batch.drop, 0, reach.passes, None, neighbours(reach.leaving, no_more))
         sums = jax.tree.map(jnp.add, reach.d_as, d_as)
         d_h_0 = tuple(d + d_h[0] for d, d_h in zip(reach.d_h_0, leaving, strict=True))
         parts = sent_back(leaving, sizes)
@@ -81,7 +81,7 @@ def adaptive(
 
     nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
     no_more = tuple(jnp.zeros_like(h) for h in h_0)  # after the last piece
-    leaving, d_as = one_pass(nowhere, folded, 0, 0, fold(d_hs, k1), nothing)
+    leaving, d_as = one_pass(nowhere, folded, batch.drop, 0, 0, fold(d_hs, k1), nothing)
     parts = sent_back(leaving, sizes)
     unknown = jnp.where(jnp.sum(parts[1:]) == 0, 0, jnp.inf).astype(scale.dtype)  # nothing to tell the decay from yet
     start = Reach(jnp.ones((), int), leaving, d_as, tuple(d_h[0] for d_h in leaving), parts, bias_of(unknown, d_as))
@@ -91,7 +91,7 @@ def adaptive(
         own = jnp.arange(pieces) == pieces - 1 - reach.passes
         entering = neighbours(reach.leaving, no_more)
         entering = tuple(select(own, d_h, jnp.zeros_like(d_h)) for d_h in entering)
-        leaving, d_as = one_pass(Windows(k1, k2, time, pieces), folded, 0, reach.passes, None, entering)
+        leaving, d_as = one_pass(Windows(k1, k2, time, pieces), folded, batch.drop, 0, reach.passes, None, entering)
         d_h_0 = tuple(d + d_h[0] for d, d_h in zip(reach.d_h_0, leaving, strict=True))
         reach = reach._replace(d_as=jax.tree.map(jnp.add, reach.d_as, d_as), d_h_0=d_h_0)
     d_cells, d_xs = of_all_passes(params, batch.inputs, saved, reach.d_as)
@@ -120,9 +120,9 @@ def what_is_left(parts: Array, before: Array, k1: int) -> Scalar:
     return jnp.where(now == 0, 0, jnp.where(beta < 1, now / jnp.where(beta < 1, 1 - beta, 1), jnp.inf))
 
 
-def norm_of_met(residuals: Residuals) -> Array:
-    """`‖(x_t, h_{t-1}, 1)‖` of each step and sequence."""
-    h_0, xs, hs, reset = residuals.h_0, residuals.xs, residuals.hs, residuals.reset
+def norm_of_read(residuals: Residuals) -> Array:
+    """`‖(x_t, h_{t-1}, 1)‖` of each step and sequence, as the weights read them."""
+    _, h_0, xs, hs, _, reset, _, r, _ = residuals
+    read = states_read(h_0, hs, reset, r)
     of_xs = 1.0 if is_tokens(xs) else jnp.sum(xs * xs, -1)
-    met = states_met(h_0, hs, reset)
-    return jnp.sqrt(of_xs + jnp.sum(met * met, -1) + 1)
+    return jnp.sqrt(of_xs + jnp.sum(read * read, -1) + 1)

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 from ._affine import affine
 from ._cell import step_forward
 from ._checks import check_hiddens, check_readout, check_sequence, check_states, require_callable, require_sizes
-from ._types import Flags, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
+from ._dropout import between_of, constant, dropped, recurrent_of
+from ._types import Drop, Flags, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
 from ._unroll import unroll
 
 
@@ -31,11 +32,13 @@ def apply(
     last: int | None = None,
     mask: Flags | None = None,
     reset: Flags | None = None,
+    drop: Drop | None = None,
     unroll: Callable[..., Hiddens] = unroll,
 ) -> tuple[Outputs, States]:
     """`(ys, h_T)`: the outputs of the last `last` steps (all, unless given) and the last state of each layer.
 
-    Layer l + 1 reads the states of layer l. `mask` and `reset` act on every layer, see `unroll`. For a loss of one's
+    Layer l + 1 reads the states of layer l. `mask` and `reset` act on every layer, see `unroll`; `drop` as in
+    `Batch`. For a loss of one's
     own with the backward pass written by hand, use `jax.grad` around `apply(..., unroll=unroll_bptt)`.
 
     Raises:
@@ -48,7 +51,7 @@ def apply(
     >>> ys.shape, [h.shape for h in h_T]
     ((7, 5, 4), [(5, 3), (5, 3)])
     """
-    check_sequence(params, h_0, inputs, mask, reset)
+    check_sequence(params, h_0, inputs, mask, reset, drop)
     time = inputs.shape[0]
     last = time if last is None else last
     require_callable(unroll=unroll)
@@ -56,9 +59,10 @@ def apply(
     if last > time:
         raise ValueError(f"`last` must be from 0 to the {time} steps of `inputs`, got {last}.")
     xs, hs = inputs, []
-    for cell, h in zip(params.cells, h_0, strict=True):
-        xs = unroll(cell, h, xs, mask=mask, reset=reset)
-        hs.append(xs)
+    for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
+        r = recurrent_of(drop, layer)
+        hs.append(unroll(cell, h, xs, mask=mask, reset=reset, **({} if r is None else {"r": r})))
+        xs = dropped(hs[-1], constant(between_of(drop, layer)))
     return readout(params.readout, xs[time - last :]), last_states(h_0, tuple(hs))
 
 

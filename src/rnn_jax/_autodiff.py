@@ -18,9 +18,9 @@ def autodiff(
 
     def loss_fn(params, h_0, features):
         inputs = batch.inputs if features is None else features
-        ys, h_T = apply(
-            params, h_0, inputs, last=batch.targets.shape[0], mask=batch.mask, reset=batch.reset, unroll=unroll
-        )
+        _, targets, _, mask, reset, _, drop = batch
+        last = targets.shape[0]
+        ys, h_T = apply(params, h_0, inputs, last=last, mask=mask, reset=reset, drop=drop, unroll=unroll)
         scale = loss_scale(objective, batch, accumulation_dtype(ys.dtype))
         loss, _ = weighted_loss(objective.loss, scale, batch, ys)
         return loss, h_T

@@ -18,6 +18,7 @@ from ._apply import last_states
 from ._bptt import residuals_of
 from ._by_hand import Layer, backward_layers, forward_layers
 from ._checks import is_tokens
+from ._dropout import between_of, dropped, recurrent_of
 from ._losses import Objective, loss_scale
 from ._plan import Plan, default_plan, outermost
 from ._types import Batch, Gradients, Hiddens, Params, Scalar, States, accumulation_dtype
@@ -177,9 +178,10 @@ def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: State
     """Back through one block, from the states that it began from and made."""
     steps = _steps(problem, block, start)
     saved, xs = [], steps.inputs
-    for cell, h_start, layer in zip(problem.params.cells, h, hs, strict=True):
-        saved.append(residuals_of(cell, h_start, xs, layer, steps.mask, steps.reset))
-        xs = layer
+    for i, (cell, h_start, layer) in enumerate(zip(problem.params.cells, h, hs, strict=True)):
+        r = recurrent_of(steps.drop, i)
+        saved.append(residuals_of(cell, h_start, xs, layer, steps.mask, steps.reset, r))
+        xs = dropped(layer, between_of(steps.drop, i))
     loss, (d_params, d_h, d_xs) = problem.backward(steps, start, hs[-1], saved, carry.d_h)
     if d_xs is not None and carry.d_xs is not None:
         d_xs = lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, start, 0)
@@ -188,7 +190,7 @@ def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: State
 
 def _steps(problem: Problem, run: Run, start: Any) -> Batch:
     """The batch of one piece of `run`, which begins at step `start`."""
-    inputs, targets, weights, mask, reset, _ = problem.batch
+    inputs, targets, weights, mask, reset, _, drop = problem.batch
     read = run.size if run.read else 0
 
     def part(x: Any, first: Any, size: int) -> Any:
@@ -201,6 +203,7 @@ def _steps(problem: Problem, run: Run, start: Any) -> Batch:
         part(weights, first_read, read),
         part(mask, start, run.size),
         part(reset, start, run.size),
+        drop=drop,
     )
 
 

@@ -15,6 +15,7 @@ from ._affine import affine, affine_d_input, affine_d_weights
 from ._by_hand import Layer
 from ._cell import d_integrate, integrate
 from ._checks import is_tokens, steps_shape
+from ._dropout import dropped
 from ._plan import rows_block
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs, accumulation_dtype
 from ._unroll import enter, leave, visible
@@ -26,7 +27,7 @@ class Residuals(NamedTuple):
     `fs` are the `φ(a_t)` of a cell that leaks. They are not kept: with all states there, they are one product. Without
     leak they are `hs`. From two states that are rounded they cannot be had: `φ'` would be wrong near a kink. `sent` is
     for gradients that are truncated: the part of what step t sends back that arrives at `h_{t-1}`, 0 for nothing, by
-    default all of it.
+    default all of it. `r` is the dropout mask of the recurrence; that of the layer below is in `xs`.
     """
 
     cell: CellParams
@@ -36,39 +37,53 @@ class Residuals(NamedTuple):
     mask: Flags | None
     reset: Flags | None
     fs: Hiddens
+    r: Hidden | None = None
     sent: Float[Array, "time *#batch"] | None = None
 
 
 def forward(
-    cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None, *, unroll: int = 1
+    cell: CellParams,
+    h_0: Hidden,
+    xs: Inputs,
+    mask: Flags | None,
+    reset: Flags | None,
+    r: Hidden | None,
+    *,
+    unroll: int = 1,
 ) -> tuple[Hiddens, Residuals]:
     """`h_t = φ(x_t W_xh + b_h + h_{t-1} W_hh)`: the input projection is one product before the scan.
 
-    With a leak α, `h_t = (1 - α) h_{t-1} + α φ(…)`.
+    With a leak α, `h_t = (1 - α) h_{t-1} + α φ(…)`. With a dropout mask r, `W_hh` reads `h_{t-1} ∘ r`.
     """
     phi = ACTIVATIONS[cell.activation].phi
 
     def body(h_tm1, now):
         z_t, mask_t, reset_t = now
         h_met = enter(h_tm1, reset_t)
-        a_t = z_t + h_met @ cell.w_hh
+        a_t = z_t + dropped(h_met, r) @ cell.w_hh
         h_t = leave(integrate(cell, phi(a_t), h_met), h_tm1, mask_t)
         return h_t, h_t
 
     zs = affine(visible(xs, mask), cell.w_xh, cell.b_h)
     _, hs = lax.scan(body, h_0, (zs, mask, reset), unroll=unroll)
-    return hs, residuals_of(cell, h_0, xs, hs, mask, reset)
+    return hs, residuals_of(cell, h_0, xs, hs, mask, reset, r)
 
 
 def residuals_of(
-    cell: CellParams, h_0: Hidden, xs: Inputs, hs: Hiddens, mask: Flags | None, reset: Flags | None
+    cell: CellParams,
+    h_0: Hidden,
+    xs: Inputs,
+    hs: Hiddens,
+    mask: Flags | None,
+    reset: Flags | None,
+    r: Hidden | None,
 ) -> Residuals:
     """What `forward` keeps, from its arguments and the states it made."""
     xs, fs = visible(xs, mask), hs
     if cell.leak != 1:
-        a = affine(xs, cell.w_xh, cell.b_h) + states_met(h_0, hs, reset) @ cell.w_hh
+        a = affine(xs, cell.w_xh, cell.b_h) + states_read(h_0, hs, reset, r) @ cell.w_hh
         fs = ACTIVATIONS[cell.activation].phi(a)
-    return Residuals(cell, h_0, xs, hs, mask, reset, fs)
+    return Residuals(cell, h_0, xs, hs, mask, reset, fs, r)
 
 
 def backward(
@@ -85,7 +100,7 @@ def backward(
 
 def deltas(residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 1) -> tuple[Hidden, Hiddens]:
     """`(d_h_0, d_as)`: the loop over time."""
-    cell, _, _, _, mask, reset, fs, sent = residuals
+    cell, _, _, _, mask, reset, fs, r, sent = residuals
     d_phi = ACTIVATIONS[cell.activation].d_phi
     w_hh_t = cell.w_hh.T
 
@@ -94,7 +109,8 @@ def deltas(residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 
         d_h_t = d_h_read + d_h_next
         d_f_t, d_h_kept = d_integrate(cell, d_h_t)
         d_a_t = leave(d_f_t * d_phi(f_t), jnp.zeros_like(f_t), mask_t)
-        d_h_met = d_a_t @ w_hh_t if d_h_kept is None else d_a_t @ w_hh_t + d_h_kept
+        d_h_read_t = dropped(d_a_t @ w_hh_t, r)
+        d_h_met = d_h_read_t if d_h_kept is None else d_h_read_t + d_h_kept
         d_h_tm1 = leave(enter(d_h_met, reset_t), d_h_t, mask_t)
         return d_h_tm1 if sent_t is None else sent_t[..., None] * d_h_tm1, d_a_t
 
@@ -103,9 +119,9 @@ def deltas(residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 
 
 def weight_gradients(residuals: Residuals, d_as: Hiddens) -> CellParams:
     """`d_W_xh = Σ x_tᵀ d_a_t`, `d_W_hh = Σ h_{t-1}ᵀ d_a_t` and `d_b_h = Σ d_a_t`: one product each."""
-    cell, h_0, xs, hs, _, reset, _, _ = residuals
+    cell, h_0, xs, hs, _, reset, _, r, _ = residuals
     d_w_xh, d_b_h = affine_d_weights(xs, d_as, cell.w_xh)
-    d_w_hh, _ = affine_d_weights(states_met(h_0, hs, reset), d_as, cell.w_hh)
+    d_w_hh, _ = affine_d_weights(states_read(h_0, hs, reset, r), d_as, cell.w_hh)
     return replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h)
 
 
@@ -113,7 +129,7 @@ def backward_in_blocks(
     residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, block: int
 ) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`backward`, with the weight-gradient products of `block` steps at a time: their operands stay in cache."""
-    cell, h_0, xs, hs, mask, reset, _, _ = residuals
+    cell, h_0, xs, hs, mask, reset, _, r, _ = residuals
     time = hs.shape[0]
     if time <= block:
         return backward(residuals, d_hs, d_h_T)
@@ -124,7 +140,7 @@ def backward_in_blocks(
             lambda x: lax.dynamic_slice_in_dim(x, start, size), (xs, hs, mask, reset, d_hs)
         )
         h_before = jnp.where(start == 0, h_0, lax.dynamic_index_in_dim(hs, jnp.maximum(start - 1, 0), keepdims=False))
-        now = residuals_of(cell, h_before, xs_now, hs_now, mask_now, reset_now)
+        now = residuals_of(cell, h_before, xs_now, hs_now, mask_now, reset_now, r)
         d_cell_now, d_h, d_xs = backward(now, d_hs_now, d_h)
         return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_h), d_xs
 
@@ -154,7 +170,7 @@ def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | No
     `ȧ_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h + h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh` and `ḣ_t = φ'(a_t) ∘ ȧ_t`, with a leak as in
     `forward`. Only the last product needs the loop.
     """
-    cell, h_0, xs, hs, mask, reset, fs, _ = residuals
+    cell, h_0, xs, hs, mask, reset, fs, r, _ = residuals
     d_phi = ACTIVATIONS[cell.activation].d_phi
     zero_b = jnp.zeros_like(cell.b_h)
     u = jnp.zeros_like(hs)
@@ -165,12 +181,12 @@ def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | No
     if cell_dot.b_h is not None:
         u += jnp.broadcast_to(cell_dot.b_h, u.shape)
     if cell_dot.w_hh is not None:
-        u += states_met(h_0, hs, reset) @ cell_dot.w_hh
+        u += states_read(h_0, hs, reset, r) @ cell_dot.w_hh
 
     def body(h_tm1_dot, now):
         u_t, f_t, mask_t, reset_t = now
         h_met_dot = enter(h_tm1_dot, reset_t)
-        f_t_dot = d_phi(f_t) * (u_t + h_met_dot @ cell.w_hh)
+        f_t_dot = d_phi(f_t) * (u_t + dropped(h_met_dot, r) @ cell.w_hh)
         h_t_dot = leave(integrate(cell, f_t_dot, h_met_dot), h_tm1_dot, mask_t)
         return h_t_dot, h_t_dot
 
@@ -178,9 +194,9 @@ def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | No
     return hs_dot
 
 
-def states_met(h_0: Hidden, hs: Hiddens, reset: Flags | None) -> Hiddens:
-    """The states that `x_1..x_T` met: those they left, one step later."""
-    return enter(jnp.concatenate([h_0[None], hs])[:-1], reset)
+def states_read(h_0: Hidden, hs: Hiddens, reset: Flags | None, r: Hidden | None) -> Hiddens:
+    """What `W_hh` read at t = 1..T: the states that were left, one step later, but for units that are dropped."""
+    return dropped(enter(jnp.concatenate([h_0[None], hs])[:-1], reset), r)
 
 
 def bptt(unroll: int = 1) -> Layer:

@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from ._affine import affine_d_weights
 from ._apply import last_states, readout
+from ._dropout import between_of, dropped, recurrent_of
 from ._losses import Objective, loss_scale, weighted_loss
 from ._types import Batch, Gradients, Hiddens, Loss, Params, ReadoutParams, Scalar, States, accumulation_dtype
 
@@ -15,7 +16,7 @@ from ._types import Batch, Gradients, Hiddens, Loss, Params, ReadoutParams, Scal
 class Layer(NamedTuple):
     """The unroll of one layer and its hand-written derivative.
 
-    `forward(cell, h_0, xs, mask, reset) -> (hs, residuals)`
+    `forward(cell, h_0, xs, mask, reset, r) -> (hs, residuals)`, r the dropout mask of the recurrence
     `backward(residuals, d_hs, d_h_T) -> (d_cell, d_h_0, d_xs)`
     """
 
@@ -36,13 +37,14 @@ def backpropagate(
 
 def forward_layers(layer: Layer, params: Params, batch: Batch, h_0: States) -> tuple[tuple[Hiddens, ...], list[Any]]:
     """The states and the residuals of each layer. Layer l + 1 reads the states of layer l."""
-    hs, saved = [], []
+    all_hs, saved = [], []
     xs = batch.inputs
-    for cell, h in zip(params.cells, h_0, strict=True):
-        xs, residuals = layer.forward(cell, h, xs, batch.mask, batch.reset)
-        hs.append(xs)
+    for i, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
+        hs, residuals = layer.forward(cell, h, xs, batch.mask, batch.reset, recurrent_of(batch.drop, i))
+        xs = dropped(hs, between_of(batch.drop, i))
+        all_hs.append(hs)
         saved.append(residuals)
-    return tuple(hs), saved
+    return tuple(all_hs), saved
 
 
 def backward_layers(
@@ -63,23 +65,26 @@ def backward_layers(
     value, d_readout, d_hs_read = backward_readout(loss, scale, params.readout, batch, hs[first_read:])
     d_hs: Array = jnp.concatenate([jnp.zeros_like(hs[:first_read]), d_hs_read])  # no loss reads the steps before
 
-    d_cells, d_h_0 = [], []
-    for residuals, d_h in zip(reversed(saved), reversed(d_h_T), strict=True):
-        d_cell, d_h, d_hs = layer.backward(residuals, d_hs, d_h)
+    d_cells, d_h_0, d_xs = [], [], d_hs
+    for i in reversed(range(len(saved))):
+        d_cell, d_h, d_xs = layer.backward(saved[i], d_hs, d_h_T[i])
+        d_hs = dropped(d_xs, between_of(batch.drop, i - 1)) if i else d_hs
         d_cells.append(d_cell)
         d_h_0.append(d_h)
     d_params = Params(tuple(reversed(d_cells)), d_readout)
-    return value, Gradients(d_params, tuple(reversed(d_h_0)), d_hs)
+    return value, Gradients(d_params, tuple(reversed(d_h_0)), d_xs)
 
 
 def backward_readout(
     loss: Loss, scale: Scalar, params: ReadoutParams, batch: Batch, hs: Hiddens
 ) -> tuple[Scalar, ReadoutParams, Hiddens]:
     """The loss of the states that are read, and its gradients in the readout and in them."""
+    units = between_of(batch.drop, -1)
     if hs.shape[0] == 0:
         zeros = ReadoutParams(*(jnp.zeros_like(w, dtype=scale.dtype) for w in params))
         return jnp.zeros_like(scale), zeros, hs
+    hs = dropped(hs, units)
     ys = readout(params, hs)
     value, d_ys = weighted_loss(loss, scale, batch, ys)
     d_w_hy, d_b_y = affine_d_weights(hs, d_ys, params.w_hy)
-    return value, ReadoutParams(d_w_hy, d_b_y), d_ys @ params.w_hy.T
+    return value, ReadoutParams(d_w_hy, d_b_y), dropped(d_ys @ params.w_hy.T, units)

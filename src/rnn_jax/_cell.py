@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
 from ._checks import check_cell, check_cotangent, check_inputs, check_state
+from ._dropout import dropped
 from ._types import CellParams, Hidden, Step
 
 
@@ -26,13 +27,14 @@ def step(cell: CellParams, h_tm1: Hidden, x_t: Step) -> Hidden:
 
 class StepResiduals(NamedTuple):
     """What `step_forward` keeps for `step_backward`. Not `a_t`: φ' comes from `f_t = φ(a_t)`, which is `h_t` without
-    leak.
+    leak. `r` as in `step_forward`.
     """
 
     x_t: Step
     h_tm1: Hidden
     h_t: Hidden
     f_t: Hidden
+    r: Hidden | None = None
 
 
 def integrate(cell: CellParams, f_t: Hidden, h_tm1: Hidden) -> Hidden:
@@ -45,15 +47,20 @@ def d_integrate(cell: CellParams, d_h_t: Hidden) -> tuple[Hidden, Hidden | None]
     return (d_h_t, None) if cell.leak == 1 else (cell.leak * d_h_t, (1 - cell.leak) * d_h_t)
 
 
-def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step) -> tuple[Hidden, StepResiduals]:
-    """`step`, with the residuals for its backward pass (the notebooks' cache). Raises as `step` does."""
+def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step, r: Hidden | None = None) -> tuple[Hidden, StepResiduals]:
+    """`step`, with the residuals for its backward pass (the notebooks' cache). Raises as `step` does.
+
+    With a dropout mask `r`, a constant, the recurrent product is `(h_{t-1} ∘ r) W_hh`.
+    """
     check_cell(cell)
     batch = check_inputs(cell, x_t, (), "x_t", "cell")
     check_state(cell, h_tm1, batch, names=("h_tm1", "x_t"), cell_name="cell")
-    a_t = affine(x_t, cell.w_xh, cell.b_h) + h_tm1 @ cell.w_hh
+    if r is not None:
+        check_state(cell, r, batch, names=("r", "x_t"), cell_name="cell")
+    a_t = affine(x_t, cell.w_xh, cell.b_h) + dropped(h_tm1, r) @ cell.w_hh
     f_t = ACTIVATIONS[cell.activation].phi(a_t)
     h_t = integrate(cell, f_t, h_tm1)
-    return h_t, StepResiduals(x_t, h_tm1, h_t, f_t)
+    return h_t, StepResiduals(x_t, h_tm1, h_t, f_t, r)
 
 
 def step_backward(
@@ -63,7 +70,7 @@ def step_backward(
 
     `d_a_t = α d_h_t ∘ φ'(a_t)` (α is 1 without leak), then `d_W_xh = x_tᵀ d_a_t`, `d_W_hh = h_{t-1}ᵀ d_a_t`,
     `d_b_h = d_a_t` (summed over the batch), `d_h_{t-1} = d_a_t W_hhᵀ + (1 - α) d_h_t` and `d_x_t = d_a_t W_xhᵀ`, None
-    for tokens.
+    for tokens. With a dropout mask `r`, `d_W_hh = (h_{t-1} ∘ r)ᵀ d_a_t` and `d_h_{t-1} = r ∘ (d_a_t W_hhᵀ) + …`.
 
     Raises:
         ValueError: if `d_h_t` has another shape than `h_t`.
@@ -84,12 +91,12 @@ def step_backward(
     batch = check_inputs(cell, residuals.x_t, (), "residuals.x_t", "cell")
     check_state(cell, residuals.h_t, batch, names=("residuals.h_t", "residuals.x_t"), cell_name="cell")
     check_cotangent("d_h_t", d_h_t, residuals.h_t, "`residuals.h_t`")
-    x_t, h_tm1, _, f_t = residuals
+    x_t, h_tm1, _, f_t, r = residuals
     d_f_t, d_h_kept = d_integrate(cell, d_h_t)
     d_a_t = d_f_t * ACTIVATIONS[cell.activation].d_phi(f_t)
     d_w_xh, d_b_h = affine_d_weights(x_t, d_a_t, cell.w_xh)
-    d_w_hh, _ = affine_d_weights(h_tm1, d_a_t, cell.w_hh)
-    d_h_tm1 = d_a_t @ cell.w_hh.T
+    d_w_hh, _ = affine_d_weights(dropped(h_tm1, r), d_a_t, cell.w_hh)
+    d_h_tm1 = dropped(d_a_t @ cell.w_hh.T, r)
     d_h_tm1 = d_h_tm1 if d_h_kept is None else d_h_tm1 + d_h_kept
     d_x_t = affine_d_input(x_t, d_a_t, cell.w_xh)
     return replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h), d_h_tm1, d_x_t

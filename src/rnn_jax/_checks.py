@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ._activations import ACTIVATIONS
-from ._types import Batch, CellParams, Params, ReadoutParams, States
+from ._types import Batch, CellParams, Drop, Params, ReadoutParams, States
 
 
 def require_known(what: str, name: object, known: Mapping[str, Any]) -> None:
@@ -195,17 +195,22 @@ def check_flags(time_batch: tuple[int, ...], **flags: Array | None) -> None:
             _require_shape(name, flag, "(time, *batch)", time_batch, "the inputs")
 
 
-def check_states(params: Params, h_0: States, batch: tuple[int, ...] | None = None, match: str = "h_0[0]") -> None:
-    """Raise unless `h_0` is a tuple of one state `(*batch, hid)` a layer; the batch axes are those of the first."""
+def check_states(
+    params: Params, h_0: States, batch: tuple[int, ...] | None = None, match: str = "h_0[0]", name: str = "h_0"
+) -> None:
+    """Raise unless `h_0`, or what is of its kind, is a tuple of one state `(*batch, hid)` a layer.
+
+    The batch axes are those of the first.
+    """
     if not isinstance(h_0, tuple):
-        raise TypeError(f"`h_0` must be a tuple of one state a layer, got {type(h_0).__name__}.")
+        raise TypeError(f"`{name}` must be a tuple of one state a layer, got {type(h_0).__name__}.")
     if len(h_0) != len(params.cells):
-        raise ValueError(f"`h_0` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")
+        raise ValueError(f"`{name}` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")
     if batch is None:
         _require_float("h_0[0]", h_0[0])
         batch = h_0[0].shape[:-1]
     for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
-        check_state(cell, h, batch, names=(f"h_0[{layer}]", match), cell_name=f"params.cells[{layer}]")
+        check_state(cell, h, batch, names=(f"{name}[{layer}]", match), cell_name=f"params.cells[{layer}]")
 
 
 def steps_shape(inputs: Array) -> tuple[int, ...]:
@@ -214,20 +219,32 @@ def steps_shape(inputs: Array) -> tuple[int, ...]:
 
 
 def check_sequence(
-    params: Params, h_0: States, inputs: Array, mask: Array | None, reset: Array | None, *, name: str = "inputs"
+    params: Params,
+    h_0: States,
+    inputs: Array,
+    mask: Array | None,
+    reset: Array | None,
+    drop: Drop | None = None,
+    *,
+    name: str = "inputs",
 ) -> None:
     """Raise unless states, inputs and flags fit `params` and each other."""
     check_params(params)
     batch = check_inputs(params.cells[0], inputs, ("time",), name, "params.cells[0]")
     check_states(params, h_0, batch, name)
     check_flags(steps_shape(inputs), mask=mask, reset=reset)
+    if drop is not None and not isinstance(drop, Drop):
+        raise TypeError(f"`drop` must be a Drop, got {type(drop).__name__}.")
+    for field, units in (drop or Drop())._asdict().items():
+        if units is not None:
+            check_states(params, units, batch, name, f"drop.{field}")
 
 
 def check_call(params: Params, batch: Batch, h_0: States) -> None:
     """Raise unless the arguments of a `GradFn` fit each other."""
     if not isinstance(batch, Batch):
         raise TypeError(f"`batch` must be a Batch, got {type(batch).__name__}.")
-    check_sequence(params, h_0, batch.inputs, batch.mask, batch.reset, name="batch.inputs")
+    check_sequence(params, h_0, batch.inputs, batch.mask, batch.reset, batch.drop, name="batch.inputs")
     if batch.key is not None:
         require_key(batch.key)
     time, *batch_axes = steps_shape(batch.inputs)

@@ -28,14 +28,21 @@ from ._unroll import unroll
 
 
 def unroll_sent(
-    cell: CellParams, h_0: Hidden, xs: Inputs, *, mask: Flags | None, reset: Flags | None, sent: Any
+    cell: CellParams,
+    h_0: Hidden,
+    xs: Inputs,
+    *,
+    mask: Flags | None,
+    reset: Flags | None,
+    sent: Any,
+    r: Hidden | None = None,
 ) -> Hiddens:
     """`unroll`, the gradient that step t sends to `h_{t-1}` times `sent[t]`: 0 is `stop_gradient`."""
 
     def body(h_tm1, now):
         x_t, mask_t, reset_t, sent_t = now
         h_tm1 = sent_t * h_tm1 + lax.stop_gradient((1 - sent_t) * h_tm1)
-        h_t = unroll(cell, h_tm1, x_t, mask=mask_t, reset=reset_t)[0]
+        h_t = unroll(cell, h_tm1, x_t, mask=mask_t, reset=reset_t, r=r)[0]
         return h_t, h_t
 
     one_by_one = jax.tree.map(lambda x: x[:, None], (xs, mask, reset))

@@ -230,6 +230,8 @@ def _at_the_door(engine: GradFn, compute_dtype: Any) -> GradFn:
         arguments = Gradients(params, h_0, features)
         p, h, xs = arguments if compute_dtype is None else _cast(arguments, compute_dtype)
         cast_batch = batch if xs is None else batch._replace(inputs=xs)
+        if compute_dtype is not None:
+            cast_batch = cast_batch._replace(drop=_cast(batch.drop, compute_dtype))
         (loss, h_T), gradients = engine(p, cast_batch, h)
         return (loss, _cast_like(h_T, h_0)), _cast_like(gradients, arguments)
 

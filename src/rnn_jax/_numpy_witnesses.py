@@ -32,6 +32,8 @@ class Problem(NamedTuple):
     mask: Any
     reset: Any
     tokens: bool
+    up: Any  # what the states of each layer are multiplied by where the layer above reads them, and where
+    on: Any  # the next step does
 
 
 def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Problem:
@@ -47,7 +49,10 @@ def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Problem:
     weights = (mask[steps[0] - last :] if batch.weights is None else np.asarray(batch.weights)).astype(np.float64)
     if reduction == "mean":
         weights = weights / weights.sum() if weights.sum() else 0 * weights
-    return Problem(params, h_0, inputs.astype(np.float64), targets, weights, mask, reset, tokens)
+    ones = tuple(np.ones_like(h) for h in h_0)
+    drop: Any = batch.drop or (None, None)
+    up, on = (ones if units is None else tuple(np.array(r, np.float64) for r in units) for units in drop)
+    return Problem(params, h_0, inputs.astype(np.float64), targets, weights, mask, reset, tokens, up, on)
 
 
 def _sequences(p: Problem) -> Iterator[tuple[tuple, list[int], list[int]]]:
@@ -63,7 +68,7 @@ def _step_loss(p: Problem, loss: str, t: int, b: tuple, h: Any) -> tuple[Any, An
     """`w_t ℓ(y_t, target_t)` and `d_y_t` of the state `h` that step `t` reads out."""
     index = (t - p.mask.shape[0] + p.targets.shape[0], *b)
     w, target = p.weights[index], p.targets[index]
-    y = h @ p.params.readout.w_hy + p.params.readout.b_y
+    y = (p.up[-1][b] * h) @ p.params.readout.w_hy + p.params.readout.b_y
     if loss == "cross_entropy":
         e = np.exp(y - y.real.max())
         return -w * np.log(e[target] / e.sum()), w * (e / e.sum() - (np.arange(len(y)) == target))
@@ -84,18 +89,18 @@ class _Trace(NamedTuple):
 
 def _run(p: Problem, b: tuple, exists: list[int]) -> list[_Trace]:
     traces, below = [], [p.xs[(t, *b)] for t in exists]
-    for cell, h in zip(p.params.cells, p.h_0, strict=True):
+    for layer, (cell, h) in enumerate(zip(p.params.cells, p.h_0, strict=True)):
         trace = _Trace([], [], [])
         h_tm1: Any = h[b]
         for x_t, t in zip(below, exists, strict=True):
             h_tm1 = np.zeros_like(h_tm1) if p.reset[(t, *b)] else h_tm1
-            a_t = x_t @ cell.w_xh + h_tm1 @ cell.w_hh + cell.b_h
+            a_t = x_t @ cell.w_xh + (p.on[layer][b] * h_tm1) @ cell.w_hh + cell.b_h
             trace.met.append(h_tm1)
             trace.pre.append(a_t)
             h_tm1 = (1 - cell.leak) * h_tm1 + cell.leak * PHI[cell.activation](a_t)
             trace.left.append(h_tm1)
         traces.append(trace)
-        below = trace.left
+        below = [p.up[layer][b] * h_t for h_t in trace.left]
     return traces
 
 
@@ -129,23 +134,25 @@ def loop(loss: str, reduction: str) -> GradFn:
                 h = traces[-1].left[i] if i >= 0 else p.h_0[-1][b]
                 value, d_y = _step_loss(p, loss, t, b, h)
                 total += value
-                d.params.readout.w_hy[...] += np.outer(h, d_y)
+                d.params.readout.w_hy[...] += np.outer(p.up[-1][b] * h, d_y)
                 d.params.readout.b_y[...] += d_y
                 d_left_t = d_left[i] if i >= 0 else d.h_0[-1][b]
-                d_left_t += p.params.readout.w_hy @ d_y
+                d_left_t += p.up[-1][b] * (p.params.readout.w_hy @ d_y)
             for layer in reversed(range(len(traces))):
                 cell, d_cell, trace = p.params.cells[layer], d.params.cells[layer], traces[layer]
-                below = traces[layer - 1].left if layer else [p.xs[(t, *b)] for t in exists]
+                on = p.on[layer][b]
+                up = p.up[layer - 1][b] if layer else 1.0  # inputs are not dropped
+                read = traces[layer - 1].left if layer else [p.xs[(t, *b)] for t in exists]
                 d_below: list[np.ndarray] = []
                 d_h_next = np.zeros_like(p.h_0[layer][b])
                 for i in reversed(range(len(exists))):
                     d_h = d_left[i] + d_h_next
                     d_a = cell.leak * d_h * D_PHI[cell.activation](trace.pre[i])
-                    d_cell.w_xh[...] += np.outer(below[i], d_a)
-                    d_cell.w_hh[...] += np.outer(trace.met[i], d_a)
+                    d_cell.w_xh[...] += np.outer(up * read[i], d_a)
+                    d_cell.w_hh[...] += np.outer(on * trace.met[i], d_a)
                     d_cell.b_h[...] += d_a
-                    d_below.insert(0, cell.w_xh @ d_a)
-                    d_h_next = cell.w_hh @ d_a + (1 - cell.leak) * d_h
+                    d_below.insert(0, up * (cell.w_xh @ d_a))
+                    d_h_next = on * (cell.w_hh @ d_a) + (1 - cell.leak) * d_h
                     d_h_next = np.zeros_like(d_h_next) if p.reset[(exists[i], *b)] else d_h_next
                 d.h_0[layer][b] += d_h_next
                 d_left = d_below
@@ -188,21 +195,23 @@ def rtrl(loss: str, reduction: str) -> GradFn:
                     for layer, cell in enumerate(p.params.cells):
                         if p.reset[(t, *b)]:
                             h[layer], s[layer] = np.zeros_like(h[layer]), np.zeros_like(s[layer])
-                        a = below @ cell.w_xh + h[layer] @ cell.w_hh + cell.b_h
-                        s_a = cell.w_xh.T @ s_below + cell.w_hh.T @ s[layer]
+                        on, up = p.on[layer][b], p.up[layer][b]
+                        a = below @ cell.w_xh + (on * h[layer]) @ cell.w_hh + cell.b_h
+                        s_a = cell.w_xh.T @ s_below + cell.w_hh.T @ (on[:, None] * s[layer])
                         for k in range(len(a)):
                             s_a[k, columns[layer].w_xh[:, k]] += below
-                            s_a[k, columns[layer].w_hh[:, k]] += h[layer]
+                            s_a[k, columns[layer].w_hh[:, k]] += on * h[layer]
                             s_a[k, columns[layer].b_h[k]] += 1
                         kept, new = 1 - cell.leak, cell.leak
-                        h[layer] = below = kept * h[layer] + new * PHI[cell.activation](a)
-                        s[layer] = s_below = kept * s[layer] + new * D_PHI[cell.activation](a)[:, None] * s_a
+                        h[layer] = kept * h[layer] + new * PHI[cell.activation](a)
+                        s[layer] = kept * s[layer] + new * D_PHI[cell.activation](a)[:, None] * s_a
+                        below, s_below = up * h[layer], up[:, None] * s[layer]
                 if t in read:
                     value, d_y = _step_loss(p, loss, t, b, h[-1])
                     total += value
-                    d.params.readout.w_hy[...] += np.outer(h[-1], d_y)
+                    d.params.readout.w_hy[...] += np.outer(p.up[-1][b] * h[-1], d_y)
                     d.params.readout.b_y[...] += d_y
-                    d_theta += (p.params.readout.w_hy @ d_y) @ s[-1]
+                    d_theta += (p.up[-1][b] * (p.params.readout.w_hy @ d_y)) @ s[-1]
             for d_leaf, index in zip(jax.tree.leaves(d.params.cells), jax.tree.leaves(columns), strict=True):
                 d_leaf += d_theta[index]
             for layer, index in enumerate(columns_h_0):

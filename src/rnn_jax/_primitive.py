@@ -18,7 +18,7 @@ Base: Any = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", N
 if Base is None:
     raise ImportError("jax.experimental.hijax has neither HiPrim nor VJPHiPrimitive")
 
-W_XH, W_HH, B_H, H_0, XS = range(5)  # the leaves of `(cell, h_0, xs, mask, reset)`; the flags follow
+W_XH, W_HH, B_H, H_0, XS = range(5)  # the leaves of `(cell, h_0, xs, mask, reset, r)`; the flags follow
 
 
 class Members(NamedTuple):
@@ -29,7 +29,7 @@ class Members(NamedTuple):
 
 
 class Unroll(Base):
-    """`(cell, h_0, xs, mask, reset) -> hs` for arguments of the types `in_avals`.
+    """`(cell, h_0, xs, mask, reset, r) -> hs` for arguments of the types `in_avals`.
 
     `ensemble` lists the `vmap`s over weights, outermost first. A `vmap` over sequences alone is never among them: it
     becomes one more batch axis.
@@ -93,8 +93,10 @@ class Unroll(Base):
             leaves = [x if dim is None else jnp.moveaxis(x, dim, 0) for x, dim in zip(xs, dims, strict=True)]
             return bind(jax.tree.unflatten(self.in_tree, leaves), ensemble), 0
 
+        timeless = {H_0} if args[-1] is None else {H_0, len(xs) - 1}  # all but h_0 and r have time before the batch
+
         def as_batch_axis(leaf: int, x: Any, dim: int | None) -> Any:
-            axis = _num_axes(self.ensemble, leaf) + (leaf != H_0)  # all but the state have time before the batch
+            axis = _num_axes(self.ensemble, leaf) + (leaf not in timeless)
             if dim is not None:
                 return jnp.moveaxis(x, dim, axis)
             return jnp.repeat(jnp.expand_dims(x, axis), axis_data.size, axis)
@@ -138,12 +140,14 @@ def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
 
 
 def _residuals(args: tuple, hs: Hiddens) -> Residuals:
-    cell, h_0, xs, mask, reset = args
-    return residuals_of(cell, h_0, xs, hs, mask, reset)
+    cell, h_0, xs, mask, reset, r = args
+    return residuals_of(cell, h_0, xs, hs, mask, reset, r)
 
 
 def _pullback(args, hs, d_hs):
-    return *pullback(_residuals(args, hs), d_hs), None, None  # the flags are booleans: no cotangent
+    *_, r = args
+    d_r = None if r is None else jnp.zeros_like(r)  # a constant: this is never read
+    return *pullback(_residuals(args, hs), d_hs), None, None, d_r  # the flags are booleans: no cotangent
 
 
 def _pushforward(args, hs, tangents):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from ._types import Batch, CellParams, Params, ReadoutParams, States
+from ._types import Batch, CellParams, Drop, Params, ReadoutParams, States
 
 IN, HID, OUT = 3, 4, 5
 GAIN = {"tanh": 1.5, "relu": 1.5, "identity": 1.0}
@@ -26,6 +26,7 @@ class Case(NamedTuple):
     last: str = "all"  # all, some, one
     inputs: str = "features"  # features, tokens
     leak: float = 1.0
+    drop: bool = False
 
 
 def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[Params, Batch, States]:
@@ -72,4 +73,10 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[P
     h_0 = tuple(normal(0.5, *case.batch, HID) for _ in cells)
     weights = None if weights is None else jnp.asarray(weights, dtype)
     mask, reset = (None if flags is None else jnp.asarray(flags) for flags in (mask, reset))
-    return params, Batch(inputs, targets, weights, mask, reset), h_0
+    drop = None
+    if case.drop:
+        between, recurrent = (
+            tuple(jnp.asarray((rng.random(h.shape) < keep) / keep, dtype) for h in h_0) for keep in (0.75, 0.8)
+        )
+        drop = Drop(between, recurrent)
+    return params, Batch(inputs, targets, weights, mask, reset, drop=drop), h_0

@@ -28,12 +28,15 @@ def shard_batch(make: Callable[[Objective], GradFn], objective: Objective, devic
     """The method `make(objective)`, with the first batch axis split evenly over `devices`.
 
     Each device sums `w ℓ` over its sequences, the normalisation of the whole batch in the weights, so that loss and
-    weight gradients of all add up by one `psum`. States and input gradients stay where their sequences are.
+    weight gradients of all add up by one `psum`. States and input gradients stay where their sequences are. Each draws
+    from a key of its own, made of `batch.key`.
     """
     mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
     of_part = make(Objective(objective.loss, "sum"))
 
-    def on_each(params: Params, batch: Batch, h_0: States) -> tuple[tuple[Scalar, States], Gradients]:
+    def on_each(params: Params, batch: Batch, h_0: States, key: Any) -> tuple[tuple[Scalar, States], Gradients]:
+        if key is not None:
+            batch = batch._replace(key=jax.random.fold_in(key, lax.axis_index(AXIS)))
         (loss, h_T), gradients = of_part(vary(params, AXIS), batch, h_0)
         loss, d_params = lax.psum((loss, gradients.params), AXIS)
         return (loss, h_T), gradients._replace(params=d_params)
@@ -45,15 +48,16 @@ def shard_batch(make: Callable[[Objective], GradFn], objective: Objective, devic
                 f"The first batch axis must be a multiple of the {len(devices)} `devices`, got the batch axes "
                 f"{tuple(batch_axes)}."
             )
-        dtype = accumulation_dtype(params.readout.b_y.dtype)
+        dtype, key = accumulation_dtype(params.readout.b_y.dtype), batch.key
         batch = batch._replace(weights=loss_scale(objective, batch, dtype) * step_weights(batch, dtype), key=None)
         whole, first, second = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, AXIS)
-        of_batch: Any = jax.tree.map(lambda _: second, batch)
+        of_batch: Any = jax.tree.map(lambda _: second, batch._replace(drop=None))
+        of_batch = of_batch._replace(drop=jax.tree.map(lambda _: first, batch.drop))
         d_inputs: Any = None if is_tokens(batch.inputs) else second
         of_gradients: Any = Gradients(whole, first, d_inputs)  # type: ignore[arg-type]
         sharded = jax.shard_map(
-            on_each, mesh=mesh, in_specs=(whole, of_batch, first), out_specs=((whole, first), of_gradients)
+            on_each, mesh=mesh, in_specs=(whole, of_batch, first, whole), out_specs=((whole, first), of_gradients)
         )
-        return sharded(params, batch, h_0)
+        return sharded(params, batch, h_0, key)
 
     return grad_fn

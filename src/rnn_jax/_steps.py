@@ -24,6 +24,8 @@ def by_steps(
         return [], ["No step can be named: that needs `params` of the type Params."]
     if any(cell.leak != 1 for cell in params.cells):
         return [], ["No step can be named: the clock's units must forget, and these leak."]
+    if batch.drop is not None:
+        return [], ["No step can be named: the clock's units are never dropped, and some of these are."]
     if not 1 <= time <= CLOCK_STEPS:
         return [], [f"Of {time} steps none can be named; of 1 to {CLOCK_STEPS} they can."]
     problems = [("With features and a clock", args)]

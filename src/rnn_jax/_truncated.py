@@ -23,9 +23,22 @@ from ._blocked import Problem, Run, blocked, reach, split, there_and_back
 from ._bptt import Residuals, bptt, deltas, weight_gradients
 from ._by_hand import backward_readout
 from ._checks import steps_shape
+from ._dropout import between_of, dropped
 from ._losses import Objective, loss_scale, step_weights
 from ._plan import Plan, default_plan
-from ._types import Batch, CellParams, Gradients, Hiddens, Inputs, Loss, Params, Scalar, States, accumulation_dtype
+from ._types import (
+    Batch,
+    CellParams,
+    Drop,
+    Gradients,
+    Hiddens,
+    Inputs,
+    Loss,
+    Params,
+    Scalar,
+    States,
+    accumulation_dtype,
+)
 
 
 class Windows(NamedTuple):
@@ -91,6 +104,7 @@ def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
         _pad(step_weights(batch, dtype), before, after),
         _pad(mask, 0, after),
         _pad(batch.reset, 0, after),
+        drop=batch.drop,
     )
 
 
@@ -127,11 +141,11 @@ def backward_windows(
     def again(carry: tuple[States, States], now: Any) -> tuple[tuple[States, States], States]:
         leaving, sums = carry
         q, later_q = now
-        leaving, d_as = one_pass(windows, folded, start, q, None, neighbours(leaving, later_q))
+        leaving, d_as = one_pass(windows, folded, steps.drop, start, q, None, neighbours(leaving, later_q))
         return (leaving, jax.tree.map(jnp.add, sums, d_as)), tuple(d_h[0] for d_h in leaving)
 
     nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
-    carry = one_pass(windows, folded, start, 0, fold(d_hs, windows.k1), nothing)
+    carry = one_pass(windows, folded, steps.drop, start, 0, fold(d_hs, windows.k1), nothing)
     first = tuple(d_h[0] for d_h in carry[0])
     passes = jnp.arange(1, windows.passes), tuple(d_h[:-1] for d_h in later)
     (_, sums), others = lax.scan(again, carry, passes)
@@ -141,7 +155,13 @@ def backward_windows(
 
 
 def one_pass(
-    windows: Windows, folded: list[Residuals], start: Any, q: Any, d_hs: Hiddens | None, entering: States
+    windows: Windows,
+    folded: list[Residuals],
+    drop: Drop | None,
+    start: Any,
+    q: Any,
+    d_hs: Hiddens | None,
+    entering: States,
 ) -> tuple[States, States]:
     """`(leaving, d_as)`, for each layer: every window one piece further back, side by side as one more batch axis.
 
@@ -154,7 +174,8 @@ def one_pass(
     for i in reversed(range(len(folded))):
         d_reads = jnp.zeros_like(folded[i].hs) if d_hs is None else d_hs
         d_h, d_as = deltas(folded[i]._replace(sent=sent), d_reads, entering[i])
-        d_hs = affine_d_input(d_as, d_as, folded[i].cell.w_xh) if i else None
+        if i:
+            d_hs = dropped(d_as @ folded[i].cell.w_xh.T, between_of(drop, i - 1))
         leaving.append(d_h)
         all_d_as.append(d_as)
     return tuple(reversed(leaving)), tuple(reversed(all_d_as))
@@ -221,7 +242,7 @@ def last_steps(
 
     def part(first: int, end: int, weights: Array, targets: Array) -> Batch:
         mask, reset = (None if flags is None else flags[first:end] for flags in (batch.mask, batch.reset))
-        return Batch(batch.inputs[first:end], targets, weights, mask, reset)
+        return Batch(batch.inputs[first:end], targets, weights, mask, reset, drop=batch.drop)
 
     before = part(0, time - k, weights[: last - read], batch.targets[: last - read])
     after = part(time - k, time, weights[last - read :], batch.targets[last - read :])

@@ -158,10 +158,12 @@ def lag_norms(objective: Objective, lags: int, params: Params, batch: Batch, h_0
 
     def again(leaving: States, q: Any) -> tuple[States, Array]:
         entering = neighbours(leaving, tuple(jnp.zeros_like(d_h[0]) for d_h in leaving))
-        leaving, _ = one_pass(windows, folded, 0, q, None, entering)
+        leaving, _ = one_pass(windows, folded, batch.drop, 0, q, None, entering)
         return leaving, mean_norm(leaving, q)
 
-    leaving, _ = one_pass(windows, folded, 0, 0, fold(d_hs, 1), tuple(jnp.zeros_like(r.hs[0]) for r in folded))
+    leaving, _ = one_pass(
+        windows, folded, batch.drop, 0, 0, fold(d_hs, 1), tuple(jnp.zeros_like(r.hs[0]) for r in folded)
+    )
     first = jnp.stack([mean_norm((d_hs,), 0), mean_norm(leaving, 0)])
     _, others = lax.scan(again, leaving, jnp.arange(1, lags))
     return jnp.concatenate([first, others])

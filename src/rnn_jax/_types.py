@@ -61,6 +61,19 @@ class Params(NamedTuple):
     readout: ReadoutParams
 
 
+class Drop(NamedTuple):
+    """What states are multiplied by where they are read, the same at every step of a sequence: variational dropout.
+
+    One `(*batch, hid)` a layer, each entry 0 or 1 / (1 - rate); None stands for ones. `drop_units` draws them.
+
+    `between`    `h_t` as the layer above reads it, or the readout.
+    `recurrent`  `h_{t-1}` as `W_hh` reads it.
+    """
+
+    between: States | None = None
+    recurrent: States | None = None
+
+
 class Batch(NamedTuple):
     """One call's data. Only `inputs` and `targets` are required.
 
@@ -73,6 +86,7 @@ class Batch(NamedTuple):
                inputs and resets there are never read.
     `reset`    `(time, *batch)`: where true the state is zero before `x_t`, and no gradient crosses.
     `key`      the randomness of this call, for methods that draw.
+    `drop`     which units are dropped. Constants: they get no gradient.
     """
 
     inputs: Inputs
@@ -81,6 +95,7 @@ class Batch(NamedTuple):
     mask: Flags | None = None
     reset: Flags | None = None
     key: Key[Array, ""] | None = None
+    drop: Drop | None = None
 
 
 class Gradients(NamedTuple):

@@ -8,6 +8,7 @@ from ._activations import ACTIVATIONS
 from ._affine import affine
 from ._cell import integrate
 from ._checks import check_cell, check_flags, check_inputs, check_state, steps_shape
+from ._dropout import constant, dropped
 from ._sharding import promote
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 
@@ -32,22 +33,32 @@ def select(flag: Bool[Array, "*steps"], x: Array, y: Array) -> Array:
     return jnp.where(flag.reshape(flag.shape + (1,) * (x.ndim - flag.ndim)), x, y)
 
 
-def check_unroll(cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None) -> None:
+def check_unroll(
+    cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None, r: Hidden | None
+) -> None:
     """Raise unless the arguments of an unroll fit each other."""
     check_cell(cell)
     batch = check_inputs(cell, xs, ("time",), "xs", "cell")
     check_state(cell, h_0, batch, names=("h_0", "xs"), cell_name="cell")
     check_flags(steps_shape(xs), mask=mask, reset=reset)
+    if r is not None:
+        check_state(cell, r, batch, names=("r", "xs"), cell_name="cell")
 
 
 def unroll(
-    cell: CellParams, h_0: Hidden, xs: Inputs, *, mask: Flags | None = None, reset: Flags | None = None
+    cell: CellParams,
+    h_0: Hidden,
+    xs: Inputs,
+    *,
+    mask: Flags | None = None,
+    reset: Flags | None = None,
+    r: Hidden | None = None,
 ) -> Hiddens:
     """States `h_1..h_T` from `x_1..x_T`, a `lax.scan` of `step`: the reference, differentiated by JAX.
 
     Where `mask` is false the step does not exist: `h_t = h_{t-1}`, and neither `x_t` nor `reset` is read. Where
-    `reset` is true, `x_t` meets a state of zero. Last state: `hs[-1]`. Backwards in time:
-    `unroll(cell, h_0, xs[::-1])`.
+    `reset` is true, `x_t` meets a state of zero. With a dropout mask `r`, a constant `(*batch, hid)`, `W_hh` reads
+    `h_{t-1} ∘ r`. Last state: `hs[-1]`. Backwards in time: `unroll(cell, h_0, xs[::-1])`.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other.
@@ -58,14 +69,14 @@ def unroll(
     >>> rnn_jax.unroll(cell, jnp.zeros((5, 3)), jnp.ones((7, 5, 2))).shape  # 7 steps of 5 sequences
     (7, 5, 3)
     """
-    check_unroll(cell, h_0, xs, mask, reset)
-    cell, h_0, xs, mask, reset = promote((cell, h_0, visible(xs, mask), mask, reset))
+    check_unroll(cell, h_0, xs, mask, reset, r)
+    cell, h_0, xs, mask, reset, r = promote((cell, h_0, visible(xs, mask), mask, reset, constant(r)))
     phi = ACTIVATIONS[cell.activation].phi
 
     def body(h_tm1, now):
         x_t, mask_t, reset_t = now
         h_met = enter(h_tm1, reset_t)
-        a_t = affine(x_t, cell.w_xh, cell.b_h) + h_met @ cell.w_hh
+        a_t = affine(x_t, cell.w_xh, cell.b_h) + dropped(h_met, r) @ cell.w_hh
         h_t = leave(integrate(cell, phi(a_t), h_met), h_tm1, mask_t)
         return h_t, h_t
 

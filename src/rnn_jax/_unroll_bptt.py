@@ -5,18 +5,19 @@ from collections.abc import Callable
 import jax
 
 from ._bptt import forward, pullback
+from ._dropout import constant
 from ._sharding import promote, refuse_explicit
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 from ._unroll import check_unroll
 
 
 @jax.custom_vjp
-def _reverse_only(cell, h_0, xs, mask, reset):
-    return forward(cell, h_0, xs, mask, reset)[0]
+def _reverse_only(cell, h_0, xs, mask, reset, r):
+    return forward(cell, h_0, xs, mask, reset, r)[0]
 
 
 def _reverse_only_backward(residuals, d_hs):
-    return *pullback(residuals, d_hs), None, None  # the flags are booleans: no cotangent
+    return *pullback(residuals, d_hs), None, None, None  # flags are booleans, and r is a constant
 
 
 _reverse_only.defvjp(forward, _reverse_only_backward)
@@ -43,7 +44,13 @@ except ImportError:
 
 
 def unroll_bptt(
-    cell: CellParams, h_0: Hidden, xs: Inputs, *, mask: Flags | None = None, reset: Flags | None = None
+    cell: CellParams,
+    h_0: Hidden,
+    xs: Inputs,
+    *,
+    mask: Flags | None = None,
+    reset: Flags | None = None,
+    r: Hidden | None = None,
 ) -> Hiddens:
     """States `h_1..h_T` from `x_1..x_T`: the values of `unroll`, with the derivatives written by hand.
 
@@ -67,7 +74,7 @@ def unroll_bptt(
     >>> bool(jnp.allclose(by_hand.w_hh, autodiff.w_hh, rtol=1e-4))
     True
     """
-    check_unroll(cell, h_0, xs, mask, reset)
-    args = promote((cell, h_0, xs, mask, reset))
+    check_unroll(cell, h_0, xs, mask, reset, r)
+    args = promote((cell, h_0, xs, mask, reset, constant(r)))
     refuse_explicit(args, "unroll_bptt", "use `unroll`")
     return _unroll(args)

@@ -61,6 +61,11 @@ class TrainConfig:
     adaptive_bias: float | None = None
     """Choose k2 anew for each batch, a multiple of k1, so that the gradient is estimated to lose at most this share."""
 
+    drop_between: float = 0.0
+    """Share of the units that the layer above, or the readout, does not get to read, the same for a whole window."""
+    drop_recurrent: float = 0.0
+    """The same for what W_hh reads of the step before."""
+
     steps: int = 8000
     """Optimizer steps."""
     optimizer: Literal["sgd", "adam"] = "sgd"
@@ -79,7 +84,7 @@ class TrainConfig:
     eval_every: int = 1000
     """Steps between validations; each comes with a sample and a checkpoint."""
     seed: int = 0
-    """Seed of the weights and the samples."""
+    """Seed of the weights, of the units that are dropped, and of the samples."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,6 +181,8 @@ def check_train_config(config: TrainConfig) -> None:
     for name in ("recurrent_scale", "learning_rate", "max_norm", "max_value"):
         value = getattr(config, name)
         _require(config, name, value is None or 0 < value < float("inf"), "a finite number above 0")
+    for name in ("drop_between", "drop_recurrent"):
+        _require(config, name, 0 <= getattr(config, name) < 1, "at least 0 and below 1")
     _require(config, "momentum", 0 <= config.momentum < 1, "at least 0 and below 1")
     _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
 

@@ -38,6 +38,7 @@ OPTIONS: dict[str, list[Any]] = {
     "last": ["all", "some", "one"],
     "inputs": ["features", "tokens"],
     "leak": [1.0, 0.3],
+    "drop": [False, True],
 }
 MAIN = OPTIONS | {"num_layers": [1, 2], "batch": [(3,)], "time": [7, 1], "last": ["all", "one"]}
 

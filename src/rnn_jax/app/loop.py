@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 from jax import lax
 from tqdm import tqdm
 
-from .. import Params, StepInfo, Trainer, TrainState, window_batch
+from .. import Params, StepInfo, Trainer, TrainState, drop_units, window_batch
 from . import run_folder
 from .checkpoint import save
 from .config import TrainConfig
@@ -39,11 +39,13 @@ class Run(NamedTuple):
     records: list[dict[str, Any]]
 
 
-def make_dispatch(trainer: Trainer, window: int) -> Callable[..., tuple[TrainState, StepInfo]]:
+def make_dispatch(trainer: Trainer, config: TrainConfig) -> Callable[..., tuple[TrainState, StepInfo]]:
     """`(state, streams, num_steps) -> (state, infos)`: that many steps in one compiled call, the state donated.
 
-    Which window a step reads is a function of its number; at the start of the streams the state is zero.
+    Which window a step reads, and which units it drops, is a function of its number; at the start of the streams the
+    state is zero.
     """
+    window = config.window
 
     @partial(jax.jit, static_argnums=2, donate_argnums=0)
     def dispatch(state: TrainState, streams: jax.Array, num_steps: int) -> tuple[TrainState, StepInfo]:
@@ -52,7 +54,12 @@ def make_dispatch(trainer: Trainer, window: int) -> Callable[..., tuple[TrainSta
         def body(state, _):
             at = state.num_steps % num_windows
             h_0 = jax.tree.map(lambda h: jnp.where(at == 0, jnp.zeros_like(h), h), state.h_0)
-            return trainer.step(state._replace(h_0=h_0), window_batch(streams, at * window, window))
+            batch = window_batch(streams, at * window, window)
+            if config.drop_between or config.drop_recurrent:
+                key = jax.random.fold_in(jax.random.key(config.seed), state.num_steps)
+                rates = {"between": config.drop_between, "recurrent": config.drop_recurrent}
+                batch = drop_units(state.params, batch._replace(key=key), **rates)
+            return trainer.step(state._replace(h_0=h_0), batch)
 
         return lax.scan(body, state, length=num_steps)
 
@@ -68,7 +75,7 @@ def train_until(
         TrainingFailed: if loss, gradient or update is not finite; what was saved before is kept.
     """
     config, records = run.config, run.records
-    dispatch = make_dispatch(trainer, config.window)
+    dispatch = make_dispatch(trainer, config)
     window = config.window if config.memory is None else min(config.window, 50)  # its states are all kept
     validate = make_validate(run.data, config.method, window)
     write = make_writer(run.data.symbols, default_prompt(run.data.symbols), SAMPLE_LENGTH, SAMPLE_TEMPERATURE)

@@ -1,0 +1,136 @@
+"""Variational dropout: one mask a sequence, by hand in every method; the grids of the engines have it as an option."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mutants import DROPPED, planted
+from problems import Case, assert_trees_close, make_problem, run
+
+import rnn_jax
+from rnn_jax import unroll, unroll_bptt
+
+CASE = Case(num_layers=2, leak=0.3, mask=True, reset=True, drop=True)
+
+
+def drawn(time=4, batch=(500,), seed=0, **rates):
+    params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=20, output_size=2, num_layers=2)
+    steps = jnp.zeros((time, *batch), int)
+    return rnn_jax.drop_units(params, rnn_jax.Batch(steps, steps, key=jax.random.key(seed)), **rates)
+
+
+def test_rates_and_what_is_kept():
+    drop = drawn(between=0.25, recurrent=0.5).drop
+    for units, rate in ((drop.between, 0.25), (drop.recurrent, 0.5)):
+        assert [r.shape for r in units] == [(500, 20), (500, 20)]
+        for r in units:
+            assert set(np.unique(r)) == {0, 1 / (1 - rate)}
+            assert abs(np.mean(r == 0) - rate) < 4 * (rate * (1 - rate) / r.size) ** 0.5
+        assert np.any(units[0] != units[1])  # of each layer its own
+    assert np.any((drop.between[0] == 0) != (drop.recurrent[0] == 0))
+
+
+def test_a_key_is_used_once():
+    first, again, other = drawn(recurrent=0.5), drawn(recurrent=0.5), drawn(recurrent=0.5, seed=1)
+    assert_trees_close(first.drop, again.drop, rtol=0)
+    assert np.any(first.drop.recurrent[0] != other.drop.recurrent[0])
+    assert not np.array_equal(jax.random.key_data(first.key), jax.random.key_data(jax.random.key(0)))
+    assert drawn(between=0.0, recurrent=0.0).drop == (None, None)
+
+
+def test_half_of_the_network():
+    """A unit dropped in both directions is a unit that is not there."""
+    params, batch, h_0 = make_problem(Case())
+    kept = jnp.array([True, False, True, True])
+    units = (jnp.broadcast_to(kept.astype(h_0[0].dtype), h_0[0].shape),)
+    (loss, (h_T,)), gradients = run("blocked", Case(), (params, batch._replace(drop=rnn_jax.Drop(units, units)), h_0))
+    (cell,), readout = params
+    small = rnn_jax.CellParams(cell.w_xh[:, kept], cell.w_hh[kept][:, kept], cell.b_h[kept], cell.activation)
+    small_params = rnn_jax.Params((small,), readout._replace(w_hy=readout.w_hy[kept]))
+    (its_loss, (its_h_T,)), its = run("autodiff", Case(), (small_params, batch, (h_0[0][:, kept],)))
+    assert_trees_close((loss, h_T[:, kept], gradients.inputs), (its_loss, its_h_T, its.inputs), rtol=1e-12)
+    d_w_hh = gradients.params.cells[0].w_hh
+    assert_trees_close(d_w_hh[kept][:, kept], its.params.cells[0].w_hh, rtol=1e-12)
+    assert jnp.all(d_w_hh[1] == 0) and jnp.all(d_w_hh[:, 1] == 0) and jnp.all(gradients.params.readout.w_hy[1] == 0)
+
+
+@pytest.mark.parametrize("method", ["blocked", "truncated"])
+def test_over_devices(method):
+    case = CASE._replace(batch=(4,), time=3)
+    options = rnn_jax.GRADIENTS[method].example
+    problem = make_problem(case)
+    expected = run(method, case, problem, **options)
+    assert_trees_close(run(method, case, problem, devices=jax.devices(), **options), expected, rtol=1e-12, floor=1e-3)
+
+
+def test_devices_draw_each_their_own():
+    """Random cuts on two devices: the same sequences are cut in different places."""
+    case = Case(batch=(1,), time=12)
+    params, batch, h_0 = make_problem(case)
+    twice = jax.tree.map(lambda x: jnp.concatenate([x, x], 1), batch)._replace(key=jax.random.key(0))
+    h_0 = tuple(jnp.concatenate([h, h]) for h in h_0)
+    _, gradients = run("randomised", case, (params, twice, h_0), devices=jax.devices()[:2], mean_reach=2.0)
+    assert np.any(gradients.inputs[:, 0] != gradients.inputs[:, 1])
+
+
+def test_lower_precision():
+    """Float32 within 2e-5 of the truth, bfloat16 in states and products within 8 %."""
+    problem = make_problem(CASE._replace(reset=False))
+    truth = jax.tree.map(lambda x: x.astype(jnp.float32), run("autodiff", CASE, problem))
+    low = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem)
+    for method in ("stepwise", "bptt", "blocked"):
+        assert_trees_close(run(method, CASE, low), truth, rtol=2e-5)
+        assert_trees_close(run(method, CASE, low, compute_dtype=jnp.bfloat16), truth, rtol=8e-2)
+
+
+def test_unroll_bptt_goes_where_unroll_goes():
+    params, batch, h_0 = make_problem(CASE._replace(num_layers=1, time=4))
+    primals = params.cells[0], h_0[0], jnp.nan_to_num(batch.inputs)
+    r = batch.drop.recurrent[0]
+
+    def loss(fn, r=r, mask=batch.mask):
+        return lambda *args: jnp.sum(jnp.sin(fn(*args, mask=mask, reset=batch.reset, r=r)) ** 2)
+
+    tangents = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size, dtype=x.dtype)).reshape(x.shape), primals)
+    for transform in (
+        lambda f: jax.grad(f, argnums=(0, 1, 2))(*primals),
+        lambda f: jax.jvp(f, primals, tangents),
+        lambda f: jax.jvp(jax.grad(f), primals, tangents),
+    ):
+        assert_trees_close(transform(loss(unroll_bptt)), transform(loss(unroll)), rtol=1e-12)
+
+    def of_r(fn):
+        return jax.grad(lambda r: jnp.sum(fn(*primals, r=r) ** 2))(r)
+
+    assert jnp.all(of_r(unroll) == 0) and jnp.all(of_r(unroll_bptt) == 0)  # a constant in both
+
+    cell, h, xs = primals
+    for axes, args in [
+        ((None, 0, 1, 0), (cell, h, xs, r)),  # each sequence its own mask
+        ((None, 0, 1, None), (cell, h, xs, r[0])),  # all the same
+        ((None, None, None, 0), (cell, h[0], xs[:, 0], r)),  # one sequence, many masks
+        ((0, None, None, None), (jax.tree.map(lambda w: jnp.stack([w, 2 * w]), cell), h, xs, r)),  # an ensemble
+    ]:
+
+        def vmapped(fn, axes=axes, args=args):
+            each = jax.vmap(jax.grad(lambda c, h, xs, r: jnp.sum(jnp.sin(fn(c, h, xs, r=r)))), axes)
+            return each(*args)
+
+        assert_trees_close(vmapped(unroll_bptt), vmapped(unroll), rtol=1e-12)
+
+
+def test_apply():
+    params, batch, h_0 = make_problem(CASE)
+    flags = {"mask": batch.mask, "reset": batch.reset, "drop": batch.drop}
+    plain, by_hand = (rnn_jax.apply(params, h_0, batch.inputs, **flags, unroll=fn) for fn in (unroll, unroll_bptt))
+    assert_trees_close(by_hand, plain, rtol=1e-12)
+    without = rnn_jax.apply(params, h_0, batch.inputs, mask=batch.mask, reset=batch.reset)
+    assert np.any(without[0] != plain[0])
+
+
+@pytest.mark.parametrize("fault", DROPPED, ids=lambda fault: fault.name)
+def test_a_planted_fault_is_caught(fault):
+    with jax.enable_x64(True), planted(fault) as grad_fn:
+        report = rnn_jax.check_gradients(grad_fn, *make_problem(fault.case))
+    assert not report.passed
+    assert "no step can be named" in str(report).lower()
