@@ -250,25 +250,6 @@ def test_the_report():
     assert "0.499 ±" in str(report) and len(str(report).splitlines()) == 3 + 4
 
 
-def test_lag_norms_against_jacobians():
-    case = Case(time=5, num_layers=2, batch=(2,))
-    params, batch, h_0 = make_problem(case)
-    report = rnn_jax.truncation_report(params, batch, h_0, [1], lags=5)
-
-    def loss_of(t, states, first):  # L_t from the states of all layers before step first + 1
-        ys, _ = rnn_jax.apply(params, states, batch.inputs[first:t], last=1)
-        value, _ = rnn_jax.cross_entropy(ys[0], batch.targets[t - 1])
-        return jnp.sum(value) / batch.targets.size
-
-    for lag in range(1, 6):
-        norms = []
-        for t in range(lag, 6):
-            _, h = rnn_jax.apply(params, h_0, batch.inputs[: t - lag])
-            d_h = jax.grad(lambda h, t=t, lag=lag: loss_of(t, h, t - lag))(h)
-            norms.append(np.sqrt(sum(np.sum(np.square(d), -1) for d in d_h)))
-        np.testing.assert_allclose(report.lag_norms[lag], np.mean(norms), rtol=1e-10)
-
-
 @pytest.mark.parametrize("method", INEXACT)
 @pytest.mark.parametrize("inputs", ["features", "tokens"])
 def test_corners(inputs, method):

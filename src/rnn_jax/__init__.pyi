@@ -1,5 +1,10 @@
 from ._activations import ACTIVATIONS as ACTIVATIONS
 from ._activations import Activation as Activation
+from ._anatomy import Anatomy as Anatomy
+from ._anatomy import Cut as Cut
+from ._anatomy import LayerAnatomy as LayerAnatomy
+from ._anatomy import anatomy as anatomy
+from ._anatomy import step_gradients as step_gradients
 from ._apply import apply as apply
 from ._apply import apply_step as apply_step
 from ._apply import readout as readout

@@ -1,6 +1,7 @@
 """Backpropagation through time by hand: only `d_h` travels, all else is a product over many steps at once."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -98,8 +99,15 @@ def backward(
     return weight_gradients(residuals, d_as), d_h_0, affine_d_input(residuals.xs, d_as, residuals.cell.w_xh)
 
 
-def deltas(residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 1) -> tuple[Hidden, Hiddens]:
-    """`(d_h_0, d_as)`: the loop over time."""
+def deltas(
+    residuals: Residuals,
+    d_hs: Hiddens,
+    d_h_T: Hidden,
+    *,
+    unroll: int = 1,
+    emit: Callable[[Hidden, Hidden], Any] = lambda d_h_t, d_a_t: d_a_t,
+) -> tuple[Hidden, Any]:
+    """`(d_h_0, d_as)`: the loop over time, and what it emits of each step."""
     cell, _, _, _, mask, reset, fs, r, sent = residuals
     d_phi = ACTIVATIONS[cell.activation].d_phi
     w_hh_t = cell.w_hh.T
@@ -112,7 +120,7 @@ def deltas(residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 
         d_h_read_t = dropped(d_a_t @ w_hh_t, r)
         d_h_met = d_h_read_t if d_h_kept is None else d_h_read_t + d_h_kept
         d_h_tm1 = leave(enter(d_h_met, reset_t), d_h_t, mask_t)
-        return d_h_tm1 if sent_t is None else sent_t[..., None] * d_h_tm1, d_a_t
+        return d_h_tm1 if sent_t is None else sent_t[..., None] * d_h_tm1, emit(d_h_t, d_a_t)
 
     return lax.scan(body, d_h_T, (d_hs, fs, mask, reset, sent), reverse=True, unroll=unroll)
 

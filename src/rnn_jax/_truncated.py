@@ -99,16 +99,17 @@ def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
         return batch
     mask = jnp.ones((time, *batch_axes), bool) if batch.mask is None and after else batch.mask
     return Batch(
-        _pad(batch.inputs, 0, after),
-        _pad(batch.targets, before, after),
-        _pad(step_weights(batch, dtype), before, after),
-        _pad(mask, 0, after),
-        _pad(batch.reset, 0, after),
+        pad_steps(batch.inputs, 0, after),
+        pad_steps(batch.targets, before, after),
+        pad_steps(step_weights(batch, dtype), before, after),
+        pad_steps(mask, 0, after),
+        pad_steps(batch.reset, 0, after),
         drop=batch.drop,
     )
 
 
-def _pad(x: Any, before: int, after: int) -> Any:
+def pad_steps(x: Any, before: int, after: int) -> Any:
+    """`x` with so many steps of zeros before and after; None stays None."""
     return None if x is None else jnp.pad(x, ((before, after), *((0, 0),) * (x.ndim - 1)))
 
 
@@ -136,22 +137,32 @@ def backward_windows(
     first_read = hs.shape[0] - steps.targets.shape[0]
     value, d_readout, d_hs_read = backward_readout(loss, scale, params.readout, steps, hs[first_read:])
     d_hs = jnp.concatenate([jnp.zeros_like(hs[:first_read]), d_hs_read])
+    sent_back, sums = window_deltas(windows, steps.drop, start, d_hs, saved, later)
+    d_cells, d_xs = of_all_passes(params, steps.inputs, saved, sums)
+    return value, Gradients(Params(d_cells, d_readout), sent_back, d_xs)
+
+
+def window_deltas(
+    windows: Windows, drop: Drop | None, start: Any, d_hs: Hiddens, saved: list[Residuals], later: States
+) -> tuple[States, States]:
+    """`(sent_back, sums)`, for each layer: what leaves the block in each pass, and the `d_a_t` of all passes added up,
+    in windows side by side.
+    """
     folded = side_by_side(saved, windows.k1)
 
     def again(carry: tuple[States, States], now: Any) -> tuple[tuple[States, States], States]:
         leaving, sums = carry
         q, later_q = now
-        leaving, d_as = one_pass(windows, folded, steps.drop, start, q, None, neighbours(leaving, later_q))
+        leaving, d_as = one_pass(windows, folded, drop, start, q, None, neighbours(leaving, later_q))
         return (leaving, jax.tree.map(jnp.add, sums, d_as)), tuple(d_h[0] for d_h in leaving)
 
     nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
-    carry = one_pass(windows, folded, steps.drop, start, 0, fold(d_hs, windows.k1), nothing)
+    carry = one_pass(windows, folded, drop, start, 0, fold(d_hs, windows.k1), nothing)
     first = tuple(d_h[0] for d_h in carry[0])
     passes = jnp.arange(1, windows.passes), tuple(d_h[:-1] for d_h in later)
     (_, sums), others = lax.scan(again, carry, passes)
     sent_back = tuple(jnp.concatenate([d_h[None], rest]) for d_h, rest in zip(first, others, strict=True))
-    d_cells, d_xs = of_all_passes(params, steps.inputs, saved, sums)
-    return value, Gradients(Params(d_cells, d_readout), sent_back, d_xs)
+    return sent_back, sums
 
 
 def one_pass(
@@ -249,5 +260,5 @@ def last_steps(
     (loss_before, h), _ = blocked(bptt(), plan, total, params, before, h_0)
     (loss, h_T), gradients = blocked(bptt(), plan, total, params, after, h)
     d_h_0 = jax.tree.map(jnp.zeros_like, h_0)
-    d_xs = None if gradients.inputs is None else _pad(gradients.inputs, time - k, 0)
+    d_xs = None if gradients.inputs is None else pad_steps(gradients.inputs, time - k, 0)
     return (loss_before + loss, h_T), Gradients(gradients.params, d_h_0, d_xs)

@@ -6,18 +6,12 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Float
 
-from ._bptt import bptt
-from ._by_hand import backward_readout, forward_layers
+from ._anatomy import anatomy, mean_over_steps
 from ._checks import check_call, require_sizes
-from ._losses import Objective, loss_scale, make_objective
 from ._methods import make_grad_fn
-from ._truncated import Windows, fold, neighbours, one_pass, side_by_side
-from ._types import Batch, GradFn, Loss, Params, States, accumulation_dtype
+from ._types import Batch, GradFn, Loss, Params, States
 
 
 class Distance(NamedTuple):
@@ -101,14 +95,15 @@ def truncation_report(
     steps = batch.inputs.shape[0]
     lags = min(max(ks), steps) if lags is None else min(lags, steps)
     require_sizes(lags=lags)
-    objective = make_objective(loss, reduction)
     full = _measured(make_grad_fn("blocked", loss=loss, reduction=reduction), params, batch, h_0)
     rows = []
     for k in ks:
         grad_fn = make_grad_fn("truncated", loss=loss, reduction=reduction, k1=int(k), k2=int(k))
         rows.append(_row(int(k), _measured(grad_fn, params, batch, h_0), full[0]))
-    norms = np.asarray(jax.jit(partial(lag_norms, objective, lags))(params, batch, h_0), np.float64)
-    return TruncationReport(tuple(rows), _row(steps, full, full[0]), norms, *_decay(norms))
+    found = jax.jit(partial(anatomy, loss=loss, reduction=reduction, lags=lags))(params, batch, h_0)
+    norms = np.asarray(mean_over_steps(found.lag_norms), np.float64)
+    decay = float(found.decay), float(found.decay_error)
+    return TruncationReport(tuple(rows), _row(steps, full, full[0]), norms, *decay)
 
 
 def _measured(grad_fn: GradFn, *arguments: Any) -> tuple[Params, float, int | None]:
@@ -136,48 +131,3 @@ def _distance(x: np.ndarray, y: np.ndarray) -> Distance:
     if of_y == 0:
         return Distance(0.0, 1.0) if of_x == 0 else Distance(np.inf, 0.0)
     return Distance(float(np.linalg.norm(x - y) / of_y), float(x @ y / (of_x * of_y)) if of_x else 0.0)
-
-
-def lag_norms(objective: Objective, lags: int, params: Params, batch: Batch, h_0: States) -> Float[Array, " lags1"]:
-    """The mean of `‖∂L_t/∂h_{t-lag}‖` for lag = 0..lags, over steps and sequences: windows of one step, side by
-    side.
-    """
-    time, last = batch.inputs.shape[0], batch.targets.shape[0]
-    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
-    hs, saved = forward_layers(bptt(), params, batch, h_0)
-    _, _, d_hs_read = backward_readout(objective.loss, scale, params.readout, batch, hs[-1][time - last :])
-    d_hs = jnp.concatenate([jnp.zeros_like(hs[-1][: time - last]), d_hs_read])
-    folded = side_by_side(saved, 1)
-    windows = Windows(1, 2 * time, time, lags)
-
-    def mean_norm(d_h: States, lag: Any) -> Array:
-        squares = jnp.sum(jnp.stack([jnp.sum(d.astype(scale.dtype) ** 2, -1) for d in d_h]), 0).reshape(time, -1)
-        reached = jnp.arange(time) < time - lag  # pieces that a window is at after so many passes
-        norms = jnp.where(reached[:, None], jnp.sqrt(squares), 0)
-        return jnp.sum(norms) / jnp.sum(jnp.broadcast_to(reached[:, None], norms.shape), dtype=norms.dtype)
-
-    def again(leaving: States, q: Any) -> tuple[States, Array]:
-        entering = neighbours(leaving, tuple(jnp.zeros_like(d_h[0]) for d_h in leaving))
-        leaving, _ = one_pass(windows, folded, batch.drop, 0, q, None, entering)
-        return leaving, mean_norm(leaving, q)
-
-    leaving, _ = one_pass(
-        windows, folded, batch.drop, 0, 0, fold(d_hs, 1), tuple(jnp.zeros_like(r.hs[0]) for r in folded)
-    )
-    first = jnp.stack([mean_norm((d_hs,), 0), mean_norm(leaving, 0)])
-    _, others = lax.scan(again, leaving, jnp.arange(1, lags))
-    return jnp.concatenate([first, others])
-
-
-def _decay(norms: np.ndarray) -> tuple[float, float]:
-    """The factor a step, and its standard error, of the line through log norms from lag 1 on."""
-    lag = np.arange(1, len(norms))
-    seen = norms[1:] > 0
-    lag, logs = lag[seen], np.log(norms[1:][seen])
-    if len(lag) < 2:
-        return (0.0 if len(lag) == 0 else float("nan")), float("nan")
-    centred = lag - lag.mean()
-    slope = centred @ logs / (centred @ centred)
-    rest = logs - logs.mean() - slope * centred
-    error = np.sqrt(rest @ rest / max(len(lag) - 2, 1) / (centred @ centred))
-    return float(np.exp(slope)), float(np.exp(slope) * error)

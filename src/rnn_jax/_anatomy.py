@@ -1,0 +1,406 @@
+"""The anatomy of a gradient: what arrives at each step, what each step adds, what each loss sends how far back.
+
+With `δ_t = ∂L/∂h_t`, all of it, and its local part `∂L_t/∂h_t`, that of the loss of step t alone,
+
+    d_W_xh = Σ_t C_t,   C_t = x_tᵀ d_a_t        d_W_hh = Σ_t h_{t-1}ᵀ d_a_t        d_b_h = Σ_t d_a_t
+
+and `δ_t` of the highest layer is `Σ_i ∂L_i/∂h_t`, the column t of the lag grid.
+
+References: Bengio, Simard and Frasconi (1994), IEEE Transactions on Neural Networks 5(2); Pascanu, Mikolov and Bengio
+(2013), ICML, arXiv:1211.5063.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from ._activations import ACTIVATIONS
+from ._affine import affine_d_input, affine_d_weights
+from ._apply import last_states
+from ._bptt import Residuals, bptt, deltas, states_read, weight_gradients
+from ._by_hand import backward_readout, forward_layers
+from ._cell import d_integrate
+from ._checks import check_call, require_sizes
+from ._dropout import between_of, dropped
+from ._losses import Objective, loss_scale, make_objective, step_weights
+from ._sharding import promote, refuse_explicit
+from ._truncated import (
+    Windows,
+    fold,
+    neighbours,
+    one_pass,
+    pad_steps,
+    side_by_side,
+    unfold,
+    window_deltas,
+)
+from ._types import (
+    Batch,
+    CellParams,
+    Gradients,
+    Hidden,
+    Hiddens,
+    Loss,
+    Params,
+    ReadoutParams,
+    Scalar,
+    States,
+    accumulation_dtype,
+)
+from ._unroll import leave
+
+SATURATED = 0.1
+
+
+class LayerAnatomy(NamedTuple):
+    """One layer. Norms are over its units; a step that does not exist adds nothing.
+
+    `d_hs`         `δ_t = ∂L/∂h_t`, and `d_hs_local` the part of it that is `∂L_t/∂h_t`.
+    `d_h_norms`    `‖δ_t‖` of each step and sequence, and `local_norms` of the local part.
+    `part_norms`   the norm of what each step adds to the gradient of each weight, all sequences together.
+    `part_cosines` the cosine between that and the whole: `Σ_t norm_t cosine_t` is the norm of the whole.
+    `d_phi`        `φ'(a_t)` of each step and unit, the mean over the sequences that have the step; NaN if none has.
+    `saturated`    the share of them all with `φ'(a_t)` below 0.1.
+    """
+
+    d_hs: Hiddens
+    d_hs_local: Hiddens
+    d_h_norms: Float[Array, "time *batch"]
+    local_norms: Float[Array, "time *batch"]
+    part_norms: CellParams
+    part_cosines: CellParams
+    d_phi: Float[Array, "time hid"]
+    saturated: Float[Array, " time"]
+
+
+class Cut(NamedTuple):
+    """What truncation makes of the gradient: `params` the truncated one, `lost` its distance from the full one relative
+    to that, leaf by leaf, and `d_a_norms` a layer, `‖d_a_t - truncated d_a_t‖` of each step and sequence.
+    """
+
+    params: Params
+    lost: Params
+    d_a_norms: tuple[Float[Array, "time *batch"], ...]
+
+
+class Anatomy(NamedTuple):
+    """What `anatomy` returns. `lag_norms[layer][lag, i - 1]` is `‖∂L_i/∂h_{i-lag}‖` of each sequence, i = 1..T; 0
+    where `lag > i`, for there is no such state, and where a reset is between.
+
+    `decay` is the factor by which `‖∂L_i/∂h_{i-lag}‖` falls or grows a step of lag, all layers together, and
+    `decay_error` its standard error, both of a line through the log of means; NaN for fewer than two lags.
+    """
+
+    loss: Scalar
+    h_T: States
+    gradients: Gradients
+    layers: tuple[LayerAnatomy, ...]
+    lag_norms: tuple[Float[Array, "lags time *batch"], ...]
+    decay: Scalar
+    decay_error: Scalar
+    cut: Cut | None
+
+
+def anatomy(
+    params: Params,
+    batch: Batch,
+    h_0: States,
+    *,
+    loss: str | Loss = "cross_entropy",
+    reduction: str = "mean",
+    lags: int = 0,
+    k1: int | None = None,
+    k2: int | None = None,
+) -> Anatomy:
+    """Loss and gradient, and where the gradient comes from, in one forward and one backward pass.
+
+    The lag grid, of lags 0 to `lags`, takes as many steps back for all losses side by side, the memory of one more
+    sequence of states, and `(lags + 1) T` numbers a layer and sequence. With `k1` and `k2`, `cut` says what the
+    windows of `"truncated"` lose.
+    Pure: jit it with the options bound, `jax.jit(functools.partial(anatomy, lags=20))`. Under jit, what is not used
+    costs nothing.
+
+    Raises:
+        ValueError: as the functions of `make_grad_fn` do, and for lags or windows out of range.
+
+    >>> import jax.numpy as jnp, rnn_jax
+    >>> problem = rnn_jax.make_problem(rnn_jax.Case(time=30, num_layers=2), dtype=jnp.float32)
+    >>> found = rnn_jax.anatomy(*problem, lags=10)
+    >>> found.layers[0].d_h_norms.shape, found.lag_norms[1].shape
+    ((30, 3), (11, 30, 3))
+    >>> parts = found.layers[0].part_norms.w_hh * found.layers[0].part_cosines.w_hh
+    >>> bool(jnp.allclose(jnp.sum(parts), jnp.linalg.norm(found.gradients.params.cells[0].w_hh), rtol=1e-4))
+    True
+    """
+    check_call(params, batch, h_0)
+    require_sizes(least=0, lags=lags)
+    if (k1 is None) != (k2 is None):
+        raise ValueError(f"`k1` and `k2` must be given both, or none, got {k1} and {k2}.")
+    if k1 is not None and k2 is not None:
+        require_sizes(k1=k1, k2=k2)
+        if k2 < k1:
+            raise ValueError(f"`k2` must be at least `k1`, got {k2} and {k1}.")
+    objective = make_objective(loss, reduction)
+    refuse_explicit((params, batch._replace(key=None), h_0), "anatomy", "gather them")
+    params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
+
+    passed = there_and_back(objective, params, batch, h_0)
+    layers = tuple(
+        layer_anatomy(residuals, d_hs, local, d_as, d_cell)
+        for residuals, d_hs, local, d_as, d_cell in zip(
+            passed.saved, passed.d_hs, passed.local, passed.d_as, passed.gradients.params.cells, strict=True
+        )
+    )
+    grid = lag_grid(passed, batch, min(lags, batch.inputs.shape[0]))
+    decay, error = decay_rate(mean_over_steps(grid))
+    cut = None if k1 is None or k2 is None else cut_by_windows(passed, batch, k1, k2)
+    gradients = jax.tree.map(lambda d, x: d.astype(x.dtype), passed.gradients.params, params)
+    return Anatomy(
+        passed.loss, passed.h_T, passed.gradients._replace(params=gradients), layers, grid, decay, error, cut
+    )
+
+
+class Passed(NamedTuple):
+    """What one way there and back leaves behind; tuples have an entry a layer."""
+
+    loss: Scalar
+    h_T: States
+    gradients: Gradients
+    saved: tuple[Residuals, ...]
+    d_hs: States
+    local: States
+    d_as: States
+
+
+def there_and_back(objective: Objective, params: Params, batch: Batch, h_0: States) -> Passed:
+    """Loss and gradient as `"bptt"` has them, with what the loops over time emit."""
+    time, last = batch.inputs.shape[0], batch.targets.shape[0]
+    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
+    hs, saved = forward_layers(bptt(), params, batch, h_0)
+    value, d_readout, d_hs_read = backward_readout(objective.loss, scale, params.readout, batch, hs[-1][time - last :])
+    d_reads = local = jnp.concatenate([jnp.zeros_like(hs[-1][: time - last]), d_hs_read])
+    layers: list[tuple[CellParams, Hidden, Hiddens, Hiddens, Hiddens]] = []
+    for i in reversed(range(len(saved))):
+        d_h_0, (d_hs, d_as) = deltas(saved[i], d_reads, jnp.zeros_like(h_0[i]), emit=lambda *of_step: of_step)
+        layers.insert(0, (weight_gradients(saved[i], d_as), d_h_0, d_hs, local, d_as))
+        if i:
+            units, w_t = between_of(batch.drop, i - 1), params.cells[i].w_xh.T
+            d_reads, local = dropped(d_as @ w_t, units), dropped(of_step(saved[i], local) @ w_t, units)
+    d_cells, d_h_0s, all_d_hs, locals_, all_d_as = zip(*layers, strict=True)
+    d_xs = affine_d_input(batch.inputs, all_d_as[0], params.cells[0].w_xh)
+    gradients = Gradients(Params(d_cells, d_readout), d_h_0s, d_xs)
+    return Passed(value, last_states(h_0, hs), gradients, tuple(saved), all_d_hs, locals_, all_d_as)
+
+
+def of_step(residuals: Residuals, d_hs: Hiddens) -> Hiddens:
+    """`d_a_t` of `d_h_t`, each step by itself: nothing travels through time."""
+    d_fs, _ = d_integrate(residuals.cell, d_hs)
+    d_phi = ACTIVATIONS[residuals.cell.activation].d_phi(residuals.fs)
+    return leave(d_fs * d_phi, jnp.zeros_like(d_hs), residuals.mask)
+
+
+def layer_anatomy(
+    residuals: Residuals, d_hs: Hiddens, local: Hiddens, d_as: Hiddens, d_cell: CellParams
+) -> LayerAnatomy:
+    """What a layer's part of the backward pass says of its steps."""
+    parts = lax.map(lambda now: norm_and_cosine(step_part(residuals.cell, *now), d_cell), steps_of(residuals, d_as))
+    part_norms, part_cosines = parts
+    d_phi, saturated = saturation(residuals)
+    return LayerAnatomy(d_hs, local, norms(d_hs), norms(local), part_norms, part_cosines, d_phi, saturated)
+
+
+def steps_of(residuals: Residuals, d_as: Hiddens) -> tuple[Array, Hiddens, Hiddens]:
+    """`(x_t, h_{t-1}, d_a_t)` for t = 1..T, as the weights read them."""
+    return residuals.xs, states_read(residuals.h_0, residuals.hs, residuals.reset, residuals.r), d_as
+
+
+def step_part(cell: CellParams, x_t: Array, h_tm1: Array, d_a_t: Array) -> CellParams:
+    """What one step adds to the gradient of its cell: `x_tᵀ d_a_t`, `h_{t-1}ᵀ d_a_t` and `d_a_t`."""
+    d_w_xh, d_b_h = affine_d_weights(x_t, d_a_t, cell.w_xh)
+    d_w_hh, _ = affine_d_weights(h_tm1, d_a_t, cell.w_hh)
+    return CellParams(d_w_xh, d_w_hh, d_b_h, cell.activation, cell.leak)
+
+
+def norms(x: Array) -> Array:
+    """The norm over the last axis, of half precision in float32."""
+    return jnp.linalg.norm(x.astype(accumulation_dtype(x.dtype)), axis=-1)
+
+
+def norm_and_cosine(part: CellParams, whole: CellParams) -> tuple[CellParams, CellParams]:
+    """Leaf by leaf the norm of a part, and its cosine with the whole; 0 where one of them is zero."""
+
+    def cosine(p: Array, w: Array) -> Array:
+        product = jnp.linalg.norm(p) * jnp.linalg.norm(w)
+        return jnp.where(product > 0, jnp.sum(p * w) / jnp.where(product > 0, product, 1), 0)
+
+    return jax.tree.map(jnp.linalg.norm, part), jax.tree.map(cosine, part, whole)
+
+
+def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Array, " time"]]:
+    """`φ'` of each step and unit, the mean over sequences; the share of them below `SATURATED`."""
+    d_phi = ACTIVATIONS[residuals.cell.activation].d_phi(residuals.fs)
+    time, *batch_axes, hid = d_phi.shape
+    d_phi = d_phi.astype(accumulation_dtype(d_phi.dtype)).reshape(time, math.prod(batch_axes), hid)
+    exists = jnp.ones(d_phi.shape[:2], bool) if residuals.mask is None else residuals.mask.reshape(d_phi.shape[:2])
+    weights = exists.astype(d_phi.dtype)[..., None] / jnp.sum(exists, 1, dtype=d_phi.dtype)[:, None, None]
+    low = (d_phi < SATURATED).astype(d_phi.dtype)
+    return jnp.sum(weights * d_phi, 1), jnp.mean(jnp.sum(weights * low, 1), 1)
+
+
+def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lags time *batch"], ...]:
+    """`‖∂L_i/∂h_{i-lag}‖` of each layer and sequence, lag = 0..lags: windows of one step, side by side.
+
+    In pass q the window of loss i is at step i - q. What has come to the state there is what the step after sent back,
+    and what the layer above reads of it.
+    """
+    time = batch.inputs.shape[0]
+    first = tuple(norms(local)[None] for local in passed.local)
+    if not lags:
+        return first
+    folded = side_by_side(list(passed.saved), 1)
+    windows = Windows(1, 2 * time, time, lags)  # no end to the reach
+    w_xhs = [r.cell.w_xh for r in passed.saved]
+
+    def arrived(entering: States, d_as: States) -> States:
+        """`∂L_i/∂h_{i-q}` of each layer."""
+        from_above = (
+            dropped(d_a[0] @ w.T, between_of(batch.drop, layer))
+            for layer, (d_a, w) in enumerate(zip(d_as[1:], w_xhs[1:], strict=True))
+        )
+        return (*map(jnp.add, entering[:-1], from_above), entering[-1])
+
+    def of_losses(d_hs: States, left: States, q: Any) -> tuple[Array, ...]:
+        """`d_hs[i]` is at the place of step i; moved to that of its loss, q later. Before the first step is `h_0`."""
+        number = jnp.arange(time)
+
+        def moved(d_h: Array, d_h_0: Array) -> Array:
+            at_loss = jnp.roll(norms(d_h), q, 0)
+            place = number.reshape(time, *(1,) * (at_loss.ndim - 1))
+            at_loss = jnp.where(place >= q, at_loss, 0)
+            return jnp.where(place == q - 1, norms(d_h_0)[None], at_loss)
+
+        return tuple(map(moved, d_hs, left))
+
+    def again(leaving: States, q: Any) -> tuple[States, tuple[Array, ...]]:
+        entering = neighbours(leaving, tuple(jnp.zeros_like(d_h[0]) for d_h in leaving))
+        left = tuple(d_h[0] for d_h in leaving)
+        leaving, d_as = one_pass(windows, folded, batch.drop, 0, q, None, entering)
+        return leaving, of_losses(arrived(entering, d_as), left, q)
+
+    nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
+    leaving, _ = one_pass(windows, folded, batch.drop, 0, 0, fold(passed.local[-1], 1), nothing)
+    _, others = lax.scan(again, leaving, jnp.arange(1, lags + 1))
+    return tuple(map(lambda *parts: jnp.concatenate(parts), first, others))
+
+
+def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float[Array, " lags"]:
+    """The mean of the norm over all layers, over the losses that send something and have so many states before them."""
+    whole = jnp.sqrt(jnp.sum(jnp.stack([jnp.square(of_layer) for of_layer in grid]), 0))
+    lags, time = whole.shape[:2]
+    lag, place = jnp.arange(lags)[:, None], jnp.arange(time)[None]
+    there = (lag <= place + 1).reshape(lags, time, *(1,) * (whole.ndim - 2)) & (whole[:1] > 0)
+    axes = tuple(range(1, whole.ndim))
+    num_losses = jnp.sum(there, axes, dtype=whole.dtype)
+    return jnp.sum(jnp.where(there, whole, 0), axes) / jnp.maximum(num_losses, 1)
+
+
+def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar, Scalar]:
+    """The factor a step, and its standard error, of the line through the log of norms from lag 1 on.
+
+    Without two lags above zero, NaN, but a gradient that is zero at all of them decays by 0.
+    """
+    lag = jnp.arange(len(norms))
+    seen = (norms > 0) & (lag > 0)
+    weight = seen.astype(norms.dtype)
+    num = jnp.sum(weight)
+    logs = jnp.log(jnp.where(seen, norms, 1))
+    lag = lag.astype(norms.dtype)
+
+    def centred(x: Array) -> Array:
+        return weight * (x - jnp.sum(weight * x) / jnp.maximum(num, 1))
+
+    x, y = centred(lag), centred(logs)
+    enough = num >= 2
+    spread = jnp.where(enough, jnp.sum(x * x), 1)
+    slope = jnp.sum(x * y) / spread
+    rest = y - slope * x
+    error = jnp.sqrt(jnp.sum(rest * rest) / jnp.maximum(num - 2, 1) / spread)
+    decay = jnp.where(enough, jnp.exp(slope), jnp.where((num == 0) & (len(norms) > 2), 0, jnp.nan))
+    return decay, jnp.where(enough, decay * error, jnp.nan)
+
+
+def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
+    """What the windows of `"truncated"` send back, from the states of the pass that was made."""
+    time = batch.inputs.shape[0]
+    after = -time % k1
+    k2 = min(k2, time)
+    windows = Windows(k1, k2, time, max(-(-(k2 + after) // k1), 1))
+
+    def longer(r: Residuals) -> Residuals:
+        mask = jnp.ones(r.fs.shape[:-1], bool) if r.mask is None and after else r.mask
+        hs, fs, mask, reset = (pad_steps(x, 0, after) for x in (r.hs, r.fs, mask, r.reset))
+        return r._replace(hs=hs, fs=fs, mask=mask, reset=reset)
+
+    later = tuple(jnp.zeros((windows.passes, *r.h_0.shape), r.h_0.dtype) for r in passed.saved)
+    d_hs = pad_steps(passed.local[-1], 0, after)
+    _, sums = window_deltas(windows, batch.drop, 0, d_hs, [longer(r) for r in passed.saved], later)
+    d_as = [unfold(d_a)[:time] for d_a in sums]
+    d_cells = tuple(weight_gradients(r, d_a) for r, d_a in zip(passed.saved, d_as, strict=True))
+    full = passed.gradients.params
+    params = Params(d_cells, full.readout)
+
+    def distance(x: Array, y: Array) -> Array:
+        whole = jnp.linalg.norm(y)
+        return jnp.where(whole > 0, jnp.linalg.norm(x - y) / jnp.where(whole > 0, whole, 1), 0)
+
+    d_a_norms = tuple(norms(mine - all_of_it) for mine, all_of_it in zip(d_as, passed.d_as, strict=True))
+    lost = jax.tree.map(distance, params, full)
+    return Cut(jax.tree.map(lambda d, w: d.astype(w.dtype), params, full), lost, d_a_norms)
+
+
+def step_gradients(
+    params: Params, batch: Batch, h_0: States, *, loss: str | Loss = "cross_entropy", reduction: str = "mean"
+) -> tuple[Scalar, Params]:
+    """`(loss, parts)`: the gradient of the weights at each time step, `parts` like `params` with time before each leaf.
+
+    Of the cells, step t has `x_tᵀ d_a_t`, `h_{t-1}ᵀ d_a_t` and `d_a_t`, what it adds to the gradient of the loss of all
+    steps; of the readout `h_tᵀ d_y_t` and `d_y_t`, zero where it is not read. Sums over the first axis are the
+    gradient. It takes T times the memory of the weights; their norms alone are in `anatomy`.
+
+    Raises:
+        ValueError: as the functions of `make_grad_fn` do.
+
+    >>> import jax.numpy as jnp, rnn_jax
+    >>> problem = rnn_jax.make_problem(rnn_jax.Case(time=30), dtype=jnp.float32)
+    >>> loss, parts = rnn_jax.step_gradients(*problem)
+    >>> parts.cells[0].w_hh.shape
+    (30, 4, 4)
+    >>> (loss, _), gradients = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")(*problem)
+    >>> bool(jnp.allclose(parts.cells[0].w_hh.sum(0), gradients.params.cells[0].w_hh, atol=1e-5))
+    True
+    """
+    check_call(params, batch, h_0)
+    objective = make_objective(loss, reduction)
+    refuse_explicit((params, batch._replace(key=None), h_0), "step_gradients", "gather them")
+    params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
+    passed = there_and_back(objective, params, batch, h_0)
+    cells = tuple(
+        lax.map(lambda now, r=r: step_part(r.cell, *now), steps_of(r, d_as))
+        for r, d_as in zip(passed.saved, passed.d_as, strict=True)
+    )
+    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
+    time, last = batch.inputs.shape[0], batch.targets.shape[0]
+    weights = step_weights(batch, scale.dtype)
+
+    def of_readout(now: Any) -> ReadoutParams:
+        h_t, target_t, w_t = (x[None] for x in now)
+        step = Batch(h_t, target_t, w_t, drop=batch.drop)
+        return backward_readout(objective.loss, scale, params.readout, step, h_t)[1]
+
+    read = lax.map(of_readout, (passed.saved[-1].hs[time - last :], batch.targets, weights))
+    parts = Params(cells, jax.tree.map(lambda d: pad_steps(d, time - last, 0), read))
+    return passed.loss, jax.tree.map(lambda d, w: d.astype(w.dtype), parts, params)

@@ -1,0 +1,210 @@
+"""The anatomy of a gradient: every part beside autodiff, and the parts add up to the whole."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_problem, run
+
+import rnn_jax
+from rnn_jax._losses import loss_scale, make_objective, step_weights
+from rnn_jax.app.gradcheck import covering
+
+CASES = covering(OPTIONS | {"num_layers": [1, 2], "time": [6, 1], "batch": [(2,), (), (2, 2)]}, 2)
+EVERYTHING = Case(num_layers=2, weights=True, mask=True, reset=True, leak=0.3, drop=True, time=9)
+
+
+def found(case, problem, **options):
+    return jax.jit(partial(rnn_jax.anatomy, loss=case.loss, reduction=case.reduction, **options))(*problem)
+
+
+def step_losses(case, problem):
+    """`L_1..L_T` as a function of what is added to each `h_t` and to `h_0`, by the plain scan."""
+    params, batch, h_0 = problem
+    objective = make_objective(case.loss, case.reduction)
+    last, time = batch.targets.shape[0], batch.inputs.shape[0]
+    weights = loss_scale(objective, batch, jnp.float64) * step_weights(batch, jnp.float64)
+    read = (weights != 0).reshape(weights.shape + (1,) * (batch.targets.ndim - weights.ndim))
+    targets = jnp.where(read, batch.targets, jnp.zeros_like(batch.targets))
+
+    def losses(added, added_h_0):
+        layers = iter(added)
+
+        def unroll(cell, h, xs, *, mask, reset, r=None):
+            def body(h_tm1, now):
+                x_t, mask_t, reset_t, added_t = now
+                one = jax.tree.map(lambda x: x[None], (x_t, mask_t, reset_t))
+                h_t = rnn_jax.unroll(cell, h_tm1, one[0], mask=one[1], reset=one[2], r=r)[0] + added_t
+                return h_t, h_t
+
+            return jax.lax.scan(body, h, (xs, mask, reset, next(layers)))[1]
+
+        start = jax.tree.map(jnp.add, h_0, added_h_0)
+        flags = {"mask": batch.mask, "reset": batch.reset, "drop": batch.drop}
+        ys, _ = rnn_jax.apply(params, start, batch.inputs, last=last, **flags, unroll=unroll)
+        values = weights * objective.loss(ys, targets)[0]
+        return jnp.concatenate([jnp.zeros(time - last), jnp.sum(values.reshape(last, -1), 1)])
+
+    nothing = tuple(jnp.zeros((time, *h.shape)) for h in h_0)
+    return losses, nothing, jax.tree.map(jnp.zeros_like, h_0)
+
+
+@pytest.mark.parametrize("case", [*CASES[::2], EVERYTHING], ids=str)
+def test_every_part_beside_autodiff(case):
+    problem = make_problem(case)
+    time = problem[1].inputs.shape[0]
+    result = found(case, problem, lags=time)
+    assert_trees_close(
+        ((result.loss, result.h_T), result.gradients), run("autodiff", case, problem), rtol=1e-12, floor=1e-3
+    )
+    losses, nothing, nothing_0 = step_losses(case, problem)
+    jacobian, jacobian_0 = jax.jit(jax.jacrev(losses, argnums=(0, 1)))(nothing, nothing_0)  # [layer][i, j, *batch, hid]
+    for layer, (d_hs, d_h_0) in enumerate(zip(jacobian, jacobian_0, strict=True)):
+        mine = result.layers[layer]
+        assert_trees_close(mine.d_hs, jnp.sum(d_hs, 0), rtol=1e-12, floor=1e-3)
+        local = jnp.stack([d_hs[i, i] for i in range(time)])
+        assert_trees_close(mine.d_hs_local, local, rtol=1e-12, floor=1e-3)
+        np.testing.assert_allclose(mine.d_h_norms, np.linalg.norm(mine.d_hs, axis=-1), rtol=1e-12)
+        np.testing.assert_allclose(mine.local_norms, np.linalg.norm(mine.d_hs_local, axis=-1), rtol=1e-12)
+        grid = np.zeros(result.lag_norms[layer].shape)
+        for i in range(time):
+            for lag in range(i + 2):
+                row = d_h_0[i] if lag == i + 1 else d_hs[i, i - lag]
+                grid[lag, i] = np.linalg.norm(row, axis=-1)
+        np.testing.assert_allclose(result.lag_norms[layer], grid, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("case", [*CASES[::3], EVERYTHING], ids=str)
+def test_the_steps_add_up(case):
+    problem = make_problem(case)
+    result = found(case, problem)
+    loss, parts = jax.jit(partial(rnn_jax.step_gradients, loss=case.loss, reduction=case.reduction))(*problem)
+    whole = result.gradients.params
+    assert_trees_close(
+        (loss, jax.tree.map(lambda d: jnp.sum(d, 0), parts)), (result.loss, whole), rtol=1e-12, floor=1e-3
+    )
+    for layer, cell, of_steps in zip(result.layers, whole.cells, parts.cells, strict=True):
+        for name in ("w_xh", "w_hh", "b_h"):
+            norms, cosines = getattr(layer.part_norms, name), getattr(layer.part_cosines, name)
+            part, total = np.asarray(getattr(of_steps, name)), np.asarray(getattr(cell, name))
+            size = np.linalg.norm(total)
+            np.testing.assert_allclose(norms, np.linalg.norm(part.reshape(len(part), -1), axis=1), rtol=1e-12)
+            assert abs(np.sum(norms * cosines) - size) <= 1e-12 * max(size, 1e-3)
+
+
+def test_a_step_by_itself():
+    """`w_hh` of one step moved alone, by central differences."""
+    case = Case(time=4, num_layers=2, leak=0.5)
+    params, batch, h_0 = make_problem(case)
+    _, parts = rnn_jax.step_gradients(params, batch, h_0)
+
+    def loss(step, size):
+        direction = jnp.cos(jnp.arange(16.0).reshape(4, 4))
+        cells = list(params.cells)
+
+        def unroll(cell, h, xs, **flags):
+            hs = []
+            for t in range(4):
+                moved = cell
+                if cell is cells[0] and t == step:
+                    w_hh = cell.w_hh + size * direction
+                    moved = rnn_jax.CellParams(cell.w_xh, w_hh, cell.b_h, cell.activation, cell.leak)
+                h = rnn_jax.step(moved, h, xs[t])
+                hs.append(h)
+            return jnp.stack(hs)
+
+        ys, _ = rnn_jax.apply(params, h_0, batch.inputs, unroll=unroll)
+        return jnp.mean(rnn_jax.cross_entropy(ys, batch.targets)[0]), direction
+
+    for t in range(4):
+        (up, direction), (down, _) = loss(t, 1e-6), loss(t, -1e-6)
+        np.testing.assert_allclose(
+            jnp.sum(parts.cells[0].w_hh[t] * direction), (up - down) / 2e-6, rtol=1e-7, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("k1, k2", [(1, 1), (2, 5), (3, 3), (4, 9), (9, 9), (20, 30)])
+@pytest.mark.parametrize("last", ["all", "one"])
+def test_what_truncation_cuts(last, k1, k2):
+    case = EVERYTHING._replace(last=last)
+    problem = make_problem(case)
+    result = found(case, problem, k1=k1, k2=k2)
+    windows = run("truncated", case, problem, k1=k1, k2=k2)[1].params
+    assert_trees_close(result.cut.params, windows, rtol=1e-12, floor=1e-3)
+    full = result.gradients.params
+    for lost, mine, theirs in zip(*map(jax.tree.leaves, (result.cut.lost, windows, full)), strict=True):
+        size = np.linalg.norm(theirs)
+        np.testing.assert_allclose(lost, np.linalg.norm(mine - theirs) / size if size else 0, atol=1e-12)
+    for norms in result.cut.d_a_norms:
+        assert np.all(norms <= 1e-13) if k2 >= 9 else np.any(norms > 1e-6) or last == "one"
+
+
+def test_saturation():
+    params, batch, h_0 = make_problem(Case(mask=True, time=5, activation="relu"))
+    mask = batch.mask.at[2].set(False)
+    (layer,) = rnn_jax.anatomy(params, batch._replace(mask=mask), h_0).layers
+    hs = rnn_jax.unroll(params.cells[0], h_0[0], batch.inputs, mask=mask)
+    for t in range(5):
+        on = np.asarray(hs[t] > 0)[np.asarray(mask[t])]
+        if t == 2:
+            assert np.all(np.isnan(layer.d_phi[t])) and np.isnan(layer.saturated[t])
+        else:
+            np.testing.assert_allclose(layer.d_phi[t], on.mean(0))
+            np.testing.assert_allclose(layer.saturated[t], 1 - on.mean())
+
+
+@pytest.mark.parametrize("rho", [0.5, 1.0, 1.2])
+def test_the_decay_of_a_rotation(rho):
+    """A scaled rotation without activation: each norm is `rho` times the one before, and the line fits exactly."""
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))
+    cell = rnn_jax.CellParams(jnp.ones((2, 6)), jnp.asarray(rho * rotation), jnp.zeros(6), "identity")
+    params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((6, 3)), jnp.zeros(3)))
+    batch = rnn_jax.Batch(jnp.ones((30, 2)), jnp.zeros((1,), int))
+    result = found(Case(), (params, batch, (jnp.zeros(6),)), lags=20)
+    assert float(result.decay) == pytest.approx(rho, rel=1e-9)
+    assert float(result.decay_error) < 1e-9
+
+
+def test_resets_cut_the_grid():
+    params, batch, h_0 = make_problem(Case(time=6))
+    reset = jnp.zeros((6, 3), bool).at[3, 1].set(True)
+    (grid,) = found(Case(), (params, batch._replace(reset=reset), h_0), lags=6).lag_norms
+    for i in range(6):
+        for lag in range(i + 2):
+            assert np.all(grid[lag, i, 0] > 0)
+            assert (grid[lag, i, 1] == 0) == (i >= 3 and i - lag < 3)
+
+
+def test_one_pass():
+    """One way there and one way back, lag grid or not, truncation or not; and what is not used is not computed."""
+    case = Case(time=8)
+    problem = make_problem(case)
+
+    def loops(**options):
+        jaxpr = jax.make_jaxpr(partial(rnn_jax.anatomy, **options))(*problem).jaxpr
+        return sum(eqn.primitive.name == "tanh" for eqn in equations(jaxpr))
+
+    assert loops() == loops(lags=4, k1=2, k2=4) == 1
+    all_of_it = jax.jit(lambda *a: rnn_jax.anatomy(*a, lags=8)).lower(*problem).compile().cost_analysis()["flops"]
+    loss = jax.jit(lambda *a: rnn_jax.anatomy(*a, lags=8).loss).lower(*problem).compile().cost_analysis()["flops"]
+    assert loss < all_of_it / 2
+
+
+@pytest.mark.parametrize("inputs", ["features", "tokens"])
+def test_corners(inputs):
+    case = Case(mask=True, reset=True, inputs=inputs, num_layers=2)
+    params, batch, h_0 = make_problem(case)
+    empty = rnn_jax.Batch(batch.inputs[:0], batch.targets[:0])
+    result = found(case, (params, empty, h_0), lags=3)
+    assert result.loss == 0 and result.layers[0].d_hs.shape[0] == 0 and np.isnan(result.decay)
+    nothing = batch._replace(mask=jnp.zeros_like(batch.mask))
+    result = found(case, (params, nothing, h_0), lags=7)
+    assert result.loss == 0 and result.decay == 0
+    assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves((result.gradients, result.lag_norms)))
+    low = cast((params, batch, h_0), jnp.float32)
+    exact, single = found(case, (params, batch, h_0), lags=3), found(case, low, lags=3)
+    assert_trees_close(single.gradients, cast(exact.gradients, jnp.float32), rtol=2e-5)
+    half = found(case, cast((params, batch, h_0), jnp.bfloat16), lags=3)
+    assert half.gradients.params.cells[0].w_hh.dtype == jnp.bfloat16 and half.lag_norms[0].dtype == jnp.float32
