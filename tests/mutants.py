@@ -175,7 +175,7 @@ TRUNCATED = [
     TruncatedMutant("h_0 cut off", "(t == 1)", "(t == 0)", k2=12),
     TruncatedMutant("windows go on from their own place", "jnp.concatenate([d_h[1:], end[None]])", "d_h"),
     TruncatedMutant("nothing comes from later blocks", "tuple(d_h[:-1] for d_h in later)", "tuple(0 * d_h[:-1] for d_h in later)", k2=7),
-    TruncatedMutant("the loss sent in every pass", "one_pass(windows, folded, start, q, None, neighbours", "one_pass(windows, folded, start, q, fold(d_hs, windows.k1), neighbours"),
+    TruncatedMutant("the loss sent in every pass", "one_pass(windows, folded, drop, start, q, None, neighbours", "one_pass(windows, folded, drop, start, q, fold(d_hs, windows.k1), neighbours"),
     TruncatedMutant("the last pass only", "jax.tree.map(jnp.add, sums, d_as)", "d_as"),
     TruncatedMutant("windows that are no neighbours", "jnp.swapaxes(x.reshape(x.shape[0] // k1, k1, *x.shape[1:]), 0, 1)", "x.reshape(k1, x.shape[0] // k1, *x.shape[1:])"),
 ]  # fmt: skip

@@ -20,10 +20,16 @@ from ._generate import categorical as categorical
 from ._generate import feedback as feedback
 from ._generate import generate as generate
 from ._generate import greedy as greedy
+from ._jacobians import log_singular_values as log_singular_values
+from ._jacobians import step_jacobians as step_jacobians
 from ._losses import LOSSES as LOSSES
 from ._losses import cross_entropy as cross_entropy
 from ._losses import pointwise as pointwise
 from ._losses import squared_error as squared_error
+from ._lyapunov import LyapunovSpectrum as LyapunovSpectrum
+from ._lyapunov import flossing as flossing
+from ._lyapunov import kaplan_yorke as kaplan_yorke
+from ._lyapunov import lyapunov_exponents as lyapunov_exponents
 from ._methods import GRADIENTS as GRADIENTS
 from ._methods import Method as Method
 from ._methods import make_grad_fn as make_grad_fn

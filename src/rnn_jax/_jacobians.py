@@ -1,0 +1,127 @@
+"""The Jacobians of the recurrence, one a step, and the singular values of their products, however long."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from ._activations import ACTIVATIONS
+from ._bptt import forward
+from ._checks import require_array, require_sizes
+from ._dropout import dropped
+from ._types import CellParams, Flags, Hidden, Inputs
+from ._unroll import check_unroll, select
+
+WITHIN = 25.0  # nats below the largest: further down a singular value of a matrix is rounding
+SWEEPS = 16
+
+
+def step_jacobians(
+    cell: CellParams,
+    h_0: Hidden,
+    xs: Inputs,
+    *,
+    mask: Flags | None = None,
+    reset: Flags | None = None,
+    r: Hidden | None = None,
+) -> Float[Array, "time *batch hid hid"]:
+    """`J_t[i, j] = ∂h_t[i] / ∂h_{t-1}[j]` along the states that `unroll` makes: `J_t = diag(φ'(a_t)) W_hhᵀ`.
+
+    A tangent, as a column, goes forward as `J_t ḣ_{t-1}`; a cotangent, as a row, goes back as `δ_t J_t`. With a leak
+    α, `J_t = (1 - α) I + α diag(φ'(a_t)) W_hhᵀ`; with a dropout mask r, `W_hhᵀ diag(r)`; where the step does not
+    exist, the identity; at a reset, zero.
+
+    Raises:
+        ValueError: if the shapes of the arguments do not fit each other.
+        TypeError: if their dtypes do not.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
+    >>> jacobians = rnn_jax.step_jacobians(cell, jnp.zeros(3), jnp.ones((7, 2)))
+    >>> by_jax = jax.jacobian(rnn_jax.step, argnums=1)(cell, jnp.zeros(3), jnp.ones(2))
+    >>> bool(jnp.allclose(jacobians[0], by_jax, atol=1e-6))
+    True
+    """
+    check_unroll(cell, h_0, xs, mask, reset, r)
+    _, residuals = forward(cell, h_0, xs, mask, reset, r)
+    d_phi = ACTIVATIONS[cell.activation].d_phi(residuals.fs)
+    w = jnp.broadcast_to(cell.w_hh.T, (*d_phi.shape, d_phi.shape[-1]))
+    w = w if r is None else dropped(w, r[..., None, :])
+    jacobians, eye = d_phi[..., None] * w, jnp.broadcast_to(jnp.eye(w.shape[-1], dtype=w.dtype), w.shape)
+    if cell.leak != 1:
+        jacobians = (1 - cell.leak) * eye + cell.leak * jacobians
+    if reset is not None:
+        jacobians = select(reset, jnp.zeros_like(jacobians), jacobians)
+    return jacobians if mask is None else select(mask, jacobians, eye)
+
+
+class Product(NamedTuple):
+    """`P = Q diag(exp(logs)) upper`, `upper` triangular with rows of size one: no entry can over- or underflow."""
+
+    q: Float[Array, "hid hid"]
+    logs: Float[Array, " hid"]
+    upper: Float[Array, "hid hid"]
+
+
+def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Sequence[int]) -> Float[Array, "lags hid"]:
+    """The natural logs of the singular values of `J_T J_{T-1} ⋯ J_{T-lag+1}`, largest first, for each of `lags`.
+
+    They say by how much what is at the last step can be larger or smaller `lag` steps before. The product is kept as
+    `Q D R`, a QR decomposition at each step and `D` in logs, so that its singular values may be hundreds of orders of
+    magnitude apart, or from one; -inf is exactly zero. Those of a product that spans more than exp(25) come from 16
+    further sweeps of QR, which converge the faster the further they are apart.
+
+    Raises:
+        ValueError: if `jacobians` are not square matrices, or a lag is not in 1..T.
+
+    References: Oliveira and Stewart (2000), Linear Algebra and its Applications 309: products of many matrices.
+    """
+    require_array("jacobians", jacobians, jnp.floating, "floating point numbers")
+    if jacobians.ndim != 3 or jacobians.shape[1] != jacobians.shape[2]:
+        raise ValueError(f"`jacobians` must have the axes (time, hid, hid), got shape {jacobians.shape}.")
+    require_sizes(**{f"lags[{i}]": lag for i, lag in enumerate(lags)})
+    time, hid, _ = jacobians.shape
+    if lags and max(lags) > time:
+        raise ValueError(f"`lags` must be from 1 to the {time} steps of `jacobians`, got {max(lags)}.")
+    if not lags:
+        return jnp.zeros((0, hid), jacobians.dtype)
+    back = jnp.swapaxes(jacobians, 1, 2)[::-1][: max(lags)]  # the product from its left end on, transposed
+    eye = jnp.eye(hid, dtype=jacobians.dtype)
+
+    def body(product: Product, jacobian: Array) -> tuple[Product, Product]:
+        q, upper = jnp.linalg.qr(jacobian @ product.q)
+        product = Product(q, *rescaled(upper, product.logs, product.upper))
+        return product, product
+
+    _, products = lax.scan(body, Product(eye, jnp.zeros(hid, eye.dtype), eye), back)
+    return lax.map(spectrum, jax.tree.map(lambda x: x[np.asarray(lags) - 1], products))
+
+
+def rescaled(upper: Array, logs: Array, rows: Array) -> tuple[Array, Array]:
+    """`upper diag(exp(logs)) rows` as `diag(exp(new)) new_rows`, each of the new rows from entries of at most one."""
+    sizes = jnp.log(jnp.abs(upper)) + logs[None]
+    new = jnp.max(sizes, axis=1)
+    there = jnp.isfinite(new)
+    factors = jnp.sign(upper) * jnp.where(there[:, None], jnp.exp(sizes - jnp.where(there, new, 0)[:, None]), 0)
+    return new, factors @ rows
+
+
+def spectrum(product: Product) -> Float[Array, " hid"]:
+    """The logs of the singular values of a product."""
+    _, logs, upper = product
+    top = jnp.max(logs)
+    scale = jnp.where(jnp.isfinite(top), top, 0)
+    near = jnp.log(jnp.linalg.svd(jnp.exp(logs - scale)[:, None] * upper, compute_uv=False)) + scale
+
+    def sweep(carry: tuple[Array, Array], _: Any) -> tuple[tuple[Array, Array], None]:
+        logs, upper = carry
+        _, other = jnp.linalg.qr(upper.T)  # (D U)ᵀ = Uᵀ D = Q (R D): the same singular values
+        return rescaled(other, logs, jnp.eye(len(logs), dtype=logs.dtype)), None
+
+    (logs, upper), _ = lax.scan(sweep, (logs, upper), length=SWEEPS)
+    far = -jnp.sort(-(logs + jnp.log(jnp.abs(jnp.diagonal(upper)))))
+    return jnp.where(near > jnp.max(near) - WITHIN, near, jnp.minimum(far, near[0]))
