@@ -39,7 +39,7 @@ FLOORS = {
     "study": [
         *("_problems", "_numpy_witnesses", "_witnesses", "_report", "_findings", "_clock"),
         *("_differences", "_subject", "_steps", "_check_gradients", "_anatomy", "_truncation_report"),
-        *("_jacobians", "_lyapunov"),
+        *("_jacobians", "_lyapunov", "_fixed_points"),
     ],
     "app": [
         *("app.errors", "app.console", "app.config", "app.corpus", "app.run_folder"),  # these import no jax

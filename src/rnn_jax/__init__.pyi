@@ -16,6 +16,8 @@ from ._cell import step_backward as step_backward
 from ._cell import step_forward as step_forward
 from ._checks import check_batch as check_batch
 from ._dropout import drop_units as drop_units
+from ._fixed_points import FixedPoints as FixedPoints
+from ._fixed_points import fixed_points as fixed_points
 from ._generate import categorical as categorical
 from ._generate import feedback as feedback
 from ._generate import generate as generate
