@@ -214,6 +214,31 @@ def test_dropped_truncated_and_resumed(tmp_path):
     assert losses(tmp_path / "parts") == whole and losses(tmp_path / "all units")[25] != whole[25]
 
 
+def test_watched(finished, tmp_path):
+    """The gradient taken apart now and then, and the training the same; resumed, no look is missing or there twice."""
+    options = [*SMALL, "--num-layers", 2, "--schedule", "constant"]
+    train(tmp_path, REAL_TEXT, "--run", "plain", "--steps", 100, *options)
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 50, *options, "--watch", "--watch-every", 25)
+    train(tmp_path, "--resume", "run", "--steps", 100)
+    assert losses(tmp_path / "run").keys() == losses(tmp_path / "plain").keys()
+    np.testing.assert_allclose(losses(tmp_path / "run")[100], losses(tmp_path / "plain")[100], rtol=1e-5)
+    looks = {r["step"]: r["watch"] for r in metrics(tmp_path / "run") if "watch" in r}
+    assert list(looks) == [0, 25, 50, 75]
+    for look in looks.values():
+        assert len(look["d_h_quantiles"]) == len(look["saturated"]) == len(look["spectral_radius"]) == 2
+        assert all(quantiles == sorted(quantiles) and quantiles[0] > 0 for quantiles in look["d_h_quantiles"])
+        assert 0 < look["clip_ratio"] <= 1 and look["clip_ratio"] == pytest.approx(
+            min(1, 1 / look["grad_norm"]), rel=1e-4
+        )
+        assert all(a <= b + 1e-5 for a, b in zip(look["spectral_radius"], look["largest_singular_value"], strict=True))
+        assert 0 < look["growth"] < 3
+    assert looks[0]["spectral_radius"] == pytest.approx([1, 1], abs=1e-4)  # drawn orthogonal
+    assert (tmp_path / "run" / "watch.png").stat().st_size > 10_000
+    train(
+        tmp_path, REAL_TEXT, "--run", "run", "--steps", 1, *SMALL, "--overwrite"
+    )  # it is a run of ours, to the last file
+
+
 BAD_TRUNCATION = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
     "k 0": (["run", "--ks", "0"], "--ks must be one or more numbers of at least 1, got (0,)."),

@@ -81,6 +81,12 @@ class TrainConfig:
     max_value: float | None = None
     """Clip each entry of the gradient to ± this first; None does not."""
 
+    watch: bool = False
+    """Take the gradient apart now and then: its norm before clipping, how it changes through time, saturation and the
+    spectrum of W_hh, into the metrics and watch.png.
+    """
+    watch_every: int = 200
+    """Steps between these looks."""
     eval_every: int = 1000
     """Steps between validations; each comes with a sample and a checkpoint."""
     seed: int = 0
@@ -156,7 +162,7 @@ def bytes_of(text: str) -> float | None:
 
 def check_train_config(config: TrainConfig) -> None:
     """Raise an `InputError` for the first setting out of range."""
-    for name in ("hidden_size", "num_layers", "streams", "window", "steps", "eval_every", "devices"):
+    for name in ("hidden_size", "num_layers", "streams", "window", "steps", "eval_every", "watch_every", "devices"):
         _require(config, name, getattr(config, name) >= 1, "at least 1")
     _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
     if config.memory is not None:

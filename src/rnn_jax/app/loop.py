@@ -15,15 +15,16 @@ import orbax.checkpoint as ocp
 from jax import lax
 from tqdm import tqdm
 
-from .. import Params, StepInfo, Trainer, TrainState, drop_units, window_batch
+from .. import Batch, Params, States, StepInfo, Trainer, TrainState, drop_units, window_batch
 from . import run_folder
 from .checkpoint import save
 from .config import TrainConfig
 from .console import say
 from .data import BITS, TextData, make_validate
 from .errors import TrainingFailed
-from .plots import learning_curve
+from .plots import learning_curve, watched
 from .sample import default_prompt, make_writer
+from .watch import make_watch
 
 DISPATCH = 50  # steps in one call of the compiled program: about half a second with the defaults
 SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 200, 0.8  # of the samples along the way
@@ -39,26 +40,35 @@ class Run(NamedTuple):
     records: list[dict[str, Any]]
 
 
-def make_dispatch(trainer: Trainer, config: TrainConfig) -> Callable[..., tuple[TrainState, StepInfo]]:
-    """`(state, streams, num_steps) -> (state, infos)`: that many steps in one compiled call, the state donated.
+def make_next_batch(config: TrainConfig) -> Callable[[TrainState, jax.Array], tuple[States, Batch]]:
+    """`(state, streams) -> (h_0, batch)` of the next step.
 
     Which window a step reads, and which units it drops, is a function of its number; at the start of the streams the
     state is zero.
     """
     window = config.window
 
+    def next_batch(state: TrainState, streams: jax.Array) -> tuple[States, Batch]:
+        at = state.num_steps % ((streams.shape[0] - 1) // window)
+        h_0 = jax.tree.map(lambda h: jnp.where(at == 0, jnp.zeros_like(h), h), state.h_0)
+        batch = window_batch(streams, at * window, window)
+        if config.drop_between or config.drop_recurrent:
+            key = jax.random.fold_in(jax.random.key(config.seed), state.num_steps)
+            rates = {"between": config.drop_between, "recurrent": config.drop_recurrent}
+            batch = drop_units(state.params, batch._replace(key=key), **rates)
+        return h_0, batch
+
+    return next_batch
+
+
+def make_dispatch(trainer: Trainer, config: TrainConfig) -> Callable[..., tuple[TrainState, StepInfo]]:
+    """`(state, streams, num_steps) -> (state, infos)`: that many steps in one compiled call, the state donated."""
+    next_batch = make_next_batch(config)
+
     @partial(jax.jit, static_argnums=2, donate_argnums=0)
     def dispatch(state: TrainState, streams: jax.Array, num_steps: int) -> tuple[TrainState, StepInfo]:
-        num_windows = (streams.shape[0] - 1) // window
-
         def body(state, _):
-            at = state.num_steps % num_windows
-            h_0 = jax.tree.map(lambda h: jnp.where(at == 0, jnp.zeros_like(h), h), state.h_0)
-            batch = window_batch(streams, at * window, window)
-            if config.drop_between or config.drop_recurrent:
-                key = jax.random.fold_in(jax.random.key(config.seed), state.num_steps)
-                rates = {"between": config.drop_between, "recurrent": config.drop_recurrent}
-                batch = drop_units(state.params, batch._replace(key=key), **rates)
+            h_0, batch = next_batch(state, streams)
             return trainer.step(state._replace(h_0=h_0), batch)
 
         return lax.scan(body, state, length=num_steps)
@@ -78,12 +88,15 @@ def train_until(
     dispatch = make_dispatch(trainer, config)
     window = config.window if config.memory is None else min(config.window, 50)  # its states are all kept
     validate = make_validate(run.data, config.method, window)
+    watch = make_watch(config, make_next_batch(config)) if config.watch else None
     write = make_writer(run.data.symbols, default_prompt(run.data.symbols), SAMPLE_LENGTH, SAMPLE_TEMPERATURE)
     characters_per_step = config.streams * config.window
     step = int(state.num_steps)
+    intervals = [DISPATCH, config.eval_every] + [config.watch_every] * config.watch
+    watched_at = {r["step"] for r in records if "watch" in r}
     start = time.monotonic() - (records[-1]["seconds"] if records else 0.0)
 
-    def record(**values: float) -> None:
+    def record(**values: Any) -> None:
         seconds = round(time.monotonic() - start, 3)
         records.append({"step": step, "characters": step * characters_per_step, **values, "seconds": seconds})
         run_folder.append_metrics(run.folder, records[-1])
@@ -99,8 +112,10 @@ def train_until(
         stopping = False
         while not stopping:
             # The same boundaries after an interruption as without one: the same compiled programs, the same bits.
-            boundaries = (step - step % every + every for every in (DISPATCH, config.eval_every))
+            boundaries = (step - step % every + every for every in intervals)
             num_steps = min(*boundaries, config.steps) - step
+            if watch is not None and step % config.watch_every == 0 and step not in watched_at:
+                record(watch=watch(state, run.data.streams))
             state, infos = dispatch(state, run.data.streams, num_steps)
             infos = jax.device_get(infos)
             if not all(np.isfinite(values).all() for values in infos):
@@ -125,6 +140,7 @@ def _show(run: Run, state: TrainState, write: Callable[[Params, int], str]) -> N
     text = write(state.params, (run.config.seed + step) % 2**32)
     run_folder.write(run.folder / run_folder.SAMPLE, text + "\n")
     learning_curve(run.folder / run_folder.PICTURE, run.records, run.facts["baselines"], run.facts["text"])
+    watched(run.folder / run_folder.WATCHED, run.records, run.facts["text"])
     lines = "".join(f"    {line}\n" for line in text.splitlines())
     say(f"step {step:,}: {bits:.3f} bits per character on the held-out text. It writes:\n{lines}")
 

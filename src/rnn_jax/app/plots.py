@@ -34,6 +34,44 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     _save(figure, path)
 
 
+def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
+    """What `--watch` saw, against the steps; no picture if it did not."""
+    seen = [(r["step"], r["watch"]) for r in records if "watch" in r]
+    if not seen:
+        return
+    steps = [step for step, _ in seen]
+    column = {name: np.array([w[name] for _, w in seen], float) for name in seen[0][1]}
+    figure, panels = plt.subplots(2, 2, figsize=(10, 7), layout="constrained", sharex=True)
+    (profile, clipping), (spectrum, units) = panels
+    for layer, values in enumerate(np.moveaxis(column["d_h_quantiles"], 1, 0)):
+        color = f"C{layer}"
+        profile.fill_between(steps, values[:, 0], values[:, 4], color=color, alpha=0.12, linewidth=0)
+        profile.fill_between(steps, values[:, 1], values[:, 3], color=color, alpha=0.25, linewidth=0)
+        profile.plot(steps, values[:, 2], color=color, marker=".", label=f"layer {layer + 1}")
+        radius, norm = (column[name][:, layer] for name in ("spectral_radius", "largest_singular_value"))
+        spectrum.plot(steps, radius, color=color, marker=".", label=f"layer {layer + 1}: radius")
+        spectrum.plot(steps, norm, color=color, linestyle="--", label=f"layer {layer + 1}: norm")
+        units.plot(steps, 100 * column["saturated"][:, layer], color=color, marker=".", label=f"layer {layer + 1}")
+    profile.set(yscale="log", ylabel="‖δ$_t$‖: median over time, quartiles, range", title="what arrives at the states")
+    clipping.plot(steps, column["grad_norm"], color="tab:blue", marker=".")
+    clipping.set(yscale="log", ylabel="norm before clipping", title="the gradient, and how much clipping leaves of it")
+    ratio = clipping.twinx()
+    ratio.plot(steps, column["clip_ratio"], color="tab:red", linestyle="--")
+    ratio.set(ylim=(0, 1.05))
+    ratio.set_ylabel("clip ratio (dashed)", color="tab:red")
+    spectrum.plot(steps, column["growth"], color="black", marker="x", label="gradient, a step back")
+    spectrum.set_ylim(0, 1.5 * spectrum.get_ylim()[1])
+    spectrum.axhline(1, color="0.5", linewidth=0.8)
+    spectrum.set(ylabel="factor", title="W$_{hh}$: spectral radius and norm; growth", xlabel="step")
+    units.set(ylabel="%", title="units with φ' below 0.1", xlabel="step", ylim=(0, None))
+    for axes in panels.flat:
+        axes.grid(alpha=0.25)
+    for axes in (profile, spectrum, units):
+        axes.legend(fontsize="small", ncols=2, loc="upper left" if axes is spectrum else "best")
+    figure.suptitle(title)
+    _save(figure, path)
+
+
 def gradient_errors(path: Path, errors: dict[tuple[str, str], list[float]], tolerances: dict[str, float]) -> None:
     """Relative errors of every leaf of every problem, a row for each method and witness, the tolerances as lines."""
     figure, axes = plt.subplots(figsize=(8, 0.8 + 0.32 * len(errors)), layout="constrained")

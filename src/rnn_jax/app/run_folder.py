@@ -18,7 +18,8 @@ SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (
     *("settings.json", "metrics.jsonl", "learning-curve.png", "sample.txt"),
     "checkpoint",
 )
-OWNED = {SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT}
+WATCHED, TRUNCATION, ANATOMY = "watch.png", "truncation.png", "anatomy.html"
+OWNED = {SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT, WATCHED, TRUNCATION, ANATOMY}
 FORMAT = 1
 FACTS = {"text": str, "text_sha256": str, "symbols": str, "baselines": dict}
 

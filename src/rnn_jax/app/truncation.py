@@ -11,6 +11,7 @@ from .console import say
 from .corpus import Corpus
 from .data import HELD_OUT
 from .errors import InputError
+from .run_folder import TRUNCATION
 from .sample import trained
 
 
@@ -39,7 +40,7 @@ def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str,
 
     from . import plots
 
-    picture = config.run / "truncation.png" if config.picture is None else config.picture
+    picture = config.run / TRUNCATION if config.picture is None else config.picture
     plots.truncation(
         picture, report, f"{config.run}: {settings.num_layers} x {settings.hidden_size} {settings.activation}"
     )
