@@ -77,7 +77,7 @@ MUTANTS = [
     Mutant("Jacobians in forward time order", _bptt, "(d_hs, fs, mask, reset, sent), reverse=True,", "(d_hs, fs, mask, reset, sent),", RECURRENT, STACK),
     Mutant("h_t used for h_{t-1}", _bptt, "jnp.concatenate([h_0[None], hs])[:-1]", "hs", {"*.w_hh"}, words="where h_(t-1)"),
     Mutant("h_0 forgotten in d_W_hh", _bptt, "[h_0[None], hs]", "[jnp.zeros_like(h_0)[None], hs]", {"*.w_hh"}, words="wrong at t = 1 only"),
-    Mutant("first step forgotten in d_W_hh", _bptt, "affine_d_weights(states_read(h_0, hs, reset, r), d_as,", "affine_d_weights(states_read(h_0, hs, reset, r)[1:], d_as[1:],", {"*.w_hh"}, words="wrong at t = 1 only"),
+    Mutant("first step forgotten in d_W_hh", _bptt, "affine_d_weights(states_read(residuals), d_as,", "affine_d_weights(states_read(residuals)[1:], d_as[1:],", {"*.w_hh"}, words="wrong at t = 1 only"),
     Mutant("input gradient shrinks as T grows", _bptt, "affine_d_input(residuals.xs, d_as, residuals.cell.w_xh)", "affine_d_input(residuals.xs, d_as, residuals.cell.w_xh) / len(d_as)", {"params.cells[[]0]*", "h_0[[]0]", "inputs"}, STACK, words="0.1428571 times"),
     Mutant("upstream cotangent overwritten", _bptt, "d_h_t = d_h_read + d_h_next", "d_h_t = d_h_read", RECURRENT, STACK),
     Mutant("only the upstream cotangent of the last step", _bptt, "d_h_t = d_h_read + d_h_next", "d_h_t = jnp.where(jnp.any(d_h_next != 0), d_h_next, d_h_read)", RECURRENT),
@@ -113,9 +113,9 @@ MUTANTS = [
 
 DROPPED = [
     Mutant("units dropped on the way there only", _bptt, "dropped(d_a_t @ w_hh_t, r)", "d_a_t @ w_hh_t", RECURRENT, DROP),
-    Mutant("dropped units read by d_W_hh", _bptt, "affine_d_weights(states_read(h_0, hs, reset, r),", "affine_d_weights(states_read(h_0, hs, reset, None),", {"*.w_hh"}, DROP),
+    Mutant("dropped units read by d_W_hh", _bptt, "affine_d_weights(states_read(residuals),", "affine_d_weights(states_read(residuals._replace(r=None)),", {"*.w_hh"}, DROP),
     Mutant("the leak dropped too", _bptt, "d_h_met = d_h_read_t if d_h_kept is None else d_h_read_t + d_h_kept", "d_h_met = d_h_read_t if d_h_kept is None else d_h_read_t + dropped(d_h_kept, r)", RECURRENT, DROP),
-    Mutant("φ(a_t) of a leaky cell without the mask", _bptt, "+ states_read(h_0, hs, reset, r) @ cell.w_hh\n        fs", "+ states_read(h_0, hs, reset, None) @ cell.w_hh\n        fs", RECURRENT, DROP),
+    Mutant("φ(a_t) of a leaky cell without the mask", _bptt, "+ states_read(residuals) @ cell.w_hh\n    return", "+ states_read(residuals._replace(r=None)) @ cell.w_hh\n    return", RECURRENT, DROP),
     Mutant("the layer below not dropped on the way back", _by_hand, "d_hs = dropped(d_xs, between_of(batch.drop, i - 1))", "d_hs = d_xs", RECURRENT, DROP),
     Mutant("the mask of the wrong layer", _by_hand, "between_of(batch.drop, i - 1)", "between_of(batch.drop, i)", RECURRENT, DROP),
     Mutant("the readout not dropped on the way back", _by_hand, "dropped(d_ys @ params.w_hy.T, units)", "d_ys @ params.w_hy.T", RECURRENT, DROP),

@@ -30,6 +30,15 @@ def test_rates_and_what_is_kept():
     assert np.any((drop.between[0] == 0) != (drop.recurrent[0] == 0))
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_the_mean_is_one_in_half_precision_too(dtype):
+    params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=100, output_size=2, dtype=dtype)
+    steps = jnp.zeros((1, 4000), int)
+    batch = rnn_jax.drop_units(params, rnn_jax.Batch(steps, steps, key=jax.random.key(0)), recurrent=np.float32(0.1))
+    units = np.asarray(batch.drop.recurrent[0].astype(jnp.float64))
+    assert abs(units.mean() - 1) <= 4 * units.std() / units.size**0.5
+
+
 def test_a_key_is_used_once():
     first, again, other = drawn(recurrent=0.5), drawn(recurrent=0.5), drawn(recurrent=0.5, seed=1)
     assert_trees_close(first.drop, again.drop, rtol=0)
@@ -56,8 +65,8 @@ def test_half_of_the_network():
 
 @pytest.mark.parametrize("method", ["blocked", "truncated"])
 def test_over_devices(method):
-    case = CASE._replace(batch=(4,), time=3)
-    options = rnn_jax.GRADIENTS[method].example
+    case = CASE._replace(batch=(4,), time=5)
+    options = {"k1": 1, "k2": 2} if method == "truncated" else {}
     problem = make_problem(case)
     expected = run(method, case, problem, **options)
     assert_trees_close(run(method, case, problem, devices=jax.devices(), **options), expected, rtol=1e-12, floor=1e-3)

@@ -129,6 +129,28 @@ def test_packed_rows_hold_every_sequence_once(lengths, data):
     assert best <= batch.inputs.shape[1] <= 2 * best + 1
 
 
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_packed_tokens(dtype):
+    """The weights are of the parameters' dtype: JAX's default, which is float64 here, or what is asked for."""
+    tokens = [np.arange(n) % 3 for n in (5, 2, 3)]
+    batch, _ = rnn_jax.pack_sequences(tokens, tokens, dtype=dtype)
+    params = rnn_jax.init_params(
+        jax.random.key(0), input_size=3, hidden_size=4, output_size=3, dtype=float if dtype is None else dtype
+    )
+    _, gradients = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")(params, batch, rnn_jax.zero_state(params, 2))
+    assert gradients.params.cells[0].w_hh.dtype == batch.weights.dtype
+
+
+def test_packing_many_is_quick_enough_to_be_used():
+    lengths = np.random.default_rng(0).integers(50, 101, 20_000)
+    places = rnn_jax._sequences._packed(lengths.tolist(), 150)
+    rows = np.zeros(1 + max(place.row for place in places), int)
+    for place in places:
+        assert place.start == rows[place.row]
+        rows[place.row] += place.length
+    assert rows.max() <= 150 and rows.sum() == lengths.sum()
+
+
 @pytest.mark.parametrize("last", [None, 1])
 @pytest.mark.parametrize("method", EXACT)
 def test_packed_is_padded_is_apart(method, last):

@@ -12,7 +12,7 @@ from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_pr
 from witness import central_differences
 
 import rnn_jax
-from rnn_jax import Plan, _adaptive, _methods
+from rnn_jax import Plan, _adaptive, _methods, _randomised
 from rnn_jax.app.gradcheck import covering
 
 CASES = covering(OPTIONS | {"num_layers": [1, 2]}, 2)
@@ -58,7 +58,7 @@ def test_windows_with_everything_on(last, options):
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_windows_side_by_side_that_do_not_overlap(k):
+def test_windows_that_do_not_overlap_are_cuts(k):
     case = FLAGGED._replace(time=6)
     problem = make_problem(case)
     expected = definition("truncated", case, problem, k1=k, k2=k)
@@ -225,13 +225,54 @@ def test_one_forward_pass(method, options):
     assert sum(eqn.primitive.name == "tanh" for eqn in equations(jaxpr)) == 1
 
 
+@pytest.mark.parametrize("method", ["truncated", "adaptive"])
+def test_a_window_longer_than_the_sequence_is_all_of_it(method):
+    """And no more is computed for it."""
+    problem = make_problem(FLAGGED)
+    options = {"k1": 1000, "k2": 1000} if method == "truncated" else {"k1": 1000, "bias": 0.1}
+    assert_trees_close(run(method, FLAGGED, problem, **options), run("autodiff", FLAGGED, problem), rtol=1e-12)
+    jaxpr = jax.make_jaxpr(rnn_jax.make_grad_fn(method, loss=FLAGGED.loss, **options))(*problem).jaxpr
+    shapes = [v.aval.shape for eqn in equations(jaxpr) for v in eqn.outvars]
+    assert all(max(shape, default=0) <= 13 for shape in shapes)
+
+
+@pytest.mark.parametrize("method", INEXACT)
+def test_no_sequences(method):
+    params, batch, _ = keyed(make_problem(Case(batch=(3,), inputs="tokens")))
+    nobody = rnn_jax.Batch(batch.inputs[:, :0], batch.targets[:, :0], key=batch.key)
+    (loss, _), gradients = run(
+        method, Case(), (params, nobody, rnn_jax.zero_state(params, 0)), **rnn_jax.GRADIENTS[method].example
+    )
+    assert loss == 0 and all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(gradients))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+@pytest.mark.parametrize("mean_reach", [2.0, 10.0, 100.0])
+def test_cuts_are_right_on_average_in_half_precision_too(mean_reach, dtype):
+    batch = rnn_jax.Batch(jnp.zeros((2, 400_000), int), jnp.zeros((2, 400_000), int), key=jax.random.key(0))
+    sent = np.asarray(_randomised.cuts(mean_reach, batch, dtype)[1].astype(jnp.float64))
+    assert abs(sent.mean() - 1) <= 4 * sent.std() / len(sent) ** 0.5
+
+
 def test_many_devices():
     case = FLAGGED._replace(batch=(4,))
     problem = make_problem(case)
-    for method, options in (("truncated", {"k1": 3, "k2": 5}), ("last_steps", {"k": 4})):
+    for method, options in (
+        ("truncated", {"k1": 3, "k2": 5}),
+        ("last_steps", {"k": 4}),
+        ("adaptive", {"k1": 3, "bias": 1e-9}),
+    ):
         expected = definition(method, case, problem, **options)
         actual = run(method, case, problem, devices=jax.devices(), **options)
         assert_trees_close(actual, expected, rtol=1e-12, floor=1e-3)
+
+
+@pytest.mark.parametrize("last", [1, 10, 20])
+def test_the_decay_is_that_of_the_losses_that_are_read(last):
+    params, batch, h_0 = decaying(0.9, 20)
+    batch = batch._replace(targets=batch.targets[-last:])
+    report = rnn_jax.truncation_report(params, batch, h_0, [5], lags=10)
+    assert report.decay == pytest.approx(0.9, rel=0.02)
 
 
 def test_the_report():

@@ -49,7 +49,7 @@ def adaptive(
 ) -> tuple[Int[Array, ""], tuple[tuple[Scalar, States], Gradients]]:
     """`k2`, a multiple of `k1`, and what `"truncated"` returns with it."""
     time = batch.inputs.shape[0]
-    if time == 0:
+    if k1 >= time:  # one window, of all steps
         return jnp.asarray(k1), blocked(bptt(), None, objective, params, batch, h_0)
     scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
     batch = whole_windows(batch, k1, scale.dtype)
@@ -122,7 +122,6 @@ def what_is_left(parts: Array, before: Array, k1: int) -> Scalar:
 
 def norm_of_read(residuals: Residuals) -> Array:
     """`‖(x_t, h_{t-1}, 1)‖` of each step and sequence, as the weights read them."""
-    _, h_0, xs, hs, _, reset, _, r, _ = residuals
-    read = states_read(h_0, hs, reset, r)
+    xs, read = residuals.xs, states_read(residuals)
     of_xs = 1.0 if is_tokens(xs) else jnp.sum(xs * xs, -1)
     return jnp.sqrt(of_xs + jnp.sum(read * read, -1) + 1)

@@ -215,7 +215,7 @@ def layer_anatomy(
 
 def steps_of(residuals: Residuals, d_as: Hiddens) -> tuple[Array, Hiddens, Hiddens]:
     """`(x_t, h_{t-1}, d_a_t)` for t = 1..T, as the weights read them."""
-    return residuals.xs, states_read(residuals.h_0, residuals.hs, residuals.reset, residuals.r), d_as
+    return residuals.xs, states_read(residuals), d_as
 
 
 def step_part(cell: CellParams, x_t: Array, h_tm1: Array, d_a_t: Array) -> CellParams:

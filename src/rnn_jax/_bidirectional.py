@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ._checks import require_callable
+from ._checks import check_cell, check_inputs, check_state, require_callable
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 from ._unroll_bptt import unroll_bptt
 
@@ -18,12 +18,14 @@ def bidirectional(
     *,
     mask: Flags | None = None,
     reset: Flags | None = None,
+    rs: tuple[Hidden | None, Hidden | None] = (None, None),
     unroll: Callable[..., Hiddens] = unroll_bptt,
 ) -> Float[Array, "time *batch hid2"]:
     """`[h→_t, h←_t]` for t = 1..T: the states of the first cell after `x_1..x_t`, of the second after `x_T..x_t`.
 
     Backwards each row starts from `h_0[1]` at its own last step, for at steps that do not exist the state passes
-    through. Where `reset` parts two sequences, it parts them in both directions. What is `h←` at the start is read out
+    through. Where `reset` parts two sequences, it parts them in both directions. `rs`
+    are the dropout masks of the recurrences, as in `unroll`. What is `h←` at the start is read out
     of no sum over the past: for the last state backwards take the first step, `hs[0]`.
 
     Raises:
@@ -41,12 +43,23 @@ def bidirectional(
     (7, 3, 6)
     """
     require_callable(unroll=unroll)
-    there, back = cells
-    hs = unroll(there, h_0[0], xs, mask=mask, reset=reset)
+    for name, pair in (("cells", cells), ("h_0", h_0), ("rs", rs)):
+        if not isinstance(pair, tuple) or len(pair) != 2:
+            raise TypeError(f"`{name}` must be a tuple of two, one for each direction, got {type(pair).__name__}.")
+    (there, back), (r, r_back) = cells, rs
+    check_cell(there, "cells[0]")
+    check_cell(back, "cells[1]")
+    batch = check_inputs(back, xs, ("time",), "xs", "cells[1]")
+    check_state(back, h_0[1], batch, names=("h_0[1]", "xs"), cell_name="cells[1]")
+    hs = unroll(there, h_0[0], xs, mask=mask, reset=reset, **_dropping(r))
     flipped = (None if x is None else x[::-1] for x in (mask, _seen_from_behind(mask, reset)))
     mask_back, reset_back = flipped
-    hs_back = unroll(back, h_0[1], xs[::-1], mask=mask_back, reset=reset_back)[::-1]
+    hs_back = unroll(back, h_0[1], xs[::-1], mask=mask_back, reset=reset_back, **_dropping(r_back))[::-1]
     return jnp.concatenate([hs, hs_back], -1)
+
+
+def _dropping(r: Hidden | None) -> dict[str, Hidden]:
+    return {} if r is None else {"r": r}
 
 
 def _seen_from_behind(mask: Flags | None, reset: Flags | None) -> Flags | None:
@@ -59,4 +72,4 @@ def _seen_from_behind(mask: Flags | None, reset: Flags | None) -> Flags | None:
         exists_t, reset_t = now
         return jnp.where(exists_t, reset_t, behind), behind
 
-    return lax.scan(body, jnp.zeros_like(reset[0]), (exists, reset), reverse=True)[1]
+    return lax.scan(body, jnp.zeros(reset.shape[1:], bool), (exists, reset), reverse=True)[1]

@@ -80,11 +80,11 @@ def residuals_of(
     r: Hidden | None,
 ) -> Residuals:
     """What `forward` keeps, from its arguments and the states it made."""
-    xs, fs = visible(xs, mask), hs
-    if cell.leak != 1:
-        a = affine(xs, cell.w_xh, cell.b_h) + states_read(h_0, hs, reset, r) @ cell.w_hh
-        fs = ACTIVATIONS[cell.activation].phi(a)
-    return Residuals(cell, h_0, xs, hs, mask, reset, fs, r)
+    residuals = Residuals(cell, h_0, visible(xs, mask), hs, mask, reset, hs, r)
+    if cell.leak == 1:
+        return residuals
+    a = affine(residuals.xs, cell.w_xh, cell.b_h) + states_read(residuals) @ cell.w_hh
+    return residuals._replace(fs=ACTIVATIONS[cell.activation].phi(a))
 
 
 def backward(
@@ -127,9 +127,9 @@ def deltas(
 
 def weight_gradients(residuals: Residuals, d_as: Hiddens) -> CellParams:
     """`d_W_xh = Σ x_tᵀ d_a_t`, `d_W_hh = Σ h_{t-1}ᵀ d_a_t` and `d_b_h = Σ d_a_t`: one product each."""
-    cell, h_0, xs, hs, _, reset, _, r, _ = residuals
-    d_w_xh, d_b_h = affine_d_weights(xs, d_as, cell.w_xh)
-    d_w_hh, _ = affine_d_weights(states_read(h_0, hs, reset, r), d_as, cell.w_hh)
+    cell = residuals.cell
+    d_w_xh, d_b_h = affine_d_weights(residuals.xs, d_as, cell.w_xh)
+    d_w_hh, _ = affine_d_weights(states_read(residuals), d_as, cell.w_hh)
     return replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h)
 
 
@@ -189,7 +189,7 @@ def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | No
     if cell_dot.b_h is not None:
         u += jnp.broadcast_to(cell_dot.b_h, u.shape)
     if cell_dot.w_hh is not None:
-        u += states_read(h_0, hs, reset, r) @ cell_dot.w_hh
+        u += states_read(residuals) @ cell_dot.w_hh
 
     def body(h_tm1_dot, now):
         u_t, f_t, mask_t, reset_t = now
@@ -202,9 +202,10 @@ def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | No
     return hs_dot
 
 
-def states_read(h_0: Hidden, hs: Hiddens, reset: Flags | None, r: Hidden | None) -> Hiddens:
+def states_read(residuals: Residuals) -> Hiddens:
     """What `W_hh` read at t = 1..T: the states that were left, one step later, but for units that are dropped."""
-    return dropped(enter(jnp.concatenate([h_0[None], hs])[:-1], reset), r)
+    h_0, hs = residuals.h_0, residuals.hs
+    return dropped(enter(jnp.concatenate([h_0[None], hs])[:-1], residuals.reset), residuals.r)
 
 
 def bptt(unroll: int = 1) -> Layer:

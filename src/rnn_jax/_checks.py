@@ -30,6 +30,16 @@ def require_positive(**values: object) -> None:
             raise ValueError(f"`{name}` must be a finite number above zero, got {value!r}.")
 
 
+def require_rates(**rates: object) -> None:
+    """Raise for the first that is not a number from 0 to below 1."""
+    for name, rate in rates.items():
+        number = rate.item() if getattr(rate, "shape", None) == () else rate  # type: ignore[attr-defined]
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            raise TypeError(f"`{name}` must be a number from 0 to below 1, got {rate!r}.")
+        if not 0 <= number < 1:
+            raise ValueError(f"`{name}` must be from 0 to below 1, got {rate!r}.")
+
+
 def require_sizes(*, least: int = 1, **sizes: object) -> None:
     """Raise for the first size that is not an integer of at least `least`."""
     for name, size in sizes.items():
@@ -108,7 +118,7 @@ def check_cell(cell: CellParams, name: str = "cell") -> None:
 
 def check_leak(leak: object, name: str) -> None:
     """Raise unless `leak` is a number above 0 and at most 1."""
-    if not isinstance(leak, (int, float)) or isinstance(leak, bool):
+    if not isinstance(leak, (int, float, np.floating)) or isinstance(leak, bool):
         raise TypeError(f"`{name}` must be a number above 0 and at most 1, got {leak!r}.")
     if not 0 < leak <= 1:
         raise ValueError(f"`{name}` must be above 0 and at most 1, got {leak!r}.")
@@ -294,6 +304,9 @@ def check_batch(params: Params, batch: Batch, h_0: States) -> None:
     _check_values("batch.targets", batch.targets, weights != 0, params.readout.w_hy.shape[1], "classes")
     for layer, h in enumerate(h_0):
         _check_values(f"h_0[{layer}]", h, np.ones(h.shape[:-1], bool), 0, "")
+    for field, units in (batch.drop or Drop())._asdict().items():
+        for layer, r in enumerate(units or ()):
+            _check_values(f"batch.drop.{field}[{layer}]", r, np.ones(r.shape, bool), 0, "")
 
 
 def _check_values(name: str, x: Any, read: np.ndarray, count: int, noun: str) -> None:

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ._checks import check_inputs, check_params
-from ._types import Batch, Drop, Hidden, Params
+from ._checks import check_inputs, check_params, require_key, require_rates
+from ._types import Batch, Drop, Hidden, Params, accumulation_dtype
 
 
-def drop_units(params: Params, batch: Batch, *, between: float = 0.0, recurrent: float = 0.0) -> Batch:
+def drop_units(params: Params, batch: Batch, *, between: Any = 0.0, recurrent: Any = 0.0) -> Batch:
     """`batch` with the units to drop drawn from `batch.key`, for `grad_fn` of any method or `apply`.
 
     Each unit of each layer is dropped with these probabilities, once for a whole sequence, and enlarged by
@@ -36,13 +36,10 @@ def drop_units(params: Params, batch: Batch, *, between: float = 0.0, recurrent:
     check_params(params)
     if not isinstance(batch, Batch):
         raise TypeError(f"`batch` must be a Batch, got {type(batch).__name__}.")
-    for name, rate in (("between", between), ("recurrent", recurrent)):
-        if not isinstance(rate, (int, float)) or isinstance(rate, bool):
-            raise TypeError(f"`{name}` must be a number from 0 to below 1, got {rate!r}.")
-        if not 0 <= rate < 1:
-            raise ValueError(f"`{name}` must be from 0 to below 1, got {rate!r}.")
+    require_rates(between=between, recurrent=recurrent)
     if batch.key is None:
         raise ValueError("`batch.key` must be given: it is what `drop_units` draws from.")
+    require_key(batch.key)
     axes = check_inputs(params.cells[0], batch.inputs, ("time",), "batch.inputs", "params.cells[0]")
     key, *keys = jax.random.split(batch.key, 3)
 
@@ -51,8 +48,11 @@ def drop_units(params: Params, batch: Batch, *, between: float = 0.0, recurrent:
             return None
         masks = []
         for cell, of_layer in zip(params.cells, jax.random.split(key, len(params.cells)), strict=True):
-            kept = jax.random.bernoulli(of_layer, 1 - rate, (*axes, cell.w_hh.shape[0]))
-            masks.append(jnp.where(kept, jnp.asarray(1 / (1 - rate), cell.w_hh.dtype), 0))
+            enlarged = jnp.asarray(1 / (1 - rate), cell.w_hh.dtype)
+            keep = 1 / enlarged.astype(accumulation_dtype(enlarged.dtype))  # of the number as it is rounded
+            masks.append(
+                jax.random.bernoulli(of_layer, keep, (*axes, cell.w_hh.shape[0])).astype(enlarged.dtype) * enlarged
+            )
         return tuple(masks)
 
     return batch._replace(key=key, drop=Drop(draw(keys[0], between), draw(keys[1], recurrent)))

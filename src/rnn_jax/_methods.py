@@ -198,7 +198,9 @@ def make_reference(method: str, *, loss: str | Loss, reduction: str = "mean", **
         ValueError: as `make_grad_fn` does.
     """
     require_known("gradient method", method, GRADIENTS)
-    make = GRADIENTS[method].definition or GRADIENTS["autodiff"].make
+    objective = make_objective(loss, reduction)
+    _make_engine(method, GRADIENTS[method].make, objective, method_options)  # raises for options that it refuses
+    make = GRADIENTS[method].definition or (lambda objective, **options: GRADIENTS["autodiff"].make(objective))
     return _at_the_door(_make_engine(method, make, make_objective(loss, reduction), method_options), None)
 
 

@@ -236,7 +236,7 @@ def outermost(plan: Plan, length: int, keep: int) -> tuple[int, Plan, int]:
 
 
 class Sizes(NamedTuple):
-    """Bytes: of the states, inputs and outputs of one step, and of weights."""
+    """Bytes: of the states, inputs and outputs of one step, and of weights; of the states, those of leaky layers."""
 
     states: int
     widest: int
@@ -244,6 +244,7 @@ class Sizes(NamedTuple):
     outputs: int
     cells: int
     readout: int
+    leaky: int
 
 
 def _sizes(params: Params, batch: Batch) -> Sizes:
@@ -262,11 +263,12 @@ def _sizes(params: Params, batch: Batch) -> Sizes:
         outputs=step * params.readout.w_hy.shape[1],
         cells=item * cells,
         readout=item * params.readout.w_hy.size,
+        leaky=step * sum(cell.w_hh.shape[0] for cell in params.cells if cell.leak != 1),
     )
 
 
 def _block_bytes(sizes: Sizes, block: int, read: int) -> float:
     outputs, readout = read * sizes.outputs, sizes.readout
     beside_d_w_hy = readout + (2 if readout < 2 * outputs else 1) * outputs
-    of_steps = block * (3.5 * sizes.states + sizes.widest + sizes.inputs)
+    of_steps = block * (3.5 * sizes.states + 2 * sizes.leaky + sizes.widest + sizes.inputs)
     return of_steps + max(3 * outputs, beside_d_w_hy) + 0.95 * sizes.cells

@@ -17,7 +17,7 @@ from ._bptt import bptt
 from ._checks import steps_shape
 from ._losses import Objective
 from ._plan import Plan
-from ._types import Batch, Gradients, Params, Scalar, States
+from ._types import Batch, Gradients, Params, Scalar, States, accumulation_dtype
 
 
 def randomised(
@@ -36,8 +36,7 @@ def cuts(mean_reach: float, batch: Batch, dtype: Any) -> Array:
     """
     if batch.key is None:
         raise ValueError("`batch.key` must be given: it is what the gradient method 'randomised' draws from.")
-    keep = 1 - 1 / mean_reach
-    shape = steps_shape(batch.inputs)
-    kept = jax.random.bernoulli(batch.key, keep, shape)
-    sent = kept.astype(dtype) / jnp.asarray(keep, dtype)
+    enlarged = jnp.asarray(1 / (1 - 1 / mean_reach), dtype)
+    keep = 1 / enlarged.astype(accumulation_dtype(dtype))  # of the number as it is rounded, or the mean would be off
+    sent = jax.random.bernoulli(batch.key, keep, steps_shape(batch.inputs)).astype(dtype) * enlarged
     return jnp.concatenate([jnp.ones_like(sent[:1]), sent[1:]])  # there is nothing to save by cutting h_0 off

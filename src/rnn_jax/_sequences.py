@@ -1,5 +1,6 @@
 """Sequences of different lengths as one batch: padded, with a mask, or packed into rows, with resets."""
 
+import bisect
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from ._checks import require_sizes
+from ._checks import require_floating, require_sizes
 from ._types import Batch
 
 
@@ -27,7 +28,7 @@ def lengths_to_mask(lengths: Any, time: int) -> Bool[Array, "time *batch"]:
     [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     """
     require_sizes(least=0, time=time)
-    lengths = jnp.asarray(lengths)
+    lengths = jnp.asarray(lengths, int) if np.size(lengths) == 0 else jnp.asarray(lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"`lengths` must be integers, got {lengths.dtype}.")
     if (
@@ -48,24 +49,25 @@ class Place(NamedTuple):
 
 
 def pad_sequences(
-    inputs: Sequence[Any], targets: Sequence[Any], *, time: int | None = None
+    inputs: Sequence[Any], targets: Sequence[Any], *, time: int | None = None, dtype: Any = None
 ) -> tuple[Batch, list[Place]]:
     """Each sequence in a row of its own, from the first step on; the mask ends where it does.
 
     Arguments, result and errors are those of `pack_sequences`; `h_0` is the state each sequence starts from.
     """
-    return _in_rows(inputs, targets, time, apart=True)
+    return _in_rows(inputs, targets, time, dtype, apart=True)
 
 
 def pack_sequences(
-    inputs: Sequence[Any], targets: Sequence[Any], *, time: int | None = None
+    inputs: Sequence[Any], targets: Sequence[Any], *, time: int | None = None, dtype: Any = None
 ) -> tuple[Batch, list[Place]]:
     """Sequences one after the other in as few rows of `time` steps as are found, each behind a reset; and their places.
 
     `inputs[i]` are features `(length, in)` or tokens `(length,)`, `targets[i]` vectors or classes for the last steps of
     the sequence: all of them, some, or one. Loss and gradients are those of the sequences run apart from a state of
-    zero: `h_0` is never read where a row holds a sequence. Rows are filled longest first, each sequence into the first
-    that has room. `time` is by default the longest length.
+    zero: `h_0` is never read where a row holds a sequence. Rows are filled longest first, each sequence into the row
+    with the least room that is enough. `time` is by default the longest length; `dtype` is that of the weights of
+    `params`, by default that of the features, of tokens JAX's default.
 
     Raises:
         ValueError: if the sequences do not fit each other or `time`.
@@ -80,29 +82,28 @@ def pack_sequences(
     >>> places[1]
     Place(row=1, start=3, length=2)
     """
-    return _in_rows(inputs, targets, time, apart=False)
+    return _in_rows(inputs, targets, time, dtype, apart=False)
 
 
-def _in_rows(inputs: Sequence[Any], targets: Sequence[Any], time: int | None, apart: bool) -> tuple[Batch, list[Place]]:
+def _in_rows(
+    inputs: Sequence[Any], targets: Sequence[Any], time: int | None, dtype: Any, *, apart: bool
+) -> tuple[Batch, list[Place]]:
     xs, ys = [np.asarray(x) for x in inputs], [np.asarray(y) for y in targets]
     _check_ragged(xs, ys)
     longest = max(len(x) for x in xs)
     time = longest if time is None else time
     require_sizes(least=longest, time=time)
 
-    places: list[Place] = [Place(0, 0, 0)] * len(xs)
-    used: list[int] = []
-    for i in range(len(xs)) if apart else sorted(range(len(xs)), key=lambda i: -len(xs[i])):
-        length = len(xs[i])
-        row = next((r for r, end in enumerate(used) if end + length <= time), len(used)) if not apart else i
-        used += [0] if row == len(used) else []
-        places[i] = Place(row, used[row], length)
-        used[row] += length
+    if dtype is None:
+        dtype = xs[0].dtype if np.issubdtype(xs[0].dtype, np.floating) else jnp.zeros(()).dtype
+    require_floating("dtype", dtype)
+    lengths = [len(x) for x in xs]
+    places = [Place(i, 0, length) for i, length in enumerate(lengths)] if apart else _packed(lengths, time)
 
-    steps = time, len(used)
+    steps = time, 1 + max(place.row for place in places)
     rows_x = np.zeros((*steps, *xs[0].shape[1:]), xs[0].dtype)
     rows_y = np.zeros((*steps, *ys[0].shape[1:]), ys[0].dtype)
-    mask, reset, read = np.zeros(steps, bool), np.zeros(steps, bool), np.zeros(steps, np.float32)
+    mask, reset, read = np.zeros(steps, bool), np.zeros(steps, bool), np.zeros(steps)
     for x, y, (row, start, length) in zip(xs, ys, places, strict=True):
         end = start + length
         rows_x[start:end, row] = x
@@ -110,9 +111,25 @@ def _in_rows(inputs: Sequence[Any], targets: Sequence[Any], time: int | None, ap
         mask[start:end, row] = True
         reset[start : min(start + 1, end), row] = True
         read[end - len(y) : end, row] = 1
-    weights = read.astype(rows_x.dtype) if np.issubdtype(rows_x.dtype, np.floating) else read
-    xs_in_rows, ys_in_rows, weights_in_rows, exists = map(jnp.asarray, (rows_x, rows_y, weights, mask))
+    xs_in_rows, ys_in_rows, exists = map(jnp.asarray, (rows_x, rows_y, mask))
+    weights_in_rows = jnp.asarray(read, dtype)
     return Batch(xs_in_rows, ys_in_rows, weights_in_rows, exists, None if apart else jnp.asarray(reset)), places
+
+
+def _packed(lengths: list[int], time: int) -> list[Place]:
+    """Best fit, the longest first."""
+    places = [Place(0, 0, 0)] * len(lengths)
+    rooms: list[tuple[int, int]] = []  # (room, row), sorted
+    num_rows = 0
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        at = bisect.bisect_left(rooms, (lengths[i], 0))
+        if at == len(rooms):
+            room, row, num_rows = time, num_rows, num_rows + 1
+        else:
+            room, row = rooms.pop(at)
+        places[i] = Place(row, time - room, lengths[i])
+        bisect.insort(rooms, (room - lengths[i], row))
+    return places
 
 
 def _check_ragged(xs: list[np.ndarray], ys: list[np.ndarray]) -> None:

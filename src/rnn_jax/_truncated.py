@@ -55,9 +55,9 @@ def truncated(
 ) -> tuple[tuple[Scalar, States], Gradients]:
     """The loss of all steps, the last states, and the gradients that the windows add up to."""
     time, *batch_axes = steps_shape(batch.inputs)
-    if (
-        k1 == k2 and time % k1 == 0 and batch.targets.shape[0] == time
-    ):  # no two windows overlap: one way back, with cuts
+    if k1 >= time:  # one window, of all steps
+        return blocked(bptt(), plan, objective, params, batch, h_0)
+    if k1 == k2 and time % k1 == 0 and batch.targets.shape[0] == time:  # windows apart: one way back, with cuts
         step = jnp.arange(time).reshape(time, *(1 for _ in batch_axes))
         sent = ((step % k1 != 0) | (step == 0)).astype(h_0[0].dtype)
         return blocked(bptt(), plan, objective, params, batch, h_0, sent)
@@ -222,7 +222,7 @@ def fold(x: Any, k1: int) -> Any:
 
 def unfold(x: Array) -> Array:
     """`fold` undone."""
-    return jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:])
+    return jnp.swapaxes(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
 def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:

@@ -47,6 +47,8 @@ class TruncationReport(NamedTuple):
 
     def __str__(self) -> str:
         per_step = f"‖∂L_t/∂h_(t-lag)‖ is {self.decay:.3g} ± {self.decay_error:.1g} times what it was, each step back"
+        if np.isnan(self.decay):
+            per_step = "Too few lags to see a decay"
         lines = [f"{per_step} (over {len(self.lag_norms) - 1} steps).", "", _HEAD]
         for row in (*self.rows, self.full):
             worst = max(row.leaves, key=lambda name: row.leaves[name].error)
@@ -89,12 +91,13 @@ def truncation_report(
     ([1, 5, 30], True)
     """
     check_call(params, batch, h_0)
-    if not ks:
-        raise ValueError("`ks` must hold at least one number of steps.")
+    if not isinstance(ks, (Sequence, np.ndarray)) or isinstance(ks, str) or not len(ks):
+        raise ValueError(f"`ks` must be a list of at least one number of steps, got {ks!r}.")
     require_sizes(**{f"ks[{i}]": k for i, k in enumerate(ks)})
     steps = batch.inputs.shape[0]
-    lags = min(max(ks), steps) if lags is None else min(lags, steps)
-    require_sizes(lags=lags)
+    if lags is not None:
+        require_sizes(lags=lags)
+    lags = min(int(max(ks)) if lags is None else lags, steps)
     full = _measured(make_grad_fn("blocked", loss=loss, reduction=reduction), params, batch, h_0)
     rows = []
     for k in ks:

@@ -36,6 +36,8 @@ class TrainConfig:
     """Recurrent layers."""
     activation: Literal["tanh", "relu", "identity"] = "tanh"
     """φ in h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)."""
+    leak: float = 1.0
+    """α in h_t = (1 - α) h_{t-1} + α φ(…), for leaky units; 1 is none."""
     recurrent_init: Literal["orthogonal", "identity", "normal", "spectral_radius"] = "orthogonal"
     """How W_hh is drawn."""
     recurrent_scale: float = 1.0
@@ -187,6 +189,7 @@ def check_train_config(config: TrainConfig) -> None:
     for name in ("recurrent_scale", "learning_rate", "max_norm", "max_value"):
         value = getattr(config, name)
         _require(config, name, value is None or 0 < value < float("inf"), "a finite number above 0")
+    _require(config, "leak", 0 < config.leak <= 1, "above 0 and at most 1")
     for name in ("drop_between", "drop_recurrent"):
         _require(config, name, 0 <= getattr(config, name) < 1, "at least 0 and below 1")
     _require(config, "momentum", 0 <= config.momentum < 1, "at least 0 and below 1")

@@ -27,6 +27,7 @@ from .sample import default_prompt, make_writer
 from .watch import make_watch
 
 DISPATCH = 50  # steps in one call of the compiled program: about half a second with the defaults
+DROPPING = 2**31  # the randomness of dropout, apart from that of the weights
 SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 200, 0.8  # of the samples along the way
 
 
@@ -53,7 +54,7 @@ def make_next_batch(config: TrainConfig) -> Callable[[TrainState, jax.Array], tu
         h_0 = jax.tree.map(lambda h: jnp.where(at == 0, jnp.zeros_like(h), h), state.h_0)
         batch = window_batch(streams, at * window, window)
         if config.drop_between or config.drop_recurrent:
-            key = jax.random.fold_in(jax.random.key(config.seed), state.num_steps)
+            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), DROPPING), state.num_steps)
             rates = {"between": config.drop_between, "recurrent": config.drop_recurrent}
             batch = drop_units(state.params, batch._replace(key=key), **rates)
         return h_0, batch

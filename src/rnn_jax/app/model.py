@@ -105,5 +105,6 @@ def initial_params(config: TrainConfig, num_symbols: int) -> Params:
         output_size=num_symbols,
         num_layers=config.num_layers,
         activation=config.activation,
+        leak=config.leak,
         recurrent_init=RECURRENT_INITS[config.recurrent_init](config.recurrent_scale),
     )
