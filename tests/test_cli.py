@@ -1,7 +1,9 @@
 """The installed command, in a process of its own, on real text."""
 
+import base64
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import sysconfig
 import tempfile
 import time
 import typing
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +242,95 @@ def test_watched(finished, tmp_path):
     )  # it is a run of ours, to the last file
 
 
+class Page(HTMLParser):
+    """The tags of a page, and what they name outside of it."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.images, self.cells, self.outside, self.open = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        attrs = dict(attrs)
+        if tag == "img":
+            kind, _, data = attrs["src"].partition(",")
+            assert kind == "data:image/png;base64" and attrs["alt"]
+            self.images.append(base64.b64decode(data))
+        elif "src" in attrs or "href" in attrs or tag in ("script", "link"):
+            self.outside.append(tag)
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "td":
+            self.cells.append(data)
+
+
+def test_anatomy_of_a_run(finished, tmp_path):
+    """One page, everything in it, of a trained network."""
+    cwd, _ = finished
+    place = tmp_path / "a page.html"
+    options = ["--window", 30, "--streams", 2, "--lags", 10, "--page", place]
+    result = command("anatomy", "run", *options, cwd=cwd)
+    assert result.returncode == 0, result.stderr
+    assert "times what it was, each step back." in result.stdout and "The largest Lyapunov exponent is" in result.stdout
+    text = place.read_text(encoding="utf-8")
+    page = Page(text)
+    assert not page.open and not page.outside and text.startswith("<!DOCTYPE html>")
+    assert len(page.images) == text.count("<section>") == text.count("<details>") == 7
+    assert all(image[:8] == b"\x89PNG\r\n\x1a\n" and len(image) > 5000 for image in page.images)
+    assert len(page.cells) > 60 and not any("nan" in cell for cell in page.cells)
+    exponents = [float(row) for row in page.cells if row.startswith("-0.")]
+    assert exponents and command("anatomy", "run", *options, cwd=cwd).stdout == result.stdout
+    assert place.read_text(encoding="utf-8") == text  # the same seed, the same page
+
+
+def test_anatomy_of_a_random_network_in_a_browser(tmp_path):
+    """At gain 0.5 the gradient vanishes, at 1.5 without activation it explodes; a browser shows all pictures."""
+    options = ["--hidden-size", 12, "--window", 30, "--streams", 2, "--lags", 5, "--activation", "identity"]
+    result = command("anatomy", *options, "--recurrent-init", "orthogonal", "--gains", 0.5, 1.5, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert f"{np.log(1.5):.4f}" in result.stdout and "cannot be evaluated in parallel" in result.stdout
+    text = (tmp_path / "anatomy.html").read_text(encoding="utf-8")
+    cells = Page(text).cells
+    assert cells[0] == "0.5" and float(cells[4]) == pytest.approx(0.5, abs=1e-3)  # the factor a step back
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no chromium or chrome to open the page in")
+    shot = tmp_path / "shot.png"
+    asked = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    asked += ["--window-size=1000,4600", "--hide-scrollbars", f"--screenshot={shot}", str(tmp_path / "anatomy.html")]
+    shown = subprocess.run([browser, *asked], capture_output=True, text=True, timeout=120)
+    assert shot.exists(), shown.stderr
+    import matplotlib.image
+
+    pixels = matplotlib.image.imread(shot)[..., :3]
+    colorful = np.ptp(pixels, axis=2).max(1) > 0.3  # rows of the page with color: in pictures
+    runs = np.sum(np.diff(colorful.astype(int)) == 1)
+    assert runs >= 5 and colorful.mean() > 0.3
+
+
+BAD_ANATOMY = {
+    "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
+    "gain 0": (["--gains", "0"], "--gains must be finite numbers above 0, got (0.0,)."),
+    "long": (["run", "--window", "100000"], "--window must be at most "),
+    "not its own": (["run", "--leak", "0.5"], "--leak must be left out with RUN, whose network it is."),
+    "no page": (["--page", "a.pdf"], "--page must be a file that ends in .html"),
+    "lags": (["--lags", "0"], "--lags must be at least 1, got 0."),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ANATOMY)
+def test_bad_input_of_anatomy(finished, case):
+    args, message = BAD_ANATOMY[case]
+    result = command("anatomy", *args, cwd=finished[0])
+    assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
+
+
 BAD_TRUNCATION = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
     "k 0": (["run", "--ks", "0"], "--ks must be one or more numbers of at least 1, got (0,)."),
@@ -357,8 +449,6 @@ BAD_GRADCHECK = {
 @pytest.fixture(scope="module")
 def bad_place(finished, tmp_path_factory):
     """A folder with all kinds of bad files and runs."""
-    import shutil
-
     cwd = tmp_path_factory.mktemp("bad")
     (cwd / "real.txt").write_text(REAL_TEXT.read_text())
     (cwd / "empty.txt").touch()
@@ -429,8 +519,6 @@ def test_divergence_ends_with_what_was_saved(tmp_path):
 
 def test_a_replaced_run_comes_back_unless_a_new_one_is_made(finished, tmp_path):
     """--overwrite deletes nothing before the new run has a checkpoint."""
-    import shutil
-
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     before = everything(tmp_path)
     options = ["--run", "run", "--overwrite", *SMALL, "--activation", "identity", "--max-norm", "None"]
@@ -442,8 +530,6 @@ def test_a_replaced_run_comes_back_unless_a_new_one_is_made(finished, tmp_path):
 
 
 def test_metrics_that_are_none_do_not_stop_a_resume(finished, tmp_path):
-    import shutil
-
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     with open(tmp_path / "run" / "metrics.jsonl", "ab") as file:
         file.write(b'5\n{"a": 1}\n\xff\xfe\n')

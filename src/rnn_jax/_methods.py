@@ -198,10 +198,10 @@ def make_reference(method: str, *, loss: str | Loss, reduction: str = "mean", **
         ValueError: as `make_grad_fn` does.
     """
     require_known("gradient method", method, GRADIENTS)
-    objective = make_objective(loss, reduction)
+    objective, definition = make_objective(loss, reduction), GRADIENTS[method].definition
     _make_engine(method, GRADIENTS[method].make, objective, method_options)  # raises for options that it refuses
-    make = GRADIENTS[method].definition or (lambda objective, **options: GRADIENTS["autodiff"].make(objective))
-    return _at_the_door(_make_engine(method, make, make_objective(loss, reduction), method_options), None)
+    engine = partial(autodiff, objective) if definition is None else definition(objective, **method_options)
+    return _at_the_door(engine, None)
 
 
 def _make_engine(method: str, make: Callable[..., GradFn], objective: Objective, options: dict[str, Any]) -> GradFn:

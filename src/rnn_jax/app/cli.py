@@ -10,7 +10,7 @@ from .console import be_printable
 from .errors import InputError, TrainingFailed
 
 if TYPE_CHECKING:
-    from .config import GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
+    from .config import AnatomyConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
 
 EXTRA = "tyro", "tqdm", "matplotlib", "orbax"
 
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     import tyro
 
-    from .config import GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
+    from .config import AnatomyConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
 
     config = tyro.extras.subcommand_cli_from_dict(
         {
@@ -48,6 +48,7 @@ def _run(argv: Sequence[str]) -> int:
             "sample": SampleConfig,
             "gradcheck": GradcheckConfig,
             "truncation": TruncationConfig,
+            "anatomy": AnatomyConfig,
         },
         prog="rnn-jax",
         description="Recurrent networks trained by hand-written backpropagation through time.",
@@ -61,6 +62,8 @@ def _run(argv: Sequence[str]) -> int:
     if isinstance(config, TruncationConfig):
         return _truncation(config)
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
+    if isinstance(config, AnatomyConfig):
+        return _anatomy(config, given)
     return _train(config, given | ({"files"} if config.files else set()))
 
 
@@ -108,6 +111,19 @@ def _truncation(config: "TruncationConfig") -> int:
     settings, facts = read_settings(config.run)
     corpus = read_corpus(settings.files)
     return import_module(".truncation", __package__).truncation(config, settings, facts, corpus)
+
+
+def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
+    from .config import check_anatomy_config
+    from .corpus import read_corpus
+    from .run_folder import read_settings
+
+    check_anatomy_config(config, given)
+    if config.run is None:
+        return import_module(".anatomy", __package__).command(config, None, {}, None)
+    settings, facts = read_settings(config.run)
+    corpus = read_corpus(settings.files)
+    return import_module(".anatomy", __package__).command(config, settings, facts, corpus)
 
 
 if __name__ == "__main__":

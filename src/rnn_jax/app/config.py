@@ -150,6 +150,41 @@ class TruncationConfig:
     """Where to leave the picture, a PNG. Default: truncation.png in the run's folder."""
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AnatomyConfig:
+    """Where the gradient of a network comes from and where it goes: a page to open in a browser.
+
+    How a loss fades or grows on its way back, which loss reaches which state, singular values of products of
+    Jacobians, Lyapunov exponents, eigenvalues, saturation, what each step adds. Of a trained network on its held-out
+    text; without RUN, of a network as it is drawn.
+    """
+
+    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    """The folder that `rnn-jax train` left."""
+    gains: tuple[float, ...] = ()
+    """Factors of W_hh to compare. Default: 0.5 1 1.5 of a run, 0.5 0.9 1 1.1 1.5 else."""
+    page: Path | None = None
+    """Where to leave the page. Default: anatomy.html in the run's folder, or here."""
+    window: int = 100
+    """Steps."""
+    streams: int = 8
+    """Sequences side by side."""
+    lags: int = 50
+    """How many steps back each loss is followed."""
+    hidden_size: int = 64
+    """Without RUN: units in each layer."""
+    num_layers: int = 1
+    """Without RUN: layers."""
+    activation: Literal["tanh", "relu", "identity"] = "tanh"
+    """Without RUN: φ."""
+    leak: float = 1.0
+    """Without RUN: α of leaky units."""
+    recurrent_init: Literal["orthogonal", "identity", "normal", "spectral_radius"] = "normal"
+    """Without RUN: how W_hh is drawn; at gain 1 its spectral radius is 1, of normal about 1."""
+    seed: int = 0
+    """Seed of everything that is drawn."""
+
+
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
@@ -216,6 +251,23 @@ def check_truncation_config(config: TruncationConfig) -> None:
         _require(config, name, getattr(config, name) >= 1, "at least 1")
     _require(config, "ks", bool(config.ks) and all(1 <= k for k in config.ks), "one or more numbers of at least 1")
     _check_picture(config)
+
+
+def check_anatomy_config(config: AnatomyConfig, given: set[str]) -> None:
+    """Raise an `InputError` for the first setting out of range, or of a random network where a run is `given`."""
+    if config.run is not None:
+        for name in sorted(given & {"hidden_size", "num_layers", "activation", "leak", "recurrent_init"}):
+            raise InputError(f"--{name.replace('_', '-')} must be left out with RUN, whose network it is.")
+    for name in ("window", "streams", "hidden_size", "num_layers"):
+        _require(config, name, getattr(config, name) >= 1, "at least 1")
+    _require(config, "window", config.window >= 2, "at least 2")
+    _require(config, "lags", config.lags >= 1, "at least 1")
+    _require(config, "leak", 0 < config.leak <= 1, "above 0 and at most 1")
+    _require(config, "gains", all(0 < gain < float("inf") for gain in config.gains), "finite numbers above 0")
+    _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
+    if config.page is not None:
+        _require(config, "page", config.page.suffix == ".html", "a file that ends in .html")
+        _require(config, "page", config.page.absolute().parent.is_dir(), "a file in a folder that is there")
 
 
 def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:

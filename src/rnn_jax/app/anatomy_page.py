@@ -1,0 +1,300 @@
+"""The page of `rnn-jax anatomy`: one file of HTML, its pictures inside, with a sentence and a table to each."""
+
+import base64
+import io
+from collections.abc import Sequence
+from html import escape
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+
+from .anatomy import CHAOS_STEPS, Findings
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402
+
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
+figure { margin: 0 } img { width: 100%; height: auto } h2 { margin-top: 2.5rem }
+table { border-collapse: collapse; font-size: 0.85rem; margin: 0.5rem 0 }
+td, th { padding: 0.15rem 0.8rem; text-align: right }
+th { border-bottom: 1px solid #999 } summary { cursor: pointer; color: #246 }
+.verdict { background: #f3f6fa; border-left: 4px solid #47a; padding: 0.6rem 1rem }
+"""
+
+
+class Section(NamedTuple):
+    """A picture, what it shows, how to read it, and its numbers."""
+
+    title: str
+    picture: bytes
+    reading: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+
+
+def verdict(found: Findings) -> list[str]:
+    """What it comes to, in a few lines."""
+    spectrum = found.spectra[found.gains.index(found.detailed)]
+    first, error = spectrum.exponents[0], spectrum.errors[0]
+    decay, decay_error = float(found.whole.decay), float(found.whole.decay_error)
+    lines = [
+        f"‖∂L_i/∂h_(i-lag)‖ is {decay:.3g} ± {decay_error:.1g} times what it was, each step back.",
+        f"The largest Lyapunov exponent is {first:.4f} ± {error:.1g} nats a step: {_predictable(first, error)}",
+    ]
+    return lines
+
+
+def _predictable(first: float, error: float) -> str:
+    if first < -2 * error and first < 0:
+        return (
+            f"nearby states meet, so this network can be evaluated in parallel over time, and a gradient may be "
+            f"truncated: {np.log(100) / -first:.0f} steps back about 1 % of it is left."
+        )
+    if first > 2 * error:
+        return (
+            f"nearby states part by a factor of e every {1 / first:.0f} steps, so it cannot be evaluated in parallel "
+            "over time, gradients explode, and truncating them leaves out the largest parts."
+        )
+    return "neither growth nor decay can be told from zero: gradients last, and truncation leaves out what matters."
+
+
+def page(found: Findings) -> str:
+    """The page as text."""
+    sections = [
+        profile(found),
+        lag_map(found),
+        products(found),
+        lyapunov(found),
+        eigenvalues(found),
+        saturation(found),
+        contributions(found),
+    ]
+    name = escape(found.subject.name)
+    said = "".join(f"<p>{escape(line)}</p>" for line in verdict(found))
+    steps, streams = found.subject.batch.inputs.shape[:2]
+    body = "\n".join(map(_section, sections))
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Anatomy of a gradient: {name}</title>'
+        f"<style>{STYLE}</style></head><body>\n<h1>Anatomy of a gradient</h1>\n<p>{name}; {streams} sequences of "
+        f"{steps} steps. A gain is a factor of W_hh; what names none is at gain {found.detailed:g}.</p>\n"
+        f'<div class="verdict">{said}</div>\n{body}\n</body></html>\n'
+    )
+
+
+def _section(section: Section) -> str:
+    image = base64.b64encode(section.picture).decode("ascii")
+    head = "".join(f"<th>{escape(name)}</th>" for name in section.header)
+    rows = "".join(
+        "<tr>" + "".join(f"<td>{escape(_number(value))}</td>" for value in row) + "</tr>" for row in section.rows
+    )
+    return (
+        f"<section><h2>{escape(section.title)}</h2><p>{escape(section.reading)}</p><figure>"
+        f'<img alt="{escape(section.title)}" src="data:image/png;base64,{image}"></figure>'
+        f"<details><summary>the numbers</summary><table><tr>{head}</tr>{rows}</table></details></section>"
+    )
+
+
+def _number(value: Any) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def profile(found: Findings) -> Section:
+    """`‖δ_t‖` of the last loss against time, for each gain."""
+    num_layers, time = found.profiles[0].shape
+    figure, panels = plt.subplots(1, num_layers, figsize=(9, 4), layout="constrained", sharey=True, squeeze=False)
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(found.gains)))
+    t = np.arange(1, time + 1)
+    for layer, axes in enumerate(panels[0]):
+        for gain, norms, color in zip(found.gains, found.profiles, colors, strict=True):
+            axes.semilogy(t, np.where(norms[layer] > 0, norms[layer], np.nan), color=color, label=f"{gain:g}")
+        axes.set(xlabel="step t", title=f"layer {layer + 1}")
+        axes.grid(alpha=0.25)
+    panels[0, 0].set_ylabel("‖δ$_t$‖")
+    panels[0, -1].legend(title="gain", fontsize="small")
+    rows = [
+        (f"{gain:g}", layer + 1, norms[layer][0], norms[layer][-1], _slope(norms[layer]))
+        for gain, norms in zip(found.gains, found.profiles, strict=True)
+        for layer in range(num_layers)
+    ]
+    return Section(
+        "What one loss sends back",
+        _png(figure),
+        "The norm of δ_t = ∂L_T/∂h_t, of the loss of the last step alone, all sequences together. Read from right to "
+        "left: a straight line that falls is a gradient that vanishes exponentially, one that rises explodes.",
+        ("gain", "layer", "‖δ_1‖", "‖δ_T‖", "factor a step back"),
+        rows,
+    )
+
+
+def _slope(norms: np.ndarray) -> float:
+    """The factor a step back, of the line through the logs."""
+    seen = norms > 0
+    if seen.sum() < 2:
+        return float("nan")
+    t = np.arange(len(norms))[seen]
+    return float(np.exp(-np.polyfit(t, np.log(norms[seen]), 1)[0]))
+
+
+def lag_map(found: Findings) -> Section:
+    """`‖∂L_i/∂h_{i-lag}‖` of every loss and lag."""
+    grid = np.sqrt(sum(np.square(g.astype(np.float64)) for g in found.whole.lag_norms))
+    grid = np.sqrt(np.mean(np.square(grid.reshape(*grid.shape[:2], -1)), 2))
+    logs = np.log10(np.where(grid > 0, grid, np.nan))
+    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    image = axes.imshow(logs, origin="lower", aspect="auto", extent=(0.5, grid.shape[1] + 0.5, -0.5, len(grid) - 0.5))
+    figure.colorbar(image, label="log$_{10}$ ‖∂L$_i$/∂h$_{i-lag}$‖")
+    axes.set(xlabel="loss of step i", ylabel="lag")
+    shown = sorted({0, 1, 2, 5, 10, 20, 50, 100, len(grid) - 1} & set(range(len(grid))))
+    means = [np.mean(grid[lag, max(lag - 1, 0) :]) for lag in shown]
+    return Section(
+        "Which loss reaches which state",
+        _png(figure),
+        "Each column is the loss of one step, each row so many steps before it: bright is where its gradient is large. "
+        "Colour that fades upwards evenly is a gradient that vanishes; bright columns are losses that reach far. The "
+        "upper left corner is empty, for there are no steps so far back.",
+        ("lag", "mean norm"),
+        list(zip(shown, means, strict=True)),
+    )
+
+
+def products(found: Findings) -> Section:
+    """Singular values of products of Jacobians, against the number of factors."""
+    figure, panels = plt.subplots(
+        1, len(found.singular_values), figsize=(9, 4), layout="constrained", sharey=True, squeeze=False
+    )
+    rows = []
+    for layer, (logs, axes) in enumerate(zip(found.singular_values, panels[0], strict=True)):
+        shown = sorted({round(q * (logs.shape[1] - 1)) for q in (0, 0.05, 0.1, 0.25, 0.5)})
+        colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(shown)))
+        for i, color in zip(shown, colors, strict=True):
+            values = np.where(np.isfinite(logs[:, i]), logs[:, i], np.nan) / np.log(10)
+            axes.plot(found.product_lags, values, color=color, marker=".", label=f"{i + 1}.")
+        axes.axhline(0, color="0.5", linewidth=0.8)
+        axes.set(xlabel="factors", title=f"layer {layer + 1}")
+        axes.grid(alpha=0.25)
+        half = logs.shape[1] // 2
+        rows += [
+            (layer + 1, lag, row[0], row[half], row[-1]) for lag, row in zip(found.product_lags, logs, strict=True)
+        ]
+    panels[0, 0].set_ylabel("log$_{10}$ of the singular value")
+    panels[0, -1].legend(fontsize="small")
+    return Section(
+        "How far Jacobians stretch",
+        _png(figure),
+        "Singular values of J_T J_{T-1} ⋯, the Jacobians of one layer along the first sequence, the largest first: by "
+        "how much a gradient can grow (above 0) or shrink (below) on so many steps, in the best direction and in "
+        "others, down to the middle one. They part because each direction has a rate of its own.",
+        ("layer", "factors", "ln of the largest", "ln of the middle", "ln of the smallest"),
+        rows,
+    )
+
+
+def lyapunov(found: Findings) -> Section:
+    """The leading exponents of each gain."""
+    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(found.gains)))
+    for gain, spectrum, color in zip(found.gains, found.spectra, colors, strict=True):
+        index = np.arange(1, len(spectrum.exponents) + 1)
+        axes.errorbar(index, spectrum.exponents, 2 * spectrum.errors, color=color, marker=".", label=f"{gain:g}")
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.set(xlabel="i", ylabel="λ$_i$, nats a step")
+    axes.grid(alpha=0.25)
+    axes.legend(title="gain", fontsize="small")
+    rows = [
+        (f"{gain:g}", s.exponents[0], s.errors[0], s.exponents[-1], s.dimension)
+        for gain, s in zip(found.gains, found.spectra, strict=True)
+    ]
+    return Section(
+        "Lyapunov exponents",
+        _png(figure),
+        f"The rates at which neighbouring states part (above 0) or meet (below), over {CHAOS_STEPS:,} steps; bars are "
+        "two standard errors. The gradient grows or vanishes at the rate of the first. All below 0: the state forgets "
+        "where it began. Some above 0: chaos, and the dimension says in how many directions.",
+        ("gain", "λ_1", "error", f"λ_{len(found.spectra[0].exponents)}", "Kaplan-Yorke dimension"),
+        rows,
+    )
+
+
+def eigenvalues(found: Findings) -> Section:
+    """Eigenvalues of `W_hh` and the unit circle."""
+    figure, panels = plt.subplots(1, len(found.eigenvalues), figsize=(9, 4), layout="constrained", squeeze=False)
+    circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
+    for layer, (values, axes) in enumerate(zip(found.eigenvalues, panels[0], strict=True)):
+        axes.plot(circle.real, circle.imag, color="0.5", linewidth=0.8)
+        axes.scatter(values.real, values.imag, s=9, color="tab:blue")
+        axes.set(aspect="equal", xlabel="real", title=f"layer {layer + 1}")
+        axes.grid(alpha=0.25)
+    panels[0, 0].set_ylabel("imaginary")
+    radii = [np.abs(values).max() for values in found.eigenvalues]
+    outside = [int((np.abs(values) > 1).sum()) for values in found.eigenvalues]
+    return Section(
+        "Eigenvalues of W_hh",
+        _png(figure),
+        "Without activation, a gradient explodes along eigenvectors outside of the unit circle and vanishes along "
+        "those inside. The largest singular value bounds the growth of a single step; below 1 nothing can explode. "
+        "With tanh both are only half of the story: φ' is the other.",
+        ("layer", "spectral radius", "outside", "largest singular value"),
+        [(i + 1, *row) for i, row in enumerate(zip(radii, outside, found.w_hh_norms, strict=True))],
+    )
+
+
+def saturation(found: Findings) -> Section:
+    """`φ'` of each unit and step."""
+    layers = found.whole.layers
+    figure, panels = plt.subplots(1, len(layers), figsize=(9, 4), layout="constrained", squeeze=False)
+    rows = []
+    for i, (layer, axes) in enumerate(zip(layers, panels[0], strict=True)):
+        d_phi = np.asarray(layer.d_phi, np.float64)
+        order = np.argsort(np.nanmean(d_phi, 0))
+        extent = (0.5, len(d_phi) + 0.5, 0.5, d_phi.shape[1] + 0.5)
+        image = axes.imshow(
+            d_phi[:, order].T, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=1, cmap="magma"
+        )
+        axes.set(xlabel="step t", title=f"layer {i + 1}")
+        rows.append((i + 1, np.nanmean(d_phi), 100 * np.nanmean(layer.saturated)))
+    panels[0, 0].set_ylabel("unit, the most saturated first")
+    figure.colorbar(image, label="φ'(a$_t$), mean over the sequences")
+    return Section(
+        "Where the activation lets no gradient through",
+        _png(figure),
+        "Dark units are saturated: φ' is near 0, and what comes back through them is lost, whatever W_hh does.",
+        ("layer", "mean of φ'", "% below 0.1"),
+        rows,
+    )
+
+
+def contributions(found: Findings) -> Section:
+    """What each step adds to the gradient of `W_hh`."""
+    layers = found.whole.layers
+    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5), layout="constrained", sharex=True)
+    rows = []
+    for i, layer in enumerate(layers):
+        norms, cosines = (np.asarray(x.w_hh, np.float64) for x in (layer.part_norms, layer.part_cosines))
+        t = np.arange(1, len(norms) + 1)
+        above.plot(t, norms, color=f"C{i}", label=f"layer {i + 1}")
+        below.plot(t, cosines, color=f"C{i}")
+        whole = np.sum(norms * cosines)
+        rows.append((i + 1, whole, np.sum(norms), np.mean(cosines), int(t[np.argmax(norms)]) if len(t) else 0))
+    above.set(yscale="log", ylabel="‖h$_{t-1}^T$ d_a$_t$‖")
+    above.legend(fontsize="small")
+    below.set(xlabel="step t", ylabel="cosine with the whole", ylim=(-1.05, 1.05))
+    below.axhline(0, color="0.5", linewidth=0.8)
+    for axes in (above, below):
+        axes.grid(alpha=0.25)
+    return Section(
+        "What each step adds to the gradient of W_hh",
+        _png(figure),
+        "The size of each step's part, and whether it points along the gradient (1), across it (0) or against it (-1). "
+        "Norm times cosine adds up to the norm of the gradient: a few large steps that agree, or many that cancel.",
+        ("layer", "‖d_W_hh‖", "sum of the norms", "mean cosine", "largest at t"),
+        rows,
+    )
+
+
+def _png(figure: Any) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return buffer.getvalue()
