@@ -111,7 +111,7 @@ CASES = [
     (lambda: truncated("randomised", mean_reach=1.0), ValueError, "`mean_reach` must be above 1 step, got 1.0."),
     (lambda: truncated("randomised", mean_reach=2.0)(*SHAPES), ValueError, "`batch.key` must be given: it is what the gradient method 'randomised' draws from."),
     (lambda: truncated("last_steps", k=0), ValueError, "`k` must be at least 1, got 0."),
-    (lambda: rnn_jax.truncation_report(*SHAPES, []), ValueError, "`ks` must hold at least one number of steps."),
+    (lambda: rnn_jax.truncation_report(*SHAPES, []), ValueError, "`ks` must be a list of at least one number of steps, got []."),
     (lambda: rnn_jax.truncation_report(*SHAPES, [3, 0]), ValueError, "`ks[1]` must be at least 1, got 0."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", compute_dtype=jnp.int32), TypeError, "`compute_dtype` must be a floating point type, got"),
     # plans, budgets and devices
@@ -206,7 +206,7 @@ CASES = [
     (lambda: rnn_jax.lyapunov_exponents(jax.random.key(0), PARAMS, H_0, num_steps=12, skip=3), ValueError, "At least 10 steps must be left after `skip`, got 12 steps and skip = 3."),
     (lambda: rnn_jax.lyapunov_exponents(jax.random.key(0), PARAMS, H_0, num_steps=12, num=9), ValueError, "`num` must be at most the 8 units of all layers, got 9."),
     (lambda: rnn_jax.fixed_points(PARAMS, (jnp.zeros(4), jnp.zeros(4))), ValueError, "`starts` must have the axes (num, hid), got shape (4,)."),
-    (lambda: rnn_jax.fixed_points(PARAMS, H_0, jnp.zeros(9)), ValueError, "`x` must have shape (in) = (3,) to match `params.cells[0].w_xh`, got (9,)."),
+    (lambda: rnn_jax.fixed_points(PARAMS, H_0, jnp.zeros(9)), ValueError, "`x` must have shape (*batch, in) = (3,) to match `params.cells[0].w_xh`, got (9,)."),
     (lambda: rnn_jax.bidirectional(CELL, (H_0[0], H_0[0]), BATCH.inputs), TypeError, "`cells` must be a tuple of two, one for each direction, got CellParams."),
     (lambda: rnn_jax.bidirectional((CELL, CELL), jnp.zeros((2, 4)), BATCH.inputs), TypeError, "`h_0` must be a tuple of two, one for each direction, got ArrayImpl."),
     # dropout

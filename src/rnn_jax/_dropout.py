@@ -55,7 +55,7 @@ def drop_units(params: Params, batch: Batch, *, between: Any = 0.0, recurrent: A
             )
         return tuple(masks)
 
-    return batch._replace(key=key, drop=Drop(draw(keys[0], between), draw(keys[1], recurrent)))
+    return batch._replace(key=key, drop=Drop(draw(keys[0], float(between)), draw(keys[1], float(recurrent))))
 
 
 def dropped(x: Array, units: Hidden | None) -> Array:

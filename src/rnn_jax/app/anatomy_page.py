@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 
-from .anatomy import CHAOS_STEPS, Findings
+from .examine import CHAOS_STEPS, Findings
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

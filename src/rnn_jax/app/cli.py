@@ -1,5 +1,6 @@
 """The entry point of `rnn-jax`. What can be refused without jax is refused before it is imported."""
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -119,11 +120,12 @@ def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
     from .run_folder import read_settings
 
     check_anatomy_config(config, given)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads only wait for each other in QR of matrices this small
     if config.run is None:
-        return import_module(".anatomy", __package__).command(config, None, {}, None)
+        return import_module(".anatomy", __package__).anatomy(config, None, {}, None)
     settings, facts = read_settings(config.run)
     corpus = read_corpus(settings.files)
-    return import_module(".anatomy", __package__).command(config, settings, facts, corpus)
+    return import_module(".anatomy", __package__).anatomy(config, settings, facts, corpus)
 
 
 if __name__ == "__main__":
