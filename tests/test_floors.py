@@ -44,17 +44,8 @@ FLOORS = {
     "app": [
         *("app.errors", "app.console", "app.config", "app.corpus", "app.run_folder"),  # these import no jax
         *("app.baselines", "app.plots", "app.data", "app.model", "app.checkpoint"),
-        *(
-            "app.sample",
-            "app.watch",
-            "app.truncation",
-            "app.anatomy",
-            "app.anatomy_page",
-            "app.gradcheck",
-            "app.loop",
-            "app.train",
-            "app.cli",
-        ),
+        *("app.sample", "app.watch", "app.truncation", "app.examine", "app.anatomy_page", "app.anatomy"),
+        *("app.gradcheck", "app.loop", "app.train", "app.cli"),
     ],
 }
 ORDER = [module for modules in FLOORS.values() for module in modules]
