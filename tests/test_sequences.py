@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from problems import EXACT, Case, assert_trees_close, make_problem, run
 
 import rnn_jax
+from rnn_jax import _sequences
 
 METHODS = [*EXACT, "truncated", "last_steps", "adaptive"]
 TIME = 6
@@ -143,7 +144,7 @@ def test_packed_tokens(dtype):
 
 def test_packing_many_is_quick_enough_to_be_used():
     lengths = np.random.default_rng(0).integers(50, 101, 20_000)
-    places = rnn_jax._sequences._packed(lengths.tolist(), 150)
+    places = _sequences._packed(lengths.tolist(), 150)
     rows = np.zeros(1 + max(place.row for place in places), int)
     for place in sorted(places):
         assert place.start == rows[place.row]
