@@ -14,7 +14,7 @@ SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = {
     "ground": [
         *("_types", "_activations", "_checks", "_sharding", "_params", "_losses"),
-        *("_text", "_sequences", "_dropout"),
+        *("_text", "_sequences", "_dropout", "_tasks"),
     ],
     "cell": ["_affine", "_cell"],
     "network": ["_unroll", "_apply", "_generate"],

@@ -108,8 +108,9 @@ def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast
 
     The bytes are the states, counted, and the temporaries of one block, as XLA lays them out: 3.5 times its states and
     once more those of the widest layer, its inputs, its outputs three times or beside a copy of `w_hy`, and 0.95 of the
-    cells' weights. Fitted in float32 to `memory_analysis()` on a CPU, which it meets within 10 % from 8 MB on, but
-    where a loop over segments turns only once: XLA takes that apart and shares no memory, which `plan_memory` avoids.
+    cells' weights. Fitted in float32 to `memory_analysis()` on a CPU, which it meets within 10 % (leaky units: 12 %)
+    from 8 MB on, but where a loop over segments turns only once: XLA takes that apart and shares no memory, which
+    `plan_memory` avoids.
     Half precision is counted at 6 bytes a number, for a CPU converts it; a `compute_dtype` is not known here.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
