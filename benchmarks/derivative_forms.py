@@ -30,7 +30,7 @@ ROUNDS = 15
 
 def custom_vjp(cell, h_0, xs):
     """The fallback of `unroll_bptt`: stable interface, no forward mode."""
-    return _fallback((cell, h_0, xs, None, None))
+    return _fallback((cell, h_0, xs, None, None, None))
 
 
 @jax.custom_jvp
