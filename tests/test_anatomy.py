@@ -9,6 +9,7 @@ import pytest
 from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_problem, run
 
 import rnn_jax
+from rnn_jax import _anatomy
 from rnn_jax._losses import loss_scale, make_objective, step_weights
 from rnn_jax.app.gradcheck import covering
 
@@ -141,6 +142,44 @@ def test_what_truncation_cuts(last, k1, k2):
         assert np.all(norms <= 1e-13) if k2 >= 9 else np.any(norms > 1e-6) or last == "one"
 
 
+def test_windows_of_one_step_leave_the_local_part():
+    """`d_a_t` is then `∂L_t/∂h_t ∘ φ'(a_t)`; what is cut is all the rest."""
+    case = Case(time=6, batch=(2,))
+    params, batch, h_0 = make_problem(case)
+    result = found(case, (params, batch, h_0), k1=1, k2=1)
+    hs = rnn_jax.unroll(params.cells[0], h_0[0], batch.inputs)
+    (layer,) = result.layers
+    rest = (layer.d_hs - layer.d_hs_local) * (1 - hs**2)
+    np.testing.assert_allclose(result.cut.d_a_norms[0], np.linalg.norm(rest, axis=-1), rtol=1e-10, atol=1e-14)
+    assert np.all(result.cut.d_a_norms[0][:-1] > 1e-4)
+
+
+def test_the_fitted_rate_and_its_error():
+    """Beside least squares by NumPy; a lag of zero norm is left out."""
+    norms = np.exp(-0.3 * np.arange(12) + 0.2 * np.random.default_rng(0).standard_normal(12))
+    norms[5] = 0
+    lag = np.delete(np.arange(1, 12), 4)
+    (slope, _), covariance = np.polyfit(lag, np.log(norms[lag]), 1, cov=True)
+    decay, error = _anatomy.decay_rate(jnp.asarray(norms))
+    assert float(decay) == pytest.approx(np.exp(slope), rel=1e-12)
+    assert float(error) == pytest.approx(np.exp(slope) * covariance[0, 0] ** 0.5, rel=1e-10)
+    assert np.isnan(_anatomy.decay_rate(jnp.array([3.0, 2.0, 1.0]))[1]) and np.isnan(
+        _anatomy.decay_rate(jnp.ones(2))[0]
+    )
+
+
+def test_the_decay_where_resets_cut():
+    """A rotation that shrinks by 0.9 does so between resets too."""
+    rotation, _ = np.linalg.qr(np.random.default_rng(0).standard_normal((6, 6)))
+    cell = rnn_jax.CellParams(jnp.ones((2, 6)), jnp.asarray(0.9 * rotation), jnp.zeros(6), "identity")
+    params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((6, 1)), jnp.zeros(1)))
+    reset = jnp.arange(40) % 10 == 0
+    sign = rnn_jax.pointwise(lambda y, target: jnp.sum(y))  # every loss sends the same
+    batch = rnn_jax.Batch(jnp.ones((40, 2)), jnp.zeros((40, 1)), reset=reset)
+    result = jax.jit(partial(rnn_jax.anatomy, loss=sign, lags=20))(params, batch, (jnp.zeros(6),))
+    assert float(result.decay) == pytest.approx(0.9, rel=1e-9)
+
+
 def test_saturation():
     params, batch, h_0 = make_problem(Case(mask=True, time=5, activation="relu"))
     mask = batch.mask.at[2].set(False)
@@ -165,6 +204,21 @@ def test_the_decay_of_a_rotation(rho):
     result = found(Case(), (params, batch, (jnp.zeros(6),)), lags=20)
     assert float(result.decay) == pytest.approx(rho, rel=1e-9)
     assert float(result.decay_error) < 1e-9
+
+
+def test_norms_too_small_and_too_large_to_be_squared():
+    """In float32, where 1e-25 squared is zero and 1e25 squared is infinite."""
+    for rho in (0.05, 20.0):
+        cell = rnn_jax.CellParams(
+            *(jnp.asarray(x, jnp.float32) for x in ([[1, 1]], rho * np.eye(2), [0, 0])), "identity"
+        )
+        readout = rnn_jax.ReadoutParams(jnp.ones((2, 1), jnp.float32), jnp.zeros(1, jnp.float32))
+        batch = rnn_jax.Batch(jnp.zeros((25, 1), jnp.float32), jnp.ones((1, 1), jnp.float32))
+        case = Case(loss="squared_error")
+        result = found(case, (rnn_jax.Params((cell,), readout), batch, (jnp.zeros(2, jnp.float32),)), lags=24)
+        norms = result.layers[0].d_h_norms
+        np.testing.assert_allclose(norms[0] / norms[-1], rho**24, rtol=1e-4)
+        assert float(result.decay) == pytest.approx(rho, rel=1e-4)
 
 
 def test_resets_cut_the_grid():

@@ -235,6 +235,12 @@ def test_watched(finished, tmp_path):
         )
         assert all(a <= b + 1e-5 for a, b in zip(look["spectral_radius"], look["largest_singular_value"], strict=True))
         assert 0 < look["growth"] < 3
+    train(
+        tmp_path, REAL_TEXT, "--run", "cut", "--steps", 1, *SMALL, "--watch", "--k1", 1, "--k2", 1, "--max-value", 0.01
+    )
+    first, second = metrics(tmp_path / "cut")[:2]  # of the gradient that is trained with, truncated and clipped
+    assert first["watch"]["grad_norm"] == pytest.approx(second["grad_norm"], rel=1e-4)
+    assert 0.01 < first["watch"]["clip_ratio"] < min(1, 1 / second["grad_norm"])
     assert looks[0]["spectral_radius"] == pytest.approx([1, 1], abs=1e-4)  # drawn orthogonal
     assert (tmp_path / "run" / "watch.png").stat().st_size > 10_000
     train(
@@ -290,11 +296,11 @@ def test_anatomy_of_a_run(finished, tmp_path):
 
 
 def test_anatomy_of_a_random_network_in_a_browser(tmp_path):
-    """At gain 0.5 the gradient vanishes, at 1.5 without activation it explodes; a browser shows all pictures."""
+    """At gain 0.5 the gradient vanishes, at 1.05 without activation it explodes; a browser shows all pictures."""
     options = ["--hidden-size", 12, "--window", 30, "--streams", 2, "--lags", 5, "--activation", "identity"]
-    result = command("anatomy", *options, "--recurrent-init", "orthogonal", "--gains", 0.5, 1.5, cwd=tmp_path)
+    result = command("anatomy", *options, "--recurrent-init", "orthogonal", "--gains", 0.5, 1.05, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert f"{np.log(1.5):.4f}" in result.stdout and "cannot be evaluated in parallel" in result.stdout
+    assert f"{np.log(1.05):.4f}" in result.stdout and "cannot be evaluated in parallel" in result.stdout
     text = (tmp_path / "anatomy.html").read_text(encoding="utf-8")
     cells = Page(text).cells
     assert cells[0] == "0.5" and float(cells[4]) == pytest.approx(0.5, abs=1e-3)  # the factor a step back
@@ -320,6 +326,7 @@ BAD_ANATOMY = {
     "long": (["run", "--window", "100000"], "--window must be at most "),
     "not its own": (["run", "--leak", "0.5"], "--leak must be left out with RUN, whose network it is."),
     "no page": (["--page", "a.pdf"], "--page must be a file that ends in .html"),
+    "a folder": (["--page", "folder.html"], "--page must be a file, not a folder, got 'folder.html'."),
     "lags": (["--lags", "0"], "--lags must be at least 1, got 0."),
 }
 
@@ -327,6 +334,7 @@ BAD_ANATOMY = {
 @pytest.mark.parametrize("case", BAD_ANATOMY)
 def test_bad_input_of_anatomy(finished, case):
     args, message = BAD_ANATOMY[case]
+    (finished[0] / "folder.html").mkdir(exist_ok=True)
     result = command("anatomy", *args, cwd=finished[0])
     assert result.returncode == 2 and message in result.stderr and "Traceback" not in result.stderr, result.stderr
 

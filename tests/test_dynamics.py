@@ -180,11 +180,36 @@ def test_a_stack_beside_its_jacobians():
         _, (a, b) = rnn_jax.apply_step(params, (state[:4], state[4:]), x_t)
         return jnp.concatenate([a, b])
 
-    q, state, logs = np.linalg.qr(np.asarray(jax.random.normal(KEY, (8, 8))))[0], jnp.concatenate(h_0), 0
+    q, state, logs = np.linalg.qr(np.asarray(jax.random.normal(KEY, (8, 8))))[0], jnp.concatenate(h_0), []
+    jacobian = jax.jit(jax.jacfwd(step))
     for x_t in batch.inputs:
-        q, r = np.linalg.qr(np.asarray(jax.jacfwd(step)(state, x_t)) @ q)
-        state, logs = step(state, x_t), logs + np.log(np.abs(np.diag(r)))
-    np.testing.assert_allclose(found.exponents, logs / 40, rtol=1e-9)
+        q, r = np.linalg.qr(np.asarray(jacobian(state, x_t)) @ q)
+        state = step(state, x_t)
+        logs.append(np.log(np.abs(np.diag(r))))
+    np.testing.assert_allclose(found.exponents, np.mean(logs, 0), rtol=1e-9)
+    blocks = np.reshape(logs, (10, 4, 8)).mean(1)
+    np.testing.assert_allclose(found.errors, blocks.std(0, ddof=1) / 10**0.5, rtol=1e-9)
+
+
+def test_states_that_grow_out_of_range_and_units_that_are_dead():
+    cell = rnn_jax.CellParams(jnp.ones((1, 3)), 3 * jnp.eye(3), jnp.zeros(3), "relu", 0.5)
+    params = jax.tree.map(
+        lambda x: x.astype(jnp.float32), rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((3, 1)), jnp.zeros(1)))
+    )
+    h_0 = rnn_jax.zero_state(params)
+    short, long = (spectrum(params, h_0, jnp.ones((steps, 1), jnp.float32)) for steps in (100, 300))
+    np.testing.assert_allclose(short.exponents, np.log(2), rtol=1e-5)
+    assert np.all(np.isnan(long.exponents))
+    dead = network(np.eye(3), "relu", b_h=-jnp.ones(3))
+    assert np.all(spectrum(dead, rnn_jax.zero_state(dead), num_steps=20).exponents == -np.inf)
+
+
+def test_half_precision_is_computed_in_float32():
+    params, h_0 = random_network(8, 1.5)
+    params, h_0 = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, h_0))
+    assert spectrum(params, h_0, num_steps=20).exponents.dtype == jnp.float32
+    jacobians = rnn_jax.step_jacobians(params.cells[0], h_0[0], jnp.zeros((5, 1), jnp.bfloat16))
+    assert rnn_jax.log_singular_values(jacobians, np.array([1, 5])).dtype == jnp.float32
 
 
 def test_neighbouring_trajectories():

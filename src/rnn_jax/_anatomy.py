@@ -92,7 +92,8 @@ class Anatomy(NamedTuple):
     where `lag > i`, for there is no such state, and where a reset is between.
 
     `decay` is the factor by which `‖∂L_i/∂h_{i-lag}‖` falls or grows a step of lag, all layers together, and
-    `decay_error` its standard error, both of a line through the log of means; NaN for fewer than two lags.
+    `decay_error` its standard error, both of a line through the log of means over what is not zero; NaN for fewer
+    than two lags, or three.
     """
 
     loss: Scalar
@@ -226,18 +227,27 @@ def step_part(cell: CellParams, x_t: Array, h_tm1: Array, d_a_t: Array) -> CellP
 
 
 def norms(x: Array) -> Array:
-    """The norm over the last axis, of half precision in float32."""
-    return jnp.linalg.norm(x.astype(accumulation_dtype(x.dtype)), axis=-1)
+    """The norm over the last axis, of half precision in float32; no square over- or underflows on the way."""
+    x = x.astype(accumulation_dtype(x.dtype))
+    largest = jnp.max(jnp.abs(x), -1, keepdims=True, initial=0)
+    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
+    return jnp.linalg.norm(x / scale, axis=-1) * scale[..., 0]
+
+
+def size(x: Array) -> Scalar:
+    """The norm over all axes."""
+    return norms(x.ravel())
 
 
 def norm_and_cosine(part: CellParams, whole: CellParams) -> tuple[CellParams, CellParams]:
     """Leaf by leaf the norm of a part, and its cosine with the whole; 0 where one of them is zero."""
 
-    def cosine(p: Array, w: Array) -> Array:
-        product = jnp.linalg.norm(p) * jnp.linalg.norm(w)
-        return jnp.where(product > 0, jnp.sum(p * w) / jnp.where(product > 0, product, 1), 0)
+    def direction(x: Array) -> Array:
+        length = size(x)
+        return x / jnp.where(length > 0, length, 1)
 
-    return jax.tree.map(jnp.linalg.norm, part), jax.tree.map(cosine, part, whole)
+    cosines = jax.tree.map(lambda p, w: jnp.sum(direction(p) * direction(w)), part, whole)
+    return jax.tree.map(size, part), cosines
 
 
 def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Array, " time"]]:
@@ -298,11 +308,11 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
 
 
 def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float[Array, " lags"]:
-    """The mean of the norm over all layers, over the losses that send something and have so many states before them."""
-    whole = jnp.sqrt(jnp.sum(jnp.stack([jnp.square(of_layer) for of_layer in grid]), 0))
+    """The mean of the norm over all layers, over the losses of which anything gets so far: no reset is between."""
+    whole = norms(jnp.stack(grid, -1))
     lags, time = whole.shape[:2]
     lag, place = jnp.arange(lags)[:, None], jnp.arange(time)[None]
-    there = (lag <= place + 1).reshape(lags, time, *(1,) * (whole.ndim - 2)) & (whole[:1] > 0)
+    there = (lag <= place + 1).reshape(lags, time, *(1,) * (whole.ndim - 2)) & (whole > 0)
     axes = tuple(range(1, whole.ndim))
     num_losses = jnp.sum(there, axes, dtype=whole.dtype)
     return jnp.sum(jnp.where(there, whole, 0), axes) / jnp.maximum(num_losses, 1)
@@ -311,7 +321,7 @@ def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float
 def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar, Scalar]:
     """The factor a step, and its standard error, of the line through the log of norms from lag 1 on.
 
-    Without two lags above zero, NaN, but a gradient that is zero at all of them decays by 0.
+    Without two lags above zero, NaN, and the error without three; but a gradient that is zero at all decays by 0.
     """
     lag = jnp.arange(len(norms))
     seen = (norms > 0) & (lag > 0)
@@ -330,7 +340,7 @@ def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar, Scalar]:
     rest = y - slope * x
     error = jnp.sqrt(jnp.sum(rest * rest) / jnp.maximum(num - 2, 1) / spread)
     decay = jnp.where(enough, jnp.exp(slope), jnp.where((num == 0) & (len(norms) > 2), 0, jnp.nan))
-    return decay, jnp.where(enough, decay * error, jnp.nan)
+    return decay, jnp.where(num >= 3, decay * error, jnp.nan)
 
 
 def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
@@ -354,8 +364,8 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
     params = Params(d_cells, full.readout)
 
     def distance(x: Array, y: Array) -> Array:
-        whole = jnp.linalg.norm(y)
-        return jnp.where(whole > 0, jnp.linalg.norm(x - y) / jnp.where(whole > 0, whole, 1), 0)
+        apart, whole = size(x - y), size(y)
+        return jnp.where(apart > 0, apart / whole, 0)  # infinite where the full gradient is zero, and this is not
 
     d_a_norms = tuple(norms(mine - all_of_it) for mine, all_of_it in zip(d_as, passed.d_as, strict=True))
     lost = jax.tree.map(distance, params, full)

@@ -30,7 +30,7 @@ class FixedPoints(NamedTuple):
     `states`      one `(point, hid)` a layer.
     `speeds`      `‖F(h) - h‖`: how far a step goes from there. Not near zero: a slow point, or nothing at all.
     `eigenvalues` of the Jacobian of F there, the largest first, complex.
-    `stable`      whether all of them are inside the unit circle.
+    `stable`      whether all of them are inside the unit circle, which means something where the speed is near zero.
     `num_starts`  how many of the starts came there.
     """
 
@@ -58,7 +58,8 @@ def fixed_points(
     added. Computed in float64, whatever the session's default; eager, it reads values.
 
     Raises:
-        ValueError: if `starts` do not fit `params`, or a number is not above zero.
+        TypeError: under `jit`, `grad` or `vmap`.
+        ValueError: if `starts` do not fit `params` or are not finite, or a number is not above zero.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> cell = rnn_jax.CellParams(jnp.zeros((1, 1)), jnp.array([[2.0]]), jnp.zeros(1), "tanh")
@@ -68,12 +69,16 @@ def fixed_points(
     >>> [round(float(h), 3) for h in found.states[0][order, 0]], found.stable[order].tolist()
     ([-0.958, 0.0, 0.958], [True, False, True])
     """
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, starts, x))):
+        raise TypeError("`fixed_points` reads values, which are not there under jit, vmap or grad: call it outside.")
     check_params(params)
     require_sizes(max_steps=max_steps)
     require_positive(apart=apart, tolerance=tolerance)
     check_states(params, starts)
     if starts[0].ndim != 2:
         raise ValueError(f"`starts` must have the axes (num, hid), got shape {starts[0].shape}.")
+    if not len(starts[0]) or not all(np.all(np.isfinite(h)) for h in starts):
+        raise ValueError("`starts` must be at least one, of finite numbers.")
     if x is not None:
         check_inputs(params.cells[0], x, (), "x", "params.cells[0]")
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):

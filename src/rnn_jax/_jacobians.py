@@ -13,7 +13,7 @@ from ._activations import ACTIVATIONS
 from ._bptt import forward
 from ._checks import require_array, require_sizes
 from ._dropout import dropped
-from ._types import CellParams, Flags, Hidden, Inputs
+from ._types import CellParams, Flags, Hidden, Inputs, accumulation_dtype
 from ._unroll import check_unroll, select
 
 WITHIN = 25.0  # nats below the largest: further down a singular value of a matrix is rounding
@@ -67,13 +67,15 @@ class Product(NamedTuple):
     upper: Float[Array, "hid hid"]
 
 
-def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Sequence[int]) -> Float[Array, "lags hid"]:
+def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Any) -> Float[Array, "lags hid"]:
     """The natural logs of the singular values of `J_T J_{T-1} ⋯ J_{T-lag+1}`, largest first, for each of `lags`.
 
     They say by how much what is at the last step can be larger or smaller `lag` steps before. The product is kept as
     `Q D R`, a QR decomposition at each step and `D` in logs, so that its singular values may be hundreds of orders of
-    magnitude apart, or from one; -inf is exactly zero. Those of a product that spans more than exp(25) come from 16
-    further sweeps of QR, which converge the faster the further they are apart.
+    magnitude apart, or from one. Those of a product that spans more than exp(25) come from 16 further sweeps of QR,
+    which converge the faster the further they are apart. A direction that is lost, at a dead unit say, is -inf, or
+    what rounding leaves of it: about the machine epsilon for each factor. It takes the memory of as many matrices as
+    the largest lag, twice over. Half precision is computed in float32; what is not finite gives NaN.
 
     Raises:
         ValueError: if `jacobians` are not square matrices, or a lag is not in 1..T.
@@ -81,9 +83,13 @@ def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Sequence[
     References: Oliveira and Stewart (2000), Linear Algebra and its Applications 309: products of many matrices.
     """
     require_array("jacobians", jacobians, jnp.floating, "floating point numbers")
+    if not isinstance(lags, (Sequence, np.ndarray)):
+        raise TypeError(f"`lags` must be a list of numbers of steps, got {lags!r}.")
+    lags = [lag.item() if isinstance(lag, np.generic) else lag for lag in lags]
     if jacobians.ndim != 3 or jacobians.shape[1] != jacobians.shape[2]:
         raise ValueError(f"`jacobians` must have the axes (time, hid, hid), got shape {jacobians.shape}.")
     require_sizes(**{f"lags[{i}]": lag for i, lag in enumerate(lags)})
+    jacobians = jacobians.astype(accumulation_dtype(jacobians.dtype))
     time, hid, _ = jacobians.shape
     if lags and max(lags) > time:
         raise ValueError(f"`lags` must be from 1 to the {time} steps of `jacobians`, got {max(lags)}.")

@@ -19,8 +19,8 @@ from jaxtyping import Array, Float, Key
 
 from ._activations import ACTIVATIONS
 from ._cell import integrate, step_forward
-from ._checks import check_params, check_sequence, check_states, require_key, require_sizes
-from ._types import Inputs, Params, Scalar, States, Step
+from ._checks import check_params, check_sequence, check_states, require_array, require_key, require_sizes
+from ._types import Inputs, Params, Scalar, States, Step, accumulation_dtype
 
 NUM_BLOCKS = 10
 
@@ -47,7 +47,9 @@ def lyapunov_exponents(
 
     The network is driven by `xs`, of T steps, or runs by itself, with inputs of zero, for `num_steps`. The first `skip`
     steps let the states settle and the directions, drawn with `key`, turn; they do not count. A QR decomposition is
-    made `every` so many steps. Of each sequence of the batch its own. Differentiable, see `flossing`.
+    made `every` so many steps. Of each sequence of the batch its own. -inf is a direction that dies, at units that are
+    dead, say; NaN says that the states grew out of their range. Half precision is computed in float32. Differentiable,
+    see `flossing`.
 
     Raises:
         ValueError: if the arguments do not fit each other, or fewer than ten times `every` steps count.
@@ -80,7 +82,8 @@ def flossing(
     """`Σ_i λ_i²` of the `num` largest Lyapunov exponents, the mean over sequences: gradient flossing.
 
     A gradient that neither vanishes nor explodes along `num` directions is one whose leading exponents are zero.
-    Differentiate it with respect to `params`, before training or now and then during it.
+    Differentiate it with respect to `params`, before training or now and then during it. Where a direction dies (a
+    singular `W_hh`, units that are dead) an exponent is -inf and the penalty infinite: ask for fewer.
 
     Raises:
         ValueError: as `lyapunov_exponents` does.
@@ -105,7 +108,10 @@ def kaplan_yorke(exponents: Float[Array, " num"]) -> Scalar:
     """The Kaplan–Yorke dimension `j + Σ_{i≤j} λ_i / |λ_{j+1}|`, j the most exponents whose sum is not negative.
 
     It needs as many exponents as it takes for the sum to become negative; if it never does, the dimension is at least
-    their number, and that is returned.
+    their number, and that is returned. NaN if one of them is.
+
+    Raises:
+        ValueError: unless `exponents` are those of one trajectory, the largest first.
 
     References: Kaplan and Yorke (1979), Lecture Notes in Mathematics 730.
 
@@ -113,18 +119,22 @@ def kaplan_yorke(exponents: Float[Array, " num"]) -> Scalar:
     >>> round(float(rnn_jax.kaplan_yorke(jnp.array([0.906, 0.0, -14.572]))), 3)  # the Lorenz system
     2.062
     """
+    require_array("exponents", exponents, jnp.floating, "floating point numbers")
+    if exponents.ndim != 1 or not len(exponents):
+        raise ValueError(f"`exponents` must be those of one trajectory, (num,), got shape {exponents.shape}.")
     sums = jnp.cumsum(exponents)
     j = jnp.sum(jnp.cumprod((sums >= 0).astype(int)))
     before = jnp.where(j > 0, sums[jnp.maximum(j - 1, 0)], 0)
     after = jnp.abs(exponents[jnp.minimum(j, len(exponents) - 1)])
     part = jnp.where(j < len(exponents), before / jnp.where(after > 0, after, 1), 0)
-    return j.astype(exponents.dtype) + part
+    return jnp.where(jnp.any(jnp.isnan(exponents)), jnp.nan, j.astype(exponents.dtype) + part)
 
 
 def local_exponents(
     key: Array, params: Params, h_0: States, xs: Inputs | None, num: int, steps: int, skip: int, every: int
 ) -> Float[Array, "turns *batch num"]:
     """`log |R[i, i]| / every` of each turn of `every` steps after the first `skip`."""
+    params, h_0, xs = _single(params), _single(h_0), _single(xs)
     size = sum(h.shape[-1] for h in h_0)
     batch, dtype = h_0[0].shape[:-1], h_0[0].dtype
     start = jnp.linalg.qr(jax.random.normal(key, (size, num), dtype))[0]
@@ -137,7 +147,8 @@ def local_exponents(
         together = jnp.swapaxes(jnp.concatenate(v, -1), -1, -2)
         q, r = jnp.linalg.qr(together)
         v = tuple(jnp.swapaxes(part, -1, -2) for part in _split(q, h))
-        return (h, v), jnp.log(jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1)))
+        finite = jnp.all(jnp.isfinite(jnp.concatenate(h, -1)), -1, keepdims=True)
+        return (h, v), jnp.where(finite, jnp.log(jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1))), jnp.nan)
 
     def turns(carry: Any, xs: Any, length: int) -> Any:
         return lax.scan(turn, carry, jax.tree.map(lambda x: x.reshape(-1, length, *x.shape[1:]), xs))
@@ -161,6 +172,15 @@ def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[S
         h_t.append(h_new)
         v_t.append(above)
     return tuple(h_t), tuple(v_t)
+
+
+def _single(tree: Any) -> Any:
+    """`tree` with half precision in float32, for there are no decompositions of it."""
+
+    def cast(x: Any) -> Any:
+        return x.astype(accumulation_dtype(x.dtype)) if jnp.issubdtype(x.dtype, jnp.floating) else x
+
+    return jax.tree.map(cast, tree)
 
 
 def _split(x: Array, h_0: States) -> list[Array]:

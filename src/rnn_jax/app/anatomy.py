@@ -7,8 +7,9 @@ from .anatomy_page import page, verdict
 from .config import AnatomyConfig, TrainConfig
 from .console import say
 from .corpus import Corpus
+from .errors import InputError
 from .examine import RANDOM_GAINS, RUN_GAINS, examine, random_subject, trained_subject
-from .run_folder import ANATOMY
+from .run_folder import ANATOMY, write
 
 
 def anatomy(config: AnatomyConfig, settings: TrainConfig | None, facts: dict[str, Any], corpus: Corpus | None) -> int:
@@ -21,9 +22,10 @@ def anatomy(config: AnatomyConfig, settings: TrainConfig | None, facts: dict[str
     found = examine(subject, tuple(sorted(set(gains))), config.lags, config.seed)
     default = Path("anatomy.html") if config.run is None else config.run / ANATOMY
     path = default if config.page is None else config.page
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(page(found), encoding="utf-8")
-    draft.replace(path)
+    try:
+        write(path, page(found))
+    except OSError as error:
+        raise InputError(f"--page must name a file that can be written, but {str(path)!r} cannot: {error}.") from error
     for line in (subject.name, *verdict(found)):
         say(line)
     say(f"page: {path}")

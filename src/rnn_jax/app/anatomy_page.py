@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 
-from .examine import CHAOS_STEPS, Findings
+from .examine import Findings
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -22,6 +22,9 @@ td, th { padding: 0.15rem 0.8rem; text-align: right }
 th { border-bottom: 1px solid #999 } summary { cursor: pointer; color: #246 }
 .verdict { background: #f3f6fa; border-left: 4px solid #47a; padding: 0.6rem 1rem }
 """
+
+
+ROUNDING = 1e-4  # nats a step, in float32: less is not told from zero
 
 
 class Section(NamedTuple):
@@ -39,22 +42,34 @@ def verdict(found: Findings) -> list[str]:
     spectrum = found.spectra[found.gains.index(found.detailed)]
     first, error = spectrum.exponents[0], spectrum.errors[0]
     decay, decay_error = float(found.whole.decay), float(found.whole.decay_error)
-    lines = [
-        f"‖∂L_i/∂h_(i-lag)‖ is {decay:.3g} ± {decay_error:.1g} times what it was, each step back.",
-        f"The largest Lyapunov exponent is {first:.4f} ± {error:.1g} nats a step: {_predictable(first, error)}",
+    rate = f"{decay:.3g}" + (f" ± {decay_error:.1g}" if np.isfinite(decay_error) else "")
+    fading = f"‖∂L_i/∂h_(i-lag)‖ is {rate} times what it was, each step back."
+    return [
+        fading if np.isfinite(decay) else "No decay of ‖∂L_i/∂h_(i-lag)‖ can be told: too few lags, or not finite.",
+        f"The largest Lyapunov exponent is {_exponent(first, error)}: {_predictable(first, error)}",
     ]
-    return lines
+
+
+def _exponent(first: float, error: float) -> str:
+    if np.isnan(first):
+        return "not there"
+    return f"{first:.4f} ± {error:.1g} nats a step" if np.isfinite(first) else "minus infinity"
 
 
 def _predictable(first: float, error: float) -> str:
-    if first < -2 * error and first < 0:
+    margin = max(2 * error, ROUNDING)
+    if np.isnan(first):
+        return "the states grow out of the range of their numbers, and so do gradients."
+    if first == -np.inf:
+        return "every direction dies on the way, at units that are dead; nothing of the gradient is left far back."
+    if first < -margin:
         return (
             f"nearby states meet, so this network can be evaluated in parallel over time, and a gradient may be "
-            f"truncated: {np.log(100) / -first:.0f} steps back about 1 % of it is left."
+            f"truncated: {np.log(100) / -first:.2g} steps back about 1 % of it is left."
         )
-    if first > 2 * error:
+    if first > margin:
         return (
-            f"nearby states part by a factor of e every {1 / first:.0f} steps, so it cannot be evaluated in parallel "
+            f"nearby states part by a factor of e every {1 / first:.2g} steps, so it cannot be evaluated in parallel "
             "over time, gradients explode, and truncating them leaves out the largest parts."
         )
     return "neither growth nor decay can be told from zero: gradients last, and truncation leaves out what matters."
@@ -185,7 +200,8 @@ def products(found: Findings) -> Section:
         _png(figure),
         "Singular values of J_T J_{T-1} ⋯, the Jacobians of one layer along the first sequence, the largest first: by "
         "how much a gradient can grow (above 0) or shrink (below) on so many steps, in the best direction and in "
-        "others, down to the middle one. They part because each direction has a rate of its own.",
+        "others, down to the middle one. They part because each direction has a rate of its own; lines that fall by "
+        "1e-7 a factor are rounding, of directions that are dead.",
         ("layer", "factors", "ln of the largest", "ln of the middle", "ln of the smallest"),
         rows,
     )
@@ -209,9 +225,10 @@ def lyapunov(found: Findings) -> Section:
     return Section(
         "Lyapunov exponents",
         _png(figure),
-        f"The rates at which neighbouring states part (above 0) or meet (below), over {CHAOS_STEPS:,} steps; bars are "
-        "two standard errors. The gradient grows or vanishes at the rate of the first. All below 0: the state forgets "
-        "where it began. Some above 0: chaos, and the dimension says in how many directions.",
+        f"The rates at which neighbouring states part (above 0) or meet (below), over {found.num_counted:,} steps; "
+        "bars are two standard errors. The gradient grows or vanishes at the rate of the first. All below 0: the state "
+        "forgets where it began. Some above 0 while the states stay bounded: chaos, and the dimension says in how many "
+        "directions. What is missing is minus infinity, a direction that dies, or grew out of range.",
         ("gain", "λ_1", "error", f"λ_{len(found.spectra[0].exponents)}", "Kaplan-Yorke dimension"),
         rows,
     )
@@ -230,11 +247,11 @@ def eigenvalues(found: Findings) -> Section:
     radii = [np.abs(values).max() for values in found.eigenvalues]
     outside = [int((np.abs(values) > 1).sum()) for values in found.eigenvalues]
     return Section(
-        "Eigenvalues of W_hh",
+        "Eigenvalues of a step without activation",
         _png(figure),
-        "Without activation, a gradient explodes along eigenvectors outside of the unit circle and vanishes along "
-        "those inside. The largest singular value bounds the growth of a single step; below 1 nothing can explode. "
-        "With tanh both are only half of the story: φ' is the other.",
+        "Those of (1 - α) I + α W_hh, without leak of W_hh itself. Without activation, a gradient explodes along "
+        "eigenvectors outside of the unit circle and vanishes along those inside. If the largest singular value of "
+        "W_hh is below 1, nothing can explode. With tanh that is only half of the story: φ' is the other.",
         ("layer", "spectral radius", "outside", "largest singular value"),
         [(i + 1, *row) for i, row in enumerate(zip(radii, outside, found.w_hh_norms, strict=True))],
     )
@@ -273,8 +290,9 @@ def contributions(found: Findings) -> Section:
     for i, layer in enumerate(layers):
         norms, cosines = (np.asarray(x.w_hh, np.float64) for x in (layer.part_norms, layer.part_cosines))
         t = np.arange(1, len(norms) + 1)
-        above.plot(t, norms, color=f"C{i}", label=f"layer {i + 1}")
-        below.plot(t, cosines, color=f"C{i}")
+        seen = np.where(norms > 0, 1, np.nan)  # at t = 1 h_0 is zero, and adds nothing
+        above.plot(t, seen * norms, color=f"C{i}", marker=".", label=f"layer {i + 1}")
+        below.plot(t, seen * cosines, color=f"C{i}", marker=".")
         whole = np.sum(norms * cosines)
         rows.append((i + 1, whole, np.sum(norms), np.mean(cosines), int(t[np.argmax(norms)]) if len(t) else 0))
     above.set(yscale="log", ylabel="‖h$_{t-1}^T$ d_a$_t$‖")

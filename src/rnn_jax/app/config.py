@@ -267,6 +267,7 @@ def check_anatomy_config(config: AnatomyConfig, given: set[str]) -> None:
     _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
     if config.page is not None:
         _require(config, "page", config.page.suffix == ".html", "a file that ends in .html")
+        _require(config, "page", not config.page.is_dir(), "a file, not a folder")
         _require(config, "page", config.page.absolute().parent.is_dir(), "a file in a folder that is there")
 
 

@@ -68,8 +68,9 @@ class Findings(NamedTuple):
     whole: Anatomy
     product_lags: list[int]
     singular_values: list[np.ndarray]  # of each layer: (lags, hid), natural logs
-    eigenvalues: list[np.ndarray]
+    eigenvalues: list[np.ndarray]  # of (1 - α) I + α W_hh
     w_hh_norms: list[float]
+    num_counted: int  # steps that the exponents are averages of
 
 
 def random_subject(config: AnatomyConfig) -> Subject:
@@ -142,7 +143,9 @@ def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) ->
         for gain in gains:
             network = scaled(params, gain)
             layers = look(network, last_only, h_0).layers
-            profiles.append(np.stack([np.linalg.norm(layer.d_h_norms, axis=1) for layer in layers]))
+            profiles.append(
+                np.stack([np.linalg.norm(np.asarray(layer.d_h_norms, np.float64), axis=1) for layer in layers])
+            )
             found = lyapunov(jax.random.key(seed), network, tuple(h[0] for h in h_0), subject.driving)
             exponents, errors = (np.asarray(x, np.float64) for x in found)
             spectra.append(Spectrum(exponents, errors, float(kaplan_yorke(found.exponents))))
@@ -167,6 +170,7 @@ def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) ->
         whole,
         product_lags,
         singular_values,
-        [np.linalg.eigvals(w) for w in w_hhs],
+        [(1 - cell.leak) + cell.leak * np.linalg.eigvals(w) for cell, w in zip(network.cells, w_hhs, strict=True)],
         [float(np.linalg.norm(w, 2)) for w in w_hhs],
+        len(subject.driving) - CHAOS_SKIP,
     )

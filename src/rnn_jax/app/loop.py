@@ -22,6 +22,7 @@ from .config import TrainConfig
 from .console import say
 from .data import BITS, TextData, make_validate
 from .errors import TrainingFailed
+from .model import make_gradient
 from .plots import learning_curve, watched
 from .sample import default_prompt, make_writer
 from .watch import make_watch
@@ -89,7 +90,11 @@ def train_until(
     dispatch = make_dispatch(trainer, config)
     window = config.window if config.memory is None else min(config.window, 50)  # its states are all kept
     validate = make_validate(run.data, config.method, window)
-    watch = make_watch(config, make_next_batch(config)) if config.watch else None
+    watch = (
+        make_watch(config, make_gradient(config, len(run.data.symbols)), make_next_batch(config))
+        if config.watch
+        else None
+    )
     write = make_writer(run.data.symbols, default_prompt(run.data.symbols), SAMPLE_LENGTH, SAMPLE_TEMPERATURE)
     characters_per_step = config.streams * config.window
     step = int(state.num_steps)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from .. import Anatomy, Batch, Params, States, anatomy
+from .. import Anatomy, Batch, GradFn, Params, States, anatomy, clip_gradients
 from .config import TrainConfig
 
 QUANTILES = 0.0, 0.25, 0.5, 0.75, 1.0
@@ -16,21 +16,32 @@ LAGS = 10
 DIGITS = 6
 
 
-def make_watch(config: TrainConfig, next_batch: Callable[..., tuple[States, Batch]]) -> Callable[..., dict[str, Any]]:
+def make_watch(
+    config: TrainConfig, grad_fn: GradFn, next_batch: Callable[..., tuple[States, Batch]]
+) -> Callable[..., dict[str, Any]]:
     """`(state, streams) -> record` of the window that the next step reads.
 
-    `grad_norm` before clipping and `clip_ratio`, by which clipping to the norm shortens it; of each layer the quantiles
+    Of the gradient that is trained with, `grad_norm` before clipping and `clip_ratio`, what clipping leaves of it. Of
+    the full gradient, with `--memory` that of the first 50 steps: of each layer the quantiles
     over time of `‖δ_t‖`, all streams together, the share of saturated units, the spectral radius of `W_hh` and its
     largest singular value; `growth`, the factor of `‖∂L_i/∂h_{i-lag}‖` a step back.
     """
     most = config.window if config.memory is None else min(config.window, 50)  # its states are all kept
 
+    clip = clip_gradients(max_norm=config.max_norm, max_value=config.max_value)
+
+    def _clipping(d_params: Params) -> dict[str, jax.Array]:
+        norm = optax.tree.norm(d_params)
+        left = optax.tree.norm(clip.update(d_params, clip.init(d_params))[0])
+        return {"grad_norm": norm, "clip_ratio": left / jnp.where(norm > 0, norm, 1)}
+
     @jax.jit
     def look(state: Any, streams: jax.Array) -> dict[str, jax.Array]:
         h_0, batch = next_batch(state, streams)
+        _, gradients = grad_fn(state.params, batch, h_0)
         batch = batch._replace(inputs=batch.inputs[:most], targets=batch.targets[:most])
         found = anatomy(state.params, batch, h_0, lags=LAGS)
-        return _summary(found, state.params, config.max_norm)
+        return _clipping(gradients.params) | _summary(found)
 
     def watch(state: Any, streams: jax.Array) -> dict[str, Any]:
         record = {name: _rounded(value) for name, value in look(state, streams).items()}
@@ -42,14 +53,10 @@ def make_watch(config: TrainConfig, next_batch: Callable[..., tuple[States, Batc
     return watch
 
 
-def _summary(found: Anatomy, params: Params, max_norm: float | None) -> dict[str, jax.Array]:
-    norm = optax.tree.norm(found.gradients.params)
-    ratio = jnp.ones_like(norm) if max_norm is None else jnp.minimum(1, max_norm / jnp.maximum(norm, 1e-30))
-    levels = jnp.asarray(QUANTILES, norm.dtype)
+def _summary(found: Anatomy) -> dict[str, jax.Array]:
+    levels = jnp.asarray(QUANTILES, found.loss.dtype)
     profiles = [jnp.linalg.norm(layer.d_h_norms, axis=1) for layer in found.layers]
     return {
-        "grad_norm": norm,
-        "clip_ratio": ratio,
         "d_h_quantiles": jnp.stack([jnp.quantile(profile, levels) for profile in profiles]),
         "saturated": jnp.stack([jnp.mean(layer.saturated) for layer in found.layers]),
         "growth": found.decay,
