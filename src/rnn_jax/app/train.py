@@ -118,8 +118,10 @@ def _summarise(run: Run, step: int) -> None:
     say(f"bits per character on the held-out text after {step:,} of {run.config.steps:,} steps")
     for name, value in results.items():
         say(f"    {name:<14}{value:.3f}")
-    say(f"in {run.folder}: learning-curve.png, sample.txt, metrics.jsonl, settings.json, checkpoint")
+    watched = " watch.png," if run.config.watch else ""
+    say(f"in {run.folder}: learning-curve.png,{watched} sample.txt, metrics.jsonl, settings.json, checkpoint")
     say(f"next: rnn-jax sample {run.folder} --length 500 --temperature 0.7")
+    say(f"      rnn-jax anatomy {run.folder}")
     more = "" if step < run.config.steps else f" --steps {2 * step}"
     say(f"      rnn-jax train --resume {run.folder}{more}")
 
