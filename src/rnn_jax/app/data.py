@@ -1,8 +1,10 @@
 """From a text to streams for training and windows for validation."""
 
+import hashlib
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +12,7 @@ import numpy as np
 from jax import lax
 
 from .. import Batch, Params, encode, make_grad_fn, make_streams, symbols_of, zero_state
+from .corpus import Corpus
 from .errors import InputError
 
 HELD_OUT = 1 / 20  # the end of the text
@@ -46,6 +49,27 @@ def prepare(text: str, num_streams: int, window: int) -> TextData:
     held_out = make_streams(tokens[num_train:], max(1, min(num_streams, num_held_out // (window + 1))))
     streams = jnp.asarray(make_streams(tokens[:num_train], num_streams))
     return TextData(symbols, tokens, num_train, streams, held_out)
+
+
+def held_out_of_run(
+    run: Path, facts: dict[str, Any], corpus: Corpus, window: int, num_streams: int
+) -> tuple[np.ndarray, jax.Array]:
+    """`(tokens, streams)` of the text that a run held out.
+
+    Raises:
+        InputError: if the text has changed, or is too short for one window of every stream.
+    """
+    if hashlib.sha256(corpus.text.encode()).hexdigest() != facts["text_sha256"]:
+        raise InputError(f"{str(run)!r} must find the text that it was trained on, but {corpus.source} has changed.")
+    held_out = corpus.text[-max(int(len(corpus.text) * HELD_OUT), 2) :]
+    most = len(held_out) // num_streams - 1
+    if most < window:
+        raise InputError(
+            f"--window must be at most {most}, what the {len(held_out):,} held-out characters have for --streams "
+            f"{num_streams}, got {window}."
+        )
+    tokens = encode(facts["symbols"], held_out)
+    return tokens, jnp.asarray(make_streams(tokens, num_streams))
 
 
 def predicted_positions(data: TextData) -> np.ndarray:

@@ -1,7 +1,6 @@
 """What `rnn-jax anatomy` looks at, and what it finds."""
 
 import dataclasses
-import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,12 +17,10 @@ from .. import (
     Params,
     States,
     anatomy,
-    encode,
     init_params,
     kaplan_yorke,
     log_singular_values,
     lyapunov_exponents,
-    make_streams,
     step_jacobians,
     unroll,
     window_batch,
@@ -31,7 +28,7 @@ from .. import (
 )
 from .config import AnatomyConfig, TrainConfig
 from .corpus import Corpus
-from .data import HELD_OUT
+from .data import held_out_of_run
 from .errors import InputError
 from .sample import trained
 
@@ -104,17 +101,7 @@ def trained_subject(
     config: AnatomyConfig, run: Path, settings: TrainConfig, facts: dict[str, Any], corpus: Corpus
 ) -> Subject:
     """The network of a run on its held-out text."""
-    if hashlib.sha256(corpus.text.encode()).hexdigest() != facts["text_sha256"]:
-        raise InputError(f"{str(run)!r} must find the text that it was trained on, but {corpus.source} has changed.")
-    held_out = corpus.text[-max(int(len(corpus.text) * HELD_OUT), 2) :]
-    most = len(held_out) // config.streams - 1
-    if most < config.window:
-        raise InputError(
-            f"--window must be at most {most}, what the {len(held_out):,} held-out characters have for --streams "
-            f"{config.streams}, got {config.window}."
-        )
-    tokens = encode(facts["symbols"], held_out)
-    streams = jnp.asarray(make_streams(tokens, config.streams))
+    tokens, streams = held_out_of_run(run, facts, corpus, config.window, config.streams)
     driving = jnp.asarray(tokens[: CHAOS_STEPS + CHAOS_SKIP])
     if len(driving) < 2 * CHAOS_SKIP:
         raise InputError(f"{str(run)!r} must hold out at least {2 * CHAOS_SKIP} characters, got {len(driving)}.")

@@ -1,15 +1,12 @@
 """`rnn-jax truncation`."""
 
-import hashlib
 from typing import Any
 
-import jax.numpy as jnp
-
-from .. import encode, make_streams, truncation_report, window_batch, zero_state
+from .. import truncation_report, window_batch, zero_state
 from .config import TrainConfig, TruncationConfig
 from .console import say
 from .corpus import Corpus
-from .data import HELD_OUT
+from .data import held_out_of_run
 from .errors import InputError
 from .run_folder import TRUNCATION
 from .sample import trained
@@ -17,19 +14,8 @@ from .sample import trained
 
 def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     """Print the report of a trained network on its held-out text, and leave its picture; returns the exit status."""
-    if hashlib.sha256(corpus.text.encode()).hexdigest() != facts["text_sha256"]:
-        raise InputError(
-            f"{str(config.run)!r} must find the text that it was trained on, but {corpus.source} has changed."
-        )
-    held_out = corpus.text[-max(int(len(corpus.text) * HELD_OUT), 2) :]
-    most = len(held_out) // config.streams - 1
-    if most < config.window:
-        raise InputError(
-            f"--window must be at most {most}, what the {len(held_out):,} held-out characters have for --streams "
-            f"{config.streams}, got {config.window}."
-        )
+    _, streams = held_out_of_run(config.run, facts, corpus, config.window, config.streams)
     params = trained(config.run, settings, facts["symbols"])
-    streams = jnp.asarray(make_streams(encode(facts["symbols"], held_out), config.streams))
     batch = window_batch(streams, 0, config.window)
     ks = [k for k in config.ks if k < config.window]
     if not ks:
