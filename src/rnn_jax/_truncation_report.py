@@ -46,7 +46,8 @@ class TruncationReport(NamedTuple):
     decay_error: float
 
     def __str__(self) -> str:
-        per_step = f"‖∂L_t/∂h_(t-lag)‖ is {self.decay:.3g} ± {self.decay_error:.1g} times what it was, each step back"
+        rate = f"{self.decay:.3g}" + (f" ± {self.decay_error:.1g}" if np.isfinite(self.decay_error) else "")
+        per_step = f"‖∂L_t/∂h_(t-lag)‖ is {rate} times what it was, each step back"
         if np.isnan(self.decay):
             per_step = "Too few lags to see a decay"
         lines = [f"{per_step} (over {len(self.lag_norms) - 1} steps).", "", _HEAD]

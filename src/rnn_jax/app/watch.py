@@ -22,12 +22,11 @@ def make_watch(
     """`(state, streams) -> record` of the window that the next step reads.
 
     Of the gradient that is trained with, `grad_norm` before clipping and `clip_ratio`, what clipping leaves of it. Of
-    the full gradient, with `--memory` that of the first 50 steps: of each layer the quantiles
-    over time of `‖δ_t‖`, all streams together, the share of saturated units, the spectral radius of `W_hh` and its
-    largest singular value; `growth`, the factor of `‖∂L_i/∂h_{i-lag}‖` a step back.
+    the full gradient, with `--memory` that of the first 50 steps: of each layer the quantiles over time of `‖δ_t‖`, all
+    streams together, and the share of saturated units; `growth`, the factor of `‖∂L_i/∂h_{i-lag}‖` a step back. Of
+    `W_hh` the spectral radius and the largest singular value.
     """
     most = config.window if config.memory is None else min(config.window, 50)  # its states are all kept
-
     clip = clip_gradients(max_norm=config.max_norm, max_value=config.max_value)
 
     def _clipping(d_params: Params) -> dict[str, jax.Array]:
