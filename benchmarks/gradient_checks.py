@@ -3,13 +3,14 @@
     python benchmarks/gradient_checks.py          # prints the table of docs/gradient-checks.md
     python benchmarks/gradient_checks.py --save   # and keeps it in benchmarks/results/gradient_checks.json
 
-The faults are those of tests/mutants.py. `check_grads` runs with its defaults, first order, reverse mode: in float32 as
+The faults are those of tests/faults.py. `check_grads` runs with its defaults, first order, reverse mode: in float32 as
 most people run it, on a network of 64 units (25 steps of 8 sequences) and on the tiny problems of the tests (4 units,
 7 steps of 3); in float64; and in float64 from a state of zeros. The first row has no fault: there "yes" is a false
 alarm.
 """
 
 import argparse
+import importlib
 import json
 import platform
 import sys
@@ -24,14 +25,9 @@ from jax.test_util import check_grads
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from mutants import MUTANTS, Mutant, planted  # noqa: E402
+from faults import BACKWARD, FLAGGED, Checked, Fault, planted  # noqa: E402
 
-import rnn_jax  # noqa: E402
-from rnn_jax import Case, _problems  # noqa: E402
-
-NO_FAULT = Mutant(
-    "none", None, "", "", set(), Case(weights=True, mask=True, reset=True), around=lambda grad_fn: grad_fn
-)
+NO_FAULT = Fault("none", None, Checked(FLAGGED))
 RESULTS = ROOT / "benchmarks" / "results" / "gradient_checks.json"
 
 
@@ -73,27 +69,28 @@ def main():
     parser.add_argument("--save", action="store_true", help=f"keep the table in {RESULTS.name}")
     save = parser.parse_args().save
     rows = {}
-    for mutant in (NO_FAULT, *MUTANTS):
-        with planted(mutant) as grad_fn:
-            found = {}
-            with jax.enable_x64(True):
-                problem = rnn_jax.make_problem(mutant.case)
-                with mock.patch.multiple(_problems, IN=32, HID=64, OUT=32, GAIN=dict.fromkeys(_problems.GAIN, 0.9)):
-                    usual = rnn_jax.make_problem(mutant.case._replace(time=25, batch=(8,)))
-            found["float32, 64 units"] = notices(grad_fn, single(usual))
-            found["float32, tiny"] = notices(grad_fn, single(problem))
-            with jax.enable_x64(True):
-                params, batch, h_0 = problem
-                found["float64, tiny"] = notices(grad_fn, problem)
-                found["float64, tiny, h_0 = 0"] = notices(grad_fn, (params, batch, jax.tree.map(jnp.zeros_like, h_0)))
-            found["check_gradients"] = not rnn_jax.check_gradients(jax.jit(grad_fn), *problem).passed
-        rows[mutant.name] = found
+    for fault in (NO_FAULT, *BACKWARD):
+        package, case, found = planted(fault), fault.find.case, {}
+        grad_fn = fault.find.around(package.make_grad_fn("bptt", loss=case.loss))
+        problems = importlib.import_module(f"{package.__name__}._problems")
+        with jax.enable_x64(True):
+            problem = package.make_problem(package.Case(*case))
+            with mock.patch.multiple(problems, IN=32, HID=64, OUT=32, GAIN=dict.fromkeys(problems.GAIN, 0.9)):
+                usual = package.make_problem(package.Case(*case._replace(time=25, batch=(8,))))
+        found["float32, 64 units"] = notices(grad_fn, single(usual))
+        found["float32, tiny"] = notices(grad_fn, single(problem))
+        with jax.enable_x64(True):
+            params, batch, h_0 = problem
+            found["float64, tiny"] = notices(grad_fn, problem)
+            found["float64, tiny, h_0 = 0"] = notices(grad_fn, (params, batch, jax.tree.map(jnp.zeros_like, h_0)))
+        found["check_gradients"] = not package.check_gradients(jax.jit(grad_fn), *problem).passed
+        rows[fault.name] = found
         print(
-            "| " + " | ".join([mutant.name, *("yes" if seen else "**no**" for seen in found.values())]) + " |",
+            "| " + " | ".join([fault.name, *("yes" if seen else "**no**" for seen in found.values())]) + " |",
             flush=True,
         )
     columns = list(next(iter(rows.values())))
-    print(f"noticed of {len(MUTANTS)}:", {c: sum(rows[m.name][c] for m in MUTANTS) for c in columns})
+    print(f"noticed of {len(BACKWARD)}:", {c: sum(rows[fault.name][c] for fault in BACKWARD) for c in columns})
     if save:
         versions = {"python": platform.python_version(), "jax": jax.__version__, "machine": platform.machine()}
         RESULTS.write_text(json.dumps({"versions": versions, "noticed": rows}, indent=1, ensure_ascii=False) + "\n")

@@ -1,27 +1,34 @@
-"""Float64, strict promotion, two CPU devices: set before JAX starts. The command's own tests take none of it."""
+"""Float64, strict promotion, two CPU devices: set before JAX starts. And what the whole suite shares."""
 
+import collections
+import fcntl
+import itertools
+import json
 import os
+import shutil
+from pathlib import Path
 
-os.environ["XLA_FLAGS"] = " ".join(
-    (
-        os.environ.get("XLA_FLAGS", ""),
-        "--xla_force_host_platform_device_count=2",
-        "--xla_backend_optimization_level=0",  # thousands of tiny programs: compiling them is what the tests wait for
-        "--xla_llvm_disable_expensive_passes=true",
-    )
-)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("MPLBACKEND", "Agg")
-
-import itertools
+# What is compiled is kept: for the other worker, for the processes that tests start, and for the next run.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
-import jaxtyping
+import jax.monitoring
 import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+if fault := os.environ.get("RNN_JAX_FAULT"):  # see `test_the_suite_kills_it`
+    import plant
+
+    plant.in_the_package_itself(plant.Change(*json.loads(fault)))
 
 
 @pytest.fixture
@@ -33,7 +40,79 @@ def getkey():
 
 @pytest.fixture
 def annotations_unchecked():
-    """As users have it: the annotations are checked in our tests only, and know arrays, not their shapes alone."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+    from commands import unchecked
+
+    with unchecked():
+        yield
+
+
+@pytest.fixture(scope="session")
+def made_once(tmp_path_factory, worker_id):
+    """`made_once(name, make)`: a folder that `make(folder)` filled, once for all workers."""
+    shared = tmp_path_factory.getbasetemp() if worker_id == "master" else tmp_path_factory.getbasetemp().parent
+
+    def folder(name, make):
+        path = shared / name
+        with open(shared / f"{name}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                draft = shared / f"{name}.draft"
+                shutil.rmtree(draft, ignore_errors=True)
+                draft.mkdir()
+                make(draft)
+                draft.rename(path)
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(made_once):
+    """A run of 60 steps on a real file: its folder's parent, and what it printed."""
+    from commands import REAL_TEXT, SMALL, train
+
+    def make(cwd):
+        (cwd / "printed.txt").write_text(train(cwd, REAL_TEXT, "--run", "run", "--steps", 60, *SMALL))
+
+    cwd = made_once("finished", make)
+    return cwd, (cwd / "printed.txt").read_text()
+
+
+# Where the time goes: seconds and compiled programs of each test file, at the end of a run with --times
+
+_compiled = collections.Counter()
+
+
+def _count(event, seconds, **_):
+    if event.endswith("backend_compile_duration"):
+        _compiled["programs"] += 1
+
+
+jax.monitoring.register_event_duration_secs_listener(_count)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--times", action="store_true", help="print the seconds and programs of each test file")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    report = yield
+    report.user_properties = [*report.user_properties, ("programs", _compiled.pop("programs", 0))]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    if not config.getoption("--times"):
+        return
+    seconds, programs, tests = collections.Counter(), collections.Counter(), collections.Counter()
+    for report in itertools.chain.from_iterable(terminalreporter.stats.values()):
+        if isinstance(report, pytest.TestReport):
+            file = report.nodeid.partition("::")[0]
+            seconds[file] += report.duration
+            programs[file] += sum(count for name, count in report.user_properties if name == "programs")
+            tests[file] += report.when == "call"
+    terminalreporter.section("seconds, tests, compiled programs")
+    for file, spent in [*seconds.most_common(), ("all", seconds.total())]:
+        total = [c.total() if file == "all" else c[file] for c in (tests, programs)]
+        terminalreporter.write_line(f"{spent:8.1f} {total[0]:6} {total[1]:6}  {file}")

@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from by_numpy import by_numpy
 from jax.extend.core import jaxprs_in_params
 
 import rnn_jax
@@ -40,13 +42,30 @@ __all__ = [
     "innermost_loops",
     "make_problem",
     "run",
+    "run_compiled",
+    "thinned",
 ]
 
 
 def run(method: str, case: Case, problem, **options):
-    """`((loss, h_T), gradients)` of a method, jitted."""
+    """`((loss, h_T), gradients)` of a method, its program evaluated by NumPy."""
+    return by_numpy(rnn_jax.make_grad_fn(method, loss=case.loss, reduction=case.reduction, **options))(*problem)
+
+
+def run_compiled(method: str, case: Case, problem, **options):
+    """The same, compiled by XLA."""
     grad_fn = rnn_jax.make_grad_fn(method, loss=case.loss, reduction=case.reduction, **options)
     return jax.jit(grad_fn)(*problem)
+
+
+def thinned(values, keep: int):
+    """Pytest parameters of which every `keep`-th runs in the quick suite and the others in the thorough one."""
+    marks = pytest.mark.thorough
+    return [one if i % keep == 0 else pytest.param(*_as_tuple(one), marks=marks) for i, one in enumerate(values)]
+
+
+def _as_tuple(value):
+    return value if type(value) is tuple else (value,)
 
 
 def assert_trees_close(actual, expected, *, rtol: float, floor: float = 1e-30) -> None:

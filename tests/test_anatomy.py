@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_numpy import by_numpy
 from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_problem, run
 
 import rnn_jax
@@ -18,7 +19,7 @@ EVERYTHING = Case(num_layers=2, weights=True, mask=True, reset=True, leak=0.3, d
 
 
 def found(case, problem, **options):
-    return jax.jit(partial(rnn_jax.anatomy, loss=case.loss, reduction=case.reduction, **options))(*problem)
+    return by_numpy(partial(rnn_jax.anatomy, loss=case.loss, reduction=case.reduction, **options))(*problem)
 
 
 def step_losses(case, problem):
@@ -61,11 +62,13 @@ def test_every_part_beside_autodiff(case):
         ((result.loss, result.h_T), result.gradients), run("autodiff", case, problem), rtol=1e-12, floor=1e-3
     )
     losses, nothing, nothing_0 = step_losses(case, problem)
-    jacobian, jacobian_0 = jax.jit(jax.jacrev(losses, argnums=(0, 1)))(nothing, nothing_0)  # [layer][i, j, *batch, hid]
+    jacobian, jacobian_0 = by_numpy(jax.jacrev(losses, argnums=(0, 1)))(
+        nothing, nothing_0
+    )  # [layer][i, j, *batch, hid]
     for layer, (d_hs, d_h_0) in enumerate(zip(jacobian, jacobian_0, strict=True)):
         mine = result.layers[layer]
-        assert_trees_close(mine.d_hs, jnp.sum(d_hs, 0), rtol=1e-12, floor=1e-3)
-        local = jnp.stack([d_hs[i, i] for i in range(time)])
+        assert_trees_close(mine.d_hs, np.sum(d_hs, 0), rtol=1e-12, floor=1e-3)
+        local = np.stack([d_hs[i, i] for i in range(time)])
         assert_trees_close(mine.d_hs_local, local, rtol=1e-12, floor=1e-3)
         np.testing.assert_allclose(mine.d_h_norms, np.linalg.norm(mine.d_hs, axis=-1), rtol=1e-12)
         np.testing.assert_allclose(mine.local_norms, np.linalg.norm(mine.d_hs_local, axis=-1), rtol=1e-12)
@@ -77,14 +80,23 @@ def test_every_part_beside_autodiff(case):
         np.testing.assert_allclose(result.lag_norms[layer], grid, rtol=1e-10, atol=1e-14)
 
 
+def test_compiled_by_xla_it_is_the_same():
+    options = {"loss": EVERYTHING.loss, "reduction": EVERYTHING.reduction, "lags": 4, "k1": 2, "k2": 5}
+    problem = make_problem(EVERYTHING)
+    compiled = jax.jit(partial(rnn_jax.anatomy, **options))(*problem)
+    assert_trees_close(compiled, by_numpy(partial(rnn_jax.anatomy, **options))(*problem), rtol=1e-10, floor=1e-3)
+    parts = jax.jit(rnn_jax.step_gradients)(*problem)
+    assert_trees_close(parts, by_numpy(rnn_jax.step_gradients)(*problem), rtol=1e-12, floor=1e-3)
+
+
 @pytest.mark.parametrize("case", [*CASES[::3], EVERYTHING], ids=str)
 def test_the_steps_add_up(case):
     problem = make_problem(case)
     result = found(case, problem)
-    loss, parts = jax.jit(partial(rnn_jax.step_gradients, loss=case.loss, reduction=case.reduction))(*problem)
+    loss, parts = by_numpy(partial(rnn_jax.step_gradients, loss=case.loss, reduction=case.reduction))(*problem)
     whole = result.gradients.params
     assert_trees_close(
-        (loss, jax.tree.map(lambda d: jnp.sum(d, 0), parts)), (result.loss, whole), rtol=1e-12, floor=1e-3
+        (loss, jax.tree.map(lambda d: np.sum(d, 0), parts)), (result.loss, whole), rtol=1e-12, floor=1e-3
     )
     for layer, cell, of_steps in zip(result.layers, whole.cells, parts.cells, strict=True):
         for name in ("w_xh", "w_hh", "b_h"):
@@ -99,10 +111,10 @@ def test_a_step_by_itself():
     """`w_hh` of one step moved alone, by central differences."""
     case = Case(time=4, num_layers=2, leak=0.5)
     params, batch, h_0 = make_problem(case)
-    _, parts = rnn_jax.step_gradients(params, batch, h_0)
+    _, parts = by_numpy(rnn_jax.step_gradients)(params, batch, h_0)
+    direction = np.cos(np.arange(16.0).reshape(4, 4))
 
     def loss(step, size):
-        direction = jnp.cos(jnp.arange(16.0).reshape(4, 4))
         cells = list(params.cells)
 
         def unroll(cell, h, xs, **flags):
@@ -117,13 +129,11 @@ def test_a_step_by_itself():
             return jnp.stack(hs)
 
         ys, _ = rnn_jax.apply(params, h_0, batch.inputs, unroll=unroll)
-        return jnp.mean(rnn_jax.cross_entropy(ys, batch.targets)[0]), direction
+        return jnp.mean(rnn_jax.cross_entropy(ys, batch.targets)[0])
 
     for t in range(4):
-        (up, direction), (down, _) = loss(t, 1e-6), loss(t, -1e-6)
-        np.testing.assert_allclose(
-            jnp.sum(parts.cells[0].w_hh[t] * direction), (up - down) / 2e-6, rtol=1e-7, atol=1e-9
-        )
+        up, down = (by_numpy(partial(loss, t))(size) for size in (1e-6, -1e-6))
+        np.testing.assert_allclose(np.sum(parts.cells[0].w_hh[t] * direction), (up - down) / 2e-6, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("k1, k2", [(1, 1), (2, 5), (3, 3), (4, 9), (9, 9), (20, 30)])
@@ -147,7 +157,7 @@ def test_windows_of_one_step_leave_the_local_part():
     case = Case(time=6, batch=(2,))
     params, batch, h_0 = make_problem(case)
     result = found(case, (params, batch, h_0), k1=1, k2=1)
-    hs = rnn_jax.unroll(params.cells[0], h_0[0], batch.inputs)
+    hs = by_numpy(rnn_jax.unroll)(params.cells[0], h_0[0], batch.inputs)
     (layer,) = result.layers
     rest = (layer.d_hs - layer.d_hs_local) * (1 - hs**2)
     np.testing.assert_allclose(result.cut.d_a_norms[0], np.linalg.norm(rest, axis=-1), rtol=1e-10, atol=1e-14)
@@ -160,12 +170,11 @@ def test_the_fitted_rate_and_its_error():
     norms[5] = 0
     lag = np.delete(np.arange(1, 12), 4)
     (slope, _), covariance = np.polyfit(lag, np.log(norms[lag]), 1, cov=True)
-    decay, error = _anatomy.decay_rate(jnp.asarray(norms))
+    decay, error = by_numpy(_anatomy.decay_rate)(norms)
     assert float(decay) == pytest.approx(np.exp(slope), rel=1e-12)
     assert float(error) == pytest.approx(np.exp(slope) * covariance[0, 0] ** 0.5, rel=1e-10)
-    assert np.isnan(_anatomy.decay_rate(jnp.array([3.0, 2.0, 1.0]))[1]) and np.isnan(
-        _anatomy.decay_rate(jnp.ones(2))[0]
-    )
+    assert np.isnan(by_numpy(_anatomy.decay_rate)(np.array([3.0, 2.0, 1.0]))[1])
+    assert np.isnan(by_numpy(_anatomy.decay_rate)(np.ones(2))[0])
 
 
 def test_the_decay_where_resets_cut():
@@ -176,15 +185,15 @@ def test_the_decay_where_resets_cut():
     reset = jnp.arange(40) % 10 == 0
     sign = rnn_jax.pointwise(lambda y, target: jnp.sum(y))  # every loss sends the same
     batch = rnn_jax.Batch(jnp.ones((40, 2)), jnp.zeros((40, 1)), reset=reset)
-    result = jax.jit(partial(rnn_jax.anatomy, loss=sign, lags=20))(params, batch, (jnp.zeros(6),))
+    result = by_numpy(partial(rnn_jax.anatomy, loss=sign, lags=20))(params, batch, (jnp.zeros(6),))
     assert float(result.decay) == pytest.approx(0.9, rel=1e-9)
 
 
 def test_saturation():
     params, batch, h_0 = make_problem(Case(mask=True, time=5, activation="relu"))
     mask = batch.mask.at[2].set(False)
-    (layer,) = rnn_jax.anatomy(params, batch._replace(mask=mask), h_0).layers
-    hs = rnn_jax.unroll(params.cells[0], h_0[0], batch.inputs, mask=mask)
+    (layer,) = by_numpy(rnn_jax.anatomy)(params, batch._replace(mask=mask), h_0).layers
+    hs = by_numpy(partial(rnn_jax.unroll, mask=mask))(params.cells[0], h_0[0], batch.inputs)
     for t in range(5):
         on = np.asarray(hs[t] > 0)[np.asarray(mask[t])]
         if t == 2:
@@ -215,7 +224,8 @@ def test_norms_too_small_and_too_large_to_be_squared():
         readout = rnn_jax.ReadoutParams(jnp.ones((2, 1), jnp.float32), jnp.zeros(1, jnp.float32))
         batch = rnn_jax.Batch(jnp.zeros((25, 1), jnp.float32), jnp.ones((1, 1), jnp.float32))
         case = Case(loss="squared_error")
-        result = found(case, (rnn_jax.Params((cell,), readout), batch, (jnp.zeros(2, jnp.float32),)), lags=24)
+        problem = rnn_jax.Params((cell,), readout), batch, (jnp.zeros(2, jnp.float32),)
+        result = jax.jit(partial(rnn_jax.anatomy, loss=case.loss, lags=24))(*problem)
         norms = result.layers[0].d_h_norms
         np.testing.assert_allclose(norms[0] / norms[-1], rho**24, rtol=1e-4)
         assert float(result.decay) == pytest.approx(rho, rel=1e-4)
@@ -260,5 +270,5 @@ def test_corners(inputs):
     low = cast((params, batch, h_0), jnp.float32)
     exact, single = found(case, (params, batch, h_0), lags=3), found(case, low, lags=3)
     assert_trees_close(single.gradients, cast(exact.gradients, jnp.float32), rtol=2e-5)
-    half = found(case, cast((params, batch, h_0), jnp.bfloat16), lags=3)
+    half = jax.eval_shape(partial(rnn_jax.anatomy, loss=case.loss, lags=3), *cast((params, batch, h_0), jnp.bfloat16))
     assert half.gradients.params.cells[0].w_hh.dtype == jnp.bfloat16 and half.lag_norms[0].dtype == jnp.float32

@@ -1,30 +1,29 @@
 """`check_gradients` on functions of all kinds: what passes, what fails, what it says, and what it leaves alone."""
 
 import itertools
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
-from mutants import Mutant, planted
-from problems import Case, make_problem
+from by_numpy import by_numpy_unless_traced
+from commands import as_users_have_it
+from plant import Change, plant
+from problems import Case, cast, make_problem
 
 import rnn_jax
-from rnn_jax import _bptt, _clock, check_gradients
+from rnn_jax import _clock, check_gradients
 from rnn_jax.app import gradcheck, plots
 from rnn_jax.app.config import GradcheckConfig
 
 
 def grad_fn_of(case, **options):
-    return jax.jit(rnn_jax.make_grad_fn("bptt", loss=case.loss, reduction=case.reduction, **options))
+    return by_numpy_unless_traced(rnn_jax.make_grad_fn("bptt", loss=case.loss, reduction=case.reduction, **options))
 
 
 def with_wrong(grad_fn, change):
     """`grad_fn` with `change(gradients)` for its gradients."""
-    return jax.jit(lambda *args: (lambda out: (out[0], change(out[1])))(grad_fn(*args)))
+    return by_numpy_unless_traced(lambda *args: (lambda out: (out[0], change(out[1])))(grad_fn(*args)))
 
 
 def change_inputs(change):
@@ -111,7 +110,9 @@ def test_a_fault_of_some_sequences_and_of_a_leaf_that_should_be_zero():
     assert check_gradients(grad_fn_of(case), params, batch, h_0).passed
 
 
-@pytest.mark.parametrize("case", [Case(num_layers=3, mask=True, reset=True), Case(inputs="tokens", activation="relu")])
+@pytest.mark.parametrize(
+    "case", [Case(num_layers=3, mask=True, reset=True), Case(inputs="tokens", activation="relu", mask=True)]
+)
 def test_the_clock_changes_nothing_and_shows_every_step(case):
     """Loss and gradients of the rest are as before, and the rows of the clock add up to the gradient of the bias."""
     problem = make_problem(case)
@@ -259,6 +260,12 @@ def test_rounding_is_not_taken_for_a_kink():
     assert report.failing == ("h_0[0]",) and not any(leaf.num_kinks for leaf in report.leaves)
 
 
+def _of(package, params, batch, h_0):
+    """The same problem in the types of a copy of the package."""
+    cells = tuple(package.CellParams(c.w_xh, c.w_hh, c.b_h, c.activation, c.leak) for c in params.cells)
+    return package.Params(cells, package.ReadoutParams(*params.readout)), package.Batch(*batch), h_0
+
+
 @pytest.mark.parametrize("w_hh", [0.1, 3.0])
 def test_steps_are_only_said_to_be_right_where_that_can_be_told(w_hh):
     """φ' off by 1 % at every step, with gradients that vanish or explode over the steps."""
@@ -266,9 +273,9 @@ def test_steps_are_only_said_to_be_right_where_that_can_be_told(w_hh):
     params, batch, h_0 = make_problem(case)
     cell = params.cells[0]
     params = params._replace(cells=(type(cell)(cell.w_xh, w_hh * cell.w_hh, cell.b_h, cell.activation),))
-    off = Mutant("φ' off by 1 %", _bptt, "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * 1.01", set())
-    with planted(off) as grad_fn:
-        report = check_gradients(jax.jit(grad_fn), params, batch, h_0)
+    off = plant(Change("_bptt", "deltas.body", "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * 1.01"))
+    grad_fn = off.make_grad_fn("bptt", loss=case.loss)
+    report = off.check_gradients(by_numpy_unless_traced(grad_fn), *_of(off, params, batch, h_0))
     about_steps = [words for words in report.findings if words.startswith("What")]
     assert about_steps and not any("right from" in words or "only" in words for words in about_steps), report
 
@@ -322,31 +329,17 @@ def test_arithmetic_in_float32_inside_is_named():
 
 
 def test_float64_whatever_the_session_has_and_the_setting_stays():
-    code = """
-import jax, numpy as np, rnn_jax
-case = rnn_jax.Case(num_layers=2, mask=True)
-with jax.enable_x64(True):
-    problem = rnn_jax.make_problem(case)
-single = jax.tree.map(lambda x: np.asarray(x, np.float32) if x.dtype == np.float64 else np.asarray(x), problem)
-grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
-report = rnn_jax.check_gradients(jax.jit(grad_fn), *single)
-assert report.passed and max(leaf.error for leaf in report.leaves) < 1e-8, report
-assert not jax.config.jax_enable_x64 and jax.numpy.ones(()).dtype == np.float32
-print("right")
-"""
-    result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, timeout=300)
-    assert result.stdout == "right\n", result.stderr
+    """With JAX's own settings: float32, and arrays of NumPy."""
+    case = Case(num_layers=2, mask=True)
+    problem = jax.tree.map(np.asarray, cast(make_problem(case), np.float32))
+    with as_users_have_it():
+        report = check_gradients(jax.jit(rnn_jax.make_grad_fn("bptt", loss="cross_entropy")), *problem)
+        assert report.passed and max(leaf.error for leaf in report.leaves) < 1e-8, report
+        assert not jax.config.jax_enable_x64 and jnp.ones(()).dtype == np.float32
 
 
-@pytest.fixture
-def plain_python():
-    """Without the runtime type checks of the tests: as users have it."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-def test_what_cannot_be_checked_is_refused(plain_python):
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_what_cannot_be_checked_is_refused():
     problem = make_problem(case := Case())
     grad_fn = grad_fn_of(case)
     with pytest.raises(TypeError, match="`fn` must be a function"):

@@ -1,13 +1,16 @@
 """What README, docs and docstrings show, runs; what they point at is there."""
 
+import contextlib
 import doctest
 import importlib
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from commands import ENVIRONMENT, as_users_have_it
 
 import rnn_jax
 
@@ -19,7 +22,8 @@ MODULES = sorted(path.stem for path in Path(rnn_jax.__file__).parent.glob("_*.py
 @pytest.mark.parametrize("name", MODULES)
 def test_docstring_examples(name):
     module = importlib.import_module(f"rnn_jax.{name}")
-    assert doctest.testmod(module, verbose=False).failed == 0
+    with as_users_have_it():
+        assert doctest.testmod(module, verbose=False).failed == 0
 
 
 def test_the_docstrings_have_examples():
@@ -33,13 +37,34 @@ def blocks(page, language):
     return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page, tmp_path):
-    """All blocks of a page, one after the other, in a fresh process, as a reader would type them."""
+WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
+IN_A_PROCESS = {"README.md", "experiments.md"}
+
+
+def run_in_a_process(code, folder):
+    """As a reader would type it."""
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600
+    )
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
+def test_python_blocks_run(page, tmp_path, monkeypatch):
+    """All blocks of a page, one after the other, with JAX's own settings."""
     code = "\n".join(blocks(page, "python"))
-    if code:
-        result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-        assert result.returncode == 0, result.stderr
+    if page.name in IN_A_PROCESS:
+        run_in_a_process(code.replace("num_seeds=4)", "num_seeds=2, quick=True)"), tmp_path)
+        return
+    monkeypatch.chdir(tmp_path)
+    with as_users_have_it(), contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
+def test_python_blocks_run_in_a_fresh_process(page, tmp_path):
+    run_in_a_process("\n".join(blocks(page, "python")), tmp_path)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_numpy import by_numpy
 from problems import Case, make_problem
 
 import rnn_jax
@@ -41,7 +42,8 @@ def test_step_jacobians_beside_jacfwd(case):
     params, batch, h_0 = make_problem(case)
     cell, drop = params.cells[0], batch.drop
     flags = {"mask": batch.mask, "reset": batch.reset, "r": None if drop is None else drop.recurrent[0]}
-    jacobians = rnn_jax.step_jacobians(cell, h_0[0], batch.inputs, **flags)
+    evaluated = jax.jit if case.drop and case.leak != 1 else by_numpy
+    jacobians = evaluated(partial(rnn_jax.step_jacobians, **flags))(cell, h_0[0], batch.inputs)
     h = h_0[0]
     for t in range(4):
         now = {name: None if flags[name] is None else flags[name][t : t + 1] for name in ("mask", "reset")}
@@ -49,20 +51,20 @@ def test_step_jacobians_beside_jacfwd(case):
         def step(h, t=t, now=now):
             return rnn_jax.unroll(cell, h, batch.inputs[t : t + 1], **now, r=flags["r"])[0]
 
-        full = jax.jacfwd(step)(h)  # of every sequence in every other: only their own are not zero
+        full = by_numpy(jax.jacfwd(step))(h)  # of every sequence in every other: only their own are not zero
         for b in np.ndindex(*case.batch):
             np.testing.assert_allclose(jacobians[(t, *b)], full[(*b, slice(None), *b)], atol=1e-14)
-        h = step(h)
+        h = by_numpy(step)(h)
 
 
 def test_a_cotangent_goes_back_through_them():
     """`δ_{t-1} = δ_t J_t` where no loss is read on the way."""
     case = Case(time=6, last="one", leak=0.7)
     params, batch, h_0 = make_problem(case)
-    jacobians = rnn_jax.step_jacobians(params.cells[0], h_0[0], batch.inputs)
-    (layer,) = rnn_jax.anatomy(params, batch, h_0).layers
+    jacobians = by_numpy(rnn_jax.step_jacobians)(params.cells[0], h_0[0], batch.inputs)
+    (layer,) = by_numpy(rnn_jax.anatomy)(params, batch, h_0).layers
     for t in range(1, 6):
-        np.testing.assert_allclose(layer.d_hs[t - 1], jnp.einsum("bi,bij->bj", layer.d_hs[t], jacobians[t]), rtol=1e-12)
+        np.testing.assert_allclose(layer.d_hs[t - 1], np.einsum("bi,bij->bj", layer.d_hs[t], jacobians[t]), rtol=1e-12)
 
 
 def test_singular_values_of_short_products():
@@ -132,8 +134,8 @@ def test_a_linear_network():
     params = network(w_hh)
     found = spectrum(params, rnn_jax.zero_state(params), num_steps=600, skip=100)
     np.testing.assert_allclose(found.exponents, np.sort(np.log(np.abs(values)))[::-1], atol=1e-3)
-    jacobians = rnn_jax.step_jacobians(params.cells[0], jnp.zeros(4), jnp.zeros((500, 1)))
-    powers = rnn_jax.log_singular_values(jacobians, [500])[0] / 500
+    jacobians = by_numpy(rnn_jax.step_jacobians)(params.cells[0], jnp.zeros(4), jnp.zeros((500, 1)))
+    powers = rnn_jax.log_singular_values(jnp.asarray(jacobians), [500])[0] / 500
     np.testing.assert_allclose(found.exponents, powers, atol=5e-3)
     few = spectrum(params, rnn_jax.zero_state(params), num=2, num_steps=600, skip=100, every=4)
     np.testing.assert_allclose(few.exponents, found.exponents[:2], atol=1e-3)
@@ -163,11 +165,11 @@ def test_the_sum_of_all_is_the_shrinking_of_volumes(driven, leak):
     h_0 = jnp.asarray(0.1 * rng.standard_normal(5))
     found = spectrum(params, (h_0,), xs) if driven else spectrum(params, (h_0,), num_steps=200)
     if leak == 1:
-        hs = rnn_jax.unroll(cell, h_0, xs)
-        expected = jnp.mean(jnp.sum(jnp.log(1 - hs**2), -1)) + jnp.linalg.slogdet(cell.w_hh)[1]
+        hs = by_numpy(rnn_jax.unroll)(cell, h_0, xs)
+        expected = np.mean(np.sum(np.log(1 - hs**2), -1)) + np.linalg.slogdet(cell.w_hh)[1]
     else:
-        expected = jnp.mean(jnp.linalg.slogdet(rnn_jax.step_jacobians(cell, h_0, xs))[1])
-    np.testing.assert_allclose(jnp.sum(found.exponents), expected, rtol=1e-10)
+        expected = np.mean(np.linalg.slogdet(by_numpy(rnn_jax.step_jacobians)(cell, h_0, xs))[1])
+    np.testing.assert_allclose(np.sum(found.exponents), expected, rtol=1e-10)
 
 
 def test_a_stack_beside_its_jacobians():
@@ -181,9 +183,10 @@ def test_a_stack_beside_its_jacobians():
         return jnp.concatenate([a, b])
 
     q, state, logs = np.linalg.qr(np.asarray(jax.random.normal(KEY, (8, 8))))[0], jnp.concatenate(h_0), []
-    jacobian = jax.jit(jax.jacfwd(step))
-    for x_t in batch.inputs:
-        q, r = np.linalg.qr(np.asarray(jacobian(state, x_t)) @ q)
+    jacobian, step = by_numpy(jax.jacfwd(step)), by_numpy(step)
+    state = np.asarray(state)
+    for x_t in np.asarray(batch.inputs):
+        q, r = np.linalg.qr(jacobian(state, x_t) @ q)
         state = step(state, x_t)
         logs.append(np.log(np.abs(np.diag(r))))
     np.testing.assert_allclose(found.exponents, np.mean(logs, 0), rtol=1e-9)
@@ -261,7 +264,7 @@ def test_below_the_edge_of_chaos_everything_dies():
 
 
 def test_kaplan_yorke():
-    dimension = rnn_jax.kaplan_yorke
+    dimension = by_numpy(rnn_jax.kaplan_yorke)
     assert float(dimension(jnp.array([-0.1, -0.2]))) == 0
     assert float(dimension(jnp.array([0.3, 0.1]))) == 2
     assert float(dimension(jnp.array([0.5, 0.0, -0.25, -1.0]))) == pytest.approx(3.25)
@@ -300,9 +303,9 @@ def test_a_small_matrix_makes_gradients_vanish_at_every_step(size, activation):
     case = Case(activation=activation, time=12, last="one", batch=(4,))
     params, batch, h_0 = make_problem(case)
     cell = params.cells[0]
-    w_hh = cell.w_hh * (size / np.linalg.norm(cell.w_hh, 2))
+    w_hh = np.asarray(cell.w_hh) * (size / np.linalg.norm(cell.w_hh, 2))
     params = params._replace(cells=(rnn_jax.CellParams(cell.w_xh, w_hh, cell.b_h, activation),))
-    (layer,) = rnn_jax.anatomy(params, batch, h_0).layers
+    (layer,) = by_numpy(rnn_jax.anatomy)(params, batch, h_0).layers
     norms = np.asarray(layer.d_h_norms)
     assert np.all(norms[:-1] <= size * norms[1:] * (1 + 1e-12))
     assert np.all(norms[0] <= size**11 * norms[-1] * (1 + 1e-12)) and np.any(norms[0] > 0)
@@ -316,7 +319,7 @@ def test_a_gradient_explodes_only_where_a_singular_value_is_above_one():
         cell = params.cells[0]
         rotation, _ = np.linalg.qr(np.asarray(cell.w_hh))
         cell = rnn_jax.CellParams(cell.w_xh, jnp.asarray(gain * rotation), cell.b_h, "identity")
-        (layer,) = rnn_jax.anatomy(params._replace(cells=(cell,)), batch, h_0).layers
+        (layer,) = by_numpy(rnn_jax.anatomy)(params._replace(cells=(cell,)), batch, h_0).layers
         norms[gain] = np.asarray(layer.d_h_norms)
         np.testing.assert_allclose(norms[gain][0], gain**59 * norms[gain][-1], rtol=1e-10)
     assert np.all(norms[0.9][0] < norms[0.9][-1] / 100) and np.all(norms[1.1][0] > norms[1.1][-1] * 100)
@@ -327,8 +330,8 @@ def test_a_saturated_network_with_large_weights_vanishes_all_the_same():
     params, batch, h_0 = make_problem(Case(time=30, last="one"))
     cell = params.cells[0]
     large = rnn_jax.CellParams(cell.w_xh, 20 * cell.w_hh, cell.b_h, "tanh")
-    (layer,) = rnn_jax.anatomy(params._replace(cells=(large,)), batch, h_0).layers
-    without = layer.d_h_norms[-1] * jnp.linalg.norm(large.w_hh, 2) ** 29
+    (layer,) = by_numpy(rnn_jax.anatomy)(params._replace(cells=(large,)), batch, h_0).layers
+    without = layer.d_h_norms[-1] * np.linalg.norm(large.w_hh, 2) ** 29
     assert np.all(layer.d_h_norms[0] < layer.d_h_norms[-1] / 1e6) and np.all(without > 1e30)
 
 

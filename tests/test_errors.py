@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from problems import EXACT, HID, IN, OUT, Case, assert_trees_close, make_problem
+from by_numpy import by_numpy
+from problems import EXACT, HID, IN, OUT, Case, assert_trees_close, make_problem, run
 
 import rnn_jax
 
@@ -53,6 +54,11 @@ def sgd(rate=0.1, **options):
 
 def generate(prompt, length=3, params=PARAMS, **options):
     return rnn_jax.generate(jax.random.key(0), params, prompt, length, **options)
+
+
+def of_tokens(vocabulary):
+    w_xh, w_hy, b_y = (jnp.asarray(np.zeros(shape)) for shape in ((vocabulary, HID), (HID, vocabulary), (vocabulary,)))
+    return rnn_jax.Params((cell(w_xh=w_xh),), rnn_jax.ReadoutParams(w_hy, b_y))
 
 
 TWO_DIMS = jnp.zeros((7, 3))
@@ -162,12 +168,12 @@ CASES = [
     (lambda: generate(jnp.zeros(2, int)), ValueError, "`params.readout` must have at most 3 outputs, as many as there are input tokens, for its outputs to be fed back, got 5."),
     (lambda: generate([0, 1]), TypeError, "`prompt` must be an array, got list."),
     (lambda: generate(jnp.zeros(2, int), draw="greedy"), TypeError, "`draw` must be a function, got 'greedy'."),
-    (lambda: generate(jnp.zeros(2, jnp.uint8), params=init(input_size=300, output_size=300)), TypeError, "`prompt` must have a dtype that holds tokens up to 299, got uint8."),
+    (lambda: generate(jnp.zeros(2, jnp.uint8), params=of_tokens(300)), TypeError, "`prompt` must have a dtype that holds tokens up to 299, got uint8."),
     # what the caller's own functions return
-    (lambda: rnn_jax.make_grad_fn("bptt", loss=lambda y, t: (jnp.sum(y), y))(PARAMS, BATCH, H_0), ValueError, "`loss` must return a value for each step and d_y of the outputs' shape, (7, 3) and (7, 3, 5), got () and (7, 3, 5)."),
-    (lambda: rnn_jax.make_grad_fn("bptt", loss=lambda y, t: jnp.sum(y))(PARAMS, BATCH, H_0), TypeError, "`loss` must return a pair (value, d_y), got"),
+    (lambda: jax.eval_shape(rnn_jax.make_grad_fn("bptt", loss=lambda y, t: (jnp.sum(y), y)), PARAMS, BATCH, H_0), ValueError, "`loss` must return a value for each step and d_y of the outputs' shape, (7, 3) and (7, 3, 5), got () and (7, 3, 5)."),
+    (lambda: jax.eval_shape(rnn_jax.make_grad_fn("bptt", loss=lambda y, t: jnp.sum(y)), PARAMS, BATCH, H_0), TypeError, "`loss` must return a pair (value, d_y), got"),
     (lambda: rnn_jax.pointwise(None), TypeError, "`value_fn` must be a function, got None."),
-    (lambda: init(recurrent_init=lambda key, shape, dtype: jnp.zeros((2, 2), dtype)), ValueError, "`params.cells[0].w_hh` must have shape (hid, hid) = (3, 3)"),
+    (lambda: jax.eval_shape(lambda: init(recurrent_init=lambda key, shape, dtype: jnp.zeros((2, 2), dtype))), ValueError, "`params.cells[0].w_hh` must have shape (hid, hid) = (3, 3)"),
     (lambda: init(recurrent_init="orthogonal"), TypeError, "`recurrent_init` must be a function, got 'orthogonal'."),
     # the rest of the surface
     (lambda: rnn_jax.zero_state(PARAMS, -1), ValueError, "`batch` must be at least 0, got -1."),
@@ -265,11 +271,19 @@ def test_shapes_are_checked_without_running():
 @pytest.mark.parametrize("method", EXACT)
 def test_numpy_arrays_are_as_good(inputs, method):
     """In eager calls too."""
-    problem = make_problem(Case(inputs=inputs, weights=True))
+    case = Case(inputs=inputs, weights=True)
+    problem = make_problem(case)
     in_numpy = jax.tree.map(np.asarray, problem)
     grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy")
-    assert_trees_close(grad_fn(*in_numpy), grad_fn(*problem), rtol=1e-13)
-    (cell,), h_0, xs = in_numpy[0].cells, in_numpy[2][0], in_numpy[1].inputs
+    assert_trees_close(grad_fn(*in_numpy), run(method, case, problem), rtol=1e-12)
+
+
+@pytest.mark.parametrize("inputs", ["features", "tokens"])
+def test_numpy_arrays_are_as_good_in_a_layer(inputs):
+    params, batch, h_0 = make_problem(Case(inputs=inputs))
+    args = params.cells[0], h_0[0], batch.inputs
+    in_numpy = jax.tree.map(np.asarray, args)
     for unroll in (rnn_jax.unroll, rnn_jax.unroll_bptt):
-        assert_trees_close(unroll(cell, h_0, xs[:2]), unroll(problem[0].cells[0], h_0, xs[:2]), rtol=1e-13)
-    rnn_jax.step(cell, h_0, xs[-1])
+        assert_trees_close(unroll(*in_numpy), by_numpy(unroll)(*args), rtol=1e-12)
+    h_1 = rnn_jax.step(*in_numpy[:2], in_numpy[2][0])
+    assert_trees_close(h_1, by_numpy(rnn_jax.unroll)(*args)[0], rtol=1e-12)

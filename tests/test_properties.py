@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from by_numpy import by_numpy
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from problems import EXACT, Case, assert_trees_close, make_problem
@@ -70,14 +71,17 @@ def spoilt(inputs, where):
 
 
 @functools.cache
-def compiled(method, loss):
-    return jax.jit(rnn_jax.make_grad_fn(method, loss=loss, reduction="sum"))
+def evaluated(method, loss):
+    """Evaluated by NumPy, traced once for all examples of a shape."""
+    return by_numpy(rnn_jax.make_grad_fn(method, loss=loss, reduction="sum"))
 
 
-unroll = jax.jit(rnn_jax.unroll)
+@by_numpy
+def unroll(cell, h_0, xs, mask, reset):
+    return rnn_jax.unroll(cell, h_0, xs, mask=mask, reset=reset)
 
 
-@jax.jit
+@by_numpy
 def pull_back(cell, h_0, xs, mask, reset, d_hs):
     """`hs` and `(d_cell, d_h_0, d_xs)` by the vjp of `unroll_bptt`; without `d_xs` for tokens."""
     primals = (cell, h_0) if jnp.issubdtype(xs.dtype, jnp.integer) else (cell, h_0, xs)
@@ -85,10 +89,10 @@ def pull_back(cell, h_0, xs, mask, reset, d_hs):
     return hs, vjp(d_hs)
 
 
-@jax.jit
+@by_numpy
 def push_forward(cell, h_0, xs, mask, reset, tangents):
     """`J t` by the jvp of `unroll`."""
-    return jax.jvp(lambda *args: unroll(*args, mask=mask, reset=reset), (cell, h_0, xs), tangents)[1]
+    return jax.jvp(lambda *args: rnn_jax.unroll(*args, mask=mask, reset=reset), (cell, h_0, xs), tangents)[1]
 
 
 def per_sequence(gradients):
@@ -119,7 +123,7 @@ def test_linear_in_the_weights_of_the_loss(method, variant, masked, reset, seed)
     params, batch, h_0, rng = draw(shape, seed, masked=masked, reset=reset, dtype=dtype)
     w, v = (rng.random(batch.weights.shape) for _ in range(2))
     a, b = rng.uniform(0.5, 2, 2)
-    fn = compiled(method, shape.loss)
+    fn = evaluated(method, shape.loss)
 
     def loss_and_gradients(weights):
         (loss, _), gradients = fn(params, batch._replace(weights=jnp.asarray(weights, dtype)), h_0)
@@ -149,10 +153,10 @@ def test_steps_that_do_not_exist_shift_time(method, shift, masked, reset, seed):
         prepend(np.zeros(before, bool), batch.mask),
         prepend(rng.random(before) < 0.5, batch.reset),
     )
-    first, expected = compiled(method, shape.loss)(params, batch, h_0)
+    first, expected = evaluated(method, shape.loss)(params, batch, h_0)
     if expected.inputs is not None:
         expected = expected._replace(inputs=prepend(garbage, expected.inputs))
-    second, gradients = compiled(method, shape.loss)(params, later, h_0)
+    second, gradients = evaluated(method, shape.loss)(params, later, h_0)
     assert_trees_close((second, gradients), (first, expected), rtol=1e-12)
     assert gradients.inputs is None or np.all(np.asarray(gradients.inputs[:k]) == 0)
 
@@ -165,10 +169,10 @@ def test_sequences_in_another_order(method, variant, masked, reset, seed):
     params, batch, h_0, rng = draw(shape, seed, masked=masked, reset=reset, dtype=dtype)
     order = np.roll(rng.permutation(shape.batch[0]), 1)
     permuted = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)[:, order]), batch)
-    (loss, h_T), gradients = compiled(method, shape.loss)(params, batch, h_0)
+    (loss, h_T), gradients = evaluated(method, shape.loss)(params, batch, h_0)
     states = jax.tree.map(lambda x: np.asarray(x)[order], (h_0, h_T, gradients.h_0))
     d_inputs = None if gradients.inputs is None else np.asarray(gradients.inputs)[:, order]
-    result = compiled(method, shape.loss)(params, permuted, tuple(map(jnp.asarray, states[0])))
+    result = evaluated(method, shape.loss)(params, permuted, tuple(map(jnp.asarray, states[0])))
     expected = rnn_jax.Gradients(gradients.params, states[2], d_inputs)
     assert_trees_close(result, ((loss, states[1]), expected), rtol=RTOL[dtype])
 
@@ -178,7 +182,7 @@ def test_sequences_in_another_order(method, variant, masked, reset, seed):
 def test_the_gradient_of_a_batch_is_the_sum_over_its_sequences(method, shape, masked, reset, seed):
     """Each sequence alone: losses and gradients of the parameters add up, the rest is each one's own."""
     params, batch, h_0, _ = draw(shape, seed, masked=masked, reset=reset)
-    fn = compiled(method, shape.loss)
+    fn = evaluated(method, shape.loss)
     (loss, _), gradients = fn(params, batch, h_0)
     d_params, own = [], []
     for i in range(shape.batch[0]):
@@ -207,7 +211,7 @@ def test_two_unrolls_in_a_row_are_one(shape_and_cut, masked, reset, seed):
     d_hs = rng.standard_normal((shape.time, *h_0.shape))
     hs, whole = pull_back(cell, h_0, batch.inputs, batch.mask, batch.reset, jnp.asarray(d_hs))
 
-    hs_first = unroll(cell, h_0, first[0], mask=first[1], reset=first[2])
+    hs_first = unroll(cell, h_0, *first)
     hs_second, d_second = pull_back(cell, jnp.asarray(np.asarray(hs_first)[-1]), *second, jnp.asarray(d_hs[cut:]))
     d_hs[cut - 1] += d_second[1]
     _, d_first = pull_back(cell, h_0, *first, jnp.asarray(d_hs[:cut]))
@@ -224,10 +228,10 @@ def test_burn_in_is_a_state_carried_in(method, shape_and_cut, masked, reset, see
     params, batch, h_0, _ = draw(shape, seed, masked=masked, reset=reset)
     cell, first, second = params.cells[0], *halves(batch, cut)
     targets, weights = (jnp.asarray(np.asarray(x)[cut:]) for x in (batch.targets, batch.weights))
-    fn = compiled(method, shape.loss)
+    fn = evaluated(method, shape.loss)
     whole = fn(params, batch._replace(targets=targets, weights=weights), h_0)
 
-    hs = np.asarray(unroll(cell, h_0[0], first[0], mask=first[1], reset=first[2]))
+    hs = unroll(cell, h_0[0], *first)
     result, gradients = fn(params, rnn_jax.Batch(second[0], targets, weights, *second[1:]), (jnp.asarray(hs[-1]),))
     d_hs = np.zeros_like(hs)
     d_hs[-1] = gradients.h_0[0]

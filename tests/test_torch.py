@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from by_numpy import by_numpy
 from problems import EXACT, assert_trees_close
 
 import rnn_jax
@@ -35,14 +36,14 @@ def make_params(activation, num_layers, leaf):
 
 
 @functools.cache
-def computed(activation, num_layers):
+def computed(activation, num_layers, call=by_numpy):
     """What `apply` gives, by unroll, and what the gradient methods give, by loss and method; all in one program."""
     golden = load()
     params = make_params(activation, num_layers, lambda name: golden[f"params.{name}"])
     h_0 = tuple(golden["h_0"][:num_layers])
     batches = {loss: rnn_jax.Batch(golden["inputs"], golden[f"targets.{loss}"]) for loss in REDUCTIONS}
 
-    @jax.jit
+    @call
     def run(params, batches, h_0, inputs):
         outputs = {name: rnn_jax.apply(params, h_0, inputs, unroll=unroll) for name, unroll in UNROLLS.items()}
         gradients = {
@@ -76,6 +77,16 @@ def expected(golden, activation, num_layers):
 @pytest.mark.parametrize("activation", ["tanh", "relu"])
 def test_as_torch(activation, num_layers):
     results = computed(activation, num_layers)
+    assert_trees_close(results, expected(load(), activation, num_layers), rtol=1e-12)
+
+
+OTHERS = [("tanh", 1), ("tanh", 2), ("tanh", 3), ("relu", 1), ("relu", 3)]
+THOROUGH = [pytest.param(*one, marks=pytest.mark.thorough) for one in OTHERS]
+
+
+@pytest.mark.parametrize("activation, num_layers", [("relu", 2), *THOROUGH])
+def test_compiled_by_xla_it_is_the_same(activation, num_layers):
+    results = computed(activation, num_layers, jax.jit)
     assert_trees_close(results, expected(load(), activation, num_layers), rtol=1e-12)
 
 

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_numpy import by_numpy
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from problems import Case, assert_trees_close, make_problem
@@ -161,16 +163,29 @@ TRANSFORMATIONS = {
     "closed-over values": lambda f, loss, p, t: jax.grad(lambda s: closed_over(loss, s, *p))(0.9),
 }  # fmt: skip
 WITH_FLAGS = ["grad", "jvp", "linearize", "hvp, forward over reverse", "grad of vmap over params", "vmap over params"]
+COMPILED = [
+    "values",
+    "grad",
+    "jvp",
+    "linearize",
+    "hvp, forward over reverse",
+    "vmap over data of grad",
+    "vmap over params of grad",
+    "checkpoint",
+]
 
 
-def both(name, case):
+def of(unroll_fn, name, case):
+    """What a transformation makes of an unroll, as a function of primals and tangents."""
+    _, _, flags = problem_of(case)
+    return lambda p, t: TRANSFORMATIONS[name](lambda *p: unroll_fn(*p, **flags), loss_of(unroll_fn, flags), p, t)
+
+
+def both(name, case, call=by_numpy):
     """What a transformation makes of `unroll_bptt` and of `unroll`, in one program."""
-    primals, tangents, flags = problem_of(case)
-
-    def of(unroll_fn):
-        return lambda p, t: TRANSFORMATIONS[name](lambda *p: unroll_fn(*p, **flags), loss_of(unroll_fn, flags), p, t)
-
-    return jax.jit(lambda p, t: (of(unroll_bptt)(p, t), of(unroll)(p, t)))(primals, tangents)
+    primals, tangents, _ = problem_of(case)
+    by_hand, autodiff = (of(unroll_fn, name, case) for unroll_fn in (unroll_bptt, unroll))
+    return call(lambda p, t: (by_hand(p, t), autodiff(p, t)))(primals, tangents)
 
 
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
@@ -181,6 +196,25 @@ def test_transformation(name):
 @pytest.mark.parametrize("name", WITH_FLAGS)
 def test_with_mask_and_reset(name):
     assert_trees_close(*both(name, "flags"), rtol=1e-12)
+
+
+def compiled_soon(name, case):
+    """Compiled in every run of the suite; the others take XLA minutes."""
+    return name in COMPILED if case == "plain" else name == "grad"
+
+
+@pytest.mark.parametrize(
+    "name, case",
+    [
+        pytest.param(name, case, marks=() if compiled_soon(name, case) else pytest.mark.thorough)
+        for case, names in {"plain": TRANSFORMATIONS, "flags": WITH_FLAGS}.items()
+        for name in names
+    ],
+)
+def test_compiled_by_xla_it_is_the_same(name, case):
+    primals, tangents, _ = problem_of(case)
+    expected = by_numpy(of(unroll, name, case))(primals, tangents)
+    assert_trees_close(jax.jit(of(unroll_bptt, name, case))(primals, tangents), expected, rtol=1e-12)
 
 
 def of_tokens(unroll_fn, cell, h_0, tokens, cell_dot, mask):
@@ -205,36 +239,40 @@ def of_tokens(unroll_fn, cell, h_0, tokens, cell_dot, mask):
     )
 
 
-def test_with_tokens():
+@pytest.mark.parametrize("call", [by_numpy, pytest.param(jax.jit, marks=pytest.mark.thorough)])
+def test_with_tokens(call):
     """Integers have no tangent: every mode goes by them."""
     (cell, h_0, tokens), (cell_dot, _, _), flags = problem_of("tokens")
     args = cell, h_0, tokens, cell_dot, flags["mask"]
-    by_hand, autodiff = jax.jit(lambda *args: tuple(of_tokens(fn, *args) for fn in (unroll_bptt, unroll)))(*args)
+    by_hand, autodiff = call(lambda *args: tuple(of_tokens(fn, *args) for fn in (unroll_bptt, unroll)))(*args)
     assert_trees_close(by_hand, autodiff, rtol=1e-12)
-    zeros = jax.grad(lambda x: jnp.sum(unroll_bptt(cell, h_0, x)), allow_int=True)(tokens)
+    zeros = jax.eval_shape(jax.grad(lambda x: jnp.sum(unroll_bptt(cell, h_0, x)), allow_int=True), tokens)
     assert zeros.dtype == jax.dtypes.float0 and zeros.shape == tokens.shape
 
 
 @pytest.mark.parametrize("name", ["grad", "jvp", "vmap over data", "vmap over params"])
 def test_not_compiled(name):
     """Every operation by itself, with `jax.disable_jit`."""
+    primals, tangents, _ = problem_of("plain")
+    expected = by_numpy(of(unroll, name, "plain"))(primals, tangents)
     with jax.disable_jit():
-        assert_trees_close(*both(name, "plain"), rtol=1e-12)
+        result = of(unroll_bptt, name, "plain")(primals, tangents)
+    assert_trees_close(result, expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["grad", "jvp", "hvp, forward over reverse", "vmap over params of grad"])
 def test_no_steps(name):
     """T = 0: a loss of nothing, gradients and tangents of nothing."""
     primals, tangents, _ = problem_of("plain")
-    primals, tangents = ((cell, h, xs[:0]) for cell, h, xs in (primals, tangents))
+    primals, tangents = ((cell, h, np.asarray(xs)[:0]) for cell, h, xs in (primals, tangents))
 
-    def of(f):
+    def transformed(f):
         def loss(*p):
             return jnp.sum(f(*p) ** 2)
 
-        return lambda p, t: TRANSFORMATIONS[name](f, loss, p, t)
+        return by_numpy(lambda p, t: TRANSFORMATIONS[name](f, loss, p, t))(primals, tangents)
 
-    by_hand, autodiff = jax.jit(lambda p, t: (of(unroll_bptt)(p, t), of(unroll)(p, t)))(primals, tangents)
+    by_hand, autodiff = transformed(unroll_bptt), transformed(unroll)
     assert_trees_close(by_hand, autodiff, rtol=1e-12)
     assert all(not np.any(leaf) for leaf in jax.tree.leaves(by_hand))
 
@@ -259,8 +297,8 @@ def test_what_is_not_perturbed_gets_no_gradient_and_harms_none(argument):
     (cell, h_0, xs), _, flags = problem_of("flags")
     loss = loss_of(unroll_bptt, flags)
     others = tuple(i for i in ALL if i != argument)
-    together = jax.jit(jax.grad(loss, ALL))(cell, h_0, xs)
-    assert_trees_close(jax.jit(jax.grad(loss, others))(cell, h_0, xs), tuple(together[i] for i in others), rtol=1e-12)
+    together = by_numpy(jax.grad(loss, ALL))(cell, h_0, xs)
+    assert_trees_close(by_numpy(jax.grad(loss, others))(cell, h_0, xs), tuple(together[i] for i in others), rtol=1e-12)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(together))  # none of them is silently zero
 
 
@@ -281,25 +319,25 @@ def test_forward_mode_under_shard_map(check):
 
         return local
 
-    expected_hs = jax.jvp(unroll, primals, primals)[1]
-    expected = jax.jvp(lambda *p: jnp.sum(unroll(*p) ** 2), primals, primals)[1], expected_hs
+    def whole(*p):
+        return jax.jvp(lambda *p: jnp.sum(unroll(*p) ** 2), p, p)[1], jax.jvp(unroll, p, p)[1]
+
     out = PartitionSpec(), PartitionSpec(None, "data")
     mapped = jax.shard_map(tangent(unroll_bptt), mesh=mesh, in_specs=specs, out_specs=out, check_vma=check)
-    assert_trees_close(jax.jit(mapped)(*primals), expected, rtol=1e-12)
+    assert_trees_close(jax.jit(mapped)(*primals), by_numpy(whole)(*primals), rtol=1e-12)
 
 
 def test_export_for_cpu_and_cuda():
     """One artifact with value, gradient and Hessian-vector product for both; what it computes here is right."""
     primals, _, _ = problem_of("plain")
-    loss = loss_of(unroll_bptt, {})
 
-    def f(*p):
-        return jax.value_and_grad(loss, ALL)(*p), jax.jvp(jax.grad(loss), p, p)
+    def derivatives(loss):
+        return lambda *p: (jax.value_and_grad(loss, ALL)(*p), jax.jvp(jax.grad(loss), p, p))
 
-    exported = jax.export.export(jax.jit(f), platforms=["cpu", "cuda"])(*primals)
+    f = jax.jit(derivatives(loss_of(unroll_bptt, {})))
+    exported = jax.export.export(f, platforms=["cpu", "cuda"])(*primals)
     assert exported.platforms == ("cpu", "cuda")
-    reference = loss_of(unroll, {})
-    expected = jax.value_and_grad(reference, ALL)(*primals), jax.jvp(jax.grad(reference), primals, primals)
+    expected = by_numpy(derivatives(loss_of(unroll, {})))(*primals)
     assert_trees_close(exported.call(*primals), expected, rtol=1e-12)
 
 
@@ -323,21 +361,28 @@ from jax.experimental import hijax
 for name in ("HiPrim", "VJPHiPrimitive"):
     if hasattr(hijax, name):
         delattr(hijax, name)
+import sys
+sys.path.append(sys.argv[1])
 import jax, jax.numpy as jnp, numpy as np, rnn_jax
-cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
-args = cell, jnp.ones((4, 3)), jnp.ones((5, 4, 2))
+from by_numpy import by_numpy
+
+def normal(*shape):
+    return rng.standard_normal(shape).astype(np.float32)
+
+rng = np.random.default_rng(0)
+cell = rnn_jax.CellParams(normal(2, 3), normal(3, 3), normal(3), "tanh")
+args = cell, normal(4, 3), normal(5, 4, 2)
 
 def loss(unroll):
     return lambda *args: jnp.sum(jnp.sin(unroll(*args)))
 
-for transform in (
-    lambda f: jax.jit(jax.grad(f, (0, 1, 2))),
-    lambda f: jax.jit(jax.jacfwd(jax.jacrev(f))),
-    lambda f: jax.jit(jax.vmap(jax.grad(f), (None, 0, 1))),
-):
-    by_hand, autodiff = (jax.tree.leaves(transform(loss(u))(*args)) for u in (rnn_jax.unroll_bptt, rnn_jax.unroll))
-    for x, y in zip(by_hand, autodiff, strict=True):
-        np.testing.assert_allclose(x, y, atol=1e-5)
+def in_reverse(f):
+    grad, jacobian = jax.grad(f, (0, 1, 2)), jax.jacfwd(jax.jacrev(f))
+    return lambda *args: (grad(*args), jacobian(*args), jax.vmap(jax.grad(f), (None, 0, 1))(*args))
+
+by_hand, autodiff = jax.jit(in_reverse(loss(rnn_jax.unroll_bptt))), by_numpy(in_reverse(loss(rnn_jax.unroll)))
+for x, y in zip(*(jax.tree.leaves(f(*args)) for f in (by_hand, autodiff)), strict=True):
+    np.testing.assert_allclose(x, y, atol=1e-5 * np.max(np.abs(y)))
 for forward_mode in (
     lambda: jax.jvp(loss(rnn_jax.unroll_bptt), args, args),
     lambda: jax.jacfwd(rnn_jax.unroll_bptt)(*args),
@@ -348,15 +393,15 @@ for forward_mode in (
         assert "use `unroll`" in str(error), error
     else:
         raise AssertionError("forward mode went through")
-batch = rnn_jax.Batch(jnp.ones((5, 4, 2)), jnp.ones((5, 4, 1)))
-params = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1)
-rnn_jax.make_grad_fn("bptt", loss="squared_error")(params, batch, rnn_jax.zero_state(params, 4))
+params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(normal(3, 1), normal(1)))
+batch = rnn_jax.Batch(args[2], normal(5, 4, 1))
+by_numpy(rnn_jax.make_grad_fn("bptt", loss="squared_error"))(params, batch, (args[1],))
 print("as it should")
 """
 
 
 def test_without_the_experimental_base_class():
     """The fallback is a `custom_vjp`: reverse mode is the same, forward mode is refused with the way out."""
-    command = [sys.executable, "-W", "error", "-c", WITHOUT_THE_BASE_CLASS]
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_THE_BASE_CLASS, str(Path(__file__).parent)]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.stdout == "as it should\n", result.stderr

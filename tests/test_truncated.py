@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from by_numpy import by_numpy
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from mutants import TRUNCATED, mutated
-from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_problem, run
+from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_problem, run, run_compiled, thinned
 from witness import central_differences
 
 import rnn_jax
-from rnn_jax import Plan, _adaptive, _methods, _randomised
+from rnn_jax import Plan, _adaptive, _randomised
 from rnn_jax.app.gradcheck import covering
 
 CASES = covering(OPTIONS | {"num_layers": [1, 2]}, 2)
@@ -33,7 +33,7 @@ WINDOWS = [
 
 def definition(method, case, problem, **options):
     reference = rnn_jax.make_reference(method, loss=case.loss, reduction=case.reduction, **options)
-    return jax.jit(reference)(*problem)
+    return by_numpy(reference)(*problem)
 
 
 def keyed(problem, seed=0):
@@ -48,8 +48,25 @@ def test_windows_are_what_stop_gradient_says(case, options):
     assert_trees_close(run("truncated", case, problem, **options), expected, rtol=1e-12, floor=1e-3)
 
 
-@pytest.mark.parametrize("options", WINDOWS, ids=str)
-@pytest.mark.parametrize("last", ["all", "some", "one"])
+@pytest.mark.parametrize("inputs", ["features", pytest.param("tokens", marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("method", INEXACT)
+def test_compiled_by_xla_it_is_the_same(method, inputs):
+    case, options = FLAGGED._replace(inputs=inputs, time=5, num_layers=1), rnn_jax.GRADIENTS[method].example
+    problem = keyed(make_problem(case))
+    expected = run(method, case, problem, **options)
+    assert_trees_close(run_compiled(method, case, problem, **options), expected, rtol=1e-12, floor=1e-3)
+
+
+@pytest.mark.parametrize("method", ["truncated", *(pytest.param(m, marks=pytest.mark.thorough) for m in INEXACT[1:])])
+def test_uncompiled_it_is_the_same(method):
+    case, options = Case(mask=True, time=3), rnn_jax.GRADIENTS[method].example
+    problem = keyed(make_problem(case))
+    with jax.disable_jit():
+        actual = rnn_jax.make_grad_fn(method, loss=case.loss, **options)(*problem)
+    assert_trees_close(actual, run(method, case, problem, **options), rtol=1e-12, floor=1e-3)
+
+
+@pytest.mark.parametrize("options, last", thinned(itertools.product(WINDOWS, ["all", "some", "one"]), 2), ids=str)
 def test_windows_with_everything_on(last, options):
     case = FLAGGED._replace(last=last)
     problem = make_problem(case)
@@ -106,7 +123,7 @@ def test_the_forum_case(k, expected):
     output = rnn_jax.pointwise(lambda y_t, target_t: jnp.sum(y_t - target_t, -1))
     batch = rnn_jax.Batch(jnp.zeros((3, 1)), jnp.zeros((1, 1)))
     grad_fn = rnn_jax.make_grad_fn("truncated", loss=output, k1=1, k2=k)
-    _, gradients = grad_fn(params, batch, (jnp.array([0.9]),))
+    _, gradients = by_numpy(grad_fn)(params, batch, (jnp.array([0.9]),))
     np.testing.assert_allclose(gradients.params.cells[0].w_hh, [[expected]], rtol=1e-12)
 
 
@@ -167,7 +184,7 @@ def decaying(rho, time, seed=0, activation="identity", hid=12):
 
 def chosen(problem, **options):
     objective = rnn_jax._losses.make_objective("cross_entropy", "mean")
-    k2, result = jax.jit(lambda *a: _adaptive.adaptive(options["k1"], options["bias"], None, objective, *a))(*problem)
+    k2, result = by_numpy(lambda *a: _adaptive.adaptive(options["k1"], options["bias"], None, objective, *a))(*problem)
     return int(k2), result
 
 
@@ -190,8 +207,7 @@ def test_a_slower_decay_reaches_further_and_so_does_a_smaller_bias():
     assert reached == sorted(reached) and reached[0] < reached[-1]
 
 
-@pytest.mark.parametrize("time", [12, 13, 1])
-@pytest.mark.parametrize("last", ["all", "some", "one"])
+@pytest.mark.parametrize("time, last", thinned(itertools.product([12, 13, 1], ["all", "some", "one"]), 2))
 def test_adaptive_is_truncated_with_the_reach_that_it_chose(last, time):
     case = FLAGGED._replace(last=last, time=time)
     problem = make_problem(case)
@@ -204,15 +220,16 @@ def test_adaptive_is_truncated_with_the_reach_that_it_chose(last, time):
 
 def test_lower_precision():
     """Float32 within 2e-5 of the truth, bfloat16 in states and products within 8 %."""
-    problem = make_problem(FLAGGED)
-    truth = cast(definition("truncated", FLAGGED, problem, k1=2, k2=5), jnp.float32)
+    case = FLAGGED._replace(num_layers=1)
+    problem = make_problem(case)
+    truth = cast(definition("truncated", case, problem, k1=2, k2=5), jnp.float32)
     low = cast(problem, jnp.float32)
-    assert_trees_close(run("truncated", FLAGGED, low, k1=2, k2=5), truth, rtol=2e-5)
-    half = run("truncated", FLAGGED, low, k1=2, k2=5, compute_dtype=jnp.bfloat16)
+    assert_trees_close(run_compiled("truncated", case, low, k1=2, k2=5), truth, rtol=2e-5)
+    half = run_compiled("truncated", case, low, k1=2, k2=5, compute_dtype=jnp.bfloat16)
     assert_trees_close(half, truth, rtol=8e-2)
     for method in INEXACT:
         options = rnn_jax.GRADIENTS[method].example
-        half = run(method, FLAGGED, keyed(low), compute_dtype=jnp.bfloat16, **options)
+        half = run(method, case, keyed(low), compute_dtype=jnp.bfloat16, **options)
         assert all(leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(half))
 
 
@@ -255,7 +272,7 @@ def test_cuts_are_right_on_average_in_half_precision_too(mean_reach, dtype):
 
 
 def test_many_devices():
-    case = FLAGGED._replace(batch=(4,))
+    case = FLAGGED._replace(batch=(4,), num_layers=1)
     problem = make_problem(case)
     for method, options in (
         ("truncated", {"k1": 3, "k2": 5}),
@@ -263,11 +280,11 @@ def test_many_devices():
         ("adaptive", {"k1": 3, "bias": 1e-9}),
     ):
         expected = definition(method, case, problem, **options)
-        actual = run(method, case, problem, devices=jax.devices(), **options)
+        actual = run_compiled(method, case, problem, devices=jax.devices(), **options)
         assert_trees_close(actual, expected, rtol=1e-12, floor=1e-3)
 
 
-@pytest.mark.parametrize("last", [1, 10, 20])
+@pytest.mark.parametrize("last", thinned([1, 10, 20], 3))
 def test_the_decay_is_that_of_the_losses_that_are_read(last):
     params, batch, h_0 = decaying(0.9, 20)
     batch = batch._replace(targets=batch.targets[-last:])
@@ -294,47 +311,35 @@ def test_the_report():
 @pytest.mark.parametrize("method", INEXACT)
 @pytest.mark.parametrize("inputs", ["features", "tokens"])
 def test_corners(inputs, method):
-    """No steps, nothing to sum, NaN where nothing is, uncompiled, arrays of NumPy."""
+    """No steps, nothing to sum, NaN where nothing is, arrays of NumPy."""
     options = rnn_jax.GRADIENTS[method].example
     case = Case(mask=True, reset=True, inputs=inputs)
     params, batch, h_0 = keyed(make_problem(case))
     grad_fn = rnn_jax.make_grad_fn(method, loss=case.loss, **options)
     expected = definition(method, case, (params, batch, h_0), **options)
-    assert_trees_close(grad_fn(params, batch, h_0), expected, rtol=1e-12, floor=1e-3)
+    assert_trees_close(by_numpy(grad_fn)(params, batch, h_0), expected, rtol=1e-12, floor=1e-3)
     in_numpy = jax.tree.map(np.asarray, (params, batch._replace(key=None), h_0))
     in_numpy = in_numpy[0], in_numpy[1]._replace(key=batch.key), in_numpy[2]
-    assert_trees_close(jax.jit(grad_fn)(*in_numpy), expected, rtol=1e-12, floor=1e-3)
+    assert_trees_close(by_numpy(grad_fn)(*in_numpy), expected, rtol=1e-12, floor=1e-3)
 
     nothing = batch._replace(mask=jnp.zeros_like(batch.mask))
     if inputs == "features":
         nothing = nothing._replace(inputs=jnp.full_like(batch.inputs, jnp.nan))
     empty = rnn_jax.Batch(batch.inputs[:0], batch.targets[:0], key=batch.key)
     for other in (nothing, empty):
-        (loss, h_T), gradients = jax.jit(grad_fn)(params, other, h_0)
+        (loss, h_T), gradients = by_numpy(grad_fn)(params, other, h_0)
         assert loss == 0 and all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(gradients))
         assert_trees_close(h_T, h_0, rtol=0)
 
 
 @pytest.mark.parametrize("method", INEXACT)
 def test_sharded_under_jit(method):
-    case, options = Case(batch=(4,), num_layers=2, mask=True), rnn_jax.GRADIENTS[method].example
+    case, options = Case(batch=(4,), mask=True), rnn_jax.GRADIENTS[method].example
     problem = keyed(make_problem(case))
     expected = run(method, case, problem, **options)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
     params, batch, h_0 = problem
     columns, rows = NamedSharding(mesh, PartitionSpec(None, "data")), NamedSharding(mesh, PartitionSpec("data"))
     split = jax.tree.map(lambda x: jax.device_put(x, columns), batch._replace(key=None))._replace(key=batch.key)
-    actual = run(method, case, (params, split, jax.device_put(h_0, rows)), **options)
+    actual = run_compiled(method, case, (params, split, jax.device_put(h_0, rows)), **options)
     assert_trees_close(actual, expected, rtol=1e-12, floor=1e-3)
-
-
-@pytest.mark.parametrize("fault", TRUNCATED, ids=lambda fault: fault.name)
-def test_a_planted_fault_is_caught(fault, monkeypatch):
-    problem, options = make_problem(fault.case), {"k1": fault.k1, "k2": fault.k2}
-    plan = Plan(2 * fault.k1)  # several windows a block, several blocks
-    monkeypatch.setattr(_methods, "truncated", mutated(fault)["truncated"])
-    with pytest.raises(AssertionError, match="> 1e-12"):
-        expected = definition("truncated", fault.case, problem, **options)
-        assert_trees_close(
-            run("truncated", fault.case, problem, plan=plan, **options), expected, rtol=1e-12, floor=1e-3
-        )

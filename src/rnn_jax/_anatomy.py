@@ -128,9 +128,9 @@ def anatomy(
     Raises:
         ValueError: as the functions of `make_grad_fn` do, and for lags or windows out of range.
 
-    >>> import jax.numpy as jnp, rnn_jax
+    >>> import functools, jax, jax.numpy as jnp, rnn_jax
     >>> problem = rnn_jax.make_problem(rnn_jax.Case(time=30, num_layers=2), dtype=jnp.float32)
-    >>> found = rnn_jax.anatomy(*problem, lags=10)
+    >>> found = jax.jit(functools.partial(rnn_jax.anatomy, lags=10))(*problem)
     >>> found.layers[0].d_h_norms.shape, found.lag_norms[1].shape
     ((30, 3), (11, 30, 3))
     >>> parts = found.layers[0].part_norms.w_hh * found.layers[0].part_cosines.w_hh
@@ -384,12 +384,12 @@ def step_gradients(
     Raises:
         ValueError: as the functions of `make_grad_fn` do.
 
-    >>> import jax.numpy as jnp, rnn_jax
+    >>> import jax, jax.numpy as jnp, rnn_jax
     >>> problem = rnn_jax.make_problem(rnn_jax.Case(time=30), dtype=jnp.float32)
-    >>> loss, parts = rnn_jax.step_gradients(*problem)
+    >>> loss, parts = jax.jit(rnn_jax.step_gradients)(*problem)
     >>> parts.cells[0].w_hh.shape
     (30, 4, 4)
-    >>> (loss, _), gradients = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")(*problem)
+    >>> (loss, _), gradients = jax.jit(rnn_jax.make_grad_fn("blocked", loss="cross_entropy"))(*problem)
     >>> bool(jnp.allclose(parts.cells[0].w_hh.sum(0), gradients.params.cells[0].w_hh, atol=1e-5))
     True
     """

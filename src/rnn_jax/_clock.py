@@ -13,7 +13,6 @@ the clock to everything else are zero, so loss and gradients of the rest are tho
 not exist the state, and with it the clock, stays as it is.
 """
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -24,38 +23,38 @@ from ._unroll import visible
 
 
 def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:
-    """The problem with its clock. Tokens become one-hot features, for a clock needs features."""
+    """The problem with its clock. Tokens become one-hot features, for a clock needs features.
+
+    Made by NumPy, which compiles nothing.
+    """
     time, *batch_axes = steps_shape(batch.inputs)
-    in_size = params.cells[0].w_xh.shape[0]
-    xs = jax.nn.one_hot(batch.inputs, in_size, dtype=h_0[0].dtype) if is_tokens(batch.inputs) else batch.inputs
-    ticks = jnp.eye(time, time, dtype=xs.dtype).reshape(time, *(1 for _ in batch_axes), time)
-    xs = jnp.concatenate([xs, jnp.broadcast_to(ticks, (*xs.shape[:-1], time))], axis=-1)
+    in_size, dtype = params.cells[0].w_xh.shape[0], h_0[0].dtype
+    xs = np.asarray(batch.inputs)
+    if is_tokens(xs):
+        xs = (xs[..., None] == np.arange(in_size)).astype(dtype)
+    ticks = np.eye(time, time, dtype=xs.dtype).reshape(time, *(1 for _ in batch_axes), time)
+    xs = np.concatenate([xs, np.broadcast_to(ticks, (*xs.shape[:-1], time))], axis=-1)
 
     cells, states = [], []
-    on = jnp.ones(())  # the value of a line of the clock
+    on = np.ones(())  # the value of a line of the clock
     below = time  # clock lines that come from below: features, then units 0..T of the layer below
     for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
-        hid = cell.w_hh.shape[0]
-        wires = np.eye(below, time + 1, k=0 if layer else 1)  # the line of step t to unit c_t
-        w_xh = np.zeros((cell.w_xh.shape[0] + below, hid + time + 1))
-        w_xh[cell.w_xh.shape[0] :, hid:] = wires
-        w_hh = np.zeros((hid + time + 1, hid + time + 1))
-        cells.append(
-            CellParams(
-                jnp.asarray(w_xh, h.dtype).at[: cell.w_xh.shape[0], :hid].set(cell.w_xh),
-                jnp.asarray(w_hh, h.dtype).at[:hid, :hid].set(cell.w_hh),
-                jnp.concatenate([cell.b_h, jnp.zeros(time + 1, h.dtype)]),
-                cell.activation,
-            )
-        )
-        on = ACTIVATIONS[cell.activation].phi(on).astype(h.dtype)
-        start = jnp.broadcast_to(on * jnp.eye(1, time + 1, dtype=h.dtype)[0], (*h.shape[:-1], time + 1))
-        states.append(jnp.concatenate([h, start], axis=-1))
+        size, hid = cell.w_xh.shape
+        w_xh = np.zeros((size + below, hid + time + 1), h.dtype)
+        w_xh[:size, :hid] = cell.w_xh
+        w_xh[size:, hid:] = np.eye(below, time + 1, k=0 if layer else 1)  # the line of step t to unit c_t
+        w_hh = np.zeros((hid + time + 1, hid + time + 1), h.dtype)
+        w_hh[:hid, :hid] = cell.w_hh
+        b_h = np.concatenate([cell.b_h, np.zeros(time + 1, h.dtype)])
+        cells.append(CellParams(*map(jnp.asarray, (w_xh, w_hh, b_h)), cell.activation))
+        on = np.asarray(ACTIVATIONS[cell.activation].phi(jnp.asarray(on)), h.dtype)
+        start = np.broadcast_to(on * np.eye(1, time + 1, dtype=h.dtype)[0], (*h.shape[:-1], time + 1))
+        states.append(jnp.asarray(np.concatenate([h, start], axis=-1)))
         below = time + 1
     w_hy, b_y = params.readout
-    silent = jnp.zeros((time + 1, w_hy.shape[1]), w_hy.dtype)
-    readout = ReadoutParams(jnp.concatenate([w_hy, silent]), b_y)
-    return Params(tuple(cells), readout), batch._replace(inputs=xs), tuple(states)
+    silent = np.zeros((time + 1, w_hy.shape[1]), w_hy.dtype)
+    readout = ReadoutParams(jnp.asarray(np.concatenate([w_hy, silent])), b_y)
+    return Params(tuple(cells), readout), batch._replace(inputs=jnp.asarray(xs)), tuple(states)
 
 
 def without_flags(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:

@@ -33,7 +33,7 @@ def largest(x: np.ndarray) -> float:
     return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
 
 
-def at_entries(f: Callable, theta: jax.Array) -> Values:
+def at_entries(f: Callable, theta: np.ndarray) -> Values:
     """`values(i, s)[n] = f(θ + s[n] e_i[n])`, compiled once for any number of them."""
     width = max(1, min(CHUNK, 4 * theta.size))
 
@@ -50,7 +50,7 @@ def at_entries(f: Callable, theta: jax.Array) -> Values:
     return values
 
 
-def along(f: Callable, theta: jax.Array, direction: np.ndarray) -> Values:
+def along(f: Callable, theta: np.ndarray, direction: np.ndarray) -> Values:
     """`values(_, s)[n] = f(θ + s[n] u)` for one direction `u`."""
     u = jnp.asarray(direction)
     chunk = jax.jit(lambda shift: lax.map(lambda s: f(theta + s * u), shift))

@@ -30,7 +30,7 @@ def drop_units(params: Params, batch: Batch, *, between: Any = 0.0, recurrent: A
     >>> batch = rnn_jax.drop_units(params, batch, between=0.5, recurrent=0.25)
     >>> [r.shape for r in batch.drop.recurrent], sorted(set(batch.drop.between[0].ravel().tolist()))
     ([(3, 8)], [0.0, 2.0])
-    >>> grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")
+    >>> grad_fn = jax.jit(rnn_jax.make_grad_fn("blocked", loss="cross_entropy"))
     >>> (loss, h_T), gradients = grad_fn(params, batch, rnn_jax.zero_state(params, 3))
     """
     check_params(params)

@@ -1,6 +1,5 @@
 """At which time steps a gradient goes wrong: what each leaf takes from each, beside what it should."""
 
-import jax.numpy as jnp
 import numpy as np
 
 from ._checks import steps_shape
@@ -50,7 +49,7 @@ def _counted_by_clock(
 ) -> tuple[list[StepReport], list[str]]:
     subject = of_grad_fn(fn, *clocked)
     values = at_entries(subject.value, subject.theta)
-    numbers = rows_of_steps(params, subject.unravel(jnp.arange(len(subject.theta), dtype=jnp.float64)))
+    numbers = rows_of_steps(params, subject.unravel(np.arange(len(subject.theta), dtype=float)))
     right = {} if witness is None else rows_of_steps(params, witness(*clocked)[1])
     steps, words = [], []
     for name, rows in numbers.items():

@@ -1,12 +1,12 @@
 """What a gradient check looks at: a scalar function of one vector, and its gradient as somebody worked it out."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from ._checks import is_tokens
@@ -23,10 +23,10 @@ class Subject(NamedTuple):
     """What is checked: a scalar function of one vector θ, and its gradient as `fn` has it."""
 
     value: Callable[[Array], Array]
-    theta: Array
+    theta: np.ndarray
     gradient: np.ndarray
     leaves: list[Leaf]
-    unravel: Callable[[Array], Any]
+    unravel: Callable[[Any], Any]
 
 
 def in_float64(x: Any) -> Any:
@@ -45,6 +45,23 @@ def require_result(out: Any, name: str) -> Any:
     return out
 
 
+def _flatten(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
+    """The leaves of a tree as one vector, and the way back, for a vector of NumPy as for one that JAX traces.
+
+    `ravel_pytree` compiles a dozen small programs for it.
+    """
+    structure: Any
+    leaves, structure = jax.tree.flatten(tree)
+    ends = np.cumsum([0, *(leaf.size for leaf in leaves)]).tolist()
+    shapes = [leaf.shape for leaf in leaves]
+
+    def unravel(theta: Any) -> Any:
+        parts = [theta[start:end] for start, end in itertools.pairwise(ends)]
+        return jax.tree.unflatten(structure, [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)])
+
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in leaves]), unravel
+
+
 def _traced(fn: Callable, *args: Any) -> Any:
     """The shapes of what `fn` returns; a sentence if JAX cannot trace it."""
     try:
@@ -58,7 +75,7 @@ def _traced(fn: Callable, *args: Any) -> Any:
 
 def of_grad_fn(fn: GradFn, params: Any, batch: Batch, h_0: Any) -> Subject:
     at = Gradients(params, h_0, None if is_tokens(batch.inputs) else batch.inputs)
-    theta, unravel = ravel_pytree(at)
+    theta, unravel = _flatten(at)
     require_result(_traced(fn, params, batch, h_0), "fn")
 
     def value(theta: Array) -> Array:
@@ -76,7 +93,7 @@ def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
     if not any(floating):
         raise ValueError("`args` must hold a floating point number to differentiate with respect to, got none.")
     at = tree.unflatten([leaf if varies else None for leaf, varies in zip(leaves, floating, strict=True)])
-    theta, unravel = ravel_pytree(at)
+    theta, unravel = _flatten(at)
 
     def outputs(theta: Array) -> list[Array]:
         varied = iter(jax.tree.leaves(unravel(theta)))
@@ -109,7 +126,7 @@ def same_structure(tree: Any, other: Any) -> bool:
     return structures[0] == structures[1]
 
 
-def _subject(value: Callable, theta: Array, unravel: Callable, at: Any, gradients: Any, root: str) -> Subject:
+def _subject(value: Callable, theta: np.ndarray, unravel: Callable, at: Any, gradients: Any, root: str) -> Subject:
     if not same_structure(gradients, at):
         raise ValueError("`fn` must return a gradient of the structure of what it is a gradient of.")
     leaves, start = [], 0

@@ -1,0 +1,94 @@
+"""The command: called in this process, or started as a process of its own where that is the point."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jaxtyping
+
+from rnn_jax.app import cli
+
+COMMAND = Path(sys.executable).with_name("rnn-jax")
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+ENVIRONMENT |= {  # a folder for each worker: JAX may read there what another process has half written, and warn
+    "COLUMNS": "200",
+    "JAX_COMPILATION_CACHE_DIR": f"{os.environ['JAX_COMPILATION_CACHE_DIR']}-{os.environ.get('PYTEST_XDIST_WORKER')}",
+}
+REAL_TEXT = Path(sysconfig.get_path("stdlib")) / "textwrap.py"
+SMALL = ["--hidden-size", "16", "--streams", "4", "--window", "20", "--eval-every", "25", "--seed", "3"]
+
+
+@contextlib.contextmanager
+def unchecked():
+    """Without the runtime checks of the annotations, which only our tests have; they know arrays, not their shapes."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
+
+
+@contextlib.contextmanager
+def as_users_have_it():
+    """The settings that JAX comes with, annotations unchecked."""
+    with unchecked(), jax.enable_x64(False), jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        yield
+
+
+class Said(NamedTuple):
+    """What a call of the command comes to."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def command(*args, cwd, stdin="") -> Said:
+    """`rnn-jax ARGS` in the folder `cwd`, in this process."""
+    out, err, before = io.StringIO(), io.StringIO(), (os.getcwd(), sys.stdin)
+    os.chdir(cwd)
+    sys.stdin = io.TextIOWrapper(io.BytesIO(stdin.encode()))
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), as_users_have_it():
+            status = cli.main([str(arg) for arg in args])
+    except SystemExit as error:  # what tyro refuses
+        status = error.code
+    finally:
+        os.chdir(before[0])
+        sys.stdin = before[1]
+    return Said(status, out.getvalue(), err.getvalue())
+
+
+def process(*args, cwd, **environment) -> subprocess.CompletedProcess:
+    """`rnn-jax ARGS` as a person starts it."""
+    words, environment = [str(COMMAND), *map(str, args)], ENVIRONMENT | environment
+    return subprocess.run(words, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def train(cwd, *args, status=0, call=command):
+    """What `rnn-jax train ARGS` prints, if it ends as it should."""
+    result = call("train", *args, cwd=cwd)
+    assert result.returncode == status, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr and "Warning" not in result.stderr, result.stderr
+    return result.stdout
+
+
+def metrics(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses(run):
+    return {record["step"]: (record["bits"], record["grad_norm"]) for record in metrics(run) if "bits" in record}
+
+
+def everything(folder):
+    """Every file in a folder, and what is in it."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

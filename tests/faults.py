@@ -1,0 +1,231 @@
+"""Plausible faults in a gradient, each one expression of our own source changed.
+
+They are what bug reports and teaching material are full of. Those in the rest of the package: `more_faults.py`. What
+is found of each: `test_faults.py`.
+"""
+
+import functools
+import re
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from by_numpy import by_numpy, by_numpy_unless_traced
+from plant import Change, plant
+
+import rnn_jax
+from rnn_jax import Case, Plan
+
+NUMBERS = re.compile(r", \S+ where \S+ is right")  # of the worst entry: where it is says enough
+PLAIN = Case(weights=True)
+FLAGGED = Case(weights=True, mask=True, reset=True)
+STACK = Case(weights=True, mask=True, num_layers=2)
+DROP = Case(num_layers=2, drop=True, leak=0.3)
+FLAGGED_STACK = Case(num_layers=2, weights=True, mask=True, reset=True, time=13, last="some")
+
+
+class Found(NamedTuple):
+    """What a fault does: the leaves that it makes wrong, and what is said of them."""
+
+    leaves: list[str]
+    finding: str
+
+
+class Fault(NamedTuple):
+    name: str
+    change: Change | None
+    find: Callable[[ModuleType], Found]  # of the package with the fault in it
+    killed_by: str = ""  # a test that fails with the fault in the package itself
+
+
+def planted(fault: Fault) -> ModuleType:
+    """The package with the fault in it."""
+    return rnn_jax if fault.change is None else plant(fault.change)
+
+
+# How they are found
+
+
+class Checked(NamedTuple):
+    """By `check_gradients` of "bptt", or of what `around` makes of it; it names the leaves."""
+
+    case: Case
+    around: Callable = lambda grad_fn: grad_fn
+
+    def __call__(self, package: ModuleType) -> Found:
+        grad_fn = self.around(package.make_grad_fn("bptt", loss=self.case.loss))
+        with jax.enable_x64(True):
+            problem = package.make_problem(package.Case(*self.case))
+            report = package.check_gradients(by_numpy_unless_traced(grad_fn), *problem)
+        return Found(list(report.failing), NUMBERS.sub("", " ".join(report.findings)))
+
+
+def beside(method: str, case: Case, **options: Any) -> Callable[[ModuleType], Found]:
+    """By what the method is checked against: autodiff, or its definition by `stop_gradient`, at 1e-12."""
+
+    def find(package: ModuleType) -> Found:
+        mine = {name: package.Plan(*option) if isinstance(option, Plan) else option for name, option in options.items()}
+        grad_fn = package.make_grad_fn(method, loss=case.loss, reduction=case.reduction, **mine)
+        actual = by_numpy(grad_fn)(*package.make_problem(package.Case(*case)))
+        expected = jax.tree.leaves(_reference(method, case, tuple(options.items())))
+        pairs = zip(jax.tree.leaves_with_path(actual), expected, strict=True)
+        wrong = [leaf_name(path) for (path, x), y in pairs if not np.allclose(x, y, 1e-12, 1e-12 * _largest(y))]
+        return Found(wrong, f"{len(wrong)} of {len(expected)} leaves differ from the reference" if wrong else "")
+
+    return find
+
+
+@functools.cache
+def _reference(method: str, case: Case, options: tuple) -> Any:
+    reference = rnn_jax.make_reference(method, loss=case.loss, reduction=case.reduction, **dict(options))
+    return by_numpy(reference)(*rnn_jax.make_problem(case))
+
+
+def _largest(x: np.ndarray) -> float:
+    return float(np.max(np.abs(x), initial=1e-3))
+
+
+def leaf_name(path: Any) -> str:
+    """`[0][1][0]` of a result is `h_T[0]`, `[1].params` is `params`."""
+    name = jax.tree_util.keystr(path)
+    return name.replace("[0][0]", "loss", 1).replace("[0][1]", "h_T", 1).removeprefix("[1].")
+
+
+def clip_each_step(grad_fn):
+    """Every step's contribution clipped before it is added up, as if that were clipping the gradient."""
+
+    def clipped(params, batch, h_0):
+        (loss, h_T), gradients = grad_fn(params, batch, h_0)
+        total = jnp.sum(batch.weights)
+
+        def of_step(t):
+            only = jnp.zeros_like(batch.weights).at[t].set(batch.weights[t])
+            share = jnp.sum(only) / total
+            return jax.tree.map(
+                lambda d: jnp.clip(share * d, -0.01, 0.01), grad_fn(params, batch._replace(weights=only), h_0)[1].params
+            )
+
+        parts = jax.lax.map(of_step, jnp.arange(batch.inputs.shape[0]))
+        return (loss, h_T), gradients._replace(params=jax.tree.map(lambda d: jnp.sum(d, 0), parts))
+
+    return clipped
+
+
+def accumulate_windows(grad_fn):
+    """Windows of three steps that leave their gradients behind: the first steps are counted with each."""
+
+    def accumulated(params, batch, h_0):
+        (loss, h_T), gradients = grad_fn(params, batch, h_0)
+        first = [None if x is None else x[:3] for x in batch]
+        share = jnp.sum(batch.weights[:3]) / jnp.sum(batch.weights)
+        again = grad_fn(params, type(batch)(*first), h_0)[1]
+        return (loss, h_T), gradients._replace(
+            params=jax.tree.map(lambda d, e: d + share * e, gradients.params, again.params)
+        )
+
+    return accumulated
+
+
+# What they are
+
+
+def backward(name: str, function: str, old: str, new: str, case: Case = PLAIN, module: str = "_bptt") -> Fault:
+    return Fault(name, Change(module, function, old, new), Checked(case))
+
+
+BACKWARD = [
+    backward("Jacobians in forward time order", "deltas", "reverse=True", "reverse=False", STACK),
+    backward("h_t used for h_{t-1}", "states_read", "jnp.concatenate([h_0[None], hs])[:-1]", "hs"),
+    backward("h_0 forgotten in d_W_hh", "states_read", "[h_0[None], hs]", "[jnp.zeros_like(h_0)[None], hs]"),
+    backward("first step forgotten in d_W_hh", "weight_gradients", "affine_d_weights(states_read(residuals), d_as, cell.w_hh)", "affine_d_weights(states_read(residuals)[1:], d_as[1:], cell.w_hh)"),
+    backward("input gradient shrinks as T grows", "backward", "affine_d_input(residuals.xs, d_as, residuals.cell.w_xh)", "affine_d_input(residuals.xs, d_as, residuals.cell.w_xh) / len(d_as)", STACK),
+    backward("upstream cotangent overwritten", "deltas.body", "d_h_read + d_h_next", "d_h_read", STACK),
+    backward("only the upstream cotangent of the last step", "deltas.body", "d_h_read + d_h_next", "jnp.where(jnp.any(d_h_next != 0), d_h_next, d_h_read)"),
+    backward("state gradient not passed on", "deltas.body", "d_h_tm1 if sent_t is None else sent_t[..., None] * d_h_tm1", "d_h_next"),
+    backward("bias gradient dropped", "weight_gradients", "b_h=d_b_h", "b_h=0 * d_b_h"),
+    backward("bias gradient twice", "weight_gradients", "b_h=d_b_h", "b_h=2 * d_b_h"),
+    backward("φ' forgotten", "deltas.body", "d_f_t * d_phi(f_t)", "d_f_t"),
+    backward("φ' twice", "deltas.body", "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * d_phi(f_t)"),
+    backward("tanh' = 1 - h", "deltas.body", "d_f_t * d_phi(f_t)", "d_f_t * (1 - f_t)"),
+    backward("tanh' off by 0.1 %", "deltas.body", "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * 1.001"),
+    backward("relu' = 1 everywhere", "", "h > 0", "h >= 0", Case(activation="relu"), "_activations"),
+    backward("mask off by one", "deltas", "(d_hs, fs, mask, reset, sent)", "(d_hs, fs, jnp.roll(mask, 1, 0), reset, sent)", FLAGGED),
+    backward("mask stops the gradient", "deltas.body", "leave(enter(d_h_met, reset_t), d_h_t, mask_t)", "leave(enter(d_h_met, reset_t), 0 * d_h_t, mask_t)", FLAGGED),
+    backward("reset off by one", "deltas", "(d_hs, fs, mask, reset, sent)", "(d_hs, fs, mask, jnp.roll(reset, 1, 0), sent)", FLAGGED),
+    backward("reset lets the gradient through", "deltas.body", "enter(d_h_met, reset_t)", "d_h_met", FLAGGED),
+    backward("gradient of h_0 dropped", "backward", "d_h_0", "0 * d_h_0"),
+    backward("W_hh not transposed", "deltas", "cell.w_hh.T", "cell.w_hh"),
+    backward("d_W_hh transposed", "weight_gradients", "w_hh=d_w_hh", "w_hh=d_w_hh.T"),
+    backward("gradient stops every three steps", "deltas", "(d_hs, fs, mask, reset, sent)", "(d_hs, fs, mask, jnp.broadcast_to(jnp.arange(len(fs))[:, None] % 3 == 0, fs.shape[:-1]), sent)"),
+    backward("1 % off in one weight", "weight_gradients", "w_hh=d_w_hh", "w_hh=d_w_hh.at[1, 2].multiply(1.01)"),
+    backward("bias averaged over the batch", "affine_d_weights", "jnp.sum(d_y, steps, dtype=dtype)", "jnp.mean(d_y, steps, dtype=dtype)", module="_affine"),
+    backward("a token's row overwritten, not added to", "affine_d_weights", "rows.add", "rows.set", Case(inputs="tokens"), "_affine"),
+    backward("factor 2 of the squared error", "squared_error", "2 * error", "error", Case(loss="squared_error"), "_losses"),
+    backward("one-hot not subtracted", "cross_entropy", "e / total - is_target.astype(y_t.dtype)", "e / total", module="_losses"),
+    backward("weights of the steps forgotten", "weighted_loss", "w[..., None] * d_ys", "d_ys / w.size", module="_losses"),
+    backward("loss sent to the first steps, not the last", "backward_layers", "[jnp.zeros_like(hs[:first_read]), d_hs_read]", "[d_hs_read, jnp.zeros_like(hs[:first_read])]", Case(last="some"), "_by_hand"),
+    backward("b_y never updated", "backward_readout", "ReadoutParams(d_w_hy, d_b_y)", "ReadoutParams(d_w_hy, 0 * d_b_y)", module="_by_hand"),
+    backward("W_hy updated before it is used", "backward_readout", "d_ys @ params.w_hy.T", "d_ys @ (params.w_hy - 0.1 * d_w_hy).T", module="_by_hand"),
+    Fault("steps clipped before they are added up", None, Checked(PLAIN, clip_each_step)),
+    Fault("windows that accumulate", None, Checked(PLAIN, accumulate_windows)),
+]  # fmt: skip
+
+DROPPED = [
+    backward("units dropped on the way there only", "deltas.body", "dropped(d_a_t @ w_hh_t, r)", "d_a_t @ w_hh_t", DROP),
+    backward("dropped units read by d_W_hh", "weight_gradients", "states_read(residuals)", "states_read(residuals._replace(r=None))", DROP),
+    backward("the leak dropped too", "deltas.body", "d_h_read_t + d_h_kept", "d_h_read_t + dropped(d_h_kept, r)", DROP),
+    backward("φ(a_t) of a leaky cell without the mask", "residuals_of", "states_read(residuals)", "states_read(residuals._replace(r=None))", DROP),
+    backward("the layer below not dropped on the way back", "backward_layers", "dropped(d_xs, between_of(batch.drop, i - 1))", "d_xs", DROP, "_by_hand"),
+    backward("the mask of the wrong layer", "backward_layers", "between_of(batch.drop, i - 1)", "between_of(batch.drop, i)", DROP, "_by_hand"),
+    backward("the readout not dropped on the way back", "backward_readout", "dropped(d_ys @ params.w_hy.T, units)", "d_ys @ params.w_hy.T", DROP, "_by_hand"),
+]  # fmt: skip
+
+
+def blocked(name: str, function: str, old: str, new: str, plan: Plan = Plan(2), case: Case = FLAGGED_STACK) -> Fault:  # noqa: B008
+    return Fault(name, Change("_blocked", function, old, new), beside("blocked", case, plan=plan))
+
+
+SEGMENTED = Plan(2, (3,), 2)
+BLOCKED = [
+    blocked("a block starts where it ends", "_states_before", "jnp.maximum(i - 1, 0)", "i"),
+    blocked("a block starts where the one before does", "_states_before", "lax.dynamic_index_in_dim(hs, jnp.maximum(i - 1, 0), keepdims=False)[-1]", "lax.dynamic_index_in_dim(hs, jnp.maximum(i - 1, 0), keepdims=False)[0]"),
+    blocked("every block starts from the first", "_states_before", "jnp.where(i == 0, h, h_before)", "h"),
+    blocked("d_h stays in its block", "retreat_block", "d_h", "jax.tree.map(jnp.zeros_like, carry.d_h)"),
+    blocked("d_h of the last block only", "retreat_block", "d_h", "carry.d_h"),
+    blocked("the loss of one block only", "retreat_block", "carry.loss + loss", "loss"),
+    blocked("weight gradients of one block only", "retreat_block", "jax.tree.map(jnp.add, carry.d_params, d_params)", "jax.tree.map(lambda d, w: d.astype(w.dtype), d_params, carry.d_params)"),
+    blocked("targets of the block after", "_steps", "part(targets, first_read, read)", "part(targets, first_read + run.size, read)"),
+    blocked("weights of the first block", "_steps", "part(weights, first_read, read)", "part(weights, 0, read)"),
+    blocked("mask of the first block", "_steps", "part(mask, start, run.size)", "part(mask, 0, run.size)"),
+    blocked("reset of the first block", "_steps", "part(reset, start, run.size)", "part(reset, 0, run.size)"),
+    blocked("burn-in read out", "_steps", "run.size if run.read else 0", "min(run.size, targets.shape[0])"),
+    blocked("scale of the mean from a block", "blocked.backward", "backward_layers(layer, objective.loss, scale, params, steps, hs, saved, d_h)", "backward_layers(layer, objective.loss, loss_scale(objective, steps, scale.dtype), params, steps, hs, saved, d_h)"),
+    blocked("blocks forward in time", "_scan_back", "reverse=True", "reverse=False"),
+    blocked("input gradients of a block where the first one's are", "retreat_block", "lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, start, 0)", "lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, 0, 0)"),
+    blocked("segment run again from the first one's inputs", "retreat", "advance(problem, run.inner, start, piece)", "advance(problem, run.inner, offset + run.start, piece)", SEGMENTED),
+    blocked("segment's end kept, not its start", "advance", "(reach(problem, run, start, h), h)", "(reach(problem, run, start, h),) * 2", SEGMENTED),
+    blocked("inner segment without its offset", "retreat", "retreat(problem, run.inner, start, kept, carry)", "retreat(problem, run.inner, run.start + i * run.size, kept, carry)", Plan(1, (4, 2))),
+    blocked("segment's rest not run", "_blocks", "split(Plan(block.size), 0, segment.size, 0, read=False)", "split(Plan(block.size), 0, segment.size // block.size * block.size, 0, read=False)", SEGMENTED),
+]  # fmt: skip
+
+
+def truncated(name: str, function: str, old: str, new: str, k2: int = 5) -> Fault:
+    """With several windows a block, and several blocks."""
+    return Fault(
+        name, Change("_truncated", function, old, new), beside("truncated", FLAGGED_STACK, k1=2, k2=k2, plan=Plan(4))
+    )
+
+
+TRUNCATED = [
+    truncated("a window reaches one step too far", "sent_on", "t != end - k2 + 1", "t != end - k2"),
+    truncated("the last window counted from the end of its piece", "sent_on", "jnp.minimum(start + (piece + q + 1) * k1, time)", "start + (piece + q + 1) * k1"),
+    truncated("h_0 cut off", "sent_on", "t == 1", "t == 0", k2=12),
+    truncated("windows go on from their own place", "neighbours", "jnp.concatenate([d_h[1:], end[None]])", "d_h"),
+    truncated("nothing comes from later blocks", "window_deltas", "tuple(d_h[:-1] for d_h in later)", "tuple(0 * d_h[:-1] for d_h in later)", k2=7),
+    truncated("the loss sent in every pass", "window_deltas.again", "one_pass(windows, folded, drop, start, q, None, neighbours(leaving, later_q))", "one_pass(windows, folded, drop, start, q, fold(d_hs, windows.k1), neighbours(leaving, later_q))"),
+    truncated("the last pass only", "window_deltas.again", "jax.tree.map(jnp.add, sums, d_as)", "d_as"),
+    truncated("windows that are no neighbours", "fold", "jnp.swapaxes(x.reshape(x.shape[0] // k1, k1, *x.shape[1:]), 0, 1)", "x.reshape(k1, x.shape[0] // k1, *x.shape[1:])"),
+]  # fmt: skip

@@ -1,0 +1,134 @@
+"""Plant a fault: a private copy of the package in which one expression of one function is another.
+
+The expression is found by its parsed form, so that formatting, comments and the code around it may change. Where it is
+not there exactly once the fault says so: it is never skipped. The copy is an own package of its own name, handed on as
+a value; the package under test stays as it is.
+"""
+
+import ast
+import importlib.abc
+import importlib.util
+import itertools
+import sys
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import rnn_jax
+
+SOURCE = Path(rnn_jax.__file__).parent
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+
+
+class Change(NamedTuple):
+    """In `function` of `module`, `new` in the place of `old`.
+
+    `module` is a path like "_bptt" or "app.config"; `function` a path like "deltas.body", "" for the whole module.
+    `old` and `new` are expressions, statements, or arguments by name like `reverse=True`.
+    """
+
+    module: str
+    function: str
+    old: str
+    new: str
+
+
+class DoesNotApply(Exception):
+    """The source has changed: the fault must be planted anew, or is no longer one."""
+
+
+def plant(*changes: Change) -> types.ModuleType:
+    """A copy of the package with the changes in it."""
+    name = f"rnn_jax_planted_{next(_count)}"
+    for change in changes:
+        _prepare(name, change)
+    init = SOURCE / "__init__.py"
+    spec = importlib.util.spec_from_file_location(name, init, submodule_search_locations=[str(SOURCE)])
+    package = importlib.util.module_from_spec(spec)
+    sys.modules[name] = package
+    spec.loader.exec_module(package)
+    return package
+
+
+def in_the_package_itself(change: Change) -> None:
+    """Make the change in the package under test, before its module is imported: to see which tests notice."""
+    _prepare(rnn_jax.__name__, change)
+
+
+def _prepare(package: str, change: Change) -> None:
+    path = SOURCE / f"{change.module.replace('.', '/')}.py"
+    _planted[f"{package}.{change.module}"] = _Planted(path, changed(path.read_text(encoding="utf-8"), change))
+    if _finder not in sys.meta_path:
+        sys.meta_path.insert(0, _finder)
+
+
+def changed(source: str, change: Change) -> ast.Module:
+    """The parsed source with the change made."""
+    tree = ast.parse(source)
+    where = f"`{change.function or 'anywhere'}` of `{change.module}`"
+    scopes = _definitions(tree, change.function.split(".")) if change.function else [tree]
+    if len(scopes) != 1:
+        raise DoesNotApply(f"There must be one function {where}, got {len(scopes)}.")
+    spots = [(old, new) for old, new in _readings(change) if any(_same(node, old) for node in ast.walk(scopes[0]))]
+    found = [node for old, _ in spots for node in ast.walk(scopes[0]) if _same(node, old)]
+    if len(found) != 1:
+        raise DoesNotApply(f"`{change.old}` must stand once in {where}, got {len(found)}.")
+    tree = _Replace(found[0], spots[0][1]).visit(tree)
+    return ast.fix_missing_locations(tree)
+
+
+def _definitions(scope: ast.AST, path: list[str]) -> list[ast.AST]:
+    """The functions or classes of that path, the first name anywhere inside of `scope`."""
+    here = [node for node in ast.walk(scope) if isinstance(node, DEFINITIONS) and node.name == path[0]]
+    return here if len(path) == 1 else [inner for node in here for inner in _definitions(node, path[1:])]
+
+
+def _readings(change: Change) -> list[tuple[ast.AST, ast.AST]]:
+    """`old` and `new` as expressions, as arguments by name, as statements: as whatever both of them can be read."""
+    readers = (
+        lambda text: ast.parse(text, mode="eval").body,
+        lambda text: ast.parse(f"f({text})", mode="eval").body.keywords[0],
+        lambda text: ast.parse(text).body[0],
+    )
+    pairs = []
+    for read in readers:
+        try:
+            pairs.append((read(change.old), read(change.new)))
+        except (SyntaxError, IndexError):
+            continue
+    return [pair for pair in pairs if not isinstance(pair[0], ast.Expr)]
+
+
+def _same(node: ast.AST, other: ast.AST) -> bool:
+    return type(node) is type(other) and ast.dump(node) == ast.dump(other)
+
+
+class _Replace(ast.NodeTransformer):
+    def __init__(self, old: ast.AST, new: ast.AST):
+        self.old, self.new = old, new
+
+    def visit(self, node: ast.AST) -> ast.AST:
+        return self.new if node is self.old else self.generic_visit(node)
+
+
+class _Planted(NamedTuple):
+    path: Path
+    tree: ast.Module
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports the changed modules of the copies; everything else of a copy is imported from the source as ever."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if fullname not in _planted:
+            return None
+        return importlib.util.spec_from_loader(fullname, self, origin=str(_planted[fullname].path))
+
+    def exec_module(self, module):
+        path, tree = _planted[module.__name__]
+        exec(compile(tree, str(path), "exec"), module.__dict__)
+
+
+_finder = _Finder()
+_planted: dict[str, _Planted] = {}
+_count = itertools.count(1)

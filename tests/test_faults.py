@@ -1,0 +1,94 @@
+"""Every planted fault is found, in the leaves and the words of `faults.json`, and none where none is planted.
+
+`python tests/test_faults.py` writes that file anew, to be read before it is committed. One fault alone, with what is
+said of it: `python3 -m pytest tests/test_faults.py -n 0 -s -k "bias gradient twice"`.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from faults import BACKWARD, BLOCKED, DROPPED, TRUNCATED, planted
+from more_faults import MORE
+from plant import Change, DoesNotApply, plant
+
+import rnn_jax
+
+RECORD = Path(__file__).with_name("faults.json")
+FAULTS = {fault.name: fault for fault in (*BACKWARD, *DROPPED, *BLOCKED, *TRUNCATED, *MORE)}
+
+
+def recorded():
+    return json.loads(RECORD.read_text(encoding="utf-8"))
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_planted_fault_is_found(name):
+    fault = FAULTS[name]
+    found = fault.find(planted(fault))
+    print(f"\n{name}: {found.finding}\n    {', '.join(found.leaves)}")
+    assert found.leaves, f"nothing notices the fault {name!r}: {fault.change}"
+    assert found._asdict() == recorded()[name]
+
+
+def test_the_record_is_of_these_faults():
+    assert list(recorded()) == list(FAULTS)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+@pytest.mark.parametrize("fault", [*list(FAULTS.values())[: -len(MORE) : 7], *MORE], ids=lambda fault: fault.name)
+def test_nothing_is_found_where_nothing_is_planted(fault):
+    if fault.change is not None:
+        assert fault.find(rnn_jax) == ([], "")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("fault", MORE, ids=lambda fault: fault.name)
+def test_the_suite_kills_it(fault):
+    """With the fault in the package itself, the test that should notice fails."""
+    test = f"{Path(__file__).parent / fault.killed_by}"
+    words = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", test]
+    result = subprocess.run(
+        words, env=os.environ | {"RNN_JAX_FAULT": json.dumps(fault.change)}, capture_output=True, text=True, timeout=900
+    )
+    assert result.returncode == 1 and "1 failed" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (Change("_bptt", "deltas.body", "d_h_read + d_h_gone", "0"), "`d_h_read + d_h_gone` must stand once in"),
+        (Change("_bptt", "deltas", "d_h_t", "0"), "`d_h_t` must stand once in `deltas` of `_bptt`, got [2-9]"),
+        (Change("_bptt", "gone", "mask", "reset"), "There must be one function `gone` of `_bptt`, got 0"),
+    ],
+)
+def test_a_fault_that_no_longer_applies_says_so(change, message):
+    with pytest.raises(DoesNotApply, match=message.replace("+", "[+]")):
+        plant(change)
+
+
+def test_the_package_itself_stays_as_it_is():
+    package = plant(Change("_losses", "squared_error", "2 * error", "error"))
+    assert package is not rnn_jax and package.Batch is not rnn_jax.Batch
+    y, target = rnn_jax.make_problem(rnn_jax.Case(loss="squared_error"))[1].targets, 0.0
+    halves = [p.squared_error(y, target * y)[1] for p in (package, rnn_jax)]
+    assert (2 * halves[0] == halves[1]).all() and halves[0].any()
+
+
+def record():
+    """Write what is found of every fault."""
+    import conftest  # noqa: F401  (float64, two devices)
+    from commands import unchecked
+
+    with unchecked():
+        found = {name: fault.find(planted(fault))._asdict() for name, fault in FAULTS.items()}
+    RECORD.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{len(found)} faults; not found: {[name for name, f in found.items() if not f['leaves']]}")
+
+
+if __name__ == "__main__":
+    record()

@@ -1,0 +1,102 @@
+"""The command as a process of its own: signals, terminals and pipes, what it imports."""
+
+import contextlib
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from commands import COMMAND, ENVIRONMENT, REAL_TEXT, SMALL, losses, metrics, process, train
+
+from rnn_jax.app import train as train_module
+
+UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # killed while it writes there, it would leave half of a program
+LONG = ["--steps", "600", *SMALL[:-4], "--eval-every", "100"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(made_once):
+    return losses(made_once("uninterrupted", lambda cwd: train(cwd, REAL_TEXT, "--run", "run", *LONG)) / "run")
+
+
+def stop_in_the_middle(cwd, number):
+    """Start a run, send it a signal once it is past its first checkpoint, and return its exit status and output."""
+    args = [str(COMMAND), "train", str(REAL_TEXT), "--run", "run", *LONG]
+    process = subprocess.Popen(
+        args, cwd=cwd, env=ENVIRONMENT | UNCACHED, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        path = cwd / "run" / "metrics.jsonl"
+        if path.exists() and path.read_text().count("\n") >= 4:
+            break
+        time.sleep(0.005)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
+    """Ctrl-C saves all and ends; whatever ended it, the resumed run has the losses of an uninterrupted one, bit by bit."""
+    returncode, out, err = stop_in_the_middle(tmp_path, number)
+    assert returncode == status, out + err
+    stopped_at = max(losses(tmp_path / "run"), default=0)
+    assert 0 < stopped_at < 600
+    if number != signal.SIGKILL:
+        assert "Traceback" not in err
+        assert f"after {stopped_at:,} of 600 steps" in out and "--resume run" in out
+        assert (tmp_path / "run" / "learning-curve.png").exists()
+    resumed = train(tmp_path, "--resume", "run")
+    if number != signal.SIGKILL:
+        assert f"from step {stopped_at:,} to 600" in resumed
+    assert losses(tmp_path / "run") == uninterrupted
+
+
+def test_a_signal_before_the_first_step_is_saved_too(tmp_path, monkeypatch):
+    """Whenever it comes, a turn of the loop is finished, saved and summed up."""
+    monkeypatch.setattr(train_module, "signals", lambda: contextlib.nullcontext([2]))
+    out = train(tmp_path, REAL_TEXT, "--run", "run", *LONG, status=130)
+    assert "after 50 of 600 steps" in out
+    assert [path.name for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["50"]
+
+
+@pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])
+def test_a_terminal_that_cannot_show_the_text(tmp_path, settings):
+    (tmp_path / "text.txt").write_text("äöü☃ abc" * 200, encoding="utf-8")
+    result = process("train", "text.txt", "--run", "run", "--steps", 1, *SMALL, cwd=tmp_path, **settings)
+    assert result.returncode == 0, result.stderr
+
+
+def test_training_goes_on_when_nobody_reads(tmp_path):
+    """`rnn-jax train | head -1`: the run is made all the same."""
+    args = " ".join([str(COMMAND), "train", str(REAL_TEXT), "--run", "run", "--steps", "30", *SMALL])
+    line = f"set -o pipefail; {args} | head -1"
+    shell = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=300)
+    assert shell.returncode == 0 and b"Traceback" not in shell.stderr, shell.stderr
+    assert max(losses(tmp_path / "run")) == 30
+
+
+@pytest.mark.thorough
+def test_the_default_run_beats_the_trigram_clearly(tmp_path):
+    """The README's main job: about two minutes."""
+    train(tmp_path, call=process)
+    run = tmp_path / "runs" / "char-1"
+    trigram = json.loads((run / "settings.json").read_text())["baselines"]["trigram"]
+    assert metrics(run)[-1]["validation_bits"] < trigram - 0.4
+
+
+def test_help_imports_no_jax():
+    code = "import sys; from rnn_jax.app.cli import main\ntry: main([*sys.argv[1:], '--help'])\nfinally: assert 'jax' not in sys.modules"
+    for args in ([], ["train"], ["sample"]):
+        result = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0 and "usage: rnn-jax" in result.stdout, result.stderr
+
+
+def test_without_the_extra_it_says_how_to_get_it():
+    code = "import sys; sys.modules['tyro'] = None; from rnn_jax.app.cli import main; sys.exit(main(['train']))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert result.returncode == 2
+    assert result.stderr == "rnn-jax: needs tyro: pip install 'rnn-jax-bptt[app]'\n"

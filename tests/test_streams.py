@@ -1,0 +1,35 @@
+"""The text of a run: what is learned of it and in which order, what is held out."""
+
+import jax.numpy as jnp
+import numpy as np
+
+import rnn_jax
+from rnn_jax.app.config import TrainConfig
+from rnn_jax.app.data import HELD_OUT, prepare
+from rnn_jax.app.loop import make_next_batch
+
+
+def test_nothing_held_out_is_learned():
+    """Symbols of the end alone are in no stream; together the two parts are the text."""
+    text = "abc" * 400 + "z" * 63
+    data = prepare(text, 4, 10)
+    assert len(text) - data.num_train == int(len(text) * HELD_OUT) == 63
+    (z,) = rnn_jax.encode(data.symbols, "z")
+    assert z not in np.asarray(data.streams) and set(np.ravel(data.held_out)) == {z}
+    learned = np.concatenate(np.asarray(data.streams).T)
+    assert rnn_jax.decode(data.symbols, learned) == text[: len(learned)]
+
+
+def test_the_windows_of_a_stream():
+    """Step after step the next window, as many as there are with their targets; at the first the state is zero."""
+    next_batch = make_next_batch(TrainConfig(window=5, streams=2))
+    streams = jnp.arange(42).reshape(21, 2)
+    for step in range(6):
+        state = rnn_jax.TrainState(None, None, (jnp.ones((2, 3)),), jnp.asarray(step))
+        (h_0,), batch = next_batch(state, streams)
+        at = step % 4 * 5
+        np.testing.assert_array_equal(batch.inputs, streams[at : at + 5])
+        np.testing.assert_array_equal(batch.targets, streams[at + 1 : at + 6])
+        assert np.all(h_0 == float(step % 4 != 0))
+    (_, batch) = next_batch(state._replace(num_steps=jnp.asarray(1)), streams[:10])
+    np.testing.assert_array_equal(batch.inputs, streams[:5])  # of 10 symbols there is one window, for its targets

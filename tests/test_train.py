@@ -1,0 +1,213 @@
+"""`rnn-jax train` and what is done with a run, called in this process; what needs one of its own: test_processes.py."""
+
+import json
+import shutil
+import typing
+
+import numpy as np
+import pytest
+from commands import REAL_TEXT, SMALL, command, everything, losses, metrics, train
+
+import rnn_jax
+from rnn_jax.app import config, loop
+
+BRIEF = [*SMALL, "--schedule", "constant"]  # at a constant rate 25 steps are one program, however many follow
+TRUNCATED = ["--k1", 5, "--k2", 10]
+
+
+@pytest.fixture(autouse=True)
+def undrawn(monkeypatch):
+    """No learning curve at each validation, a third of the time; `finished` has one, and test_processes.py."""
+    monkeypatch.setattr(loop, "learning_curve", lambda path, *_: path.touch())
+
+
+@pytest.fixture(scope="module")
+def brief(made_once):
+    """The losses of 50 steps, which the runs below have too, or differ from by one option."""
+    made = made_once("brief", lambda cwd: train(cwd, REAL_TEXT, "--run", "run", "--steps", 50, *BRIEF))
+    return losses(made / "run")
+
+
+@pytest.fixture(scope="module")
+def truncated(made_once):
+    """The folder of a run whose gradients reach back 10 steps, and what it printed."""
+
+    def make(cwd):
+        out = train(cwd, REAL_TEXT, "--run", "run", "--steps", 25, *BRIEF, *TRUNCATED)
+        (cwd / "printed.txt").write_text(out)
+
+    cwd = made_once("truncated", make)
+    return cwd, (cwd / "printed.txt").read_text()
+
+
+def test_a_run(finished):
+    cwd, printed = finished
+    run = cwd / "run"
+    assert {path.name for path in run.iterdir()} == {
+        "settings.json", "metrics.jsonl", "checkpoint", "learning-curve.png", "sample.txt"
+    }  # fmt: skip
+    assert (run / "learning-curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    settings = json.loads((run / "settings.json").read_text())
+    assert settings["settings"]["hidden_size"] == 16 and settings["versions"]["jax"]
+    assert settings["symbols"] == rnn_jax.symbols_of(REAL_TEXT.read_text())
+    difference = float(printed.split("differ by at most ")[1].split()[0])
+    assert 0 <= difference < 1e-4
+    validations = {r["step"]: r["validation_bits"] for r in metrics(run) if "validation_bits" in r}
+    assert list(validations) == [25, 50, 60]
+    assert validations[60] < np.log2(len(settings["symbols"]))
+    for name, bits in [("this network", validations[60]), *settings["baselines"].items()]:
+        assert any(line.split() == [*name.split(), f"{bits:.3f}"] for line in printed.splitlines()), name
+    assert "next: rnn-jax sample run" in printed
+
+
+def test_sample(finished):
+    cwd, _ = finished
+    args = ("sample", "run", "--prompt", "def ", "--length", 40, "--temperature", 0.9)
+    first, again, other = (command(*args, "--seed", seed, cwd=cwd).stdout for seed in (1, 1, 2))
+    assert first == again != other
+    assert first.startswith("def ") and len(first) == 4 + 40 + 1
+    greedy = [command("sample", "run", "--temperature", 0, "--seed", seed, cwd=cwd).stdout for seed in (1, 2)]
+    assert greedy[0] == greedy[1] and len(greedy[0]) == 502
+
+
+def test_the_same_seed_gives_the_same_losses_to_the_last_bit(brief, tmp_path):
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 25, *BRIEF)
+    assert losses(tmp_path / "run") == {25: brief[25]}
+    train(tmp_path, REAL_TEXT, "--run", "run", "--overwrite", "--steps", 25, *BRIEF, "--seed", 4)
+    assert losses(tmp_path / "run")[25] != brief[25]
+
+
+def test_resume_for_longer(finished, tmp_path):
+    """Refused for no longer; lines that are no metrics, left by a crash say, do not stop it."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    out = command("train", "--resume", "run", "--steps", 60, cwd=tmp_path)
+    assert out.returncode == 2 and "--steps must be above the 60 that 'run' has done" in out.stderr
+    with open(tmp_path / "run" / "metrics.jsonl", "ab") as file:
+        file.write(b'5\n{"a": 1}\n\xff\xfe\n')
+    train(tmp_path, "--resume", "run", "--steps", 61)
+    before, after = metrics(finished[0] / "run"), metrics(tmp_path / "run")
+    assert after[:-2] == before and after[-1]["step"] == max(losses(tmp_path / "run")) == 61
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["steps"] == 61
+
+
+def test_several_files_standard_input_and_other_settings(tmp_path):
+    (tmp_path / "a.txt").write_text("Ein Text mit Umlauten: äöü. " * 20, encoding="utf-8")
+    options = ["--steps", 4, *SMALL, "--optimizer", "adam", "--num-layers", 2, "--activation", "relu", "--watch"]
+    options += ["--recurrent-init", "identity", "--schedule", "linear", "--max-norm", 0.1, "--method", "stepwise"]
+    result = command("train", "a.txt", "-", "--run", "run", *options, cwd=tmp_path, stdin="Noch mehr davon. " * 20)
+    assert result.returncode == 0, result.stderr
+    assert "900 characters" in result.stdout and "2 layers of 16 relu units" in result.stdout
+    look = metrics(tmp_path / "run")[0]["watch"]
+    assert look["grad_norm"] > 0.1 and look["clip_ratio"] == pytest.approx(0.1 / look["grad_norm"], rel=1e-4)
+    assert look["spectral_radius"] == pytest.approx([1, 1], abs=1e-4)  # drawn the identity
+    assert_is_a_look(look, 2)
+
+
+def test_little_memory_and_two_devices(brief, tmp_path):
+    """The same losses as with all states kept on one device; a run of two devices is read by one."""
+    options = ["--steps", 25, *BRIEF, "--memory", "10kB", "--devices", 2]
+    out = train(tmp_path, REAL_TEXT, "--run", "run", *options)
+    assert "one state is kept" in out and "again" in out
+    np.testing.assert_allclose(losses(tmp_path / "run")[25], brief[25], rtol=1e-4)
+    train(tmp_path, "--resume", "run", "--steps", 50)
+    np.testing.assert_allclose(losses(tmp_path / "run")[50], brief[50], rtol=1e-4)
+    assert command("sample", "run", "--length", 40, cwd=tmp_path).returncode == 0
+
+
+def test_truncated(brief, truncated, tmp_path):
+    """Trained with a gradient that reaches back 10 steps, or as far as it must; and what that would cost."""
+    cwd, printed = truncated
+    assert "by hand (truncated, k1 = 5, k2 = 10) and its definition" in printed and "MORE THAN ROUNDING" not in printed
+    ours = losses(cwd / "run")
+    assert list(ours) == [25] and ours[25] != brief[25]
+    assert abs(ours[25][0] - brief[25][0]) < 0.5
+    options = ["--steps", 25, *BRIEF, "--k1", 4, "--adaptive-bias", 0.1]
+    out = train(tmp_path, REAL_TEXT, "--run", "adaptive", *options)
+    assert "by hand (adaptive, k1 = 4, bias = 0.1)" in out and "MORE THAN ROUNDING" not in out
+
+    options = ["--ks", 1, 5, "--window", 20, "--streams", 2]
+    result = command("truncation", cwd / "run", *options, "--picture", "picture.png", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    table = [line.split() for line in result.stdout.splitlines() if line[:6].strip().isdigit()]
+    assert [row[0] for row in table] == ["1", "5", "20"]
+    errors = [float(row[1]) for row in table]
+    assert errors == sorted(errors, reverse=True) and errors[-1] == 0
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
+def test_dropped_truncated_and_resumed(truncated, tmp_path):
+    """In two parts the same bits as in one: which units are dropped is a function of the step."""
+    options = [*BRIEF, *TRUNCATED, "--drop-between", 0.2, "--drop-recurrent", 0.3]
+    train(tmp_path, REAL_TEXT, "--run", "whole", "--steps", 50, *options)
+    train(tmp_path, REAL_TEXT, "--run", "parts", "--steps", 25, *options)
+    train(tmp_path, "--resume", "parts", "--steps", 50)
+    whole, all_units = losses(tmp_path / "whole"), losses(truncated[0] / "run")
+    assert losses(tmp_path / "parts") == whole and all_units[25] != whole[25]
+
+
+def test_watched(tmp_path):
+    """The gradient taken apart now and then, and the training the same; resumed, no look is missing or there twice.
+
+    Of the gradient that is trained with, truncated and clipped.
+    """
+    run = tmp_path / "run"
+    options = [*BRIEF, *TRUNCATED, "--max-value", 0.01, "--eval-every", 1]
+    train(tmp_path, REAL_TEXT, "--run", "plain", "--steps", 3, *options)
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 1, *options, "--watch", "--watch-every", 1)
+    train(tmp_path, "--resume", "run", "--steps", 2)
+    look = next(r for r in metrics(run) if "watch" in r)
+    with open(run / "metrics.jsonl", "a") as file:  # as a run leaves it that is killed after its look
+        file.write(json.dumps(look | {"step": 2}) + "\n")
+    train(tmp_path, "--resume", "run", "--steps", 3)
+    assert losses(run) == losses(tmp_path / "plain")
+    assert [r["step"] for r in metrics(run) if "watch" in r] == [0, 1, 2]
+    for step in (0, 1):
+        (look,) = (r["watch"] for r in metrics(run) if "watch" in r and r["step"] == step)
+        grad_norm = losses(run)[step + 1][1]
+        assert look["grad_norm"] == pytest.approx(grad_norm, rel=1e-4)
+        assert 0.01 < look["clip_ratio"] < min(1, 1 / grad_norm)
+        assert_is_a_look(look, 1)
+    assert (run / "watch.png").stat().st_size > 10_000
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 1, *SMALL, "--overwrite")  # a run of ours, to the last file
+
+
+def assert_is_a_look(look, num_layers):
+    assert len(look["d_h_quantiles"]) == len(look["saturated"]) == len(look["spectral_radius"]) == num_layers
+    assert all(quantiles == sorted(quantiles) and quantiles[0] > 0 for quantiles in look["d_h_quantiles"])
+    assert all(a <= b + 1e-5 for a, b in zip(look["spectral_radius"], look["largest_singular_value"], strict=True))
+    assert 0 < look["growth"] < 3
+
+
+def test_runs_are_numbered_and_their_text_must_not_change(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text(REAL_TEXT.read_text())
+    for _ in range(2):
+        train(tmp_path, "text.txt", "--steps", 1, *SMALL)
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"char-1", "char-2"}
+    text.write_text(REAL_TEXT.read_text() + "more")
+    result = command("train", "--resume", "runs/char-1", "--steps", 4, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "--resume must find the text that the run began with, but" in result.stderr
+
+
+def test_a_replaced_run_comes_back_unless_a_new_one_is_made(finished, tmp_path):
+    """--overwrite deletes nothing before the new run has a checkpoint; one that diverges ends before it."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    before = everything(tmp_path)
+    options = ["--run", "run", "--overwrite", *SMALL, "--max-norm", "None"]
+    result = command("train", REAL_TEXT, *options, "--learning-rate", "1e38", cwd=tmp_path)
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "became infinite or NaN in steps" in result.stderr and "Traceback" not in result.stderr
+    assert everything(tmp_path) == before
+    train(tmp_path, REAL_TEXT, *options[:-2], "--steps", 1)
+    assert json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["steps"] == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"run"}
+
+
+def test_the_choices_are_the_library_s():
+    """The settings import no jax, so they repeat the names of three tables."""
+    hints = typing.get_type_hints(config.TrainConfig)
+    exact = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
+    assert list(typing.get_args(hints["method"])) == exact  # the others are chosen by what they need: --k1, --k2, …
+    assert typing.get_args(hints["activation"]) == tuple(rnn_jax.ACTIVATIONS)
+    assert typing.get_args(hints["recurrent_init"]) == tuple(rnn_jax.RECURRENT_INITS)
