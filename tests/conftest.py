@@ -6,9 +6,17 @@ import itertools
 import json
 import os
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2"]
+if (
+    "xla_backend_optimization_level" not in flags[0]
+):  # programs that run for a moment: compiling them is what takes time
+    flags += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+    if version("jaxlib").startswith("0.10."):  # together 0.15 instead of 0.37 s a program; later ones do not know it
+        flags += ["--xla_cpu_use_fusion_emitters=false"]
+os.environ["XLA_FLAGS"] = " ".join(flags)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What is compiled is kept: for the other worker, for the processes that tests start, and for the next run.

@@ -40,7 +40,7 @@ def stop_in_the_middle(cwd, number):
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
-    """Ctrl-C saves all and ends; whatever ended it, the resumed run has the losses of an uninterrupted one, bit by bit."""
+    """Ctrl-C saves all and ends; whatever ended it, the resumed run has the losses of an uninterrupted one, to the bit."""
     returncode, out, err = stop_in_the_middle(tmp_path, number)
     assert returncode == status, out + err
     stopped_at = max(losses(tmp_path / "run"), default=0)
@@ -89,7 +89,11 @@ def test_the_default_run_beats_the_trigram_clearly(tmp_path):
 
 
 def test_help_imports_no_jax():
-    code = "import sys; from rnn_jax.app.cli import main\ntry: main([*sys.argv[1:], '--help'])\nfinally: assert 'jax' not in sys.modules"
+    code = (
+        "import sys; from rnn_jax.app.cli import main\n"
+        "try: main([*sys.argv[1:], '--help'])\n"
+        "finally: assert 'jax' not in sys.modules"
+    )
     for args in ([], ["train"], ["sample"]):
         result = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60)
         assert result.returncode == 0 and "usage: rnn-jax" in result.stdout, result.stderr
