@@ -20,7 +20,7 @@ ENVIRONMENT = (
     os.environ
     | {  # a folder for each worker: JAX may read there what another process has half written, and warn
         "COLUMNS": "200",
-        "JAX_COMPILATION_CACHE_DIR": f"{os.environ['JAX_COMPILATION_CACHE_DIR']}-{os.environ.get('PYTEST_XDIST_WORKER')}",
+        "JAX_COMPILATION_CACHE_DIR": f"{os.environ['JAX_COMPILATION_CACHE_DIR']}-{os.environ.get('PYTEST_XDIST_WORKER', 0)}",
     }
 )
 REAL_TEXT = Path(sysconfig.get_path("stdlib")) / "textwrap.py"

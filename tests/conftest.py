@@ -9,14 +9,18 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
-flags = [os.environ.get("XLA_FLAGS", ""), "--xla_force_host_platform_device_count=2"]
-if (
-    "xla_backend_optimization_level" not in flags[0]
-):  # programs that run for a moment: compiling them is what takes time
-    flags += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
-    if version("jaxlib").startswith("0.10."):  # together 0.15 instead of 0.37 s a program; later ones do not know it
-        flags += ["--xla_cpu_use_fusion_emitters=false"]
-os.environ["XLA_FLAGS"] = " ".join(flags)
+
+def _xla_flags(given: str) -> str:
+    """Two devices, and little effort in compiling programs that run for a moment, unless the level is given."""
+    flags = [given, "--xla_force_host_platform_device_count=2"]
+    if "xla_backend_optimization_level" not in given:
+        flags += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+        if version("jaxlib").startswith("0.10."):  # together 0.15 instead of 0.37 s a program; later ones lack the flag
+            flags += ["--xla_cpu_use_fusion_emitters=false"]
+    return " ".join(flags)
+
+
+os.environ["XLA_FLAGS"] = _xla_flags(os.environ.get("XLA_FLAGS", ""))
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What is compiled is kept: for the other worker, for the processes that tests start, and for the next run.

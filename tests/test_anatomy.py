@@ -62,9 +62,8 @@ def test_every_part_beside_autodiff(case):
         ((result.loss, result.h_T), result.gradients), run("autodiff", case, problem), rtol=1e-12, floor=1e-3
     )
     losses, nothing, nothing_0 = step_losses(case, problem)
-    jacobian, jacobian_0 = by_numpy(jax.jacrev(losses, argnums=(0, 1)))(
-        nothing, nothing_0
-    )  # [layer][i, j, *batch, hid]
+    jacobians = by_numpy(jax.jacrev(losses, argnums=(0, 1)))(nothing, nothing_0)
+    jacobian, jacobian_0 = jacobians  # [layer][i, j, *batch, hid]
     for layer, (d_hs, d_h_0) in enumerate(zip(jacobian, jacobian_0, strict=True)):
         mine = result.layers[layer]
         assert_trees_close(mine.d_hs, np.sum(d_hs, 0), rtol=1e-12, floor=1e-3)

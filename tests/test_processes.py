@@ -40,7 +40,7 @@ def stop_in_the_middle(cwd, number):
 
 @pytest.mark.parametrize("number, status", [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
-    """Ctrl-C saves all and ends; whatever ended it, the resumed run has the losses of an uninterrupted one, to the bit."""
+    """Ctrl-C saves all and ends; whatever ended it, the resumed run has the losses of one that was not, to the bit."""
     returncode, out, err = stop_in_the_middle(tmp_path, number)
     assert returncode == status, out + err
     stopped_at = max(losses(tmp_path / "run"), default=0)

@@ -46,7 +46,7 @@ def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch
         w_hh = np.zeros((hid + time + 1, hid + time + 1), h.dtype)
         w_hh[:hid, :hid] = cell.w_hh
         b_h = np.concatenate([cell.b_h, np.zeros(time + 1, h.dtype)])
-        cells.append(CellParams(*map(jnp.asarray, (w_xh, w_hh, b_h)), cell.activation))
+        cells.append(CellParams(jnp.asarray(w_xh), jnp.asarray(w_hh), jnp.asarray(b_h), cell.activation))
         on = np.asarray(ACTIVATIONS[cell.activation].phi(jnp.asarray(on)), h.dtype)
         start = np.broadcast_to(on * np.eye(1, time + 1, dtype=h.dtype)[0], (*h.shape[:-1], time + 1))
         states.append(jnp.asarray(np.concatenate([h, start], axis=-1)))
