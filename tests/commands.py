@@ -16,13 +16,11 @@ import jaxtyping
 from rnn_jax.app import cli
 
 COMMAND = Path(sys.executable).with_name("rnn-jax")
-ENVIRONMENT = (
-    os.environ
-    | {  # a folder for each worker: JAX may read there what another process has half written, and warn
-        "COLUMNS": "200",
-        "JAX_COMPILATION_CACHE_DIR": f"{os.environ['JAX_COMPILATION_CACHE_DIR']}-{os.environ.get('PYTEST_XDIST_WORKER', 0)}",
-    }
-)
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "0")
+ENVIRONMENT = os.environ | {  # a folder for each worker: JAX warns of what another process has half written there
+    "COLUMNS": "200",
+    "JAX_COMPILATION_CACHE_DIR": f"{os.environ['JAX_COMPILATION_CACHE_DIR']}-{WORKER}",
+}
 REAL_TEXT = Path(sysconfig.get_path("stdlib")) / "textwrap.py"
 SMALL = ["--hidden-size", "16", "--streams", "4", "--window", "20", "--eval-every", "25", "--seed", "3"]
 
