@@ -138,6 +138,11 @@ def _concatenate(equation, *xs):
     return np.concatenate(xs, equation.params["dimension"])
 
 
+@rule("stack")
+def _stack(equation, *xs):
+    return np.stack(xs, equation.params["axis"])
+
+
 @rule("broadcast_in_dim")
 def _broadcast_in_dim(equation, x):
     shape, kept = equation.params["shape"], dict(zip(equation.params["broadcast_dimensions"], np.shape(x), strict=True))

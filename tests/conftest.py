@@ -2,6 +2,7 @@
 
 import collections
 import fcntl
+import gc
 import itertools
 import json
 import os
@@ -31,6 +32,8 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 import jax
 import jax.monitoring
 import pytest
+
+gc.set_threshold(50_000, 20, 50)  # tracing makes many objects; looking for cycles among them takes a sixth of the time
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

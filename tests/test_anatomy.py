@@ -27,11 +27,11 @@ def step_losses(case, problem):
     params, batch, h_0 = problem
     objective = make_objective(case.loss, case.reduction)
     last, time = batch.targets.shape[0], batch.inputs.shape[0]
-    weights = loss_scale(objective, batch, jnp.float64) * step_weights(batch, jnp.float64)
-    read = (weights != 0).reshape(weights.shape + (1,) * (batch.targets.ndim - weights.ndim))
-    targets = jnp.where(read, batch.targets, jnp.zeros_like(batch.targets))
 
     def losses(added, added_h_0):
+        weights = loss_scale(objective, batch, jnp.float64) * step_weights(batch, jnp.float64)
+        read = (weights != 0).reshape(weights.shape + (1,) * (batch.targets.ndim - weights.ndim))
+        targets = jnp.where(read, batch.targets, jnp.zeros_like(batch.targets))
         layers = iter(added)
 
         def unroll(cell, h, xs, *, mask, reset, r=None):
@@ -49,8 +49,8 @@ def step_losses(case, problem):
         values = weights * objective.loss(ys, targets)[0]
         return jnp.concatenate([jnp.zeros(time - last), jnp.sum(values.reshape(last, -1), 1)])
 
-    nothing = tuple(jnp.zeros((time, *h.shape)) for h in h_0)
-    return losses, nothing, jax.tree.map(jnp.zeros_like, h_0)
+    nothing = tuple(np.zeros((time, *h.shape)) for h in h_0)
+    return losses, nothing, jax.tree.map(np.zeros_like, h_0)
 
 
 @pytest.mark.parametrize("case", [*CASES[::2], EVERYTHING], ids=str)
@@ -82,8 +82,10 @@ def test_every_part_beside_autodiff(case):
 def test_compiled_by_xla_it_is_the_same():
     options = {"loss": EVERYTHING.loss, "reduction": EVERYTHING.reduction, "lags": 4, "k1": 2, "k2": 5}
     problem = make_problem(EVERYTHING)
-    compiled = jax.jit(partial(rnn_jax.anatomy, **options))(*problem)
-    assert_trees_close(compiled, by_numpy(partial(rnn_jax.anatomy, **options))(*problem), rtol=1e-10, floor=1e-3)
+    compiled, mine = (evaluated(partial(rnn_jax.anatomy, **options))(*problem) for evaluated in (jax.jit, by_numpy))
+    assert_trees_close(compiled, mine, rtol=1e-10, floor=1e-3)
+    whole = [(a.loss, a.h_T, a.gradients, a.cut.params) for a in (compiled, mine)]
+    assert_trees_close(*whole, rtol=1e-12, floor=1e-3)
     parts = jax.jit(rnn_jax.step_gradients)(*problem)
     assert_trees_close(parts, by_numpy(rnn_jax.step_gradients)(*problem), rtol=1e-12, floor=1e-3)
 
@@ -216,15 +218,12 @@ def test_the_decay_of_a_rotation(rho):
 
 def test_norms_too_small_and_too_large_to_be_squared():
     """In float32, where 1e-25 squared is zero and 1e25 squared is infinite."""
+    compiled = jax.jit(partial(rnn_jax.anatomy, loss="squared_error", lags=24))
     for rho in (0.05, 20.0):
-        cell = rnn_jax.CellParams(
-            *(jnp.asarray(x, jnp.float32) for x in ([[1, 1]], rho * np.eye(2), [0, 0])), "identity"
-        )
-        readout = rnn_jax.ReadoutParams(jnp.ones((2, 1), jnp.float32), jnp.zeros(1, jnp.float32))
-        batch = rnn_jax.Batch(jnp.zeros((25, 1), jnp.float32), jnp.ones((1, 1), jnp.float32))
-        case = Case(loss="squared_error")
-        problem = rnn_jax.Params((cell,), readout), batch, (jnp.zeros(2, jnp.float32),)
-        result = jax.jit(partial(rnn_jax.anatomy, loss=case.loss, lags=24))(*problem)
+        cell = rnn_jax.CellParams(np.ones((1, 2)), rho * np.eye(2), np.zeros(2), "identity")
+        params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(np.ones((2, 1)), np.zeros(1)))
+        batch = rnn_jax.Batch(np.zeros((25, 1)), np.ones((1, 1)))
+        result = compiled(*cast((params, batch, (np.zeros(2),)), jnp.float32))
         norms = result.layers[0].d_h_norms
         np.testing.assert_allclose(norms[0] / norms[-1], rho**24, rtol=1e-4)
         assert float(result.decay) == pytest.approx(rho, rel=1e-4)
@@ -267,7 +266,9 @@ def test_corners(inputs):
     assert result.loss == 0 and result.decay == 0
     assert all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves((result.gradients, result.lag_norms)))
     low = cast((params, batch, h_0), jnp.float32)
-    exact, single = found(case, (params, batch, h_0), lags=3), found(case, low, lags=3)
-    assert_trees_close(single.gradients, cast(exact.gradients, jnp.float32), rtol=2e-5)
+    exact = cast(found(case, (params, batch, h_0), lags=3).gradients, jnp.float32)
+    for evaluated in (by_numpy, jax.jit) if inputs == "features" else (by_numpy,):
+        single = evaluated(partial(rnn_jax.anatomy, loss=case.loss, lags=3))(*low)
+        assert_trees_close(single.gradients, exact, rtol=2e-5)
     half = jax.eval_shape(partial(rnn_jax.anatomy, loss=case.loss, lags=3), *cast((params, batch, h_0), jnp.bfloat16))
     assert half.gradients.params.cells[0].w_hh.dtype == jnp.bfloat16 and half.lag_norms[0].dtype == jnp.float32

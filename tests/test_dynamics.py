@@ -265,6 +265,7 @@ def test_below_the_edge_of_chaos_everything_dies():
 
 def test_kaplan_yorke():
     dimension = by_numpy(rnn_jax.kaplan_yorke)
+    assert float(jax.jit(rnn_jax.kaplan_yorke)(np.array([0.5, 0.0, -0.25, -1.0]))) == pytest.approx(3.25)
     assert float(dimension(jnp.array([-0.1, -0.2]))) == 0
     assert float(dimension(jnp.array([0.3, 0.1]))) == 2
     assert float(dimension(jnp.array([0.5, 0.0, -0.25, -1.0]))) == pytest.approx(3.25)

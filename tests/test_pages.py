@@ -13,7 +13,7 @@ def test_anatomy_of_a_run(finished, tmp_path):
     """One page, everything in it, of a trained network."""
     cwd, _ = finished
     place = tmp_path / "a page.html"
-    options = ["--window", 30, "--streams", 2, "--lags", 10, "--page", place]
+    options = ["--window", 12, "--streams", 2, "--lags", 10, "--page", place]
     result = command("anatomy", "run", *options, cwd=cwd)
     assert result.returncode == 0, result.stderr
     assert "times what it was, each step back." in result.stdout and "The largest Lyapunov exponent is" in result.stdout
@@ -30,7 +30,7 @@ def test_anatomy_of_a_run(finished, tmp_path):
 
 def test_anatomy_of_a_random_network_in_a_browser(tmp_path):
     """At gain 0.5 the gradient vanishes, at 1.05 without activation it explodes; a browser shows all pictures."""
-    options = ["--hidden-size", 12, "--window", 30, "--streams", 2, "--lags", 5, "--activation", "identity"]
+    options = ["--hidden-size", 12, "--window", 12, "--streams", 2, "--lags", 5, "--activation", "identity"]
     result = command("anatomy", *options, "--recurrent-init", "orthogonal", "--gains", 0.5, 1.05, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     assert f"{np.log(1.05):.4f}" in result.stdout and "cannot be evaluated in parallel" in result.stdout

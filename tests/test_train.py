@@ -18,7 +18,11 @@ TRUNCATED = ["--k1", 5, "--k2", 10]
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch):
     """No learning curve at each validation, a third of the time; `finished` has one, and test_processes.py."""
-    monkeypatch.setattr(loop, "learning_curve", lambda path, *_: path.touch())
+    monkeypatch.setattr(loop, "learning_curve", blank)
+
+
+def blank(path, *_):
+    path.touch()
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +105,7 @@ def test_several_files_standard_input_and_other_settings(tmp_path):
     assert look["grad_norm"] > 0.1 and look["clip_ratio"] == pytest.approx(0.1 / look["grad_norm"], rel=1e-4)
     assert look["spectral_radius"] == pytest.approx([1, 1], abs=1e-4)  # drawn the identity
     assert_is_a_look(look, 2)
+    assert (tmp_path / "run" / "watch.png").stat().st_size > 10_000
 
 
 def test_little_memory_and_two_devices(brief, tmp_path):
@@ -145,11 +150,12 @@ def test_dropped_truncated_and_resumed(truncated, tmp_path):
     assert losses(tmp_path / "parts") == whole and all_units[25] != whole[25]
 
 
-def test_watched(tmp_path):
+def test_watched(tmp_path, monkeypatch):
     """The gradient taken apart now and then, and the training the same; resumed, no look is missing or there twice.
 
     Of the gradient that is trained with, truncated and clipped.
     """
+    monkeypatch.setattr(loop, "watched", blank)  # the picture is looked at above
     run = tmp_path / "run"
     options = [*BRIEF, *TRUNCATED, "--max-value", 0.01, "--eval-every", 1]
     train(tmp_path, REAL_TEXT, "--run", "plain", "--steps", 3, *options)
@@ -167,7 +173,7 @@ def test_watched(tmp_path):
         assert look["grad_norm"] == pytest.approx(grad_norm, rel=1e-4)
         assert 0.01 < look["clip_ratio"] < min(1, 1 / grad_norm)
         assert_is_a_look(look, 1)
-    assert (run / "watch.png").stat().st_size > 10_000
+    assert (run / "watch.png").exists()
     train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 1, *SMALL, "--overwrite")  # a run of ours, to the last file
 
 
