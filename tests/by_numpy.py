@@ -41,7 +41,7 @@ def by_numpy_unless_traced(fn: Callable) -> Callable:
 def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
     """The results of a jaxpr."""
     values: dict[Any, Any] = dict(zip(jaxpr.constvars, map(_array, consts), strict=True))
-    values |= zip(jaxpr.invars, map(_array, args), strict=True)
+    values |= {v: _of_type(x, v.aval.dtype) for v, x in zip(jaxpr.invars, args, strict=True)}
 
     def read(v: Any) -> Any:
         return v.val if type(v) is Literal else values[v]
@@ -55,6 +55,10 @@ def evaluate(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any
 
 def _array(x: Any) -> Any:
     return x if _is_key(x) else np.asarray(x)
+
+
+def _of_type(x: Any, dtype: Any) -> Any:
+    return x if _is_key(x) else np.asarray(x, dtype)
 
 
 def _is_key(x: Any) -> bool:
@@ -189,7 +193,16 @@ def _dynamic_update_slice(equation, x, update, *starts):
 
 
 def _reduce(fn):
-    return lambda equation, x: np.asarray(fn(x, axis=tuple(equation.params["axes"])), np.asarray(x).dtype)
+    def reduce(equation, x):
+        return np.asarray(fn(_wide(x), axis=tuple(equation.params["axes"])), equation.outvars[0].aval.dtype)
+
+    return reduce
+
+
+def _wide(x):
+    """Half precision in float32, as XLA adds it up on a CPU."""
+    half = jnp.issubdtype(np.asarray(x).dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
+    return np.asarray(x, np.float32) if half else x
 
 
 RULES |= {
@@ -203,8 +216,9 @@ RULES |= {
 
 @rule("cumsum")
 def _cumsum(equation, x):
-    axis, turned = equation.params["axis"], equation.params["reverse"]
-    return np.flip(np.cumsum(np.flip(x, axis), axis), axis) if turned else np.cumsum(x, axis)
+    axis, turned, dtype = equation.params["axis"], equation.params["reverse"], np.asarray(x).dtype
+    sums = lambda x: np.cumsum(_wide(x), axis).astype(dtype)  # noqa: E731
+    return np.flip(sums(np.flip(x, axis)), axis) if turned else sums(x)
 
 
 @rule("argmax")
@@ -216,9 +230,7 @@ def _argmax(equation, x):
 def _dot_general(equation, x, y):
     (summed_x, summed_y), (batch_x, batch_y) = equation.params["dimension_numbers"]
     dtype = equation.params["preferred_element_type"]
-    half = jnp.finfo(x.dtype).bits < 32 if jnp.issubdtype(x.dtype, jnp.floating) else False
-    wide = np.float32 if half else dtype  # as XLA does on a CPU; NumPy has no products of bfloat16
-    x, y = (a if wide is None else np.asarray(a).astype(wide, copy=False) for a in (x, y))
+    x, y = (_wide(a if dtype is None else np.asarray(a).astype(dtype, copy=False)) for a in (x, y))
     free_x, free_y = (
         [axis for axis in range(a.ndim) if axis not in (*summed, *batch)]
         for a, summed, batch in ((x, summed_x, batch_x), (y, summed_y, batch_y))

@@ -17,8 +17,10 @@ from rnn_jax.app import cli
 
 COMMAND = Path(sys.executable).with_name("rnn-jax")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "0")
+XLA_FLAGS = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]  # one, as a user has it
 ENVIRONMENT = os.environ | {  # a folder for each worker: JAX warns of what another process has half written there
     "COLUMNS": "200",
+    "XLA_FLAGS": " ".join(XLA_FLAGS),
     "JAX_COMPILATION_CACHE_DIR": f"{os.environ['JAX_COMPILATION_CACHE_DIR']}-{WORKER}",
 }
 REAL_TEXT = Path(sysconfig.get_path("stdlib")) / "textwrap.py"

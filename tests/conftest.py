@@ -6,6 +6,7 @@ import gc
 import itertools
 import json
 import os
+import shlex
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +25,7 @@ def _xla_flags(given: str) -> str:
 os.environ["XLA_FLAGS"] = _xla_flags(os.environ.get("XLA_FLAGS", ""))
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ.setdefault("MPLBACKEND", "Agg")
-# What is compiled is kept: for the other worker, for the processes that tests start, and for the next run.
+# What is compiled is kept: for the other worker, and for the next run.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
@@ -111,8 +112,11 @@ def pytest_addoption(parser):
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport():
+def pytest_runtest_makereport(item):
     report = yield
+    if report.failed:
+        marked = " -m thorough" if item.get_closest_marker("thorough") else ""
+        report.sections.append(("this test alone", f"python3 -m pytest -n 0{marked} {shlex.quote(item.nodeid)}"))
     report.user_properties = [*report.user_properties, ("programs", _compiled.pop("programs", 0))]
     return report
 

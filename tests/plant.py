@@ -17,7 +17,7 @@ from typing import NamedTuple
 import rnn_jax
 
 SOURCE = Path(rnn_jax.__file__).parent
-DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class Change(NamedTuple):
@@ -52,29 +52,33 @@ def plant(*changes: Change) -> types.ModuleType:
 
 def in_the_package_itself(change: Change) -> None:
     """Make the change in the package under test, before its module is imported: to see which tests notice."""
+    if f"{rnn_jax.__name__}.{change.module}" in sys.modules:
+        raise DoesNotApply(f"`{change.module}` is imported already.")
     _prepare(rnn_jax.__name__, change)
 
 
 def _prepare(package: str, change: Change) -> None:
-    path = SOURCE / f"{change.module.replace('.', '/')}.py"
-    _planted[f"{package}.{change.module}"] = _Planted(path, changed(path.read_text(encoding="utf-8"), change))
+    path, name = SOURCE / f"{change.module.replace('.', '/')}.py", f"{package}.{change.module}"
+    if name not in _planted and not path.is_file():
+        raise DoesNotApply(f"There must be a module `{change.module}`.")
+    tree = _planted[name].tree if name in _planted else ast.parse(path.read_text(encoding="utf-8"))
+    _planted[name] = _Planted(path, changed(tree, change))
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
 
 
-def changed(source: str, change: Change) -> ast.Module:
+def changed(tree: ast.Module, change: Change) -> ast.Module:
     """The parsed source with the change made."""
-    tree = ast.parse(source)
     where = f"`{change.function or 'anywhere'}` of `{change.module}`"
     scopes = _definitions(tree, change.function.split(".")) if change.function else [tree]
     if len(scopes) != 1:
         raise DoesNotApply(f"There must be one function {where}, got {len(scopes)}.")
-    spots = [(old, new) for old, new in _readings(change) if any(_same(node, old) for node in ast.walk(scopes[0]))]
-    found = [node for old, _ in spots for node in ast.walk(scopes[0]) if _same(node, old)]
-    if len(found) != 1:
-        raise DoesNotApply(f"`{change.old}` must stand once in {where}, got {len(found)}.")
-    tree = _Replace(found[0], spots[0][1]).visit(tree)
-    return ast.fix_missing_locations(tree)
+    spots = [(node, new) for old, new in _readings(change) for node in ast.walk(scopes[0]) if _same(node, old)]
+    if len(spots) != 1:
+        raise DoesNotApply(f"`{change.old}` must stand once in {where}, got {len(spots)}.")
+    if _same(*spots[0]):
+        raise DoesNotApply(f"`{change.new}` must be another than `{change.old}`.")
+    return ast.fix_missing_locations(_Replace(*spots[0]).visit(tree))
 
 
 def _definitions(scope: ast.AST, path: list[str]) -> list[ast.AST]:
@@ -85,18 +89,27 @@ def _definitions(scope: ast.AST, path: list[str]) -> list[ast.AST]:
 
 def _readings(change: Change) -> list[tuple[ast.AST, ast.AST]]:
     """`old` and `new` as expressions, as arguments by name, as statements: as whatever both of them can be read."""
-    readers = (
-        lambda text: ast.parse(text, mode="eval").body,
-        lambda text: ast.parse(f"f({text})", mode="eval").body.keywords[0],
-        lambda text: ast.parse(text).body[0],
-    )
+
+    def expression(text: str) -> ast.AST:
+        return ast.parse(text, mode="eval").body
+
+    def argument(text: str) -> ast.AST:
+        call = ast.parse(f"f({text})", mode="eval").body
+        (only,) = [*call.args, *call.keywords]
+        return only
+
+    def statement(text: str) -> ast.AST:
+        (only,) = ast.parse(text).body
+        return only
+
     pairs = []
-    for read in readers:
+    for read in (expression, argument, statement):
         try:
             pairs.append((read(change.old), read(change.new)))
-        except (SyntaxError, IndexError):
+        except (SyntaxError, ValueError):
             continue
-    return [pair for pair in pairs if not isinstance(pair[0], ast.Expr)]
+    kinds = {type(old): (old, new) for old, new in pairs if not isinstance(old, ast.Expr)}
+    return list(kinds.values())
 
 
 def _same(node: ast.AST, other: ast.AST) -> bool:

@@ -59,8 +59,15 @@ def run_compiled(method: str, case: Case, problem, **options):
 
 
 def thinned(values, keep: int):
-    """Pytest parameters of which every `keep`-th runs in the quick suite and the others in the thorough one."""
-    marks = pytest.mark.thorough
+    """Pytest parameters of which every `keep`-th runs in the quick suite and the others in the thorough one.
+
+    Of combinations, every value of each part is among the quick ones.
+    """
+    values, marks = list(values), pytest.mark.thorough
+    for parts in zip(*filter(lambda one: type(one) is tuple, values), strict=True):
+        quick = [repr(part) for part in parts[::keep]]
+        missing = sorted({repr(part) for part in parts} - set(quick))
+        assert not missing or len(set(map(repr, parts))) == len(values), f"never in the quick suite: {missing}"
     return [one if i % keep == 0 else pytest.param(*_as_tuple(one), marks=marks) for i, one in enumerate(values)]
 
 
@@ -77,9 +84,11 @@ def assert_trees_close(actual, expected, *, rtol: float, floor: float = 1e-30) -
         assert x.shape == y.shape and x.dtype == y.dtype, f"{name}: {x.dtype}{x.shape}, expected {y.dtype}{y.shape}"
         if x.size == 0:
             continue
-        error = np.max(np.abs(x.astype(np.float64) - y.astype(np.float64)))
+        off = np.abs(x.astype(np.float64) - y.astype(np.float64))
+        at = tuple(map(int, np.unravel_index(np.argmax(off), off.shape)))  # of NaN the first
         scale = max(np.max(np.abs(y.astype(np.float64))), floor)
-        assert error <= rtol * scale, f"{name}: {error / scale:.1e} > {rtol:.0e}"
+        said = f"{name}: {off[at] / scale:.1e} > {rtol:.0e} at {at}, {x[at]} where {y[at]} is expected"
+        assert off[at] <= rtol * scale, said
 
 
 def cast(tree, dtype):

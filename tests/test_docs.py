@@ -15,7 +15,7 @@ from commands import ENVIRONMENT, as_users_have_it
 import rnn_jax
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = sorted(path.stem for path in Path(rnn_jax.__file__).parent.glob("_*.py") if path.stem != "__init__")
 
 
@@ -51,10 +51,12 @@ def run_in_a_process(code, folder):
 
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
 def test_python_blocks_run(page, tmp_path, monkeypatch):
-    """All blocks of a page, one after the other, with JAX's own settings."""
+    """All blocks of a page, one after the other, with JAX's own settings; the experiment on its small grid."""
     code = "\n".join(blocks(page, "python"))
     if page.name in IN_A_PROCESS:
-        run_in_a_process(code.replace("num_seeds=4)", "num_seeds=2, quick=True)"), tmp_path)
+        full = "num_seeds=4)"
+        assert (full in code) == (page.name == "experiments.md")
+        run_in_a_process(code.replace(full, "num_seeds=2, quick=True)"), tmp_path)
         return
     monkeypatch.chdir(tmp_path)
     with as_users_have_it(), contextlib.redirect_stdout(io.StringIO()):

@@ -50,12 +50,22 @@ def test_nothing_is_found_where_nothing_is_planted(fault):
 @pytest.mark.parametrize("fault", MORE, ids=lambda fault: fault.name)
 def test_the_suite_kills_it(fault):
     """With the fault in the package itself, the test that should notice fails."""
-    test = f"{Path(__file__).parent / fault.killed_by}"
-    words = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider", test]
-    result = subprocess.run(
-        words, env=os.environ | {"RNN_JAX_FAULT": json.dumps(fault.change)}, capture_output=True, text=True, timeout=900
-    )
+    result = tested(fault.killed_by, {"RNN_JAX_FAULT": json.dumps(fault.change)})
     assert result.returncode == 1 and "1 failed" in result.stdout, result.stdout + result.stderr
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("test", sorted({fault.killed_by for fault in MORE}))
+def test_what_kills_passes_without_a_fault(test):
+    result = tested(test, {})
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def tested(test, environment):
+    """A test of the suite in a process of its own."""
+    words = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider"]
+    words.append(str(Path(__file__).parent / test))
+    return subprocess.run(words, env=os.environ | environment, capture_output=True, text=True, timeout=900)
 
 
 @pytest.mark.parametrize(
@@ -64,11 +74,22 @@ def test_the_suite_kills_it(fault):
         (Change("_bptt", "deltas.body", "d_h_read + d_h_gone", "0"), "`d_h_read + d_h_gone` must stand once in"),
         (Change("_bptt", "deltas", "d_h_t", "0"), "`d_h_t` must stand once in `deltas` of `_bptt`, got [2-9]"),
         (Change("_bptt", "gone", "mask", "reset"), "There must be one function `gone` of `_bptt`, got 0"),
+        (Change("_gone", "", "mask", "reset"), "There must be a module `_gone`"),
+        (Change("_bptt", "deltas.body", "d_h_read + d_h_next", "(d_h_read + d_h_next)"), "must be another than"),
+        (Change("_losses", "squared_error", "error = y_t - target_t; 3", "0"), "must stand once in"),
     ],
 )
 def test_a_fault_that_no_longer_applies_says_so(change, message):
     with pytest.raises(DoesNotApply, match=message.replace("+", "[+]")):
         plant(change)
+
+
+def test_two_changes_in_one_module():
+    twice = Change("_losses", "squared_error", "2 * error", "4 * error")
+    package = plant(twice, Change("_losses", "squared_error", "error * error", "error"))
+    y = rnn_jax.make_problem(rnn_jax.Case(loss="squared_error"))[1].targets
+    value, d_y = package.squared_error(y, 0.0 * y)
+    assert (d_y == 4 * y).all() and abs(value - y.sum(-1)).max() < 1e-12
 
 
 def test_the_package_itself_stays_as_it_is():

@@ -181,6 +181,7 @@ def test_with_the_settings_jax_comes_with(inputs):
         batch = rnn_jax.Batch(xs, tokens[-4:], mask=jnp.asarray(rng.random((12, 3)) < 0.8))
         problem = params, batch, rnn_jax.zero_state(params, 3)
         results = {m: by_numpy(rnn_jax.make_grad_fn(m, loss="cross_entropy"))(*problem) for m in EXACT}
+        results["compiled"] = jax.jit(rnn_jax.make_grad_fn("blocked", loss="cross_entropy"))(*problem)
     for result in results.values():
         assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(result))
         assert_trees_close(result, results["autodiff"], rtol=2e-6)

@@ -8,7 +8,7 @@ import sys
 import time
 
 import pytest
-from commands import COMMAND, ENVIRONMENT, REAL_TEXT, SMALL, losses, metrics, process, train
+from commands import COMMAND, ENVIRONMENT, REAL_TEXT, SMALL, command, losses, metrics, process, train
 
 from rnn_jax.app import train as train_module
 
@@ -49,7 +49,7 @@ def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
         assert "Traceback" not in err
         assert f"after {stopped_at:,} of 600 steps" in out and "--resume run" in out
         assert (tmp_path / "run" / "learning-curve.png").exists()
-    resumed = train(tmp_path, "--resume", "run")
+    resumed = train(tmp_path, "--resume", "run", call=process if number == signal.SIGKILL else command)
     if number != signal.SIGKILL:
         assert f"from step {stopped_at:,} to 600" in resumed
     assert losses(tmp_path / "run") == uninterrupted
@@ -71,12 +71,14 @@ def test_a_terminal_that_cannot_show_the_text(tmp_path, settings):
 
 
 def test_training_goes_on_when_nobody_reads(tmp_path):
-    """`rnn-jax train | head -1`: the run is made all the same."""
-    args = " ".join([str(COMMAND), "train", str(REAL_TEXT), "--run", "run", "--steps", "30", *SMALL])
+    """`rnn-jax train --devices 2 | head -1`: the run is made all the same, and one device reads it."""
+    args = " ".join([str(COMMAND), "train", str(REAL_TEXT), "--run", "run", "--steps", "30", "--devices", "2", *SMALL])
     line = f"set -o pipefail; {args} | head -1"
     shell = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=300)
     assert shell.returncode == 0 and b"Traceback" not in shell.stderr, shell.stderr
     assert max(losses(tmp_path / "run")) == 30
+    sampled = process("sample", "run", "--length", 9, cwd=tmp_path)
+    assert sampled.returncode == 0 and len(sampled.stdout) == 1 + 9 + 1, sampled.stderr
 
 
 @pytest.mark.thorough

@@ -25,7 +25,7 @@ from ._unroll import visible
 def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:
     """The problem with its clock. Tokens become one-hot features, for a clock needs features.
 
-    Made by NumPy, which compiles nothing.
+    Made by NumPy, so that next to nothing is compiled.
     """
     time, *batch_axes = steps_shape(batch.inputs)
     in_size, dtype = params.cells[0].w_xh.shape[0], h_0[0].dtype
