@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnn_jax
+from rnn_jax.app import run_folder
 from rnn_jax.app.config import TrainConfig
 from rnn_jax.app.data import HELD_OUT, prepare
 from rnn_jax.app.loop import make_next_batch
@@ -18,6 +19,16 @@ def test_nothing_held_out_is_learned():
     assert z not in np.asarray(data.streams) and set(np.ravel(data.held_out)) == {z}
     learned = np.concatenate(np.asarray(data.streams).T)
     assert rnn_jax.decode(data.symbols, learned) == text[: len(learned)]
+
+
+def test_metrics_end_where_a_run_goes_on(tmp_path):
+    """What was written after the checkpoint is written anew; a line cut short ends what is read."""
+    records = [{"step": step, "characters": step, "seconds": 0.0} for step in (10, 20, 30)]
+    run_folder.write_metrics(tmp_path, records)
+    assert run_folder.read_metrics(tmp_path, 20) == records[:2]
+    with open(tmp_path / run_folder.METRICS, "a") as file:
+        file.write('{"step": 40, "char')
+    assert run_folder.read_metrics(tmp_path, 40) == records
 
 
 def test_the_windows_of_a_stream():
