@@ -35,7 +35,8 @@ def test_rates_and_what_is_kept():
             assert set(np.unique(r)) == {0, 1 / (1 - rate)}
             assert abs(np.mean(r == 0) - rate) < 4 * (rate * (1 - rate) / r.size) ** 0.5
         assert np.any(units[0] != units[1])  # of each layer its own
-    assert np.any((drop.between[0] == 0) != (drop.recurrent[0] == 0))
+    drop = drawn(between=0.5, recurrent=0.5).drop
+    assert np.any(np.asarray(drop.between[0]) != np.asarray(drop.recurrent[0]))  # and between and within another
 
 
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])

@@ -289,6 +289,12 @@ def test_a_cell_comes_back_from_its_file(tmp_path):
     same([back], [cell])
     np.testing.assert_array_equal(back.shown["x"], cell.shown["x"])
     assert read_cell(tmp_path / "none.json") is None
+    save_cell(tmp_path / "lost.json", cell_of([[1.0], [math.inf]]))
+    text = (tmp_path / "lost.json").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["curves"]["loss"][1] == [
+        None
+    ]
+    assert np.isnan(read_cell(tmp_path / "lost.json").final("loss")).all()
 
 
 @pytest.mark.usefixtures("trained")
