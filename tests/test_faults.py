@@ -50,18 +50,18 @@ def test_nothing_is_found_where_nothing_is_planted(fault):
 @pytest.mark.parametrize("fault", MORE, ids=lambda fault: fault.name)
 def test_the_suite_kills_it(fault):
     """With the fault in the package itself, the test that should notice fails."""
-    result = tested(fault.killed_by, {"RNN_JAX_FAULT": json.dumps(fault.change)})
+    result = run_alone(fault.killed_by, {"RNN_JAX_FAULT": json.dumps(fault.change)})
     assert result.returncode == 1 and "1 failed" in result.stdout, result.stdout + result.stderr
 
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("test", sorted({fault.killed_by for fault in MORE}))
 def test_what_kills_passes_without_a_fault(test):
-    result = tested(test, {})
+    result = run_alone(test, {})
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def tested(test, environment):
+def run_alone(test, environment):
     """A test of the suite in a process of its own."""
     words = [sys.executable, "-m", "pytest", "-n", "0", "-x", "-q", "-p", "no:cacheprovider"]
     words.append(str(Path(__file__).parent / test))
