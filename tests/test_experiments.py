@@ -447,19 +447,20 @@ def test_forecasts_by_baselines(monkeypatch):
 
     monkeypatch.setattr(forecast, "MOST_LAGS", 24)
     _, numbers = data.sunspots()
-    said = forecast.autoregression(numbers)
+    forecast.baselines.cache_clear()
+    said = forecast.baselines()
+    forecast.baselines.cache_clear()
     last = data.sunspot_split()["train"][1] + 132
     series = data.scale(numbers)
     fits = [AutoReg(series[:last], lags, hold_back=24).fit() for lags in (6, 12, 18, 24)]
     fit = min(fits, key=lambda fit: fit.aic)
     at = 2700
     theirs = fit.apply(series[: at + 1]).forecast(132)
-    np.testing.assert_allclose(said[at], 300 * np.maximum(theirs[np.array(data.HORIZONS) - 1], 0) ** 2, rtol=1e-6)
-    forecast.baselines.cache_clear()
-    others = forecast.baselines()
-    forecast.baselines.cache_clear()
-    assert list(others["persistence"][at]) == [numbers[at]] * 6
-    assert list(others["the cycle before"][at]) == [numbers[at + h - 132] for h in data.HORIZONS]
+    np.testing.assert_allclose(
+        said["autoregression"][at], 300 * np.maximum(theirs[np.array(data.HORIZONS) - 1], 0) ** 2, rtol=1e-6
+    )
+    assert list(said["persistence"][at]) == [numbers[at]] * 6
+    assert list(said["the cycle before"][at]) == [numbers[at + h - 132] for h in data.HORIZONS]
 
 
 def test_flossing_brings_exponents_to_zero(monkeypatch):

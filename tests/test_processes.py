@@ -24,8 +24,9 @@ def uninterrupted(made_once):
 def stop_in_the_middle(cwd, number):
     """Start a run, send it a signal once it is past its first checkpoint, and return its exit status and output."""
     args = [str(COMMAND), "train", str(REAL_TEXT), "--run", "run", *LONG]
+    environment = ENVIRONMENT | (UNCACHED if number == signal.SIGKILL else {})
     process = subprocess.Popen(
-        args, cwd=cwd, env=ENVIRONMENT | UNCACHED, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        args, cwd=cwd, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
