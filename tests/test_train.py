@@ -5,11 +5,12 @@ import shutil
 import typing
 
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from commands import REAL_TEXT, SMALL, command, everything, losses, metrics, train
 
 import rnn_jax
-from rnn_jax.app import config, loop
+from rnn_jax.app import checkpoint, config, loop
 
 BRIEF = [*SMALL, "--schedule", "constant"]  # at a constant rate 25 steps are one program, however many follow
 TRUNCATED = ["--k1", 5, "--k2", 10]
@@ -92,6 +93,56 @@ def test_resume_for_longer(finished, tmp_path):
     before, after = metrics(finished[0] / "run"), metrics(tmp_path / "run")
     assert after[:-2] == before and after[-1]["step"] == max(losses(tmp_path / "run")) == 61
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["steps"] == 61
+
+
+def damage(step, change):
+    """Change the largest file of a checkpoint, which holds the arrays."""
+    path = max((path for path in step.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    path.write_bytes(change(bytearray(path.read_bytes())))
+
+
+def flipped(data):
+    data[len(data) // 2] ^= 1
+    return data
+
+
+def halved(data):
+    return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize(
+    "change, reason",
+    [(flipped, "its arrays are not those that were saved, by their checksum"), (halved, "its arrays cannot be read")],
+)
+def test_a_damaged_checkpoint_does_not_hide_the_one_before(finished, tmp_path, change, reason):
+    """Said, and gone on from what is whole: the same text and the same losses as if the damaged one were not there."""
+    for name in ("run", "without"):
+        shutil.copytree(finished[0] / "run", tmp_path / name)
+    shutil.rmtree(tmp_path / "without" / "checkpoint" / "60")
+    damage(tmp_path / "run" / "checkpoint" / "60", change)
+    before = everything(tmp_path)
+    sampled, expected = (command("sample", name, "--length", 40, cwd=tmp_path) for name in ("run", "without"))
+    assert sampled.returncode == 0 and sampled.stdout == expected.stdout and not expected.stderr
+    assert f"step 60 of 'run' is damaged: {reason}. Going on from step 50" in sampled.stderr
+    assert everything(tmp_path) == before
+    resumed = command("train", "--resume", "run", "--steps", 60, cwd=tmp_path)
+    assert resumed.returncode == 0 and f"step 60 of 'run' is damaged: {reason}" in resumed.stderr, resumed.stderr
+    assert "from step 50 to 60" in resumed.stdout
+    assert losses(tmp_path / "run") == losses(finished[0] / "run")
+    assert {path.name for path in (tmp_path / "run" / "checkpoint").iterdir()} == {"50", "60", "60.damaged"}
+    assert not command("sample", "run", "--length", 40, cwd=tmp_path).stderr
+
+
+def test_a_checkpoint_without_a_checksum_is_read(tmp_path, monkeypatch):
+    """As they were before there was one."""
+
+    def save(manager, step, state):
+        manager.save(step, args=ocp.args.StandardSave(checkpoint._named_leaves(state)))
+
+    monkeypatch.setattr(loop, "save", save)
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 25, *BRIEF)
+    sampled = command("sample", "run", "--length", 40, cwd=tmp_path)
+    assert sampled.returncode == 0 and not sampled.stderr
 
 
 def test_several_files_standard_input_and_other_settings(tmp_path):

@@ -17,3 +17,8 @@ def say(words: str) -> None:
         print(words, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def warn(words: str) -> None:
+    """Say on standard error what a person should know, but what stops nothing."""
+    print(f"rnn-jax: {words}", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import Params, categorical, decode, encode, generate, greedy
-from .checkpoint import checkpoints, restore
+from .checkpoint import restore, warn_of_damage
 from .config import SampleConfig, TrainConfig
 from .console import say
 from .model import initial_state, make_character_trainer
@@ -23,12 +23,13 @@ def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
 
 
 def trained(run: Path, settings: TrainConfig, symbols: str) -> Params:
-    """The parameters that a run has come to."""
+    """The parameters that a run has come to; if its newest checkpoint is damaged, those before it, and that is said."""
     settings = dataclasses.replace(settings, devices=1, memory=None)  # of the training alone
     trainer = make_character_trainer(settings, len(symbols))
     template = jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols)))
-    with checkpoints(run) as manager:
-        return restore(run, manager, template).params
+    restored = restore(run, template)
+    warn_of_damage(run, restored)
+    return restored.state.params
 
 
 def default_prompt(symbols: str) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from .. import Params, Trainer, TrainState, make_reference, window_batch, zero_state
 from . import run_folder
 from .baselines import ngram_bits
-from .checkpoint import checkpoints, restore
+from .checkpoint import checkpoints, restore, set_aside, warn_of_damage
 from .config import TrainConfig
 from .console import say
 from .corpus import Corpus
@@ -59,11 +59,14 @@ def _train_in(
     folder: Path, config: TrainConfig, facts: dict[str, Any], data: TextData, trainer: Trainer, state: TrainState
 ) -> int:
     """Train with everything kept in `folder`."""
+    if config.resume is not None:
+        restored = restore(folder, jax.eval_shape(lambda: state))
+        warn_of_damage(folder, restored)
+        state = restored.state
+        if restored.step >= config.steps:
+            raise InputError(f"--steps must be above the {restored.step} that {str(folder)!r} has done.")
+        set_aside(folder, restored.damaged)
     with checkpoints(folder) as manager:
-        if config.resume is not None:
-            state = restore(folder, manager, jax.eval_shape(lambda: state))
-            if int(state.num_steps) >= config.steps:
-                raise InputError(f"--steps must be above the {int(state.num_steps)} that {str(folder)!r} has done.")
         run_folder.write_settings(folder, config, facts)
         _say("run", f"{folder}, from step {int(state.num_steps):,} to {config.steps:,}; Ctrl-C saves and ends it\n")
         run = Run(folder, config, data, facts, run_folder.read_metrics(folder, int(state.num_steps)))
