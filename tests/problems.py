@@ -17,7 +17,7 @@ OPTIONS = {
     "num_layers": [1, 3],
     "batch": [(3,), (), (2, 2)],
     "loss": ["cross_entropy", "squared_error"],
-    "reduction": ["mean", "sum"],
+    "reduction": ["mean", "sum", "mean_over_steps"],
     "weights": [False, True],
     "mask": [False, True],
     "reset": [False, True],

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 from by_numpy import by_numpy
-from problems import HID, IN, Case, assert_trees_close, make_problem, run
+from problems import EXACT, HID, IN, OUT, Case, assert_trees_close, make_problem, run
 from witness import softmax
 
 import rnn_jax
@@ -105,10 +105,89 @@ def test_reductions():
     losses, weights = np.sum((ys - np.asarray(batch.targets)) ** 2, axis=-1), np.asarray(batch.weights)
     for reduction, expected in (
         ("sum", np.sum(weights * losses)),
-        ("mean", np.sum(weights * losses) / np.sum(weights)),
+        ("mean", np.sum(weights * losses) / np.sum(np.abs(weights))),
+        ("mean_over_steps", np.mean(weights * losses)),
     ):
         (loss, _), _ = run("bptt", Case(loss="squared_error", reduction=reduction), (params, batch, h_0))
         np.testing.assert_allclose(loss, expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize("reduction", ["mean", "mean_over_steps"])
+def test_a_mean_keeps_the_sign_of_the_weights(method, reduction):
+    """Minus the weights is minus the loss and minus the gradient; weights that cancel divide by nothing small."""
+    params, batch, h_0 = make_problem(Case(weights=True, mask=True))
+    case = Case(reduction=reduction)
+    (loss, _), gradients = run(method, case, (params, batch, h_0))
+    (minus, _), opposite = run(method, case, (params, batch._replace(weights=-batch.weights), h_0))
+    assert minus == -loss and abs(loss) > 0.01
+    assert_trees_close(opposite, jax.tree.map(np.negative, gradients), rtol=1e-13)
+    centred = batch.weights - jnp.mean(batch.weights)
+    (loss, _), gradients = run(method, case, (params, batch._replace(weights=centred), h_0))
+    largest = max(np.max(np.abs(d)) for d in jax.tree.leaves(gradients.params))
+    assert abs(loss) < np.log(OUT) and 1e-3 < largest < 10
+
+
+def test_parts_of_a_batch_add_up():
+    """Sums over parts of unequal masks, divided once, are the mean of the whole; the mean of their means is not."""
+    params, batch, h_0 = make_problem(Case(mask=True, batch=(4,)))
+    whole = run("bptt", Case(), (params, batch, h_0))
+    parts = [jax.tree.map(lambda x, i=i: x[:, i : i + 2], batch) for i in (0, 2)]
+    states = [tuple(h[i : i + 2] for h in h_0) for i in (0, 2)]
+    existing = [int(np.sum(part.mask)) for part in parts]
+    assert existing[0] != existing[1]
+
+    def mean_of(reduction, divisor):
+        found = [run("bptt", Case(reduction=reduction), (params, p, h)) for p, h in zip(parts, states, strict=True)]
+        pairs = [(loss, gradients.params) for (loss, _), gradients in found]
+        return jax.tree.map(lambda x, y: (x + y) / divisor, *pairs)
+
+    expected = whole[0][0], whole[1].params
+    assert_trees_close(mean_of("sum", sum(existing)), expected, rtol=1e-12)
+    assert abs(mean_of("mean", 2)[0] / expected[0] - 1) > 1e-3
+
+
+def poisoned(value):
+    """A problem whose targets and outputs are such that `value(y, target)` is not finite at steps that do not exist."""
+    case = Case(loss="squared_error", mask=True, time=7)
+    params, batch, h_0 = make_problem(case)
+    targets = jnp.where(batch.mask[..., None], 2 + jnp.abs(batch.targets), 0.0)
+    return params, batch._replace(targets=targets), h_0, rnn_jax.pointwise(value)
+
+
+LOSSES_WITH_POLES = {
+    "relative": lambda y, target: jnp.mean(jnp.abs(y - target) / target),
+    "logarithm": lambda y, target: jnp.mean((jnp.log1p(jnp.exp(y)) - jnp.log(target)) ** 2),
+    "poisson": lambda y, target: jnp.sum(jnp.exp(y) - target * y + target * jnp.log(target)),
+    "root": lambda y, target: jnp.sum(jnp.sqrt(target - 1 + y**2)),  # NaN at the padded target, near y = 0
+    "of both": lambda y, target: jnp.sum(jnp.log((y**2 + 1) * target)),  # ∂/∂y is 0 / 0
+}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("name", LOSSES_WITH_POLES)
+def test_a_loss_that_is_not_finite_at_steps_that_do_not_exist(name, reduction):
+    """Equal to the same batch whose padded targets are harmless, in value, gradients and second derivatives."""
+    params, batch, h_0, loss = poisoned(LOSSES_WITH_POLES[name])
+    harmless = batch._replace(targets=jnp.where(batch.mask[..., None], batch.targets, 3.0))
+    for method in EXACT:
+        grad_fn = by_numpy(rnn_jax.make_grad_fn(method, loss=loss, reduction=reduction))
+        expected = grad_fn(params, harmless, h_0)
+        assert np.isfinite(expected[0][0]) and abs(expected[0][0]) > 0.1
+        assert_trees_close(grad_fn(params, batch, h_0), expected, rtol=1e-12)
+
+
+def test_second_derivatives_beside_a_loss_that_is_not_finite():
+    params, batch, h_0, loss = poisoned(LOSSES_WITH_POLES["relative"])
+    smooth = rnn_jax.pointwise(lambda y, target: jnp.mean((y - target) ** 2 / target))
+    grad_fn = rnn_jax.make_grad_fn("autodiff", loss=smooth)
+    direction = jax.tree.map(lambda w: jnp.cos(jnp.arange(w.size)).reshape(w.shape), params)
+
+    def product(params, batch):
+        return jax.jvp(lambda p: grad_fn(p, batch, h_0)[1].params, (params,), (direction,))[1]
+
+    harmless = batch._replace(targets=jnp.where(batch.mask[..., None], batch.targets, 3.0))
+    assert_trees_close(by_numpy(product)(params, batch), by_numpy(product)(params, harmless), rtol=1e-12)
 
 
 def test_apply_is_the_layers_one_after_the_other():
@@ -178,6 +257,29 @@ def test_categorical_draws_the_softmax():
         assert np.all(np.abs(frequency - p) < 5 * np.sqrt(p * (1 - p) / 100_000))
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_categorical_draws_the_softmax_in_every_type(dtype):
+    """χ² of 400,000 draws below its 1 - 1e-6 quantile: rare symbols get their due, equal ones are equally frequent."""
+    num = 400_000
+    for y in (np.log([0.989, 0.001, 0.004, 0.006]), np.zeros(200)):
+        logits = np.asarray(jnp.asarray(y, dtype))
+        p = softmax(logits.astype(np.float64))  # of the logits as they are rounded
+        draws = rnn_jax.categorical(1.0)(jax.random.key(0), jnp.broadcast_to(jnp.asarray(logits), (num, len(y))))
+        frequency = np.bincount(draws, minlength=len(y))
+        chi_squared = np.sum((frequency - num * p) ** 2 / (num * p))
+        freedom = len(y) - 1
+        assert chi_squared < freedom + 2 * np.sqrt(freedom * 13.8) + 2 * 13.8  # Laurent and Massart (2000), lemma 1
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("temperature", [1e-38, 1e-45, 1e-300])
+def test_the_limit_of_low_temperatures_is_greedy(dtype, temperature):
+    y = jnp.asarray([[0.5, 2.0, 1.9], [3.0, -1.0, 2.0], [-9.0, -9.5, -8.0], [0.0, jnp.inf, 1.0]], dtype)
+    for seed in range(5):
+        draws = rnn_jax.categorical(temperature)(jax.random.key(seed), y)
+        np.testing.assert_array_equal(draws, rnn_jax.greedy(jax.random.key(seed), y))
+
+
 def test_feedback_feeds_back():
     params, prompt = make_model(2, num_layers=1), np.ones((1, 2))
     outputs, _ = generated(params, prompt, 3, draw=rnn_jax.feedback)
@@ -227,6 +329,65 @@ def test_many_steps_a_dispatch_with_donation():
         state, info = by_numpy(trainer.step)(state, jax.tree.map(lambda x, i=i: x[i], batches))
         np.testing.assert_allclose(info.loss, infos.loss[i], rtol=1e-12)
     assert_trees_close(scanned, state, rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16, jnp.float32])
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e3])
+def test_clipping_by_norm_in_a_low_type(dtype, factor):
+    """In float16 a square overflows at 256 and underflows at 2e-4; the norm is that of float64 all the same."""
+    rng = np.random.default_rng(0)
+    d = {
+        name: jnp.asarray(10 * factor * rng.standard_normal(shape), dtype) for name, shape in (("w", (80, 5)), ("b", 9))
+    }
+    exact = jax.tree.map(lambda x: np.asarray(x, np.float64), d)
+    norm = np.sqrt(sum(np.sum(x**2) for x in exact.values()))
+    clip = rnn_jax.clip_gradients(max_norm=2.0)
+    clipped, _ = clip.update(d, clip.init(d))
+    expected = jax.tree.map(lambda x: x * min(1, 2 / norm), exact)
+    for name, leaf in clipped.items():
+        assert leaf.dtype == dtype
+        largest = np.max(np.abs(expected[name]))
+        np.testing.assert_allclose(
+            np.asarray(leaf, np.float64), expected[name], atol=float(jnp.finfo(dtype).eps) * largest, rtol=0
+        )
+
+
+def test_a_skipped_update_leaves_no_poison():
+    """One NaN in one sequence: parameters skip the batch, that sequence keeps its state, the others go on."""
+    params, batch, h_0 = make_problem(Case(num_layers=2))
+    optimizer = optax.apply_if_finite(optax.sgd(0.1), 5)
+    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optimizer)
+    step = by_numpy(trainer.step)
+    state, info = step(trainer.init(params, h_0), batch)
+    assert info.num_not_carried == 0
+    spoilt = batch._replace(inputs=batch.inputs.at[2, 1, 0].set(jnp.nan))
+    after, info = step(state, spoilt)
+    assert np.isnan(info.loss) and info.num_not_carried == 1
+    assert_trees_close(after.params, state.params, rtol=0)
+    healthy, _ = step(state, batch)
+    for h, before, unspoilt in zip(after.h_0, state.h_0, healthy.h_0, strict=True):
+        np.testing.assert_array_equal(h[1], before[1])
+        np.testing.assert_allclose(h[[0, 2]], unspoilt[[0, 2]], rtol=1e-12)
+    last, info = step(after, batch)
+    assert np.isfinite(info.loss) and info.num_not_carried == 0 and last.num_steps == 3
+
+
+def test_a_gradient_function_of_your_own_trains():
+    params, batch, h_0 = make_problem(Case())
+
+    def value(params):
+        ys, h_T = rnn_jax.apply(params, h_0, batch.inputs)
+        return jnp.mean(rnn_jax.cross_entropy(ys, batch.targets)[0]), h_T
+
+    def own(params, batch, h_0):
+        (loss, h_T), d_params = jax.value_and_grad(value, has_aux=True)(params)
+        return (loss, h_T), rnn_jax.Gradients(d_params, h_0, None)
+
+    trainers = [
+        rnn_jax.make_trainer(fn, optax.sgd(0.1)) for fn in (own, rnn_jax.make_grad_fn("bptt", loss="cross_entropy"))
+    ]
+    mine, theirs = (by_numpy(trainer.step)(trainer.init(params, h_0), batch) for trainer in trainers)
+    assert_trees_close(mine, theirs, rtol=1e-12)
 
 
 def test_min_char_rnn_clipping_is_by_value():

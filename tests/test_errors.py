@@ -61,6 +61,15 @@ def of_tokens(vocabulary):
     return rnn_jax.Params((cell(w_xh=w_xh),), rnn_jax.ReadoutParams(w_hy, b_y))
 
 
+def trained_by(grad_fn):
+    trainer = rnn_jax.make_trainer(grad_fn, sgd())
+    return jax.eval_shape(lambda: trainer.step(trainer.init(PARAMS, H_0), BATCH))
+
+
+def gradients_at(params):
+    return rnn_jax.Gradients(params, H_0, None)
+
+
 TWO_DIMS = jnp.zeros((7, 3))
 CASES = [
     # shapes in a GradFn
@@ -106,7 +115,7 @@ CASES = [
     # names
     (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; there are 'autodiff', 'stepwise', 'bptt', 'blocked', 'truncated', 'adaptive', 'randomised', 'last_steps'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="hinge"), ValueError, "No loss named 'hinge'; there are 'cross_entropy', 'squared_error'."),
-    (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", reduction="max"), ValueError, "No reduction named 'max'; there are 'mean', 'sum'."),
+    (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", reduction="max"), ValueError, "No reduction named 'max'; there are 'mean', 'mean_over_steps', 'sum'."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", block=3), ValueError, "No option 'block' of the gradient method 'bptt'; there are 'unroll'."),
     (lambda: rnn_jax.make_grad_fn("truncated", loss="cross_entropy", k1=3), ValueError, "The gradient method 'truncated' needs the options 'k1', 'k2'."),
     (lambda: truncated(k1=3, k2=2), ValueError, "`k2` must be at least `k1`, how far a window reaches at least its length, got 2 and 3."),
@@ -174,7 +183,19 @@ CASES = [
     (lambda: jax.eval_shape(rnn_jax.make_grad_fn("bptt", loss=lambda y, t: jnp.sum(y)), PARAMS, BATCH, H_0), TypeError, "`loss` must return a pair (value, d_y), got"),
     (lambda: rnn_jax.pointwise(None), TypeError, "`value_fn` must be a function, got None."),
     (lambda: jax.eval_shape(lambda: init(recurrent_init=lambda key, shape, dtype: jnp.zeros((2, 2), dtype))), ValueError, "`params.cells[0].w_hh` must have shape (hid, hid) = (3, 3)"),
-    (lambda: init(recurrent_init="orthogonal"), TypeError, "`recurrent_init` must be a function, got 'orthogonal'."),
+    (lambda: init(recurrent_init="orthogonal"), TypeError, "`recurrent_init` must be a function (key, shape, dtype) -> array, as `orthogonal()` makes one, got 'orthogonal'."),
+    (lambda: init(recurrent_init=rnn_jax.normal), TypeError, "`recurrent_init` must be a function (key, shape, dtype) -> array, as `orthogonal()` makes one, got <function normal"),
+    (lambda: init(recurrent_init=rnn_jax.identity), TypeError, "`recurrent_init` must be a function (key, shape, dtype) -> array, as `orthogonal()` makes one, got <function identity"),
+    (lambda: init(recurrent_init=rnn_jax.orthogonal), TypeError, "which returns a function: call it first."),
+    (lambda: trained_by(lambda *_: (jnp.zeros(()), PARAMS)), TypeError, "`grad_fn` of (params, batch, h_0) must return ((loss, h_T), Gradients), as a GradFn does, got ("),
+    (lambda: trained_by(lambda *_: jnp.zeros(())), TypeError, "as a GradFn does, got float64[]."),
+    (lambda: trained_by(lambda *_: None), TypeError, "as a GradFn does, got None."),
+    (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h), p)), TypeError, "as a GradFn does, got (("),
+    (lambda: trained_by(lambda p, b, h: ((jnp.zeros(7), h), gradients_at(p))), ValueError, "`grad_fn` must return a loss of shape (), got (7,)."),
+    (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h), gradients_at(p.cells))), ValueError, "`gradients.params` must have the tree structure of `params`, got "),
+    (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h), gradients_at(jax.tree.map(jnp.transpose, p)))), ValueError, "`gradients.params.cells[0].w_xh` must have shape (3, 4) to match `params`, got (4, 3)."),
+    (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h[:1]), gradients_at(p))), ValueError, "`h_T` must have the tree structure of `h_0`, got "),
+    (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h), gradients_at(jax.tree.map(lambda w: w.astype(jnp.float32), p)))), TypeError, "`gradients.params.cells[0].w_xh` must have dtype float64 to match `params`, got float32."),
     # the rest of the surface
     (lambda: rnn_jax.zero_state(PARAMS, -1), ValueError, "`batch` must be at least 0, got -1."),
     (lambda: rnn_jax.zero_state(PARAMS, (2, 3)), TypeError, "`batch` must be an integer of at least 0, got (2, 3)."),
@@ -194,6 +215,10 @@ CASES = [
     (lambda: rnn_jax.decode("abc", jnp.array([0, -1])), ValueError, "`tokens` must be from 0 to 2, got -1 to 0."),
     (lambda: rnn_jax.make_streams(jnp.arange(3), 4), ValueError, "`tokens` must be one axis of at least 4 symbols, got shape (3,)."),
     (lambda: rnn_jax.window_batch(jnp.zeros((10, 2), int), 8, 5), ValueError, "`start` must be from 0 to 4, got 8."),
+    (lambda: rnn_jax.window_batch(jnp.zeros((10, 2), int), jnp.asarray(7), 4), ValueError, "`start` must be from 0 to 5, got 7."),
+    (lambda: rnn_jax.window_batch(jnp.zeros((10, 2), int), np.int64(-3), 4), ValueError, "`start` must be from 0 to 5, got -3."),
+    (lambda: rnn_jax.window_batch(jnp.zeros((10, 2), int), jnp.asarray([1, 2]), 4), TypeError, "`start` must be an integer, got "),
+    (lambda: rnn_jax.window_batch(jnp.zeros((10, 2), int), 2.0, 4), TypeError, "`start` must be an integer, got 2.0."),
     (lambda: rnn_jax.encode("abc", "abd"), ValueError, "`text` must hold only the 3 known symbols, got 'd' at position 2."),
     (lambda: rnn_jax.encode("", "a"), ValueError, "`text` must hold only the 0 known symbols, got 'a' at position 0."),
     (lambda: rnn_jax.make_streams(jnp.arange(3), 0), ValueError, "`num_streams` must be at least 1, got 0."),

@@ -119,3 +119,16 @@ def test_what_it_is_not_defined_for():
     leaky, batch, h_0 = make_problem(Case(time=5, leak=0.5))
     with pytest.raises(ValueError, match="without leak"):
         penalty(leaky, batch, h_0)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(jnp.bfloat16, 0.05), (jnp.float16, 0.01)])
+def test_in_a_low_type(dtype, tolerance):
+    """Counts and norms are in float32: the penalty of 700 steps is that of float64 within rounding of its arguments."""
+    problem = make_problem(Case(time=700, activation="identity"))
+    problem = jax.tree.map(lambda x: x * 0.1 if x.dtype == jnp.float64 else x, problem)
+    low = jax.tree.map(lambda x: x.astype(dtype) if x.dtype == jnp.float64 else x, problem)
+    rounded = jax.tree.map(lambda x: x.astype(jnp.float64) if x.dtype == dtype else x, low)
+    penalty = jax.jit(penalise_norms(1000.0, loss="cross_entropy"))
+    found, exact = (np.asarray(penalty(*p)[1].params.cells[0].w_hh, np.float64) for p in (low, rounded))
+    assert found.dtype == np.float64 and np.max(np.abs(exact)) > 1
+    np.testing.assert_allclose(found, exact, atol=tolerance * np.max(np.abs(exact)))

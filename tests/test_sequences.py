@@ -1,12 +1,14 @@
 """Masks, lengths, resets, packing, directions, streams: each convention beside every sequence run alone."""
 
 import functools
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_numpy import by_numpy
+from commands import as_users_have_it
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from problems import EXACT, Case, assert_trees_close, cast, make_problem, run, run_compiled
@@ -330,3 +332,29 @@ def test_bad_input_is_one_sentence(call, error, message):
     with pytest.raises(error) as raised:
         call()
     assert message in str(raised.value)
+
+
+def test_arrays_of_numpy_as_users_have_them():
+    """64 bits are cut to 32 without a warning where nothing is lost, and refused where a token would wrap."""
+    with as_users_have_it(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features = [np.random.default_rng(0).standard_normal((n, 2)) for n in (3, 5)]
+        batch, _ = rnn_jax.pad_sequences(features, [np.zeros(1, np.int64)] * 2)
+        assert {x.dtype for x in (batch.inputs, batch.weights)} == {jnp.dtype(jnp.float32)}
+        tokens = [np.array([1, 2]), np.array([5_000_000_000])]
+        for arrange in (rnn_jax.pad_sequences, rnn_jax.pack_sequences):
+            with pytest.raises(ValueError, match=r"`inputs\[1\]` must hold integers that fit int32, .* got 5000000000"):
+                arrange(tokens, [t[-1:] * 0 for t in tokens])
+            with pytest.raises(ValueError, match=r"`targets\[1\]` must hold integers that fit int32"):
+                arrange([t * 0 for t in tokens], tokens)
+        params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=3)
+        h_0 = rnn_jax.zero_state(params)
+        grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
+        with pytest.raises(ValueError, match="`batch.inputs` must hold integers that fit int32"):
+            grad_fn(params, rnn_jax.Batch(tokens[1], tokens[1]), h_0)
+        with pytest.raises(ValueError, match="`batch.targets` must hold integers that fit int32"):
+            grad_fn(params, rnn_jax.Batch(tokens[0][:1], tokens[1]), h_0)
+        with pytest.raises(ValueError, match="`prompt` must hold integers that fit int32"):
+            rnn_jax.generate(jax.random.key(0), params, tokens[1], 2)
+        with pytest.raises(ValueError, match="`streams` must hold integers that fit int32"):
+            rnn_jax.window_batch(np.repeat(tokens[1], 9)[:, None], 0, 3)

@@ -135,7 +135,7 @@ def test_last_steps_only(last, k):
     assert_trees_close(run("last_steps", case, problem, k=k), expected, rtol=1e-12, floor=1e-3)
 
 
-@pytest.mark.parametrize("plan, case", thinned(itertools.product([None, Plan(3, (6,), 2)], CASES[::3]), 2), ids=str)
+@pytest.mark.parametrize("plan, case", thinned(itertools.product([None, Plan(3, (6,), 2)], CASES[1::3]), 2), ids=str)
 def test_random_cuts_are_what_they_say(plan, case):
     problem = keyed(make_problem(case), seed=3)
     options = {"mean_reach": 3.0}

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax import lax
 from jaxtyping import Array, Float, Int
 
@@ -28,6 +27,7 @@ from ._bptt import Residuals, bptt, states_read
 from ._by_hand import backward_readout, forward_layers
 from ._checks import is_tokens
 from ._losses import Objective, loss_scale
+from ._numerics import norms, tree_norm
 from ._truncated import Windows, fold, neighbours, of_all_passes, one_pass, side_by_side, whole_windows
 from ._types import Batch, Gradients, Params, Scalar, States, accumulation_dtype
 from ._unroll import select
@@ -66,7 +66,7 @@ def adaptive(
 
     def bias_of(rest: Scalar, d_as: States) -> Scalar:
         d_cells, _ = of_all_passes(params, batch.inputs, saved, d_as)
-        return relative_bias(rest, optax.tree.norm(d_cells))
+        return relative_bias(rest, tree_norm(d_cells))
 
     def too_short(reach: Reach) -> Array:
         return (reach.bias > bias) & (reach.passes < most)
@@ -101,9 +101,7 @@ def adaptive(
 
 def sent_back(leaving: States, sizes: list[Array]) -> Float[Array, " pieces"]:
     """`Σ ‖d_h‖ M` of what leaves each piece, over layers and sequences."""
-    dtype = accumulation_dtype(leaving[0].dtype)
-    norms = [jnp.linalg.norm(d_h.astype(dtype), axis=-1) for d_h in leaving]
-    of_layers = [norm * size.astype(dtype)[None] for norm, size in zip(norms, sizes, strict=True)]
+    of_layers = [norms(d_h) * size[None] for d_h, size in zip(leaving, sizes, strict=True)]
     return jnp.sum(jnp.stack([jnp.sum(x.reshape(len(x), -1), 1) for x in of_layers]), 0)
 
 
@@ -123,5 +121,5 @@ def what_is_left(parts: Array, before: Array, k1: int) -> Scalar:
 def norm_of_read(residuals: Residuals) -> Array:
     """`‖(x_t, h_{t-1}, 1)‖` of each step and sequence, as the weights read them."""
     xs, read = residuals.xs, states_read(residuals)
-    of_xs = 1.0 if is_tokens(xs) else jnp.sum(xs * xs, -1)
-    return jnp.sqrt(of_xs + jnp.sum(read * read, -1) + 1)
+    of_xs = 1.0 if is_tokens(xs) else jnp.square(norms(xs))
+    return jnp.sqrt(of_xs + jnp.square(norms(read)) + 1)

@@ -27,6 +27,7 @@ from ._cell import d_integrate
 from ._checks import check_call, require_sizes
 from ._dropout import between_of, dropped
 from ._losses import Objective, loss_scale, make_objective, step_weights
+from ._numerics import norm, norms
 from ._sharding import promote, refuse_explicit
 from ._truncated import (
     Windows,
@@ -226,28 +227,15 @@ def step_part(cell: CellParams, x_t: Array, h_tm1: Array, d_a_t: Array) -> CellP
     return CellParams(d_w_xh, d_w_hh, d_b_h, cell.activation, cell.leak)
 
 
-def norms(x: Array) -> Array:
-    """The norm over the last axis, of half precision in float32; no square over- or underflows on the way."""
-    x = x.astype(accumulation_dtype(x.dtype))
-    largest = jnp.max(jnp.abs(x), -1, keepdims=True, initial=0)
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return jnp.linalg.norm(x / scale, axis=-1) * scale[..., 0]
-
-
-def size(x: Array) -> Scalar:
-    """The norm over all axes."""
-    return norms(x.ravel())
-
-
 def norm_and_cosine(part: CellParams, whole: CellParams) -> tuple[CellParams, CellParams]:
     """Leaf by leaf the norm of a part, and its cosine with the whole; 0 where one of them is zero."""
 
     def direction(x: Array) -> Array:
-        length = size(x)
+        length = norm(x)
         return x / jnp.where(length > 0, length, 1)
 
     cosines = jax.tree.map(lambda p, w: jnp.sum(direction(p) * direction(w)), part, whole)
-    return jax.tree.map(size, part), cosines
+    return jax.tree.map(norm, part), cosines
 
 
 def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Array, " time"]]:
@@ -364,7 +352,7 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
     params = Params(d_cells, full.readout)
 
     def distance(x: Array, y: Array) -> Array:
-        apart, whole = size(x - y), size(y)
+        apart, whole = norm(x - y), norm(y)
         return jnp.where(apart > 0, apart / whole, 0)  # infinite where the full gradient is zero, and this is not
 
     d_a_norms = tuple(norms(mine - all_of_it) for mine, all_of_it in zip(d_as, passed.d_as, strict=True))

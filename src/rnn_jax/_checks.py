@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ._activations import ACTIVATIONS
-from ._types import Batch, CellParams, Drop, Params, ReadoutParams, States
+from ._types import Batch, CellParams, Drop, Gradients, Params, ReadoutParams, States
 
 
 def require_known(what: str, name: object, known: Mapping[str, Any]) -> None:
@@ -47,6 +47,22 @@ def require_sizes(*, least: int = 1, **sizes: object) -> None:
             raise TypeError(f"`{name}` must be an integer of at least {least}, got {size!r}.")
         if size < least:
             raise ValueError(f"`{name}` must be at least {least}, got {size}.")
+
+
+def require_integer(name: str, x: object) -> None:
+    """Raise a `TypeError` unless `x` is one integer, of Python, NumPy or JAX."""
+    if np.ndim(x) or not np.issubdtype(np.asarray(x).dtype, np.integer):  # type: ignore[arg-type]
+        raise TypeError(f"`{name}` must be an integer, got {x!r}.")
+
+
+def require_storable(name: str, x: Any) -> None:
+    """Raise if `x` holds integers that JAX would wrap: without `jax_enable_x64` those beyond 32 bits."""
+    if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.integer) or x.size == 0:
+        return
+    kind = jax.dtypes.canonicalize_dtype(x.dtype)
+    least, most = int(x.min()), int(x.max())
+    if least < np.iinfo(kind).min or most > np.iinfo(kind).max:
+        raise ValueError(f"`{name}` must hold integers that fit {kind}, JAX's type for them, got {least} to {most}.")
 
 
 def require_floating(name: str, dtype: Any) -> None:
@@ -169,6 +185,7 @@ def check_params(params: Params) -> None:
 def check_inputs(cell: CellParams, x: Array, leading: tuple[str, ...], name: str, cell_name: str) -> tuple[int, ...]:
     """Raise unless `x`, with the axes `leading` before the batch, fits `cell`; returns its batch axes."""
     require_array(name, x)
+    require_storable(name, x)
     axes = (*leading, "*batch") if is_tokens(x) else (*leading, "*batch", "in")
     if x.ndim < len(axes) - 1:
         raise ValueError(f"`{name}` must have the axes ({', '.join(axes)}), got shape {x.shape}.")
@@ -260,6 +277,7 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
     time, *batch_axes = steps_shape(batch.inputs)
     targets, out = batch.targets, params.readout.w_hy.shape[1]
     require_array("batch.targets", targets)
+    require_storable("batch.targets", targets)
     if targets.ndim < 1 or targets.shape[0] > time:
         raise ValueError(f"`batch.targets` must cover at most the {time} steps of `batch.inputs`, got {targets.shape}.")
     last = targets.shape[0]
@@ -276,6 +294,34 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
         _require_float("batch.weights", batch.weights)
         _require_shape("batch.weights", batch.weights, "(last, *batch)", steps, "`batch.targets`")
         _require_dtype("batch.weights", batch.weights, params.readout.b_y.dtype, "`params`")
+
+
+def require_result(result: Any, name: str) -> Any:
+    """`result`, if it is what a `GradFn` returns."""
+    pairs = isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], tuple) and len(result[0]) == 2
+    if not pairs or not isinstance(result[1], Gradients):
+        came = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", result)
+        raise TypeError(
+            f"`{name}` of (params, batch, h_0) must return ((loss, h_T), Gradients), as a GradFn does, got {came}."
+        )
+    if jnp.shape(result[0][0]) != ():
+        raise ValueError(f"`{name}` must return a loss of shape (), got {jnp.shape(result[0][0])}.")
+    return result
+
+
+def same_structure(tree: Any, other: Any) -> bool:
+    """Whether two trees are alike but for their leaves."""
+    structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(other)
+    return structures[0] == structures[1]
+
+
+def require_like(name: str, tree: Any, like: Any, match: str) -> None:
+    """Raise unless `tree` has the structure, shapes and dtypes of `like`."""
+    if not same_structure(tree, like):
+        came = f"{jax.tree.structure(tree)} instead of {jax.tree.structure(like)}"
+        raise ValueError(f"`{name}` must have the tree structure of `{match}`, got {came}.")
+    for (path, leaf), other in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(like), strict=True):
+        check_cotangent(f"{name}{jax.tree_util.keystr(path)}", leaf, other, f"`{match}`")
 
 
 def check_batch(params: Params, batch: Batch, h_0: States) -> None:

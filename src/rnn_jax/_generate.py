@@ -20,21 +20,27 @@ from ._checks import (
     steps_shape,
 )
 from ._params import zero_state
-from ._types import Inputs, Params, States
+from ._types import Inputs, Params, States, accumulation_dtype
 
 Draw = Callable[[Key[Array, ""], Array], Array]  # (key, y_t) -> x_{t+1}
 
 
 def categorical(temperature: float) -> Draw:
-    """Draw tokens with the probabilities `softmax(y_t / temperature)`.
+    """Draw tokens with the probabilities `softmax(y_t / temperature)`, in float32 or better.
+
+    In a lower type the noise has so few values that frequent tokens crowd out the rare ones. A temperature too small
+    for float32 draws among the most probable tokens, as its limit at zero does.
 
     Raises:
-        ValueError: unless `temperature` is above zero; its limit at zero is `greedy`.
+        ValueError: unless `temperature` is above zero; for its limit at zero take `greedy`.
     """
     require_positive(temperature=temperature)
 
     def draw(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Int[Array, "*batch"]:
-        return jax.random.categorical(key, y_t / temperature)
+        y = y_t.astype(accumulation_dtype(y_t.dtype))
+        most = jnp.max(y, axis=-1, keepdims=True)
+        logits = jnp.where(y == most, 0, (y - most) / jnp.asarray(temperature, y.dtype))  # never 0 / 0
+        return jax.random.categorical(key, logits)
 
     return draw
 

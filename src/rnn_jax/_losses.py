@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ._checks import is_tokens, require_array, require_callable, require_known, steps_shape
 from ._types import Batch, Loss, Scalar, accumulation_dtype
@@ -83,7 +83,8 @@ def pointwise(value_fn: Callable[[Array, Array], Array]) -> Loss:
 
 
 REDUCTIONS = {
-    "mean": "Σ w ℓ / Σ w over the whole batch; nothing to sum gives 0",
+    "mean": "Σ w ℓ / Σ |w| over the whole batch; nothing to sum gives 0",
+    "mean_over_steps": "Σ w ℓ / N, N the number of steps read that exist; nothing to sum gives 0",
     "sum": "Σ w ℓ",
 }
 
@@ -116,10 +117,14 @@ def step_weights(batch: Batch, dtype: Any) -> Float[Array, "last *batch"]:
 
 
 def loss_scale(objective: Objective, batch: Batch, dtype: Any) -> Scalar:
-    """The factor of every step: 1 / Σ w for `"mean"`, 0 where there is nothing to sum; 1 for `"sum"`."""
+    """The factor of every step: 1 for `"sum"`; otherwise one over a divisor, 0 where there is nothing to sum.
+
+    The divisor is Σ |w| for `"mean"`, which weights of both signs cannot cancel, and N for `"mean_over_steps"`.
+    """
     if objective.reduction == "sum":
         return jnp.ones((), dtype)
-    total = jnp.sum(step_weights(batch, dtype))
+    counted = batch if objective.reduction == "mean" else batch._replace(weights=None)
+    total = jnp.sum(jnp.abs(step_weights(counted, dtype)))
     return (total != 0).astype(dtype) / jnp.where(total == 0, jnp.ones_like(total), total)
 
 
@@ -141,13 +146,30 @@ def weighted_loss(
 ) -> tuple[Scalar, Float[Array, "last *batch out"]]:
     """`L = scale Σ_t w_t ℓ(y_t, target_t)` and `d_y_t = scale w_t ∂ℓ/∂y_t`.
 
-    All in float32 or better until `d_ys` is returned. A target of weight zero is never read.
+    All in float32 or better until `d_ys` is returned. Outputs and targets of weight zero are never read: whatever the
+    loss makes of them, infinity and NaN included, value and derivatives are 0 there.
     """
-    exact_ys = ys.astype(accumulation_dtype(ys.dtype))
-    w = scale * step_weights(batch, exact_ys.dtype)
-    read = (w != 0).reshape(w.shape + (1,) * (batch.targets.ndim - w.ndim))
-    targets = jnp.where(read, batch.targets, jnp.zeros_like(batch.targets))
+    exact_ys, targets = ys.astype(accumulation_dtype(ys.dtype)), batch.targets
     if not is_tokens(targets):
         targets = targets.astype(exact_ys.dtype)
-    values, d_ys = _checked_pair(loss(exact_ys, targets), exact_ys)
-    return jnp.sum(w * values), (w[..., None] * d_ys).astype(ys.dtype)
+    w = step_weights(batch, exact_ys.dtype)
+    read = None if batch.weights is None and batch.mask is None else w != 0  # None: every step
+    values, d_ys = _checked_pair(loss(_some_read(read, exact_ys), _some_read(read, targets)), exact_ys)
+    w = scale * w
+    return jnp.sum(_where_read(read, w * values)), _where_read(read, w[..., None] * d_ys).astype(ys.dtype)
+
+
+def _some_read(read: Bool[Array, "last *batch"] | None, x: Array) -> Array:
+    """`x`, with the first step that is read in place of those that are not: a loss has a value there."""
+    if read is None or read.size == 0:
+        return x
+    rows = lax.stop_gradient(x).reshape(read.size, *x.shape[read.ndim :])
+    return jnp.where(_over_features(read, x), x, rows[jnp.argmax(read)])
+
+
+def _where_read(read: Bool[Array, "last *batch"] | None, x: Array) -> Array:
+    return x if read is None else jnp.where(_over_features(read, x), x, 0)
+
+
+def _over_features(read: Bool[Array, "last *batch"], x: Array) -> Array:
+    return read.reshape(*read.shape, *(1 for _ in x.shape[read.ndim :]))

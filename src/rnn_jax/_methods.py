@@ -143,8 +143,9 @@ def make_grad_fn(
 ) -> GradFn:
     """A function `(params, batch, h_0) -> ((loss, h_T), Gradients)`, pure and stateless.
 
-    `method` is one of `GRADIENTS`, `loss` one of `LOSSES` or a pair like `pointwise(...)`. `"mean"` is Σ w ℓ / Σ w
-    over all weighted steps (nothing to sum gives 0), `"sum"` is Σ w ℓ. With `compute_dtype`, states and products
+    `method` is one of `GRADIENTS`, `loss` one of `LOSSES` or a pair like `pointwise(...)`. `reduction` is
+    `"mean"`, Σ w ℓ / Σ |w|; `"mean_over_steps"`, Σ w ℓ / N with N the number of steps read that exist; or `"sum"`,
+    Σ w ℓ. Nothing to sum gives 0. Which is for what: `docs/sequences.md`. With `compute_dtype`, states and products
     are in that type, while the loss and the weight gradients are accumulated in float32 or better; only "autodiff" adds
     weight gradients up as JAX does, in the type itself, where long sums stall. A gradient always has the dtype of what
     it is a gradient of. Under `jit`, a gradient that is not used costs nothing.

@@ -23,11 +23,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._activations import ACTIVATIONS
-from ._anatomy import norms, there_and_back
+from ._anatomy import there_and_back
 from ._bptt import Residuals
 from ._checks import check_call, require_positive
 from ._losses import Objective, make_objective
-from ._types import Batch, GradFn, Gradients, Hiddens, Loss, Params, Scalar, States
+from ._numerics import norms
+from ._types import Batch, GradFn, Gradients, Hiddens, Loss, Params, Scalar, States, accumulation_dtype
 
 
 def penalise_norms(weight: float, *, loss: str | Loss, reduction: str = "mean") -> GradFn:
@@ -73,13 +74,14 @@ def _penalised(
 
 def norm_penalty(residuals: Residuals, d_as: Hiddens) -> tuple[Scalar, Float[Array, "hid hid"]]:
     """Ω of a layer and its immediate derivative in `W_hh`, from the `d_as` of the backward pass."""
-    w_hh = residuals.cell.w_hh
     d_phi = ACTIVATIONS[residuals.cell.activation].d_phi(residuals.fs[:-1])
+    exact = accumulation_dtype(d_phi.dtype)
+    w_hh, d_phi, d_as = (x.astype(exact) for x in (residuals.cell.w_hh, d_phi, d_as))
     sizes = norms(d_as[1:])[..., None]
     unit = d_as[1:] / jnp.where(sizes > 0, sizes, 1)  # δ_t / ‖δ_t‖: no norm over- or underflows
     v = (unit @ w_hh.T) * d_phi
     r = norms(v)[..., None]
-    there = (sizes > 0).astype(w_hh.dtype)
+    there = (sizes > 0).astype(exact)
     share = there / jnp.maximum(jnp.sum(there), 1)
     slope = 2 * share * (r - 1) / jnp.where(r > 0, r, 1)
     d_w_hh = jnp.einsum("t...i,t...j->ij", slope * v * d_phi, unit)

@@ -47,8 +47,9 @@ def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Problem:
     reset = np.zeros(steps, bool) if batch.reset is None else np.asarray(batch.reset)
     last = targets.shape[0]
     weights = (mask[steps[0] - last :] if batch.weights is None else np.asarray(batch.weights)).astype(np.float64)
-    if reduction == "mean":
-        weights = weights / weights.sum() if weights.sum() else 0 * weights
+    if reduction != "sum":
+        total = np.abs(weights).sum() if reduction == "mean" else mask[steps[0] - last :].sum()
+        weights = weights / total if total else 0 * weights
     ones = tuple(np.ones_like(h) for h in h_0)
     drop: Any = batch.drop or (None, None)
     up, on = (ones if units is None else tuple(np.array(r, np.float64) for r in units) for units in drop)

@@ -1,10 +1,12 @@
 """Initialisers of the recurrent weights, and fresh parameters and states."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.nn.initializers import lecun_normal, normal, orthogonal
 from jaxtyping import Array, Float, Key
 
@@ -12,7 +14,6 @@ from ._activations import ACTIVATIONS
 from ._checks import (
     check_leak,
     check_params,
-    require_callable,
     require_floating,
     require_key,
     require_known,
@@ -91,13 +92,12 @@ def init_params(
     require_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size, num_layers=num_layers)
     require_known("activation", activation, ACTIVATIONS)
     check_leak(leak, "leak")
-    require_callable(recurrent_init=recurrent_init)
     require_floating("dtype", dtype)
     dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
     draw_dtype = accumulation_dtype(dtype)  # the decompositions know no half precision
 
     def draw(init: Initializer, key: Key[Array, ""], *shape: int) -> Array:
-        return init(key, shape, draw_dtype).astype(dtype)
+        return _drawn(init, key, shape, draw_dtype).astype(dtype)
 
     ykey, *cell_keys = jax.random.split(key, num_layers + 1)
     cells = []
@@ -118,6 +118,27 @@ def init_params(
     params = Params(tuple(cells), readout)
     check_params(params)  # an initialiser of the caller's own may return anything
     return params
+
+
+def _drawn(init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
+    """`init(key, shape, dtype)`, where `init` may be the caller's own."""
+    wanted = f"a function (key, shape, dtype) -> array, as `orthogonal()` makes one, got {init!r}"
+    if not _takes(init, key, shape, dtype):
+        raise TypeError(f"`recurrent_init` must be {wanted}.")
+    w = init(key, shape, dtype)
+    if not isinstance(w, (jax.Array, np.ndarray)):
+        raise TypeError(f"`recurrent_init` must be {wanted}, which returns a {type(w).__name__}: call it first.")
+    return jnp.asarray(w)
+
+
+def _takes(function: Any, *args: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*args)
+    except TypeError:  # not a function, or one of other arguments
+        return False
+    except ValueError:  # a built-in that does not tell
+        return True
+    return True
 
 
 def zero_state(params: Params, *batch: int) -> States:

@@ -60,6 +60,7 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[P
         reset[(case.time // 2, *(0,) * len(case.batch))] = True
     if case.weights:
         weights = 0.3 + rng.random(steps)
+        weights.reshape(-1)[1::2] *= -1  # advantages and corrections have both signs
         if weights.size > 1:
             weights[(0,) * weights.ndim] = 0.0
     if case.inputs == "tokens":

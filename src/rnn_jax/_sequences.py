@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from ._checks import require_floating, require_sizes
+from ._checks import require_floating, require_sizes, require_storable
 from ._types import Batch
 
 
@@ -97,6 +97,7 @@ def _in_rows(
     if dtype is None:
         dtype = xs[0].dtype if np.issubdtype(xs[0].dtype, np.floating) else jnp.zeros(()).dtype
     require_floating("dtype", dtype)
+    dtype = jax.dtypes.canonicalize_dtype(dtype)  # float64 is float32 without `jax_enable_x64`, here without a warning
     lengths = [len(x) for x in xs]
     places = [Place(i, 0, length) for i, length in enumerate(lengths)] if apart else _packed(lengths, time)
 
@@ -143,6 +144,8 @@ def _check_ragged(xs: list[np.ndarray], ys: list[np.ndarray]) -> None:
                     f"{arrays[0].shape} and, at {i}, {x.dtype}{x.shape}."
                 )
     for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
+        require_storable(f"inputs[{i}]", x)
+        require_storable(f"targets[{i}]", y)
         if len(y) > len(x):
             raise ValueError(
                 f"`targets` must be at most as long as their sequence, got {len(y)} for {len(x)} steps at {i}."

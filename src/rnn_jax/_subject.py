@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._checks import is_tokens
+from ._checks import is_tokens, require_result, same_structure
 from ._types import Batch, GradFn, Gradients
 
 
@@ -34,15 +34,6 @@ def in_float64(x: Any) -> Any:
         return x
     x = jnp.asarray(x)
     return x.astype(jnp.float64) if jnp.issubdtype(x.dtype, jnp.floating) else x
-
-
-def require_result(out: Any, name: str) -> Any:
-    """`out`, if it is what a `GradFn` returns."""
-    if not (isinstance(out, tuple) and len(out) == 2 and isinstance(out[0], tuple) and isinstance(out[1], Gradients)):
-        raise TypeError(f"`{name}` of (params, batch, h_0) must return ((loss, h_T), Gradients), as a GradFn does.")
-    if np.shape(out[0][0]) != ():
-        raise ValueError(f"`{name}` must return a loss of shape (), got {np.shape(out[0][0])}.")
-    return out
 
 
 def _flatten(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
@@ -118,12 +109,6 @@ def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
 def _refuse_complex(what: str, leaves: list) -> None:
     if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in leaves):
         raise TypeError(f"{what} must be real, got complex numbers: pass real and imaginary parts.")
-
-
-def same_structure(tree: Any, other: Any) -> bool:
-    """Whether two trees are alike but for their leaves."""
-    structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(other)
-    return structures[0] == structures[1]
 
 
 def _subject(value: Callable, theta: np.ndarray, unravel: Callable, at: Any, gradients: Any, root: str) -> Subject:

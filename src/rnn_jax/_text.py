@@ -5,7 +5,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
-from ._checks import require_array, require_sizes
+from ._checks import require_array, require_integer, require_sizes, require_storable
 from ._types import Batch
 
 
@@ -70,13 +70,20 @@ def make_streams(tokens: Int[np.ndarray, " length"], num_streams: int) -> Int[np
 def window_batch(streams: Int[Array, "time streams"], start: int | Int[Array, ""], window: int) -> Batch:
     """The batch that reads `streams` from `start` for `window` steps and predicts each next token.
 
+    A traced `start` cannot be checked: one that is out of range is moved to the nearest in range, as
+    `lax.dynamic_slice` does.
+
     Raises:
+        TypeError: if `start` is not one integer.
         ValueError: unless `window` is at least one and below the length of the streams, and the window lies in them.
     """
     require_sizes(window=window)
+    require_storable("streams", streams)
     if window >= streams.shape[0]:
         raise ValueError(f"`window` must be below the {streams.shape[0]} steps of `streams`, got {window}.")
-    if not isinstance(start, jax.Array) and not 0 <= start < streams.shape[0] - window:
-        raise ValueError(f"`start` must be from 0 to {streams.shape[0] - window - 1}, got {start}.")
+    if not isinstance(start, jax.core.Tracer):
+        require_integer("start", start)
+        if not 0 <= int(start) < streams.shape[0] - window:
+            raise ValueError(f"`start` must be from 0 to {streams.shape[0] - window - 1}, got {start}.")
     piece = lax.dynamic_slice_in_dim(streams, start, window + 1)
     return Batch(inputs=piece[:-1], targets=piece[1:])

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from ._checks import check_params, check_states, require_callable, require_positive
+from ._checks import check_params, check_states, require_callable, require_like, require_positive, require_result
+from ._numerics import tree_norm
 from ._types import Batch, GradFn, Params, States
 
 
@@ -22,11 +23,15 @@ class TrainState(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """Reported, then dropped. The gradient's norm is the one before clipping."""
+    """Reported, then dropped. The gradient's norm is the one before clipping; norms are in float32 or better.
+
+    `num_not_carried` counts the sequences whose last state was infinite or NaN: see `make_trainer`.
+    """
 
     loss: Float[Array, ""]
     grad_norm: Float[Array, ""]
     update_norm: Float[Array, ""]
+    num_not_carried: Int[Array, ""]
 
 
 class Trainer(NamedTuple):
@@ -40,7 +45,13 @@ def make_trainer(grad_fn: GradFn, optimizer: optax.GradientTransformation) -> Tr
     """Training by `optimizer` on the gradients of `grad_fn`. The caller jits, donates and scans.
 
     `init` copies its arrays, so that donating the state deletes nothing of the caller's. Each step starts from the
-    state the last one ended in; no gradient crosses. For a fresh start replace `state.h_0`.
+    hidden state that the last one ended in; no gradient crosses. For a fresh start replace `state.h_0`.
+
+    Only finite states are carried. A sequence whose last state is infinite or NaN keeps the state it had before the
+    step, so one bad batch that `optax.apply_if_finite` skips does not spoil the next ones: `StepInfo.num_not_carried`
+    counts such sequences.
+
+    `grad_fn` may be your own: it is traced once a step, and its result is checked then.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=4, hidden_size=8, output_size=4)
@@ -64,13 +75,24 @@ def make_trainer(grad_fn: GradFn, optimizer: optax.GradientTransformation) -> Tr
         return TrainState(params, optimizer.init(params), h_0, jnp.zeros((), jnp.int32))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
-        (loss, h_T), gradients = grad_fn(state.params, batch, state.h_0)
+        (loss, h_T), gradients = require_result(grad_fn(state.params, batch, state.h_0), "grad_fn")
+        require_like("gradients.params", gradients.params, state.params, "params")
+        require_like("h_T", h_T, state.h_0, "h_0")
         updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        info = StepInfo(loss, optax.tree.norm(gradients.params), optax.tree.norm(updates))
-        return TrainState(params, opt_state, h_T, state.num_steps + 1), info
+        h_0, num_not_carried = carried(state.h_0, h_T)
+        info = StepInfo(loss, tree_norm(gradients.params), tree_norm(updates), num_not_carried)
+        return TrainState(params, opt_state, h_0, state.num_steps + 1), info
 
     return Trainer(init, step)
+
+
+def carried(h_0: States, h_T: States) -> tuple[States, Int[Array, ""]]:
+    """The states the next step starts from, `h_0` of each sequence whose `h_T` is not finite; how many those are."""
+    finite = [jnp.all(jnp.isfinite(h), -1) for h in h_T]
+    keep = jnp.all(jnp.stack(finite), 0)
+    h = tuple(jnp.where(keep[..., None], after, before) for before, after in zip(h_0, h_T, strict=True))
+    return h, jnp.sum(~keep)
 
 
 def clipped_sgd(
@@ -109,5 +131,16 @@ def clip_gradients(*, max_norm: float | None = None, max_value: float | None = N
         clips.append(optax.clip(max_value))
     if max_norm is not None:
         require_positive(max_norm=max_norm)
-        clips.append(optax.clip_by_global_norm(max_norm))
+        clips.append(optax.stateless(lambda updates, params: _clip_by_norm(updates, max_norm)))
     return optax.chain(*clips) if clips else optax.identity()
+
+
+def _clip_by_norm(updates: optax.Updates, max_norm: float) -> optax.Updates:
+    """`updates · min(1, max_norm / ‖updates‖)`, the norm in float32 or better: in float16 a square overflows at 256."""
+    length = tree_norm(updates)
+
+    def clip(d: Array) -> Array:
+        scaled = (d.astype(length.dtype) / length * max_norm).astype(d.dtype)
+        return jnp.where(length < max_norm, d, scaled)
+
+    return jax.tree.map(clip, updates)

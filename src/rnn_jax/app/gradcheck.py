@@ -30,7 +30,7 @@ OPTIONS: dict[str, list[Any]] = {
     "num_layers": [1, 2, 3],
     "batch": [(), (3,), (2, 2)],
     "loss": ["cross_entropy", "squared_error"],
-    "reduction": ["mean", "sum"],
+    "reduction": ["mean", "sum", "mean_over_steps"],
     "weights": [False, True],
     "mask": [False, True],
     "reset": [False, True],
