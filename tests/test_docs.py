@@ -63,6 +63,16 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
 
 
+@pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("name", ["README.md", "docs/tasks.md"])
+def test_what_an_example_claims_to_learn_it_learns_from_other_seeds(name, seed):
+    """Its first block, whose last line says how well it learned."""
+    code = blocks(ROOT / name, "python")[0]
+    assert code.count("jax.random.key(0)") == 1 and code.splitlines()[-1].startswith("assert infos.loss[-1] <")
+    with as_users_have_it(), contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(code.replace("jax.random.key(0)", f"jax.random.key({seed})"), name, "exec"), {})
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
 def test_python_blocks_run_in_a_fresh_process(page, tmp_path):
