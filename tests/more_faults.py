@@ -245,7 +245,7 @@ MORE = [
     _fault("the mean taken twice", "_sharded", "shard_batch", 'Objective(objective.loss, "sum")', "objective", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
     _fault("devices that draw the same", "_sharded", "shard_batch.on_each", "jax.random.fold_in(key, lax.axis_index(AXIS))", "jax.random.fold_in(key, 0)", devices_draw_apart, "test_dropout.py::test_devices_draw_each_their_own"),
     _fault("fewer units dropped than asked for", "_dropout", "drop_units.draw", "jnp.asarray(1 / (1 - rate), cell.w_hh.dtype)", "jnp.asarray(1 / (1 - rate) ** 0.5, cell.w_hh.dtype)", dropout_drops_its_share, "test_dropout.py::test_rates_and_what_is_kept"),
-    _fault("the same units between and in the recurrence", "_dropout", "drop_units", "draw(keys[1], float(recurrent))", "draw(keys[0], float(recurrent))", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
+    _fault("the same units between and in the recurrence", "_dropout", "drop_units", "draw(keys[1], recurrent)", "draw(keys[0], recurrent)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
     _fault("the same units in every layer", "_dropout", "drop_units.draw", "jax.random.split(key, len(params.cells))", "[key] * len(params.cells)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
     _fault("a key used twice", "_dropout", "drop_units", "key=key", "key=batch.key", dropout_uses_a_key_once, "test_dropout.py::test_a_key_is_used_once"),
     _fault("what is not saturated counted", "_anatomy", "saturation", "d_phi < SATURATED", "d_phi >= SATURATED", saturation_is_counted, "test_anatomy.py::test_saturation"),

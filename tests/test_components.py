@@ -1,5 +1,10 @@
 """Cell, parameters, losses, generation, training, text: what each promises."""
 
+import copy
+import io
+import pickle
+import sys
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -11,6 +16,7 @@ from problems import EXACT, HID, IN, OUT, Case, assert_trees_close, make_problem
 from witness import softmax
 
 import rnn_jax
+from rnn_jax import _serialization
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
@@ -63,6 +69,111 @@ def test_initialisers(getkey):
     assert 0.009 < np.std(w) < 0.011
     w = w_hh_of(getkey(), recurrent_init=rnn_jax.spectral_radius(0.9))
     np.testing.assert_allclose(np.max(np.abs(np.linalg.eigvals(w))), 0.9, rtol=1e-10)
+
+
+def test_a_cell_is_tanh_without_leak_unless_given():
+    w_xh, w_hh, b_h = np.array([[0.5, -1.0]]), np.array([[0.3, 0.2], [-0.7, 0.4]]), np.array([0.1, -0.2])
+    cell = rnn_jax.CellParams(w_xh, w_hh, b_h)
+    h_0, x_1 = np.array([0.9, -0.4]), np.array([2.0])
+    h_1 = by_numpy(rnn_jax.step)(cell, h_0, x_1)
+    np.testing.assert_allclose(h_1, np.tanh(x_1 @ w_xh + h_0 @ w_hh + b_h), rtol=1e-15)
+    assert jax.tree.structure(cell) == jax.tree.structure(rnn_jax.CellParams(w_xh, w_hh, b_h, "tanh", 1.0))
+
+
+def by_pickle(state, folder):
+    return pickle.loads(pickle.dumps(state))
+
+
+def by_deepcopy(state, folder):
+    return copy.deepcopy(state)
+
+
+def by_numpy_leaves(state, folder):
+    """The leaves in their order, as `jax.tree.leaves` gives them."""
+    np.savez(folder / "leaves.npz", *jax.tree.leaves(state))
+    with np.load(folder / "leaves.npz") as arrays:
+        return jax.tree.structure(state).unflatten([arrays[name] for name in arrays.files])
+
+
+def by_numpy_names(state, folder):
+    """The leaves by their names, like `.params.cells[0].w_hh`."""
+    name = jax.tree_util.keystr
+    np.savez(folder / "names.npz", **{name(path): leaf for path, leaf in jax.tree.leaves_with_path(state)})
+    with np.load(folder / "names.npz") as arrays:
+        return jax.tree.map_with_path(lambda path, _: arrays[name(path)], state)
+
+
+def by_numpy_object(state, folder):
+    """A whole tree as one entry of an array of objects."""
+    held, file = np.empty(1, object), io.BytesIO()
+    held[0] = state
+    np.save(file, held)
+    return np.load(io.BytesIO(file.getvalue()), allow_pickle=True)[0]
+
+
+def by_orbax(state, folder):
+    orbax = pytest.importorskip("orbax.checkpoint")
+    with orbax.StandardCheckpointer() as checkpointer:
+        checkpointer.save(folder / "orbax", state)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(folder / "orbax", jax.eval_shape(lambda: state))
+
+
+def by_flax(state, folder):
+    serialization = pytest.importorskip("flax.serialization")
+    return serialization.from_bytes(jax.tree.map(jnp.zeros_like, state), serialization.to_bytes(state))
+
+
+def by_equinox(state, folder):
+    equinox = pytest.importorskip("equinox")
+    equinox.tree_serialise_leaves(folder / "equinox", state)
+    return equinox.tree_deserialise_leaves(folder / "equinox", jax.eval_shape(lambda: state))
+
+
+SAVERS = [by_pickle, by_deepcopy, by_numpy_leaves, by_numpy_names, by_numpy_object, by_orbax, by_flax, by_equinox]
+
+
+@pytest.mark.parametrize("saver", SAVERS)
+def test_a_tree_that_was_saved_is_the_same(saver, tmp_path):
+    """Structure, static fields, dtypes and values, of parameters and of all that a trainer carries."""
+    params, _, h_0 = make_problem(Case(num_layers=2, activation="relu", leak=0.3))
+    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optax.adam(0.1))
+    state = trainer.init(params, h_0)
+    again = saver(state, tmp_path)
+    assert_trees_close(again, state, rtol=0)
+    assert again.params.cells[1].activation == "relu" and again.params.cells[1].leak == 0.3
+
+
+def test_flax_refuses_a_state_of_other_leaves():
+    serialization = pytest.importorskip("flax.serialization")
+    cell = make_model().cells[0]
+    with pytest.raises(ValueError, match="A CellParams must be saved as"):
+        serialization.from_state_dict(cell, {"w_xh": cell.w_xh})
+
+
+@pytest.mark.parametrize("imported_before", [False, True])
+def test_a_library_is_told_of_our_types_whenever_it_is_imported(imported_before, tmp_path, monkeypatch):
+    """As `flax.serialization` is, which the core must not import by itself."""
+    name, told, finders = f"library_{imported_before}", [], list(sys.meta_path)
+    (tmp_path / f"{name}.py").write_text("value = 3")
+    monkeypatch.syspath_prepend(tmp_path)
+    if imported_before:
+        __import__(name)
+    _serialization.when_imported(name, lambda module: told.append(module.value))
+    assert told == [3] * imported_before
+    __import__(name)
+    assert told == [3] and sys.meta_path == finders
+    assert sys.modules.pop(name).__spec__.name == name
+
+
+def test_a_program_with_our_trees_is_saved():
+    """`jax.export` writes the structure of arguments and results, static fields too."""
+    pytest.importorskip("flatbuffers")
+    params, batch, h_0 = make_problem(Case(num_layers=2, activation="relu", leak=0.3, drop=True, mask=True))
+    shapes = jax.eval_shape(lambda: (params, batch, h_0))
+    exported = jax.export.export(jax.jit(rnn_jax.make_grad_fn("stepwise", loss="cross_entropy")))(*shapes)
+    again = jax.export.deserialize(exported.serialize())
+    assert (again.in_tree, again.out_tree) == (exported.in_tree, exported.out_tree)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16])
@@ -313,6 +424,40 @@ def test_a_step_of_the_trainer():
         step_norm = np.sqrt(sum(np.sum((0.5 * v) ** 2) for v in jax.tree.leaves(velocity)))
         np.testing.assert_allclose(info.update_norm, step_norm, rtol=1e-12)
         assert state.num_steps == n + 1
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "momentum", "max_norm", "max_value"])
+def test_a_sweep_over_the_numbers_of_sgd(name):
+    """Under `vmap` and `jit` they are what they are one at a time."""
+    w, d = np.array([1.0, -2.0]), np.array([3.0, 0.5])
+
+    def after_three_steps(number):
+        numbers = {"learning_rate": 0.5, "momentum": 0.5, "max_norm": 1.0, "max_value": 2.0} | {name: number}
+        optimizer = rnn_jax.clipped_sgd(numbers.pop("learning_rate"), **numbers)
+        end, state = jnp.asarray(w), optimizer.init(w)
+        for _ in range(3):
+            updates, state = optimizer.update(jnp.asarray(d), state)
+            end = end + updates
+        return end
+
+    sweep = [0.1, 0.6, 0.9]
+    one_by_one = np.stack([after_three_steps(number) for number in sweep])
+    assert len(np.unique(one_by_one[:, 1])) == 3
+    np.testing.assert_allclose(jax.vmap(after_three_steps)(jnp.array(sweep)), one_by_one, rtol=1e-12)
+    np.testing.assert_allclose(jax.jit(after_three_steps)(0.6), one_by_one[1], rtol=1e-12)
+
+
+def test_a_momentum_of_zero_in_a_sweep_is_none():
+    ends = [rnn_jax.clipped_sgd(0.5, momentum=0.0), rnn_jax.clipped_sgd(0.5, momentum=jnp.zeros(()))]
+    assert jax.tree.leaves([optimizer.init(np.ones(2)) for optimizer in ends]) == []  # nothing is remembered
+
+    def step(momentum):
+        optimizer = rnn_jax.clipped_sgd(0.5, momentum=momentum)
+        state = optimizer.init(jnp.ones(2))
+        _, state = optimizer.update(jnp.ones(2), state)
+        return optimizer.update(jnp.ones(2), state)[0]
+
+    np.testing.assert_array_equal(jax.vmap(step)(jnp.array([0.0, 0.5])), [[-0.5, -0.5], [-0.75, -0.75]])
 
 
 def test_many_steps_a_dispatch_with_donation():

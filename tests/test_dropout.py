@@ -47,6 +47,22 @@ def test_the_mean_is_one_in_half_precision_too(dtype):
     assert abs(units.mean() - 1) <= 4 * units.std() / units.size**0.5
 
 
+@pytest.mark.parametrize("place", ["between", "recurrent"])
+def test_a_sweep_over_rates(place):
+    """Under `vmap` and `jit` each draws what it draws alone; where it is 0, nothing is dropped."""
+    params, steps = wide(20, 2), jnp.asarray(np.zeros((4, 30), int))
+
+    def units(rate):
+        batch = rnn_jax.Batch(steps, steps, key=jax.random.key(0))
+        return getattr(rnn_jax.drop_units(params, batch, **{place: rate}).drop, place)
+
+    rates = [0.25, 0.5]
+    one_by_one = jax.tree.map(lambda *units: np.stack(units), *(units(rate) for rate in rates))
+    assert_trees_close(jax.vmap(units)(jnp.array(rates)), one_by_one, rtol=0)
+    assert_trees_close(jax.jit(units)(0.5), units(0.5), rtol=0)
+    assert all(np.all(r == 1) for r in jax.vmap(units)(jnp.zeros(1)))
+
+
 def test_a_key_is_used_once():
     first, again, other = drawn(recurrent=0.5), drawn(recurrent=0.5), drawn(recurrent=0.5, seed=1)
     assert_trees_close(first.drop, again.drop, rtol=0)

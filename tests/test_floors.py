@@ -13,7 +13,7 @@ import rnn_jax
 SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = {
     "ground": [
-        *("_types", "_activations", "_checks", "_numerics", "_sharding", "_params", "_losses"),
+        *("_serialization", "_types", "_activations", "_checks", "_numerics", "_sharding", "_params", "_losses"),
         *("_text", "_sequences", "_dropout", "_tasks"),
     ],
     "cell": ["_affine", "_cell"],

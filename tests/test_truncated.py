@@ -269,6 +269,24 @@ def test_cuts_are_right_on_average_in_half_precision_too(mean_reach, dtype):
     assert abs(sent.mean() - 1) <= 4 * sent.std() / len(sent) ** 0.5
 
 
+@pytest.mark.parametrize(
+    "method, name, values", [("randomised", "mean_reach", [2.0, 4.0]), ("adaptive", "bias", [1e-9, 1e9])]
+)
+def test_a_sweep_over_what_cuts(method, name, values):
+    """Under `vmap` each is what it is one at a time."""
+    case = Case(batch=(2,), time=13)
+    params, batch, h_0 = keyed(make_problem(case))
+    options = {"k1": 2} if method == "adaptive" else {}
+
+    def gradient(value):
+        return rnn_jax.make_grad_fn(method, loss=case.loss, **options, **{name: value})(params, batch, h_0)
+
+    one_by_one = [by_numpy(gradient)(jnp.asarray(value)) for value in values]
+    swept = jax.jit(jax.vmap(gradient))(jnp.array(values))
+    assert_trees_close(swept, jax.tree.map(lambda *x: np.stack(x), *one_by_one), rtol=1e-12)
+    assert np.any(np.asarray(swept[1].params.cells[0].w_hh[0]) != swept[1].params.cells[0].w_hh[1])
+
+
 def test_many_devices():
     case = FLAGGED._replace(batch=(4,), num_layers=1)
     problem = make_problem(case)

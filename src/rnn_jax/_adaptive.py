@@ -45,7 +45,7 @@ class Reach(NamedTuple):
 
 
 def adaptive(
-    k1: int, bias: float, k2_max: int | None, objective: Objective, params: Params, batch: Batch, h_0: States
+    k1: int, bias: float | Array, k2_max: int | None, objective: Objective, params: Params, batch: Batch, h_0: States
 ) -> tuple[Int[Array, ""], tuple[tuple[Scalar, States], Gradients]]:
     """`k2`, a multiple of `k1`, and what `"truncated"` returns with it."""
     time = batch.inputs.shape[0]

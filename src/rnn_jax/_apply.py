@@ -6,7 +6,17 @@ from jaxtyping import Array, Float
 
 from ._affine import affine
 from ._cell import step_forward
-from ._checks import check_hiddens, check_readout, check_sequence, check_states, require_callable, require_sizes
+from ._checks import (
+    check_hiddens,
+    check_inputs,
+    check_layout,
+    check_params,
+    check_readout,
+    check_sequence,
+    check_states,
+    require_callable,
+    require_sizes,
+)
 from ._dropout import between_of, constant, dropped, recurrent_of
 from ._types import Drop, Flags, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
 from ._unroll import unroll
@@ -85,7 +95,11 @@ def apply_step(params: Params, h_tm1: States, x_t: Step) -> tuple[Float[Array, "
     >>> bool(jnp.allclose(y_t, ys[-1], atol=1e-6))
     True
     """
-    check_states(params, h_tm1)
+    check_params(params)
+    batch = check_inputs(params.cells[0], x_t, (), "x_t", "params.cells[0]")
+    if isinstance(h_tm1, tuple) and h_tm1:
+        check_layout(x_t, h_tm1[0], params.cells[0].w_xh.shape[0], (), names=("x_t", "h_tm1[0]"))
+    check_states(params, h_tm1, batch, "x_t", "h_tm1")
     h_t = []
     for cell, h in zip(params.cells, h_tm1, strict=True):
         x_t, _ = step_forward(cell, h, x_t)

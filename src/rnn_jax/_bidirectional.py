@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ._checks import check_cell, check_inputs, check_state, require_callable
+from ._checks import check_cell, check_inputs, check_layout, check_state, require_callable
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 from ._unroll_bptt import unroll_bptt
 
@@ -50,6 +50,7 @@ def bidirectional(
     check_cell(there, "cells[0]")
     check_cell(back, "cells[1]")
     batch = check_inputs(back, xs, ("time",), "xs", "cells[1]")
+    check_layout(xs, h_0[1], back.w_xh.shape[0], ("time",), names=("xs", "h_0[1]"))
     check_state(back, h_0[1], batch, names=("h_0[1]", "xs"), cell_name="cells[1]")
     hs = unroll(there, h_0[0], xs, mask=mask, reset=reset, **_dropping(r))
     flipped = (None if x is None else x[::-1] for x in (mask, _seen_from_behind(mask, reset)))

@@ -7,7 +7,7 @@ from jaxtyping import Array, Float
 
 from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
-from ._checks import check_cell, check_cotangent, check_inputs, check_state
+from ._checks import check_cell, check_cotangent, check_inputs, check_layout, check_state
 from ._dropout import dropped
 from ._types import CellParams, Hidden, Step
 
@@ -54,6 +54,7 @@ def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step, r: Hidden | None = 
     """
     check_cell(cell)
     batch = check_inputs(cell, x_t, (), "x_t", "cell")
+    check_layout(x_t, h_tm1, cell.w_xh.shape[0], (), names=("x_t", "h_tm1"))
     check_state(cell, h_tm1, batch, names=("h_tm1", "x_t"), cell_name="cell")
     if r is not None:
         check_state(cell, r, batch, names=("r", "x_t"), cell_name="cell")

@@ -31,8 +31,10 @@ def require_positive(**values: object) -> None:
 
 
 def require_rates(**rates: object) -> None:
-    """Raise for the first that is not a number from 0 to below 1."""
+    """Raise for the first that is known and not a number from 0 to below 1."""
     for name, rate in rates.items():
+        if isinstance(rate, jax.core.Tracer):
+            continue
         number = rate.item() if getattr(rate, "shape", None) == () else rate  # type: ignore[attr-defined]
         if not isinstance(number, (int, float)) or isinstance(number, bool):
             raise TypeError(f"`{name}` must be a number from 0 to below 1, got {rate!r}.")
@@ -108,7 +110,9 @@ def _require_float(name: str, x: object) -> None:
 
 def _require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str) -> None:
     if x.shape != expected:
-        raise ValueError(f"`{name}` must have shape {legend} = {expected} to match {match}, got {x.shape}.")
+        swapped = len(expected) > 1 and x.shape == (expected[1], expected[0], *expected[2:])
+        hint = ": swap its first two axes" if swapped else ""
+        raise ValueError(f"`{name}` must have shape {legend} = {expected} to match {match}, got {x.shape}{hint}.")
 
 
 def _require_dtype(name: str, x: Array, dtype: Any, match: str) -> None:
@@ -127,13 +131,23 @@ def check_cell(cell: CellParams, name: str = "cell") -> None:
     if cell.w_xh.ndim != 2:
         raise ValueError(f"`{name}.w_xh` must have two axes (in, hid), got shape {cell.w_xh.shape}.")
     hid = cell.w_xh.shape[1]
+    if cell.b_h.ndim == 1 and cell.w_hh.shape == 2 * cell.b_h.shape:  # these two agree: if one is wrong, it is `w_xh`
+        units, (first, last) = cell.b_h.shape[0], cell.w_xh.shape
+        if hid != units:
+            fitting = (last if first == units else first, units)
+            _require_shape(f"{name}.w_xh", cell.w_xh, "(in, hid)", fitting, f"`{name}.w_hh` and `{name}.b_h`")
     for leaf, legend, expected in (("w_hh", "(hid, hid)", (hid, hid)), ("b_h", "(hid,)", (hid,))):
         _require_shape(f"{name}.{leaf}", getattr(cell, leaf), legend, expected, f"`{name}.w_xh`")
         _require_dtype(f"{name}.{leaf}", getattr(cell, leaf), cell.w_xh.dtype, f"`{name}.w_xh`")
 
 
 def check_leak(leak: object, name: str) -> None:
-    """Raise unless `leak` is a number above 0 and at most 1."""
+    """Raise unless `leak` is a number above 0 and at most 1, known while the program is made."""
+    if isinstance(leak, jax.core.Tracer):
+        raise TypeError(
+            f"`{name}` must be a number that is known at trace time, because it is part of the structure of the "
+            f"parameters, got {leak!r}: loop over its values in Python instead of jit, vmap or grad."
+        )
     if not isinstance(leak, (int, float, np.floating)) or isinstance(leak, bool):
         raise TypeError(f"`{name}` must be a number above 0 and at most 1, got {leak!r}.")
     if not 0 < leak <= 1:
@@ -156,6 +170,8 @@ def check_readout(readout: ReadoutParams, hid: int, dtype: Any, match: str) -> N
     if readout.w_hy.ndim != 2:
         raise ValueError(f"`readout.w_hy` must have two axes (hid, out), got shape {readout.w_hy.shape}.")
     out = readout.w_hy.shape[1]
+    if readout.w_hy.shape == (*readout.b_y.shape, hid):
+        (out,) = readout.b_y.shape
     _require_shape("readout.w_hy", readout.w_hy, "(hid, out)", (hid, out), match)
     _require_shape("readout.b_y", readout.b_y, "(out,)", (out,), "`readout.w_hy`")
     _require_dtype("readout.w_hy", readout.w_hy, dtype, match)
@@ -197,6 +213,36 @@ def check_inputs(cell: CellParams, x: Array, leading: tuple[str, ...], name: str
     return steps_shape(x)[len(leading) :]
 
 
+def check_layout(x: Array, h: object, in_size: int, leading: tuple[str, ...], *, names: tuple[str, str]) -> None:
+    """Raise where the sizes of `x` and of a state `h` show that it is the layout of `x` that is wrong.
+
+    `leading` are the axes before the batch. Where the sizes show nothing, `check_state` says what it expects of `h`.
+    """
+    x_name, h_name = names
+    if not hasattr(h, "shape") or steps_shape(x)[len(leading) :] == h.shape[:-1]:
+        return
+    batch, steps = h.shape[:-1], steps_shape(x)
+    has_features = x.shape[-1:] == (in_size,) or (batch and x.shape[len(leading) : -1] == batch)
+    if is_tokens(x) and x.ndim == len(leading) + len(batch) + 1 and has_features:
+        raise TypeError(
+            f"`{x_name}` must hold floating point numbers to be features, got {x.dtype} in the shape {x.shape}: "
+            f"integers are tokens and have no feature axis, so cast them, `{x_name}.astype(jnp.float32)`."
+        )
+    if not leading and steps[1:] == batch:
+        raise ValueError(f"`{x_name}` must be one step, without a time axis, got shape {x.shape}: use `{x_name}[t]`.")
+    if leading and steps == batch:
+        raise ValueError(
+            f"`{x_name}` must have time as its first axis, got shape {x.shape}, which is one step for the batch of "
+            f"`{h_name}`: use `{x_name}[None]`."
+        )
+    if leading and len(steps) > 1 and (steps[0], *steps[2:]) == batch:
+        legend = "(time, *batch)" if is_tokens(x) else "(time, *batch, in)"
+        raise ValueError(
+            f"`{x_name}` must have time as its first axis, {legend}, got shape {x.shape}, whose first axis is as long "
+            f"as the batch of `{h_name}`: use `jnp.swapaxes({x_name}, 0, 1)`."
+        )
+
+
 def check_state(cell: CellParams, h: Array, batch: tuple[int, ...], *, names: tuple[str, str], cell_name: str) -> None:
     """Raise unless `h` is a state `(*batch, hid)` of `cell`."""
     h_name, x_name = names
@@ -223,19 +269,19 @@ def check_flags(time_batch: tuple[int, ...], **flags: Array | None) -> None:
 
 
 def check_states(
-    params: Params, h_0: States, batch: tuple[int, ...] | None = None, match: str = "h_0[0]", name: str = "h_0"
+    params: Params, h_0: States, batch: tuple[int, ...] | None = None, match: str = "", name: str = "h_0"
 ) -> None:
     """Raise unless `h_0`, or what is of its kind, is a tuple of one state `(*batch, hid)` a layer.
 
-    The batch axes are those of the first.
+    The batch axes are those of what is called `match`, otherwise those of the first state.
     """
     if not isinstance(h_0, tuple):
         raise TypeError(f"`{name}` must be a tuple of one state a layer, got {type(h_0).__name__}.")
     if len(h_0) != len(params.cells):
         raise ValueError(f"`{name}` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")
     if batch is None:
-        _require_float("h_0[0]", h_0[0])
-        batch = h_0[0].shape[:-1]
+        _require_float(f"{name}[0]", h_0[0])
+        batch, match = h_0[0].shape[:-1], f"{name}[0]"
     for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
         check_state(cell, h, batch, names=(f"{name}[{layer}]", match), cell_name=f"params.cells[{layer}]")
 
@@ -258,6 +304,8 @@ def check_sequence(
     """Raise unless states, inputs and flags fit `params` and each other."""
     check_params(params)
     batch = check_inputs(params.cells[0], inputs, ("time",), name, "params.cells[0]")
+    if isinstance(h_0, tuple) and h_0:
+        check_layout(inputs, h_0[0], params.cells[0].w_xh.shape[0], ("time",), names=(name, "h_0[0]"))
     check_states(params, h_0, batch, name)
     check_flags(steps_shape(inputs), mask=mask, reset=reset)
     if drop is not None and not isinstance(drop, Drop):
@@ -278,6 +326,11 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
     targets, out = batch.targets, params.readout.w_hy.shape[1]
     require_array("batch.targets", targets)
     require_storable("batch.targets", targets)
+    if targets.ndim > 1 and batch_axes and targets.shape[:2] == (batch_axes[0], time) != (time, batch_axes[0]):
+        raise ValueError(
+            f"`batch.targets` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape "
+            f"{targets.shape} for `batch.inputs` of {time} steps: swap the first two axes."
+        )
     if targets.ndim < 1 or targets.shape[0] > time:
         raise ValueError(f"`batch.targets` must cover at most the {time} steps of `batch.inputs`, got {targets.shape}.")
     last = targets.shape[0]

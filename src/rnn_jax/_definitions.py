@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxtyping import Array
 
 from ._adaptive import adaptive
 from ._autodiff import autodiff
@@ -94,7 +95,7 @@ def differentiated(
 
 
 def adaptive_windows(
-    k1: int, bias: float, k2_max: int | None, objective: Objective, params: Params, batch: Batch, h_0: States
+    k1: int, bias: float | Array, k2_max: int | None, objective: Objective, params: Params, batch: Batch, h_0: States
 ) -> tuple[tuple[Scalar, States], Gradients]:
     """`truncated_windows` with the `k2` that was chosen."""
     k2, _ = adaptive(k1, bias, k2_max, objective, params, batch, h_0)
@@ -102,7 +103,7 @@ def adaptive_windows(
 
 
 def randomised_cuts(
-    mean_reach: float, objective: Objective, params: Params, batch: Batch, h_0: States
+    mean_reach: float | Array, objective: Objective, params: Params, batch: Batch, h_0: States
 ) -> tuple[tuple[Scalar, States], Gradients]:
     """∂L, what each step sends back times what was drawn."""
     dtype = accumulation_dtype(params.readout.b_y.dtype)

@@ -19,8 +19,11 @@ def drop_units(params: Params, batch: Batch, *, between: Any = 0.0, recurrent: A
     does. The key is split, so that a method which draws may draw from the batch returned. Nothing is dropped where
     `Batch.drop` is None, so sampling and validation need no switch. Inputs are not dropped; multiply them.
 
+    A rate may be traced, for a sweep under `jax.vmap`: then its range is not checked, and masks are drawn even where
+    it is 0.
+
     Raises:
-        ValueError: for a rate not in [0, 1), or a batch without a key.
+        ValueError: for a rate that is known and not in [0, 1), or a batch without a key.
 
     References: Gal and Ghahramani (2016), NeurIPS, arXiv:1512.05287.
 
@@ -43,9 +46,11 @@ def drop_units(params: Params, batch: Batch, *, between: Any = 0.0, recurrent: A
     axes = check_inputs(params.cells[0], batch.inputs, ("time",), "batch.inputs", "params.cells[0]")
     key, *keys = jax.random.split(batch.key, 3)
 
-    def draw(key: Any, rate: float) -> tuple[Hidden, ...] | None:
-        if rate == 0:
-            return None
+    def draw(key: Any, rate: Any) -> tuple[Hidden, ...] | None:
+        if not isinstance(rate, jax.core.Tracer):
+            rate = float(rate)
+            if rate == 0:
+                return None
         masks = []
         for cell, of_layer in zip(params.cells, jax.random.split(key, len(params.cells)), strict=True):
             enlarged = jnp.asarray(1 / (1 - rate), cell.w_hh.dtype)
@@ -55,7 +60,7 @@ def drop_units(params: Params, batch: Batch, *, between: Any = 0.0, recurrent: A
             )
         return tuple(masks)
 
-    return batch._replace(key=key, drop=Drop(draw(keys[0], float(between)), draw(keys[1], float(recurrent))))
+    return batch._replace(key=key, drop=Drop(draw(keys[0], between), draw(keys[1], recurrent)))
 
 
 def dropped(x: Array, units: Hidden | None) -> Array:

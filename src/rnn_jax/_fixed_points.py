@@ -74,13 +74,13 @@ def fixed_points(
     check_params(params)
     require_sizes(max_steps=max_steps)
     require_positive(apart=apart, tolerance=tolerance)
-    check_states(params, starts)
+    check_states(params, starts, name="starts")
     if starts[0].ndim != 2:
         raise ValueError(f"`starts` must have the axes (num, hid), got shape {starts[0].shape}.")
     if not len(starts[0]) or not all(np.all(np.isfinite(h)) for h in starts):
         raise ValueError("`starts` must be at least one, of finite numbers.")
-    if x is not None:
-        check_inputs(params.cells[0], x, (), "x", "params.cells[0]")
+    if x is not None and check_inputs(params.cells[0], x, (), "x", "params.cells[0]"):
+        raise ValueError(f"`x` must be one constant input, (in,) or a token (), without a batch, got shape {x.shape}.")
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
         params, starts = jax.tree.map(in_float64, (params, starts))
         x_t = jnp.zeros(params.cells[0].w_xh.shape[0]) if x is None else in_float64(x)

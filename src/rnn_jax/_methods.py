@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
+from jaxtyping import Array
 
 from ._adaptive import adaptive
 from ._autodiff import autodiff
@@ -79,7 +80,7 @@ def _last_steps(objective: Objective, k: int, plan: Plan | None = None) -> GradF
     return partial(last_steps, k, plan, objective)
 
 
-def _adaptive(objective: Objective, k1: int, bias: float, k2_max: int | None = None) -> GradFn:
+def _adaptive(objective: Objective, k1: int, bias: float | Array, k2_max: int | None = None) -> GradFn:
     require_sizes(k1=k1)
     require_positive(bias=bias)
     if k2_max is not None:
@@ -91,9 +92,9 @@ def _adaptive(objective: Objective, k1: int, bias: float, k2_max: int | None = N
     return grad_fn
 
 
-def _randomised(objective: Objective, mean_reach: float, plan: Plan | None = None) -> GradFn:
+def _randomised(objective: Objective, mean_reach: float | Array, plan: Plan | None = None) -> GradFn:
     require_positive(mean_reach=mean_reach)
-    if mean_reach <= 1:
+    if not isinstance(mean_reach, jax.core.Tracer) and mean_reach <= 1:
         raise ValueError(f"`mean_reach` must be above 1 step, got {mean_reach!r}.")
     if plan is not None:
         check_plan(plan)
@@ -108,11 +109,11 @@ def _last_steps_only(objective: Objective, k: int, plan: Plan | None = None) -> 
     return partial(last_steps_only, k, objective)
 
 
-def _adaptive_windows(objective: Objective, k1: int, bias: float, k2_max: int | None = None) -> GradFn:
+def _adaptive_windows(objective: Objective, k1: int, bias: float | Array, k2_max: int | None = None) -> GradFn:
     return partial(adaptive_windows, k1, bias, k2_max, objective)
 
 
-def _randomised_cuts(objective: Objective, mean_reach: float, plan: Plan | None = None) -> GradFn:
+def _randomised_cuts(objective: Objective, mean_reach: float | Array, plan: Plan | None = None) -> GradFn:
     return partial(randomised_cuts, mean_reach, objective)
 
 
@@ -158,8 +159,8 @@ def make_grad_fn(
     all steps. "truncated" needs `k1` and `k2`: the loss of each window of k1 steps reaches back k2 ≥ k1. "adaptive"
     needs `k1` and `bias`, and lets k2 grow by k1, at most to `k2_max`, until what is left out is estimated to be below
     `bias` of the gradient of the cells. "randomised" needs `mean_reach`, in steps, and `batch.key`: it cuts at random
-    and is right on average. "last_steps" needs `k`: the loss of the last k steps only, reaching back k. `Method` has
-    the definition of each.
+    and is right on average. `bias` and `mean_reach` may be traced; their range is not checked then. "last_steps"
+    needs `k`: the loss of the last k steps only, reaching back k. `Method` has the definition of each.
 
     With `devices`, like `jax.devices()`, the first batch axis is split over them, and loss and gradients are those of
     the whole batch; JAX refuses arrays that are committed to other devices. For the cores of one CPU, call

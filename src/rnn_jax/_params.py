@@ -82,6 +82,7 @@ def init_params(
 
     Raises:
         ValueError: for a size below one, an unknown activation or a leak out of range.
+        TypeError: for an argument of the wrong type, or a leak that is traced.
 
     >>> import jax, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=5, output_size=2, num_layers=2)

@@ -21,14 +21,14 @@ from ._types import Batch, Gradients, Params, Scalar, States, accumulation_dtype
 
 
 def randomised(
-    mean_reach: float, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
+    mean_reach: float | Array, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
 ) -> tuple[tuple[Scalar, States], Gradients]:
     """The loss, the last states, and gradients that are right in expectation over `batch.key`."""
     sent = cuts(mean_reach, batch, h_0[0].dtype)
     return blocked(bptt(), plan, objective, params, batch, h_0, sent)
 
 
-def cuts(mean_reach: float, batch: Batch, dtype: Any) -> Array:
+def cuts(mean_reach: float | Array, batch: Batch, dtype: Any) -> Array:
     """For every step what is multiplied to the gradient it sends back: 0, or 1 / (1 - c). `(time, *batch)`.
 
     Raises:

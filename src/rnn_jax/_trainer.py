@@ -8,7 +8,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from ._checks import check_params, check_states, require_callable, require_like, require_positive, require_result
+from ._checks import (
+    check_params,
+    check_states,
+    require_callable,
+    require_like,
+    require_positive,
+    require_rates,
+    require_result,
+)
 from ._numerics import tree_norm
 from ._types import Batch, GradFn, Params, States
 
@@ -98,13 +106,14 @@ def carried(h_0: States, h_T: States) -> tuple[States, Int[Array, ""]]:
 def clipped_sgd(
     learning_rate: optax.ScalarOrSchedule,
     *,
-    momentum: float = 0.0,
-    max_norm: float | None = None,
-    max_value: float | None = None,
+    momentum: float | Array = 0.0,
+    max_norm: float | Array | None = None,
+    max_value: float | Array | None = None,
 ) -> optax.GradientTransformation:
     """Gradient descent on clipped gradients: each entry to ±`max_value`, then all to the global norm `max_norm`.
 
-    Clipping by value is what min-char-rnn does (at 5), by norm what Pascanu et al. proposed.
+    Clipping by value is what min-char-rnn does (at 5), by norm what Pascanu et al. proposed. Each number may be traced,
+    for a sweep under `jax.vmap`: then its range is not checked.
 
     Raises:
         ValueError: unless 0 <= momentum < 1 and each of the others that is given is above zero.
@@ -113,17 +122,17 @@ def clipped_sgd(
     """
     if not callable(learning_rate):
         require_positive(learning_rate=learning_rate)
-    if not isinstance(momentum, (int, float)):
-        raise TypeError(f"`momentum` must be a number, got {momentum!r}.")
-    if not 0 <= momentum < 1:
-        raise ValueError(f"`momentum` must be at least 0 and below 1, got {momentum!r}.")
+    require_rates(momentum=momentum)
+    without = not isinstance(momentum, jax.core.Tracer) and momentum == 0
     return optax.chain(
         clip_gradients(max_norm=max_norm, max_value=max_value),
-        optax.sgd(learning_rate, momentum=momentum or None),
+        optax.sgd(learning_rate, momentum=None if without else momentum),
     )
 
 
-def clip_gradients(*, max_norm: float | None = None, max_value: float | None = None) -> optax.GradientTransformation:
+def clip_gradients(
+    *, max_norm: float | Array | None = None, max_value: float | Array | None = None
+) -> optax.GradientTransformation:
     """Each entry to ±`max_value`, then all to the global norm `max_norm`; None leaves that out."""
     clips = []
     if max_value is not None:

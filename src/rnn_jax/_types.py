@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ._serialization import make_savable
+
 Step = Float[Array, "*batch in"] | Int[Array, "*batch"]  # features or tokens of one step
 Inputs = Float[Array, "time *batch in"] | Int[Array, "time *batch"]
 Hidden = Float[Array, "*batch hid"]
@@ -36,14 +38,20 @@ else:
 class CellParams:
     """Weights of one layer: `w_xh` (in, hid), `w_hh` (hid, hid), `b_h` (hid,).
 
-    The activation belongs to the weights and is static; so does `leak`, the α of `h_t = (1 - α) h_{t-1} + α φ(a_t)`,
-    which is the time step over the time constant. A gradient is a `CellParams` too.
+    The activation belongs to the weights and is static: "tanh" unless given. So is `leak`, the α of
+    `h_t = (1 - α) h_{t-1} + α φ(a_t)`, which is the time step over the time constant: a number, never traced, because
+    the program depends on it. A gradient is a `CellParams` too.
+
+    >>> import jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.CellParams(jnp.ones((2, 3)), jnp.eye(3), jnp.zeros(3))
+    >>> cell.activation, cell.leak
+    ('tanh', 1.0)
     """
 
     w_xh: Leaf
     w_hh: Leaf
     b_h: Leaf
-    activation: str = dataclasses.field(metadata={"static": True})
+    activation: str = dataclasses.field(default="tanh", metadata={"static": True})
     leak: float = dataclasses.field(default=1.0, metadata={"static": True})
 
 
@@ -104,6 +112,9 @@ class Gradients(NamedTuple):
     params: Params
     h_0: States
     inputs: Float[Array, "time *batch in"] | None
+
+
+make_savable(CellParams, (ReadoutParams, Params, Drop, Batch, Gradients))
 
 
 @runtime_checkable

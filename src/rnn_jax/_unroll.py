@@ -7,7 +7,7 @@ from jaxtyping import Array, Bool
 from ._activations import ACTIVATIONS
 from ._affine import affine
 from ._cell import integrate
-from ._checks import check_cell, check_flags, check_inputs, check_state, steps_shape
+from ._checks import check_cell, check_flags, check_inputs, check_layout, check_state, steps_shape
 from ._dropout import constant, dropped
 from ._sharding import promote
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
@@ -39,6 +39,7 @@ def check_unroll(
     """Raise unless the arguments of an unroll fit each other."""
     check_cell(cell)
     batch = check_inputs(cell, xs, ("time",), "xs", "cell")
+    check_layout(xs, h_0, cell.w_xh.shape[0], ("time",), names=("xs", "h_0"))
     check_state(cell, h_0, batch, names=("h_0", "xs"), cell_name="cell")
     check_flags(steps_shape(xs), mask=mask, reset=reset)
     if r is not None:
