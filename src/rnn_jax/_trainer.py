@@ -144,12 +144,13 @@ def clip_gradients(
     return optax.chain(*clips) if clips else optax.identity()
 
 
-def _clip_by_norm(updates: optax.Updates, max_norm: float) -> optax.Updates:
+def _clip_by_norm(updates: optax.Updates, max_norm: float | Array) -> optax.Updates:
     """`updates · min(1, max_norm / ‖updates‖)`, the norm in float32 or better: in float16 a square overflows at 256."""
     length = tree_norm(updates)
+    limit = jnp.asarray(max_norm, length.dtype)
 
     def clip(d: Array) -> Array:
-        scaled = (d.astype(length.dtype) / length * max_norm).astype(d.dtype)
-        return jnp.where(length < max_norm, d, scaled)
+        scaled = (d.astype(length.dtype) / length * limit).astype(d.dtype)
+        return jnp.where(length < limit, d, scaled)
 
     return jax.tree.map(clip, updates)
