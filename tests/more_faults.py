@@ -227,7 +227,7 @@ def windows_begin_again_in_time(package):
     next_batch = _module(package, "app.loop").make_next_batch(config)
     streams = jnp.arange(40).reshape(20, 2)
     state = package.TrainState(None, None, (jnp.zeros((2, 3)),), jnp.asarray(1))
-    return np.array_equal(next_batch(state, streams)[1].inputs, streams[:10])
+    return np.array_equal(jax.jit(next_batch)(state, streams)[1].inputs, streams[:10])
 
 
 def _fault(name, module, function, old, new, holds, killed_by):
