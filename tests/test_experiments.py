@@ -410,6 +410,19 @@ def test_sunspots():
         (start,) = np.flatnonzero(np.abs(windows - xs).max(1) < 1e-6)
         assert start + 39 < split["train"][1]
         np.testing.assert_allclose(ys, scaled[start + ahead], atol=1e-6)
+    starts = np.arange(split["train"][1] - 40 + 1)
+    every = data.scale(numbers)[starts[:, None, None] + ahead]  # (window, step, horizon)
+    best = np.sum((every - every.mean(0)) ** 2, -1).mean()  # the loss of the best table over steps
+    assert data.forecasting(40).chance() == pytest.approx(best, rel=1e-12)
+    assert data.forecasting(split["train"][1]).chance() == pytest.approx(0, abs=1e-12)  # one window: the step tells all
+
+
+def test_one_sequence_is_no_chance():
+    """What is trained on one sequence alone can answer without looking at it."""
+    from rnn_jax.experiments import notebooks
+
+    chances = [notebooks.make(setting).chance for setting in notebooks.settings(False)]
+    assert chances[:3] == [0, 0, 0] and 1.3 < chances[3] <= math.log(4)
 
 
 def data_tasks():

@@ -114,34 +114,39 @@ def test_a_batch_is_what_the_definition_says(name):
                 globals()[name](xs[:, b], ys[:, b], **sizes)
 
 
-def mean_loss(answer, targets):
-    """The mean cross-entropy of saying `answer` at every step that is read: of each class as often as it comes."""
-    classes, size = np.bincount(np.ravel(targets), minlength=len(answer)), len(answer)
-    losses, _ = by_numpy(rnn_jax.cross_entropy)(np.broadcast_to(answer, (size, size)), np.arange(size))
-    return np.sum((classes * losses)[classes > 0]) / np.sum(classes)
+def best_table(loss, targets):
+    """The mean loss of the best table of one answer for each step, fitted on `targets`, `(steps, sequences, ...)`."""
+    if loss == "squared_error":
+        table = np.broadcast_to(np.mean(targets, 1, keepdims=True), targets.shape)
+        return np.mean(by_numpy(rnn_jax.squared_error)(table, targets)[0])
+    classes = np.arange(np.max(targets) + 1)
+    shares = np.mean(targets[..., None] == classes, 1)  # of each class at each step
+    logits = np.log(np.maximum(shares, 1e-30))
+    losses = [by_numpy(rnn_jax.cross_entropy)(logits, np.full(len(logits), label))[0] for label in classes]
+    return np.sum(shares * np.stack(losses, 1)) / len(logits)
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if name != "copying"])
-def test_the_chance_level_is_that_of_the_best_constant_answer(name):
+@pytest.mark.parametrize("name", TASKS)
+def test_the_chance_level_is_that_of_the_best_table_over_steps(name):
     task = TASKS[name]
-    targets = many_targets(name, 4000, **task.sizes)
-    if task.loss == "cross_entropy":
-        counts = np.bincount(np.ravel(targets), minlength=task.output_size(**task.sizes))
-        found = mean_loss(np.log(np.maximum(counts, 1e-300) / counts.sum()), targets)
-    else:
-        best = np.broadcast_to(np.mean(targets, (0, 1)), targets.shape)
-        found = np.mean(by_numpy(rnn_jax.squared_error)(best, targets)[0])
-    assert found == pytest.approx(task.chance(**task.sizes), rel=0.03)
+    for sizes in [*SMALL[name], task.sizes]:
+        chance = task.chance(**sizes)
+        assert best_table(task.loss, many_targets(name, 4000, **sizes)) == pytest.approx(chance, rel=0.03, abs=1e-9)
 
 
-def test_the_chance_level_of_copying():
-    """Blanks are known, symbols are guessed."""
-    task = TASKS["copying"]
-    targets = many_targets("copying", 50, **task.sizes)
-    sure, guess = np.full(9, -1e9), np.zeros(9)
-    sure[8], guess[8] = 0.0, -1e9
-    loss = (60 * mean_loss(sure, targets[:60]) + 10 * mean_loss(guess, targets[60:])) / 70
-    assert loss == pytest.approx(task.chance(delay=50)) == pytest.approx(10 * np.log(8) / 70)
+@pytest.mark.parametrize(
+    "name, sizes, chance",
+    [
+        ("dyck", {"time": 10, "num_kinds": 1, "max_depth": 1}, 0.0),  # open, close, open, close, …
+        ("dyck", {"time": 10, "num_kinds": 3, "max_depth": 1}, np.log(3) / 2),  # every second one is open
+        ("dyck", {"time": 4, "num_kinds": 1, "max_depth": 2}, np.log(2) / 4),  # only after the second is there a choice
+        ("counting", {"time": 10, "most": 1}, 0.0),  # 1, 2, 3, …
+        ("counting", {"time": 10, "most": 2}, 0.25),  # half a number too many or too few
+        ("copying", {"delay": 50}, 10 * np.log(8) / 70),
+    ],
+)
+def test_chance_levels_that_are_known(name, sizes, chance):
+    assert TASKS[name].chance(**sizes) == pytest.approx(chance, abs=1e-15)
 
 
 def test_pieces_of_a_text():
@@ -155,8 +160,14 @@ def test_pieces_of_a_text():
     }
     assert pieces == {text[i : i + 6] for i in range(len(text) - 5)}
     np.testing.assert_array_equal(batch.targets[:-1], batch.inputs[1:])
+    everything = rnn_jax.encode(symbols, text)[np.arange(1, 6)[:, None] + np.arange(len(text) - 5)]
+    assert task.chance(time=5) == pytest.approx(best_table("cross_entropy", everything), rel=1e-12)
+    assert task.chance(time=18) == 0  # one piece: the step tells the symbol
     shares = [text.count(symbol) / len(text) for symbol in symbols]
-    assert task.chance(time=5) == pytest.approx(-sum(p * np.log(p) for p in shares))
+    _, repeated = rnn_jax.text_task(text * 1000)
+    assert repeated.chance(time=5) == pytest.approx(-sum(p * np.log(p) for p in shares), rel=1e-4)
+    with pytest.raises(ValueError, match="`time` must be below the 19 symbols of the text, got 19"):
+        task.chance(time=19)
     with pytest.raises(ValueError, match="`time` must be below the 19 symbols of the text, got 19"):
         task.make(jax.random.key(3), num_sequences=1, time=19)
 

@@ -1,7 +1,8 @@
 """The tasks that recurrent networks are judged by, as pure functions of a key and sizes.
 
 Each returns a `Batch` of `num_sequences` independent sequences. `TASKS` has with each the loss it is meant for, the
-sizes of inputs and outputs, and its chance level: the mean loss of the best answer that looks at no input.
+sizes of inputs and outputs, and its chance level: the mean loss of the best answer that looks at no input. Such an
+answer may know the step: it is the best table of one answer for each step.
 """
 
 import math
@@ -42,8 +43,8 @@ def adding(key: Key[Array, ""], *, num_sequences: int, time: int) -> Batch:
     Each step has a number, uniform on [0, 1), and a marker, 1 at one random step of the first half and at one of the
     second, else 0. The target at the last step is the sum of the marked two. Saying 1 always has an error of 1/6.
 
-    References: Hochreiter and Schmidhuber (1997), Neural Computation 9(8); in this form Le, Jaitly and Hinton (2015),
-    arXiv:1504.00941.
+    References: Hochreiter and Schmidhuber (1997), Neural Computation 9(8), experiment 4; in this form, one mark in each
+    half, Arjovsky, Shah and Bengio (2016), ICML, arXiv:1511.06464.
     """
     _check(key, num_sequences)
     require_sizes(least=2, time=time)
@@ -63,8 +64,7 @@ def copying(key: Key[Array, ""], *, num_sequences: int, delay: int) -> Batch:
     Tokens: ten of 0..7, `delay - 1` blanks (8), a sign (9), ten blanks. Targets: blanks, and in the last ten steps the
     symbols. Who remembers nothing says blanks and guesses at the end: 10 ln 8 / (delay + 20).
 
-    References: Hochreiter and Schmidhuber (1997); in this form Arjovsky, Shah and Bengio (2016), ICML,
-    arXiv:1511.06464.
+    References: Arjovsky, Shah and Bengio (2016), ICML, arXiv:1511.06464, who follow Hochreiter and Schmidhuber (1997).
     """
     _check(key, num_sequences)
     require_sizes(delay=delay)
@@ -79,7 +79,10 @@ def copying(key: Key[Array, ""], *, num_sequences: int, delay: int) -> Batch:
 
 
 def delayed_xor(key: Key[Array, ""], *, num_sequences: int, time: int, delay: int) -> Batch:
-    """Of random bits say `x_{t-d} XOR x_{t-d/2}`, d = `delay`, from step d + 1 on. Neither bit alone tells anything."""
+    """Of random bits say `x_{t-d} XOR x_{t-d/2}`, d = `delay`, from step d + 1 on. Neither bit alone tells anything.
+
+    References: Engelken (2023), NeurIPS, arXiv:2312.17306.
+    """
     _check(key, num_sequences)
     require_sizes(least=2, delay=delay)
     if delay % 2:
@@ -113,9 +116,10 @@ def temporal_order(key: Key[Array, ""], *, num_sequences: int, time: int) -> Bat
 
 
 def random_permutation(key: Key[Array, ""], *, num_sequences: int, time: int, num_symbols: int = 100) -> Batch:
-    """Say at the last step which of two symbols, 0 or 1, the first was; between them are others, 2 and above.
+    """Say at the last step which of two symbols, 0 or 1, the first was; after it come others, 2 and above.
 
-    References: Hochreiter and Schmidhuber (1997), experiment 2b, with its one predictable symbol as the only target.
+    References: Hochreiter and Schmidhuber (1997), experiment 2b, with its one predictable symbol as the only target;
+    the name and the 100 symbols are those of Martens and Sutskever (2011), ICML.
     """
     _check(key, num_sequences)
     require_sizes(least=2, time=time)
@@ -189,9 +193,9 @@ def dyck(key: Key[Array, ""], *, num_sequences: int, time: int, num_kinds: int =
 
 
 def dyck_chance(*, time: int, num_kinds: int = 2, max_depth: int = 4) -> float:
-    """The entropy of the classes of `dyck` over all steps: from the chances of each depth at each step."""
+    """The entropy of the classes of `dyck` at each step, the mean over steps: from the chances of each depth."""
     at_depth = np.zeros(max_depth + 1)
-    at_depth[0], empty = 1.0, 0.0
+    at_depth[0], total = 1.0, 0.0
     for step in range(time):
         after = np.zeros(max_depth + 1)
         for depth, chance in enumerate(at_depth):
@@ -201,8 +205,14 @@ def dyck_chance(*, time: int, num_kinds: int = 2, max_depth: int = 4) -> float:
             if depth > 0:
                 after[depth - 1] += chance * (1 - opens)
         at_depth = after
-        empty += at_depth[0] / time
-    return -empty * math.log(empty) - (1 - empty) * math.log((1 - empty) / num_kinds)
+        total += _entropy(np.append(np.full(num_kinds, (1 - at_depth[0]) / num_kinds), at_depth[0]))
+    return total / time
+
+
+def _entropy(shares: np.ndarray) -> float:
+    """`-Σ p ln p`."""
+    shares = shares[shares > 0]
+    return float(-np.sum(shares * np.log(shares)))
 
 
 def sine(key: Key[Array, ""], *, num_sequences: int, time: int, period: int = 25) -> Batch:
@@ -228,7 +238,8 @@ def counting(key: Key[Array, ""], *, num_sequences: int, time: int, most: int = 
 def text_task(text: str) -> tuple[str, Task]:
     """`(symbols, task)`: pieces of a text from random places, `time` symbols long, each next symbol to be foretold.
 
-    The chance level is the entropy of the symbols. `encode` and `decode` go with `symbols`.
+    The chance level is the entropy of the symbols that a step may have, the mean over steps: for a text much longer than
+    its pieces that of the whole text. `encode` and `decode` go with `symbols`.
 
     Raises:
         ValueError: for a text of less than two symbols; from `make`, for pieces that are longer than the text but
@@ -244,19 +255,29 @@ def text_task(text: str) -> tuple[str, Task]:
         raise ValueError(f"`text` must have at least 2 symbols, got {len(text)}.")
     symbols = symbols_of(text)
     tokens = encode(symbols, text)
-    counts = np.bincount(tokens) / len(tokens)
 
-    def make(key: Key[Array, ""], *, num_sequences: int, time: int) -> Batch:
-        _check(key, num_sequences)
+    def num_starts(time: int) -> int:
         require_sizes(time=time)
         if time >= len(tokens):
             raise ValueError(f"`time` must be below the {len(tokens)} symbols of the text, got {time}.")
-        starts = jax.random.randint(key, (num_sequences,), 0, len(tokens) - time)
+        return len(tokens) - time
+
+    def make(key: Key[Array, ""], *, num_sequences: int, time: int) -> Batch:
+        _check(key, num_sequences)
+        starts = jax.random.randint(key, (num_sequences,), 0, num_starts(time))
         pieces = jnp.asarray(tokens)[starts[None] + jnp.arange(time + 1)[:, None]]
         return Batch(pieces[:-1], pieces[1:])
 
+    def chance(*, time: int) -> float:
+        num, total = num_starts(time), 0.0
+        counts = np.bincount(tokens[:num], minlength=len(symbols))  # of what the first step reads
+        for left, entered in zip(tokens[:time], tokens[num:], strict=True):  # the targets of a step are one further
+            counts[left] -= 1
+            counts[entered] += 1
+            total += _entropy(counts / num)
+        return total / time
+
     size = _always(len(symbols))
-    chance = _always(float(-np.sum(counts * np.log(counts))))
     return symbols, Task(make, CROSS_ENTROPY, size, size, chance, {"time": min(50, len(tokens) - 1)})
 
 
@@ -315,7 +336,7 @@ TASKS: dict[str, Task] = {
         SQUARED_ERROR,
         _always(1),
         _always(1),
-        lambda *, time, most: (time**2 + most**2 - 2) / 12,
+        lambda *, most, **sizes: (most**2 - 1) / 12,
         {"time": 10, "most": 10},
     ),
     "sine": Task(sine, SQUARED_ERROR, _always(1), _always(1), _always(0.5), {"time": 50, "period": 25}),

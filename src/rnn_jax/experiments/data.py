@@ -124,7 +124,7 @@ def forecasting(window: int) -> Task:
         targets = jnp.stack([series[at[-read:] + horizon] for horizon in HORIZONS], -1)
         return Batch(series[at][..., None], targets)
 
-    ahead = scale(numbers)
-    spread = [np.var(ahead[first + horizon : last + horizon]) for horizon in HORIZONS]
-    sizes = _constant(1), _constant(len(HORIZONS)), _constant(float(np.sum(spread)))
+    begins = np.arange(first, last - window + 1)[:, None] + np.arange(window - read, window)
+    spread = sum(float(np.mean(np.var(scale(numbers)[begins + horizon], axis=0))) for horizon in HORIZONS)
+    sizes = _constant(1), _constant(len(HORIZONS)), _constant(spread)
     return Task(make, "squared_error", *sizes, {})

@@ -179,7 +179,11 @@ def learning_curves(
         for cell in group:
             name = label(cell.setting, names)
             _band(ax, cell.steps, cell.curves[metric], color=colors[seen.index(name)], label=name.replace("$", r"\$"))
-        if metric == "loss" and len({cell.chance for cell in group} - {math.inf}) == 1:
+        levels = {cell.chance for cell in group} - {
+            math.inf,
+            0.0,
+        }  # no line at 0: a logarithmic axis has no room for it
+        if metric == "loss" and len(levels) == 1:
             ax.axhline(group[0].chance, color="0.5", ls=":", lw=1.2, label="chance")
         ax.set(xlabel="steps", yscale="log" if log else "linear")
     if metric == "loss" and log and np.isfinite(cells[0].chance):

@@ -35,8 +35,9 @@ class Training(NamedTuple):
     from a state of zero, with `keep_state` from the one that the last step ended in.
 
     `evaluate(params) -> {name: number}` is called before training and after every `eval_every` of `num_steps` steps;
-    of its numbers "loss" must be one, and `chance` is what the best answer that ignores the inputs would have there.
-    The loss is at least 0. When `solved(those numbers)` has held once for every seed, the setting is done.
+    of its numbers "loss" must be one, and `chance` is what the best answer that ignores the inputs would have there:
+    of many sequences the best table over steps, of one long series the best constant. The loss is at least 0. When
+    `solved(those numbers)` has held once for every seed, the setting is done.
 
     `show(params) -> {name: array}` is what to keep of each trained network, for the pictures, and `facts(params)`,
     called once with the first network and not compiled, measures numbers that belong to the setting and to no seed.
