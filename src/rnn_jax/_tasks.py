@@ -236,14 +236,14 @@ def counting(key: Key[Array, ""], *, num_sequences: int, time: int, most: int = 
 
 
 def text_task(text: str) -> tuple[str, Task]:
-    """`(symbols, task)`: pieces of a text from random places, `time` symbols long, each next symbol to be foretold.
+    """`(symbols, task)`: pieces of a text from random places, `time` symbols long, each next symbol to be predicted.
 
-    The chance level is the entropy of the symbols that a step may have, the mean over steps: for a text much longer than
-    its pieces that of the whole text. `encode` and `decode` go with `symbols`.
+    The chance level is the entropy of the symbols that a step may have, the mean over steps: for a text much longer
+    than its pieces that of the whole text. `encode` and `decode` go with `symbols`.
 
     Raises:
-        ValueError: for a text of less than two symbols; from `make`, for pieces that are longer than the text but
-            for one symbol.
+        ValueError: for a text of less than two symbols; from `make` and `chance`, unless `time` is below the length of
+            the text.
 
     >>> import jax, rnn_jax
     >>> symbols, task = rnn_jax.text_task("hello world")
