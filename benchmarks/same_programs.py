@@ -110,6 +110,7 @@ def lowered(names):
 
 
 def without_names(text):
+    """The program without locations and the names of functions and results."""
     text = re.sub(r"\s*loc\([^)]*\)|^#loc.*$", "", text, flags=re.M)
     text = re.sub(r'jax\.result_info = "[^"]*"', "", text)
     return re.sub(r"@[\w.]+", "@", text)
@@ -122,6 +123,7 @@ def in_any_order(text):
 
 
 def from_checkout(source, names=()):
+    """What `lowered` finds in the package under `source`, in a process of its own."""
     with tempfile.NamedTemporaryFile() as file:
         environment = os.environ | {"PYTHONPATH": str(source), "JAX_PLATFORMS": "cpu"}
         subprocess.run(
@@ -131,6 +133,7 @@ def from_checkout(source, names=()):
 
 
 def main():
+    """Lower in both checkouts, compare, and compile what differs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("before", nargs="?", type=Path, help="the `src` folder of the other checkout")
     parser.add_argument("--lower", nargs="+", help=argparse.SUPPRESS)
@@ -148,9 +151,7 @@ def main():
     equal = [name for name, (mine, its) in texts.items() if mine == its]
     reordered = [n for n in texts if n not in equal and in_any_order(texts[n][0]) == in_any_order(texts[n][1])]
     rest = [name for name in texts if name not in equal and name not in reordered]
-    print(
-        f"{len(equal)} of {len(texts)} programs have the same text, {len(reordered)} the same operations in another order"
-    )
+    print(f"{len(equal)} of {len(texts)} programs have the same text, {len(reordered)} the same operations reordered")
     print(f"{len(rest)} differ" + (", compiled:" if rest else ""))
     if not rest:
         return 0
