@@ -65,6 +65,9 @@ def test_initialisers(getkey):
     np.testing.assert_allclose(w @ w.T, eye, atol=1e-12)
     w = w_hh_of(getkey(), recurrent_init=rnn_jax.identity(), activation="relu")
     np.testing.assert_array_equal(w, eye)
+    for name, init in rnn_jax.RECURRENT_INITS.items():  # one meaning of the number
+        radius = np.abs(np.linalg.eigvals(w_hh_of(getkey(), recurrent_init=init(0.8)))).max()
+        np.testing.assert_allclose(radius, 0.8, rtol=0.3 if name == "normal" else 1e-6, err_msg=name)
     w = w_hh_of(getkey(), recurrent_init=rnn_jax.normal(0.01))
     assert 0.009 < np.std(w) < 0.011
     w = w_hh_of(getkey(), recurrent_init=rnn_jax.spectral_radius(0.9))

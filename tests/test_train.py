@@ -1,5 +1,6 @@
 """`rnn-jax train` and what is done with a run, called in this process; what needs one of its own: test_processes.py."""
 
+import itertools
 import json
 import shutil
 import typing
@@ -268,3 +269,65 @@ def test_the_choices_are_the_library_s():
     assert list(typing.get_args(hints["method"])) == exact  # the others are chosen by what they need: --k1, --k2, …
     assert typing.get_args(hints["activation"]) == tuple(rnn_jax.ACTIVATIONS)
     assert typing.get_args(hints["recurrent_init"]) == tuple(rnn_jax.RECURRENT_INITS)
+
+
+def choices():
+    """The choices of each option that has some."""
+    hints = typing.get_type_hints(config.TrainConfig)
+    return {name: typing.get_args(hint) for name, hint in hints.items() if typing.get_origin(hint) is typing.Literal}
+
+
+def chosen(**values):
+    return [word for name, value in values.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+LEARNS = ["--hidden-size", 48, "--streams", 16, "--window", 20, "--steps", 300, "--eval-every", 300]
+NUMBERS = {  # of the options without choices, one that is not the default
+    "leak": 0.5, "num_layers": 2, "drop_between": 0.1, "drop_recurrent": 0.1, "max_value": 0.1, "momentum": 0.5,
+}  # fmt: skip
+
+
+def assert_it_learns(cwd, *options):
+    """It beats the unigram on the text it reads, and nothing is wrong with it."""
+    result = command("train", REAL_TEXT, "--run", "run", "--overwrite", *LEARNS, *options, cwd=cwd)
+    assert result.returncode == 0 and not result.stderr, result.stdout + result.stderr
+    unigram = json.loads((cwd / "run" / "settings.json").read_text())["baselines"]["unigram"]
+    assert metrics(cwd / "run")[-1]["validation_bits"] < unigram
+
+
+@pytest.mark.parametrize("row", range(max(map(len, choices().values()))))
+def test_every_choice_of_every_option_learns(tmp_path, row):
+    """Each in one of a few rows; alone and in pairs in the test below."""
+    values = {name: known[row % len(known)] for name, known in choices().items()}
+    assert_it_learns(tmp_path, *chosen(**values))
+
+
+@pytest.mark.thorough
+def test_every_choice_alone_and_the_main_ones_together_learn(tmp_path):
+    for name, known in choices().items():
+        for value in known:
+            assert_it_learns(tmp_path, *chosen(**{name: value}))
+    for name, value in NUMBERS.items():
+        assert_it_learns(tmp_path, *chosen(**{name: value}))
+    assert_it_learns(tmp_path, "--k1", 5, "--k2", 10)
+    assert_it_learns(tmp_path, "--k1", 5, "--adaptive-bias", 0.1)
+    names = ("activation", "recurrent_init", "optimizer")
+    for values in itertools.product(*(choices()[name] for name in names)):
+        assert_it_learns(tmp_path, *chosen(**dict(zip(names, values, strict=True))))
+
+
+WRONG = {
+    "large weights": (["--recurrent-init", "normal", "--recurrent-scale", 16], "--recurrent-scale 1."),
+    "a large rate": (["--learning-rate", 300], "--learning-rate 0.25."),
+    "nothing clipped": (["--activation", "relu", "--max-norm", "None"], "--max-norm 1."),
+}
+
+
+@pytest.mark.parametrize(
+    "label", [*list(WRONG)[:1], *(pytest.param(x, marks=pytest.mark.thorough) for x in list(WRONG)[1:])]
+)
+def test_a_run_that_does_not_learn_is_told_so_and_what_it_should_try_helps(tmp_path, label):
+    options, tried = WRONG[label]
+    result = command("train", REAL_TEXT, "--run", "run", *LEARNS, *options, cwd=tmp_path)
+    assert f"Train anew with {tried}" in result.stderr, result.stderr
+    assert_it_learns(tmp_path, *options, *tried.rstrip(".").split())

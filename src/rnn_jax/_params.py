@@ -1,6 +1,7 @@
 """Initialisers of the recurrent weights, and fresh parameters and states."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -53,13 +54,26 @@ def spectral_radius(rho: float) -> Initializer:
     return init
 
 
+def _normal_by_fan_in(gain: float) -> Initializer:
+    """Independent normal entries of standard deviation `gain / sqrt(hid)`: the spectral radius is about `gain`."""
+    require_positive(gain=gain)
+
+    def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
+        return normal(gain / math.sqrt(shape[0]))(key, shape, dtype)
+
+    return init
+
+
 RECURRENT_INITS: dict[str, Callable[[float], Initializer]] = {
-    "orthogonal": orthogonal,  # scale
-    "identity": identity,  # scale
-    "normal": normal,  # standard deviation; min-char-rnn takes 0.01
-    "spectral_radius": spectral_radius,  # rho
+    "orthogonal": orthogonal,
+    "identity": identity,
+    "normal": _normal_by_fan_in,
+    "spectral_radius": spectral_radius,
 }
-"""Initialisers of `w_hh` by name, each made from one number."""
+"""Initialisers of `w_hh` by name, each made from one number, its gain: the spectral radius, of "normal" nearly so.
+
+`normal`, which takes a standard deviation, is the one of `jax.nn.initializers`.
+"""
 
 
 def init_params(

@@ -12,6 +12,7 @@ import tyro
 from .errors import InputError
 
 LEARNING_RATES = {"sgd": 0.25, "adam": 0.002}
+UNBOUNDED = {"sgd": 0.05, "adam": 0.002}  # of a network without activation, whose states nothing holds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,8 +43,10 @@ class TrainConfig:
     """α in h_t = (1 - α) h_{t-1} + α φ(…), for leaky units; 1 is none."""
     recurrent_init: Literal["orthogonal", "identity", "normal", "spectral_radius"] = "orthogonal"
     """How W_hh is drawn."""
-    recurrent_scale: float = 1.0
-    """The number that goes with it: scale, scale, standard deviation or spectral radius."""
+    recurrent_scale: float | None = None
+    """Its gain: at 1 the spectral radius of W_hh is 1, of normal about 1. Default: 1, with --activation identity
+    0.9.
+    """
 
     method: Literal["autodiff", "stepwise", "bptt", "blocked"] = "blocked"
     """How the gradient is computed; all of these are exact."""
@@ -75,7 +78,7 @@ class TrainConfig:
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The optax optimizer."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: 0.25 for sgd, 0.002 for adam."""
+    """Peak learning rate. Default: 0.25 for sgd, with --activation identity 0.05; 0.002 for adam."""
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to zero over the steps, or not."""
     momentum: float = 0.9
@@ -182,7 +185,7 @@ class AnatomyConfig:
     leak: float = 1.0
     """Without RUN: α of leaky units."""
     recurrent_init: Literal["orthogonal", "identity", "normal", "spectral_radius"] = "normal"
-    """Without RUN: how W_hh is drawn; at gain 1 its spectral radius is 1, of normal about 1."""
+    """Without RUN: how W_hh is drawn; at gain 1 its spectral radius is 1, of normal about 1, as in `train`."""
     seed: int = 0
     """Seed of everything that is drawn."""
 
@@ -215,6 +218,16 @@ def bytes_of(text: str) -> float | None:
     unit = UNITS.get(match[2]) if match else None
     size = float(match[1]) * unit if match and unit else None
     return None if size == float("inf") else size
+
+
+def default_rate(config: TrainConfig) -> float:
+    """The learning rate of a run that is given none."""
+    return (UNBOUNDED if config.activation == "identity" else LEARNING_RATES)[config.optimizer]
+
+
+def default_scale(config: TrainConfig) -> float:
+    """The gain of W_hh of a run that is given none; states that nothing holds must not stay as large as they are."""
+    return 0.9 if config.activation == "identity" else 1.0
 
 
 def check_train_config(config: TrainConfig) -> None:

@@ -72,7 +72,6 @@ class Findings(NamedTuple):
 
 def random_subject(config: AnatomyConfig) -> Subject:
     """A network as it is drawn, driven by independent normal inputs; the targets are random classes."""
-    scale = config.hidden_size**-0.5 if config.recurrent_init == "normal" else 1.0  # a spectral radius of about 1
     key, xkey, ykey, dkey = jax.random.split(jax.random.key(config.seed), 4)
     params = init_params(
         key,
@@ -82,7 +81,7 @@ def random_subject(config: AnatomyConfig) -> Subject:
         num_layers=config.num_layers,
         activation=config.activation,
         leak=config.leak,
-        recurrent_init=RECURRENT_INITS[config.recurrent_init](scale),
+        recurrent_init=RECURRENT_INITS[config.recurrent_init](1.0),
     )
     inputs = jax.random.normal(xkey, (config.window, config.streams, 8))
     batch = Batch(inputs, jax.random.randint(ykey, inputs.shape[:2], 0, 8))

@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from .. import Batch, Params, States, StepInfo, Trainer, TrainState, drop_units, window_batch
 from . import run_folder
+from .advice import remedy, what_is_wrong
 from .checkpoint import save
 from .config import TrainConfig
-from .console import say
+from .console import say, warn
 from .data import BITS, TextData, make_validate
 from .errors import TrainingFailed
 from .model import make_gradient
@@ -125,7 +126,7 @@ def train_until(
             state, infos = dispatch(state, run.data.streams, num_steps)
             infos = jax.device_get(infos)
             if not all(np.isfinite(values).all() for values in infos):
-                raise TrainingFailed(_not_finite(step, num_steps, manager.latest_step(), run.folder))
+                raise TrainingFailed(_not_finite(step, num_steps, manager.latest_step(), run))
             step += num_steps
             bits = float(np.mean(infos.loss, dtype=np.float64)) * BITS
             record(bits=bits, grad_norm=float(np.mean(infos.grad_norm, dtype=np.float64)))
@@ -149,13 +150,15 @@ def _show(run: Run, state: TrainState, write: Callable[[Params, int], str]) -> N
     watched(run.folder / run_folder.WATCHED, run.records, run.facts["text"])
     lines = "".join(f"    {line}\n" for line in text.splitlines())
     say(f"step {step:,}: {bits:.3f} bits per character on the held-out text. It writes:\n{lines}")
+    if wrong := what_is_wrong(run.config, run.records, len(run.data.symbols)):
+        warn(f"step {step:,}: {wrong}")
 
 
-def _not_finite(step: int, num_steps: int, saved: int | None, folder: Path) -> str:
-    kept = f"step {saved} is saved in {str(folder)!r}" if saved is not None else "nothing was saved yet"
+def _not_finite(step: int, num_steps: int, saved: int | None, run: Run) -> str:
+    kept = f"step {saved} is saved in {str(run.folder)!r}" if saved is not None else "nothing was saved yet"
     return (
         f"loss, gradient or update became infinite or NaN in steps {step + 1} to {step + num_steps}; {kept}. "
-        "Try a lower --learning-rate or a lower --max-norm."
+        f"{remedy(run.config)}"
     )
 
 

@@ -24,7 +24,7 @@ from .. import (
     plan_memory,
     zero_state,
 )
-from .config import LEARNING_RATES, TrainConfig, bytes_of
+from .config import TrainConfig, bytes_of, default_rate, default_scale
 from .errors import InputError
 
 
@@ -79,7 +79,7 @@ def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, Forecast]:
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Clipping, then SGD or Adam, with the learning rate on its schedule over `config.steps`."""
-    peak = LEARNING_RATES[config.optimizer] if config.learning_rate is None else config.learning_rate
+    peak = default_rate(config) if config.learning_rate is None else config.learning_rate
     rate = {
         "cosine": optax.cosine_decay_schedule(peak, config.steps),
         "linear": optax.linear_schedule(peak, 0.0, config.steps),
@@ -98,6 +98,7 @@ def initial_state(config: TrainConfig, trainer: Trainer, num_symbols: int) -> Tr
 
 def initial_params(config: TrainConfig, num_symbols: int) -> Params:
     """The weights before the first step."""
+    scale = default_scale(config) if config.recurrent_scale is None else config.recurrent_scale
     return init_params(
         jax.random.key(config.seed),
         input_size=num_symbols,
@@ -106,5 +107,5 @@ def initial_params(config: TrainConfig, num_symbols: int) -> Params:
         num_layers=config.num_layers,
         activation=config.activation,
         leak=config.leak,
-        recurrent_init=RECURRENT_INITS[config.recurrent_init](config.recurrent_scale),
+        recurrent_init=RECURRENT_INITS[config.recurrent_init](scale),
     )
