@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import AxisType, PartitionSpec
 from problems import Case, assert_trees_close, make_problem
 
-from rnn_jax import unroll, unroll_bptt
+from rnn_jax import _bptt, unroll, unroll_bptt
 
 ALL = (0, 1, 2)
 CASES = {
@@ -407,3 +407,16 @@ def test_without_the_experimental_base_class():
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # JAX warns of what another has half written
     result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert result.stdout == "as it should\n", result.stderr
+
+
+@pytest.mark.parametrize("block", [1, 3, 4, 7])
+@pytest.mark.parametrize("name", CASES)
+def test_weight_gradients_in_blocks_of_steps(name, block, monkeypatch):
+    """Long sequences have their products made in blocks: seven steps in blocks of 3 are 1 and 3 and 3."""
+    monkeypatch.setattr(_bptt, "rows_block", lambda time, num_sequences: block)
+    params, batch, h_0 = make_problem(CASES[name]._replace(time=7))
+    flags = {"mask": batch.mask, "reset": batch.reset}
+    args = params.cells[0], h_0[0], batch.inputs
+    argnums = ALL[:2] if name == "tokens" else ALL
+    expected = by_numpy(jax.grad(loss_of(unroll, flags), argnums))(*args)
+    assert_trees_close(by_numpy(jax.grad(loss_of(unroll_bptt, flags), argnums))(*args), expected, rtol=1e-12)
