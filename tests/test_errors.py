@@ -232,6 +232,10 @@ CASES = [
     (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h), gradients_at(jax.tree.map(jnp.transpose, p)))), ValueError, "`gradients.params.cells[0].w_xh` must have shape (3, 4) to match `params`, got (4, 3)."),
     (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h[:1]), gradients_at(p))), ValueError, "`h_T` must have the tree structure of `h_0`, got "),
     (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h), gradients_at(jax.tree.map(lambda w: w.astype(jnp.float32), p)))), TypeError, "`gradients.params.cells[0].w_xh` must have dtype float64 to match `params`, got float32."),
+    (lambda: call(PARAMS._replace(cells=(CELL, PARAMS.readout))), TypeError, "`params.cells[1]` must be CellParams, got ReadoutParams."),
+    (lambda: call(PARAMS._replace(readout=tuple(PARAMS.readout))), TypeError, "`readout` must be ReadoutParams, got tuple."),
+    (lambda: call(with_readout(w_hy=jnp.zeros(4))), ValueError, "`readout.w_hy` must have two axes (hid, out), got shape (4,)."),
+    (lambda: rnn_jax.drop_units(PARAMS, BATCH, between="half"), TypeError, "`between` must be a number from 0 to below 1, got 'half'."),
     # the rest of the surface
     (lambda: rnn_jax.zero_state(PARAMS, -1), ValueError, "`batch` must be at least 0, got -1."),
     (lambda: rnn_jax.zero_state(PARAMS, (2, 3)), TypeError, "`batch` must be an integer of at least 0, got (2, 3)."),
