@@ -174,8 +174,11 @@ def test_the_fitted_rate_and_its_error():
     decay, error = by_numpy(_anatomy.decay_rate)(norms)
     assert float(decay) == pytest.approx(np.exp(slope), rel=1e-12)
     assert float(error) == pytest.approx(np.exp(slope) * covariance[0, 0] ** 0.5, rel=1e-10)
-    assert np.isnan(by_numpy(_anatomy.decay_rate)(np.array([3.0, 2.0, 1.0]))[1])
-    assert np.isnan(by_numpy(_anatomy.decay_rate)(np.ones(2))[0])
+    decay, error = by_numpy(_anatomy.decay_rate)(np.array([3.0, 2.0, 1.0]))
+    assert float(decay) == pytest.approx(0.5) and error == np.inf  # two points leave nothing to tell an error from
+    decay, error = by_numpy(_anatomy.decay_rate)(np.array([3.0, 2.0, 0.0, 0.0]))
+    assert decay == 0 and error == np.inf  # gone after one step back
+    assert _anatomy.decay_rate(jnp.ones(2)) == (None, None)
 
 
 def test_the_decay_where_resets_cut():
@@ -198,7 +201,7 @@ def test_saturation():
     for t in range(5):
         on = np.asarray(hs[t] > 0)[np.asarray(mask[t])]
         if t == 2:
-            assert np.all(np.isnan(layer.d_phi[t])) and np.isnan(layer.saturated[t])
+            assert np.all(layer.d_phi[t] == 0) and layer.saturated[t] == 0
         else:
             np.testing.assert_allclose(layer.d_phi[t], on.mean(0))
             np.testing.assert_allclose(layer.saturated[t], 1 - on.mean())
@@ -254,13 +257,41 @@ def test_one_pass():
     assert loss < all_of_it / 2
 
 
+def test_no_steps_are_cut_by_windows():
+    """T = 0: what `"truncated"` gives there."""
+    case = Case(num_layers=2)
+    params, batch, h_0 = make_problem(case)
+    problem = params, rnn_jax.Batch(batch.inputs[:0], batch.targets[:0]), h_0
+    for k1, k2 in ((1, 2), (3, 3)):
+        cut = found(case, problem, k1=k1, k2=k2).cut
+        assert_trees_close(cut.params, run("truncated", case, problem, k1=k1, k2=k2)[1].params, rtol=0)
+        assert all(np.all(leaf == 0) for leaf in jax.tree.leaves((cut.params, cut.lost)))
+        assert [norms.shape for norms in cut.d_a_norms] == [(0, 3), (0, 3)]
+
+
+def test_nothing_is_filled_with_nan():
+    """So that it runs where JAX looks for NaN, steps that no sequence has among them; eager as well as compiled."""
+    params, batch, h_0 = cast(make_problem(Case(time=4, batch=(2,))), jnp.float32)
+    masked = batch._replace(mask=jnp.ones((4, 2), bool).at[2:].set(False))
+    gone = batch._replace(mask=jnp.zeros((4, 2), bool))
+    everything = partial(rnn_jax.anatomy, lags=3, k1=1, k2=2)
+    with jax.debug_nans(True):
+        plain = jax.jit(rnn_jax.anatomy)(params, batch, h_0)
+        assert plain.decay is None and plain.decay_error is None
+        results = [jax.jit(everything)(params, now, h_0) for now in (masked, gone)]
+        results += [everything(params, gone, h_0)]
+        assert rnn_jax.kaplan_yorke(jnp.array([0.1, -0.2, -jnp.inf], jnp.float32)) == 1.5
+    assert not any(np.any(np.isnan(leaf)) for leaf in jax.tree.leaves(results))
+    assert results[1].decay == 0 == np.sum(results[1].layers[0].d_phi)
+
+
 @pytest.mark.parametrize("inputs", ["features", "tokens"])
 def test_corners(inputs):
     case = Case(mask=True, reset=True, inputs=inputs, num_layers=2)
     params, batch, h_0 = make_problem(case)
     empty = rnn_jax.Batch(batch.inputs[:0], batch.targets[:0])
     result = found(case, (params, empty, h_0), lags=3)
-    assert result.loss == 0 and result.layers[0].d_hs.shape[0] == 0 and np.isnan(result.decay)
+    assert result.loss == 0 and result.layers[0].d_hs.shape[0] == 0 and result.decay is None
     nothing = batch._replace(mask=jnp.zeros_like(batch.mask))
     result = found(case, (params, nothing, h_0), lags=7)
     assert result.loss == 0 and result.decay == 0

@@ -137,7 +137,7 @@ def test_a_linear_network():
     jacobians = by_numpy(rnn_jax.step_jacobians)(params.cells[0], jnp.zeros(4), jnp.zeros((500, 1)))
     powers = rnn_jax.log_singular_values(jnp.asarray(jacobians), [500])[0] / 500
     np.testing.assert_allclose(found.exponents, powers, atol=5e-3)
-    few = spectrum(params, rnn_jax.zero_state(params), num=2, num_steps=600, skip=100, every=4)
+    few = spectrum(params, rnn_jax.zero_state(params), num=2, num_steps=600, skip=100)
     np.testing.assert_allclose(few.exponents, found.exponents[:2], atol=1e-3)
 
 
@@ -205,6 +205,100 @@ def test_states_that_grow_out_of_range_and_units_that_are_dead():
     assert np.all(np.isnan(long.exponents))
     dead = network(np.eye(3), "relu", b_h=-jnp.ones(3))
     assert np.all(spectrum(dead, rnn_jax.zero_state(dead), num_steps=20).exponents == -np.inf)
+
+
+def in_single(tree):
+    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("activation", ["identity", "tanh"])
+def test_a_singular_recurrence_loses_a_direction(activation, single):
+    """What a QR decomposition leaves of a zero is rounding, and not taken for an exponent."""
+    params = network(np.ones((2, 2)), activation)
+    params = in_single(params) if single else params
+    found = spectrum(params, (0.01 * jnp.ones_like(params.cells[0].b_h),), num_steps=20)
+    assert np.isfinite(found.exponents[0]) and found.exponents[1] == -np.inf
+    assert found.rounding[0] < 1e-5 and found.rounding[1] == np.inf and found.errors[1] == np.inf
+    if activation == "identity":
+        settled = spectrum(params, (0.01 * jnp.ones_like(params.cells[0].b_h),), num_steps=20, skip=5)
+        np.testing.assert_allclose(settled.exponents[0], np.log(2), rtol=1e-6)
+
+
+def test_a_matrix_of_half_the_rank():
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((32, 16)), rng.standard_normal((16, 32)) / 32
+    w_hh = left @ right
+    found = spectrum(in_single(network(w_hh)), (jnp.zeros(32, jnp.float32),), num_steps=60, skip=20)
+    assert np.all(np.isfinite(found.exponents[:16])) and np.all(found.exponents[16:] == -np.inf)
+    np.testing.assert_allclose(np.sum(found.exponents[:16]), np.linalg.slogdet(right @ left)[1], rtol=1e-5)
+    assert np.all(found.rounding[:16] < 0.1)
+
+
+def test_a_saturated_unit_is_not_dead():
+    """In float32 `1 - tanh(8)²` is 0: `log(W / cosh(8)²)` is right."""
+    params = in_single(network([[0.5]], "tanh", b_h=jnp.array([7.5])))
+    found = spectrum(params, rnn_jax.zero_state(params), num_steps=30, skip=1)
+    right = np.log(0.5 / np.cosh(8.0) ** 2)
+    assert right == pytest.approx(-15.307, abs=1e-3)
+    np.testing.assert_allclose(found.exponents, right, rtol=1e-6)
+    jacobians = rnn_jax.step_jacobians(params.cells[0], jnp.ones(1, jnp.float32), jnp.zeros((3, 1), jnp.float32))
+    np.testing.assert_allclose(np.log(jacobians[1:, 0, 0]), right, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gain", [1.0, 2.5])
+def test_small_exponents_in_float32_beside_float64(gain):
+    """All 32 of a driven network, the last of them far below the rounding of a matrix; QR at each step by NumPy."""
+    rng = np.random.default_rng(0)
+    w_hh, w_xh = gain / 32**0.5 * rng.standard_normal((32, 32)), rng.standard_normal((4, 32))
+    xs = rng.standard_normal((200, 4))
+    cell = rnn_jax.CellParams(jnp.asarray(w_xh), jnp.asarray(w_hh), jnp.zeros(32), "tanh")
+    params = in_single(network(w_hh)._replace(cells=(cell,)))
+    found = spectrum(params, rnn_jax.zero_state(params), jnp.asarray(xs, jnp.float32))
+    q = np.linalg.qr(np.asarray(jax.random.normal(KEY, (32, 32), jnp.float32), float))[0]
+    h, logs = np.zeros(32), []
+    for x_t in xs:
+        a = x_t @ w_xh + h @ w_hh
+        h = np.tanh(a)
+        q, r = np.linalg.qr((w_hh / np.cosh(a) ** 2).T @ q)
+        logs.append(np.log(np.abs(np.diag(r))))
+    exact = np.mean(logs, 0)
+    assert exact[-1] < -7 and np.all(found.rounding < 1e-3)
+    assert np.all(np.abs(np.asarray(found.exponents, float) - exact) <= np.asarray(found.rounding, float) + 2e-5)
+
+
+@pytest.mark.parametrize("factor", [1e-5, 100.0])
+def test_one_factor_at_every_step(factor):
+    """Steps whose product leaves the range of float32."""
+    params = in_single(network(factor * np.eye(3)))
+    found = spectrum(params, rnn_jax.zero_state(params), num_steps=40)
+    np.testing.assert_allclose(found.exponents, np.log(factor), rtol=1e-6)
+
+
+def test_units_that_are_off_are_told_from_rounding():
+    params = in_single(network(np.eye(3), "relu", b_h=jnp.array([-1.0, 1.0, 1.0])))
+    found = spectrum(params, rnn_jax.zero_state(params), num_steps=40, skip=10)
+    np.testing.assert_allclose(found.exponents, [0, 0, -np.inf], atol=1e-6)
+    assert found.rounding[2] == 0 and np.all(np.isfinite(found.rounding))
+
+
+def test_no_sequences():
+    params = network(np.eye(3))
+    found = spectrum(params, (jnp.zeros((0, 3)),), num=2, num_steps=20)
+    assert all(x.shape == (0, 2) for x in found)
+    assert rnn_jax.flossing(KEY, params, (jnp.zeros((0, 3)),), num=2, num_steps=3) == 0
+
+
+def test_singular_values_of_saturated_steps_in_float32():
+    """Jacobians whose rows are 10 orders of magnitude apart."""
+    rng = np.random.default_rng(1)
+    slopes = 10.0 ** rng.uniform(-10, 0, (20, 5))
+    jacobians = np.float32(slopes[:, :, None] * rng.standard_normal((20, 5, 5)))
+    found = rnn_jax.log_singular_values(jnp.asarray(jacobians), [1, 20])
+    exact = np.log(np.linalg.svd(jacobians[-1].astype(float), compute_uv=False))
+    assert exact[-1] < exact[0] - 14  # 1e-6, and float32 has 7 digits
+    np.testing.assert_allclose(found[0], exact, atol=1e-4)
+    np.testing.assert_allclose(np.sum(found[1]), np.sum(np.linalg.slogdet(jacobians.astype(float))[1]), rtol=1e-5)
 
 
 def test_half_precision_is_computed_in_float32():
@@ -278,7 +372,7 @@ def test_flossing_has_the_gradient_of_its_value():
     xs = jnp.asarray(np.random.default_rng(0).standard_normal((12, 1)))
 
     def penalty(params):
-        return rnn_jax.flossing(KEY, params, h_0, xs, num=3, every=2)
+        return rnn_jax.flossing(KEY, params, h_0, xs, num=3)
 
     report = rnn_jax.check_gradients(penalty, params)
     assert report.passed, report

@@ -64,8 +64,8 @@ class LayerAnatomy(NamedTuple):
     `d_h_norms`    `‖δ_t‖` of each step and sequence, and `local_norms` of the local part.
     `part_norms`   the norm of what each step adds to the gradient of each weight, all sequences together.
     `part_cosines` the cosine between that and the whole: `Σ_t norm_t cosine_t` is the norm of the whole.
-    `d_phi`        `φ'(a_t)` of each step and unit, the mean over the sequences that have the step; NaN if none has.
-    `saturated`    the share of them all with `φ'(a_t)` below 0.1.
+    `d_phi`        `φ'(a_t)` of each step and unit, the mean over the sequences that have the step; 0 if none has.
+    `saturated`    the share of them all with `φ'(a_t)` below 0.1; 0 if no sequence has the step.
     """
 
     d_hs: Hiddens
@@ -80,7 +80,8 @@ class LayerAnatomy(NamedTuple):
 
 class Cut(NamedTuple):
     """What truncation makes of the gradient: `params` the truncated one, `lost` its distance from the full one relative
-    to that, leaf by leaf, and `d_a_norms` a layer, `‖d_a_t - truncated d_a_t‖` of each step and sequence.
+    to that, leaf by leaf, infinite where only the full one is zero, and `d_a_norms` a layer,
+    `‖d_a_t - truncated d_a_t‖` of each step and sequence.
     """
 
     params: Params
@@ -93,8 +94,8 @@ class Anatomy(NamedTuple):
     where `lag > i`, for there is no such state, and where a reset is between.
 
     `decay` is the factor by which `‖∂L_i/∂h_{i-lag}‖` falls or grows a step of lag, all layers together, and
-    `decay_error` its standard error, both of a line through the log of means over what is not zero; NaN for fewer
-    than two lags, or three.
+    `decay_error` its standard error, both of a line through the log of means over what is not zero. None if `lags` is
+    below 2. 0 if fewer than two lags have something that is not zero; the error is infinite if fewer than three have.
     """
 
     loss: Scalar
@@ -102,8 +103,8 @@ class Anatomy(NamedTuple):
     gradients: Gradients
     layers: tuple[LayerAnatomy, ...]
     lag_norms: tuple[Float[Array, "lags time *batch"], ...]
-    decay: Scalar
-    decay_error: Scalar
+    decay: Scalar | None
+    decay_error: Scalar | None
     cut: Cut | None
 
 
@@ -244,7 +245,8 @@ def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Ar
     time, *batch_axes, hid = d_phi.shape
     d_phi = d_phi.astype(accumulation_dtype(d_phi.dtype)).reshape(time, math.prod(batch_axes), hid)
     exists = jnp.ones(d_phi.shape[:2], bool) if residuals.mask is None else residuals.mask.reshape(d_phi.shape[:2])
-    weights = exists.astype(d_phi.dtype)[..., None] / jnp.sum(exists, 1, dtype=d_phi.dtype)[:, None, None]
+    num = jnp.maximum(jnp.sum(exists, 1, dtype=d_phi.dtype), 1)
+    weights = exists.astype(d_phi.dtype)[..., None] / num[:, None, None]
     low = (d_phi < SATURATED).astype(d_phi.dtype)
     return jnp.sum(weights * d_phi, 1), jnp.mean(jnp.sum(weights * low, 1), 1)
 
@@ -306,11 +308,14 @@ def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float
     return jnp.sum(jnp.where(there, whole, 0), axes) / jnp.maximum(num_losses, 1)
 
 
-def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar, Scalar]:
+def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar | None, Scalar | None]:
     """The factor a step, and its standard error, of the line through the log of norms from lag 1 on.
 
-    Without two lags above zero, NaN, and the error without three; but a gradient that is zero at all decays by 0.
+    None for fewer than two such lags. With fewer than two norms above zero the factor is 0; with fewer than three
+    nothing tells the error, which is infinite.
     """
+    if len(norms) < 3:
+        return None, None
     lag = jnp.arange(len(norms))
     seen = (norms > 0) & (lag > 0)
     weight = seen.astype(norms.dtype)
@@ -327,15 +332,15 @@ def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar, Scalar]:
     slope = jnp.sum(x * y) / spread
     rest = y - slope * x
     error = jnp.sqrt(jnp.sum(rest * rest) / jnp.maximum(num - 2, 1) / spread)
-    decay = jnp.where(enough, jnp.exp(slope), jnp.where((num == 0) & (len(norms) > 2), 0, jnp.nan))
-    return decay, jnp.where(num >= 3, decay * error, jnp.nan)
+    decay = jnp.where(enough, jnp.exp(slope), 0)
+    return decay, jnp.where(num >= 3, decay * error, jnp.inf)
 
 
 def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
     """What the windows of `"truncated"` send back, from the states of the pass that was made."""
     time = batch.inputs.shape[0]
-    after = -time % k1
-    k2 = min(k2, time)
+    after = -time % k1 if time else k1  # there is a window at least, even if no step of it exists
+    k2 = min(k2, max(time, 1))
     windows = Windows(k1, k2, time, max(-(-(k2 + after) // k1), 1))
 
     def longer(r: Residuals) -> Residuals:
@@ -353,7 +358,8 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
 
     def distance(x: Array, y: Array) -> Array:
         apart, whole = norm(x - y), norm(y)
-        return jnp.where(apart > 0, apart / whole, 0)  # infinite where the full gradient is zero, and this is not
+        relative = jnp.where(whole > 0, apart / jnp.where(whole > 0, whole, 1), jnp.inf)
+        return jnp.where(apart > 0, relative, 0)
 
     d_a_norms = tuple(norms(mine - all_of_it) for mine, all_of_it in zip(d_as, passed.d_as, strict=True))
     lost = jax.tree.map(distance, params, full)

@@ -58,10 +58,15 @@ def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step, r: Hidden | None = 
     check_state(cell, h_tm1, batch, names=("h_tm1", "x_t"), cell_name="cell")
     if r is not None:
         check_state(cell, r, batch, names=("r", "x_t"), cell_name="cell")
-    a_t = affine(x_t, cell.w_xh, cell.b_h) + dropped(h_tm1, r) @ cell.w_hh
+    a_t = pre_activation(cell, h_tm1, x_t, r)
     f_t = ACTIVATIONS[cell.activation].phi(a_t)
     h_t = integrate(cell, f_t, h_tm1)
     return h_t, StepResiduals(x_t, h_tm1, h_t, f_t, r)
+
+
+def pre_activation(cell: CellParams, h_tm1: Hidden, x_t: Step, r: Hidden | None = None) -> Hidden:
+    """`a_t = x_t W_xh + b_h + (h_{t-1} ∘ r) W_hh`."""
+    return affine(x_t, cell.w_xh, cell.b_h) + dropped(h_tm1, r) @ cell.w_hh
 
 
 def step_backward(

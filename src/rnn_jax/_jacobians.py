@@ -1,5 +1,6 @@
 """The Jacobians of the recurrence, one a step, and the singular values of their products, however long."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -10,13 +11,14 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ._activations import ACTIVATIONS
-from ._bptt import forward
+from ._bptt import forward, states_read
+from ._cell import pre_activation
 from ._checks import require_array, require_sizes
 from ._dropout import dropped
 from ._types import CellParams, Flags, Hidden, Inputs, accumulation_dtype
 from ._unroll import check_unroll, select
 
-WITHIN = 25.0  # nats below the largest: further down a singular value of a matrix is rounding
+RESOLVED = 1e-4  # relative error of a singular value of a matrix; further below the largest it is rounding
 SWEEPS = 16
 
 
@@ -33,7 +35,7 @@ def step_jacobians(
 
     A tangent, as a column, goes forward as `J_t ḣ_{t-1}`; a cotangent, as a row, goes back as `δ_t J_t`. With a leak
     α, `J_t = (1 - α) I + α diag(φ'(a_t)) W_hhᵀ`; with a dropout mask r, `W_hhᵀ diag(r)`; where the step does not
-    exist, the identity; at a reset, zero.
+    exist, the identity; at a reset, zero. φ' comes from `a_t`: a saturated unit keeps its small slope.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other.
@@ -48,7 +50,7 @@ def step_jacobians(
     """
     check_unroll(cell, h_0, xs, mask, reset, r)
     _, residuals = forward(cell, h_0, xs, mask, reset, r)
-    d_phi = ACTIVATIONS[cell.activation].d_phi(residuals.fs)
+    d_phi = ACTIVATIONS[cell.activation].slope(pre_activation(cell, states_read(residuals), residuals.xs))
     w = jnp.broadcast_to(cell.w_hh.T, (*d_phi.shape, d_phi.shape[-1]))
     w = w if r is None else dropped(w, r[..., None, :])
     jacobians, eye = d_phi[..., None] * w, jnp.broadcast_to(jnp.eye(w.shape[-1], dtype=w.dtype), w.shape)
@@ -71,11 +73,13 @@ def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Any) -> F
     """The natural logs of the singular values of `J_T J_{T-1} ⋯ J_{T-lag+1}`, largest first, for each of `lags`.
 
     They say by how much what is at the last step can be larger or smaller `lag` steps before. The product is kept as
-    `Q D R`, a QR decomposition at each step and `D` in logs, so that its singular values may be hundreds of orders of
-    magnitude apart, or from one. Those of a product that spans more than exp(25) come from 16 further sweeps of QR,
-    which converge the faster the further they are apart. A direction that is lost, at a dead unit say, is -inf, or
-    what rounding leaves of it: about the machine epsilon for each factor. It takes the memory of as many matrices as
-    the largest lag, twice over. Half precision is computed in float32; what is not finite gives NaN.
+    `Q D R`, two QR decompositions at each step and `D` in logs, so that its singular values may be hundreds of orders
+    of magnitude apart, or from one. Those too far below the largest for one decomposition come from 16 further sweeps
+    of QR, which converge the faster the further they are apart. The sizes of the rows of each Jacobian are taken out
+    first, so a saturated unit keeps its digits and a dead one gives -inf: nothing passes there. Of a matrix that
+    is singular for another reason it is what rounding leaves, about the machine epsilon for each factor. It takes the
+    memory of as many matrices as the largest lag, twice over. Half precision is computed in float32; what is not finite
+    gives NaN.
 
     Raises:
         ValueError: if `jacobians` are not square matrices, or a lag is not in 1..T.
@@ -99,12 +103,25 @@ def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Any) -> F
     eye = jnp.eye(hid, dtype=jacobians.dtype)
 
     def body(product: Product, jacobian: Array) -> tuple[Product, Product]:
-        q, upper = jnp.linalg.qr(jacobian @ product.q)
-        product = Product(q, *rescaled(upper, product.logs, product.upper))
+        sizes = jnp.max(jnp.abs(jacobian), axis=0)  # of J_tᵀ = (J_tᵀ diag(1 / sizes)) diag(sizes): small where φ' is
+        q, upper = qr_by_rows(sizes[:, None] * product.q)
+        logs, rows = rescaled(upper, product.logs, product.upper)
+        q, upper = jnp.linalg.qr(jacobian / jnp.where(sizes > 0, sizes, 1)[None] @ q)
+        product = Product(q, *rescaled(upper, logs, rows))
         return product, product
 
     _, products = lax.scan(body, Product(eye, jnp.zeros(hid, eye.dtype), eye), back)
     return lax.map(spectrum, jax.tree.map(lambda x: x[np.asarray(lags) - 1], products))
+
+
+def qr_by_rows(x: Float[Array, "*batch rows columns"]) -> tuple[Array, Array]:
+    """`x = Q R` with the largest rows first on the way: each row keeps its digits, however small it is beside others.
+
+    References: Cox and Higham (1998), BIT 38: stability of Householder QR for rows of different sizes.
+    """
+    order = jnp.argsort(-jnp.max(jnp.abs(x), axis=-1), axis=-1)[..., None]
+    q, r = jnp.linalg.qr(jnp.take_along_axis(x, order, axis=-2))
+    return jnp.take_along_axis(q, jnp.argsort(order, axis=-2), axis=-2), r
 
 
 def rescaled(upper: Array, logs: Array, rows: Array) -> tuple[Array, Array]:
@@ -130,4 +147,5 @@ def spectrum(product: Product) -> Float[Array, " hid"]:
 
     (logs, upper), _ = lax.scan(sweep, (logs, upper), length=SWEEPS)
     far = -jnp.sort(-(logs + jnp.log(jnp.abs(jnp.diagonal(upper)))))
-    return jnp.where(near > jnp.max(near) - WITHIN, near, jnp.minimum(far, near[0]))
+    within = math.log(RESOLVED / float(jnp.finfo(near.dtype).eps))
+    return jnp.where(near > jnp.max(near) - within, near, jnp.minimum(far, near[0]))

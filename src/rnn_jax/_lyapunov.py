@@ -18,18 +18,28 @@ from jax import lax
 from jaxtyping import Array, Float, Key
 
 from ._activations import ACTIVATIONS
-from ._cell import integrate, step_forward
+from ._cell import integrate, pre_activation
 from ._checks import check_params, check_sequence, check_states, require_array, require_key, require_sizes
+from ._jacobians import qr_by_rows
 from ._types import Inputs, Params, Scalar, States, Step, accumulation_dtype
 
 NUM_BLOCKS = 10
+NUM_EPSILONS = 4  # times the root of the number of units: what a QR decomposition leaves of a zero is below it
 
 
 class LyapunovSpectrum(NamedTuple):
-    """The largest first, in nats a step; `errors` are standard errors, from the means of ten parts of the way."""
+    """The largest first, in nats a step.
+
+    `exponents` -inf is a direction in which nothing is left, NaN a trajectory that grew out of range.
+    `errors`    standard errors, from the means of ten parts of the way; infinite where the exponent is not finite.
+    `rounding`  how far rounding may have moved each: trust one whose `rounding` is small. 0 beside -inf says that a
+                direction is certainly dead: no unit passes it on. Infinite beside -inf says that what is left of it
+                was at some step not above rounding: `W_hh` is singular, or nearly so for its dtype.
+    """
 
     exponents: Float[Array, "*batch num"]
     errors: Float[Array, "*batch num"]
+    rounding: Float[Array, "*batch num"]
 
 
 def lyapunov_exponents(
@@ -41,18 +51,33 @@ def lyapunov_exponents(
     num: int | None = None,
     num_steps: int | None = None,
     skip: int = 0,
-    every: int = 1,
 ) -> LyapunovSpectrum:
     """The `num` largest Lyapunov exponents along the trajectory from `h_0`, all of them unless given.
 
     The network is driven by `xs`, of T steps, or runs by itself, with inputs of zero, for `num_steps`. The first `skip`
-    steps let the states settle and the directions, drawn with `key`, turn; they do not count. A QR decomposition is
-    made `every` so many steps. Of each sequence of the batch its own. -inf is a direction that dies, at units that are
-    dead, say; NaN says that the states grew out of their range. Half precision is computed in float32. Differentiable,
-    see `flossing`.
+    steps let the states settle and the directions, drawn with `key`, turn; they do not count. There is a QR
+    decomposition at each step: after several, the directions have turned to the first one, and what is left of the last
+    ones is rounding. Each sequence of the batch has its own exponents. Half precision is computed in float32.
+    Differentiable, see `flossing`.
+
+    A unit that is saturated is not dead: φ' comes from `a_t`, and keeps its digits until it is below the smallest
+    number of the dtype, for tanh from |a_t| = 44 on in float32 and 354 in float64. -inf is a relu that is off, a
+    singular `W_hh`, or such a φ'; `LyapunovSpectrum.rounding` tells them apart.
+
+    Args:
+        key: draws the directions.
+        params: the network.
+        h_0: the states that the trajectory starts from.
+        xs: the inputs, `(time, *batch, in)`, or tokens.
+        num: how many exponents.
+        num_steps: how many steps, where there is no `xs`.
+        skip: how many of the first steps do not count.
+
+    Returns:
+        Exponents, standard errors, and what rounding may have done to them.
 
     Raises:
-        ValueError: if the arguments do not fit each other, or fewer than ten times `every` steps count.
+        ValueError: if the arguments do not fit each other, or fewer than ten steps count.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> sizes = {"input_size": 2, "hidden_size": 8, "output_size": 1}
@@ -61,11 +86,13 @@ def lyapunov_exponents(
     >>> bool(jnp.allclose(found.exponents, 0, atol=1e-5))  # an orthogonal matrix neither stretches nor shrinks
     True
     """
-    steps, num = _check(key, params, h_0, xs, num, num_steps, skip, every)
-    local = local_exponents(key, params, h_0, xs, num, steps, skip, every)
-    turns = local.shape[0] // NUM_BLOCKS * NUM_BLOCKS
-    means = jnp.mean(local[local.shape[0] - turns :].reshape(NUM_BLOCKS, -1, *local.shape[1:]), 1)
-    return LyapunovSpectrum(jnp.mean(local, 0), jnp.std(means, 0, ddof=1) / NUM_BLOCKS**0.5)
+    steps, num = _check(key, params, h_0, xs, num, num_steps, skip)
+    local, rounding = local_exponents(key, params, h_0, xs, num, steps, skip)
+    exponents, block = jnp.mean(local, 0), local.shape[0] // NUM_BLOCKS
+    parts = local[local.shape[0] - NUM_BLOCKS * block :].reshape(NUM_BLOCKS, block, *local.shape[1:])
+    finite = jnp.isfinite(exponents)
+    spread = jnp.std(jnp.mean(jnp.where(finite, parts, 0), 1), 0, ddof=1)
+    return LyapunovSpectrum(exponents, jnp.where(finite, spread / NUM_BLOCKS**0.5, jnp.inf), jnp.mean(rounding, 0))
 
 
 def flossing(
@@ -77,13 +104,13 @@ def flossing(
     num: int,
     num_steps: int | None = None,
     skip: int = 0,
-    every: int = 1,
 ) -> Scalar:
     """`Σ_i λ_i²` of the `num` largest Lyapunov exponents, the mean over sequences: gradient flossing.
 
     A gradient that neither vanishes nor explodes along `num` directions is one whose leading exponents are zero.
     Differentiate it with respect to `params`, before training or now and then during it. Where a direction dies (a
-    singular `W_hh`, units that are dead) an exponent is -inf and the penalty infinite: ask for fewer.
+    singular `W_hh`, units that are dead) an exponent is -inf and the penalty infinite: ask for fewer. Of no sequences
+    at all it is 0.
 
     Raises:
         ValueError: as `lyapunov_exponents` does.
@@ -99,9 +126,10 @@ def flossing(
     >>> round(float(value), 2)  # 4 log² 0.5
     1.92
     """
-    steps, num = _check(key, params, h_0, xs, num, num_steps, skip, every, least=1)
-    exponents = jnp.mean(local_exponents(key, params, h_0, xs, num, steps, skip, every), 0)
-    return jnp.mean(jnp.sum(jnp.square(exponents), -1))
+    steps, num = _check(key, params, h_0, xs, num, num_steps, skip, least=1)
+    exponents = jnp.mean(local_exponents(key, params, h_0, xs, num, steps, skip)[0], 0)
+    penalties = jnp.sum(jnp.square(exponents), -1)
+    return jnp.sum(penalties) / max(penalties.size, 1)
 
 
 def kaplan_yorke(exponents: Float[Array, " num"]) -> Scalar:
@@ -127,13 +155,14 @@ def kaplan_yorke(exponents: Float[Array, " num"]) -> Scalar:
     before = jnp.where(j > 0, sums[jnp.maximum(j - 1, 0)], 0)
     after = jnp.abs(exponents[jnp.minimum(j, len(exponents) - 1)])
     part = jnp.where(j < len(exponents), before / jnp.where(after > 0, after, 1), 0)
-    return jnp.where(jnp.any(jnp.isnan(exponents)), jnp.nan, j.astype(exponents.dtype) + part)
+    largest = jnp.max(exponents)  # NaN if one of them is
+    return jnp.where(jnp.isnan(largest), largest, j.astype(exponents.dtype) + part)
 
 
 def local_exponents(
-    key: Array, params: Params, h_0: States, xs: Inputs | None, num: int, steps: int, skip: int, every: int
-) -> Float[Array, "turns *batch num"]:
-    """`log |R[i, i]| / every` of each turn of `every` steps after the first `skip`."""
+    key: Array, params: Params, h_0: States, xs: Inputs | None, num: int, steps: int, skip: int
+) -> tuple[Float[Array, "steps *batch num"], Float[Array, "steps *batch num"]]:
+    """`log |R[i, i]|` of each step after the first `skip`, and what rounding may have done to it."""
     params, h_0, xs = _single(params), _single(h_0), _single(xs)
     size = sum(h.shape[-1] for h in h_0)
     batch, dtype = h_0[0].shape[:-1], h_0[0].dtype
@@ -142,21 +171,31 @@ def local_exponents(
     if xs is None:
         xs = jnp.zeros((steps, *batch, params.cells[0].w_xh.shape[0]), dtype)
 
-    def turn(carry: tuple[States, States], x_ts: Any) -> tuple[tuple[States, States], Array]:
-        (h, v), _ = lax.scan(lambda c, x_t: (tangent_step(params, *c, x_t), None), carry, x_ts)
-        together = jnp.swapaxes(jnp.concatenate(v, -1), -1, -2)
-        q, r = jnp.linalg.qr(together)
+    def body(carry: tuple[States, States], x_t: Any) -> tuple[tuple[States, States], tuple[Array, Array]]:
+        h, v = tangent_step(params, *carry, x_t)
+        turned = jnp.swapaxes(jnp.concatenate(v, -1), -1, -2)
+        q, r = qr_by_rows(turned)
         v = tuple(jnp.swapaxes(part, -1, -2) for part in _split(q, h))
         finite = jnp.all(jnp.isfinite(jnp.concatenate(h, -1)), -1, keepdims=True)
-        return (h, v), jnp.where(finite, jnp.log(jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1))), jnp.nan)
+        logs, rounding = logs_of_diagonal(turned, q, jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1)))
+        return (h, v), (jnp.where(finite, logs, jnp.nan), rounding)
 
-    def turns(carry: Any, xs: Any, length: int) -> Any:
-        return lax.scan(turn, carry, jax.tree.map(lambda x: x.reshape(-1, length, *x.shape[1:]), xs))
+    carry, _ = lax.scan(body, (h_0, q), xs[:skip])
+    return lax.scan(body, carry, xs[skip:])[1]
 
-    carry, _ = turns((h_0, q), xs[:skip], 1)
-    whole = (steps - skip) // every * every
-    _, logs = turns(carry, xs[steps - whole :], every)
-    return logs / every
+
+def logs_of_diagonal(x: Array, q: Array, diagonal: Array) -> tuple[Array, Array]:
+    """The logs of the diagonal of R in `x = Q R`, and what rounding may have done to them.
+
+    Rounding moves each row of x by some epsilons of its own largest entry, and so `R[i, i] = Q[:, i] · x[:, i]` by
+    those of the rows that `Q[:, i]` lies in. What is not above that may be zero, and is taken for it.
+    """
+    x, q, size = lax.stop_gradient(x), lax.stop_gradient(q), lax.stop_gradient(diagonal)
+    epsilons = NUM_EPSILONS * x.shape[-2] ** 0.5 * jnp.finfo(x.dtype).eps
+    noise = epsilons * jnp.sum(jnp.abs(q) * jnp.max(jnp.abs(x), axis=-1, keepdims=True), axis=-2)
+    lost = size <= noise
+    rounding = jnp.where(lost, jnp.inf, noise / jnp.where(lost, 1, size))
+    return jnp.where(lost, -jnp.inf, jnp.log(jnp.where(lost, 1, diagonal))), jnp.where(size == 0, 0, rounding)
 
 
 def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[States, States]:
@@ -164,9 +203,10 @@ def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[S
     h_t, v_t = [], []
     above: Any = None
     for cell, h, v_l in zip(params.cells, h_tm1, v, strict=True):
-        h_new, residuals = step_forward(cell, h, x_t)
+        a_t = pre_activation(cell, h, x_t)
+        h_new = integrate(cell, ACTIVATIONS[cell.activation].phi(a_t), h)
         a_dot = v_l @ cell.w_hh if above is None else v_l @ cell.w_hh + above @ cell.w_xh
-        f_dot = ACTIVATIONS[cell.activation].d_phi(residuals.f_t)[..., None, :] * a_dot
+        f_dot = ACTIVATIONS[cell.activation].slope(a_t)[..., None, :] * a_dot
         above = integrate(cell, f_dot, v_l)
         x_t = h_new
         h_t.append(h_new)
@@ -197,14 +237,12 @@ def _check(
     num: int | None,
     num_steps: int | None,
     skip: int,
-    every: int,
     least: int = NUM_BLOCKS,
 ) -> tuple[int, int]:
     """`(steps, num)`, checked."""
     require_key(key)
     check_params(params)
     require_sizes(least=0, skip=skip)
-    require_sizes(every=every)
     if (xs is None) == (num_steps is None):
         raise ValueError("Either `xs`, the inputs that drive the network, or `num_steps` must be given, not both.")
     if xs is None:
@@ -213,10 +251,8 @@ def _check(
     else:
         check_sequence(params, h_0, xs, None, None, name="xs")
     steps = int(num_steps) if xs is None else xs.shape[0]  # type: ignore[arg-type]
-    if (steps - skip) // every < least:
-        raise ValueError(
-            f"At least {least * every} steps must be left after `skip`, got {steps} steps and skip = {skip}."
-        )
+    if steps - skip < least:
+        raise ValueError(f"At least {least} steps must be left after `skip`, got {steps} steps and skip = {skip}.")
     size = sum(cell.w_hh.shape[0] for cell in params.cells)
     num = size if num is None else num
     require_sizes(num=num)

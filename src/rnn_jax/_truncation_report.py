@@ -106,7 +106,7 @@ def truncation_report(
         rows.append(_row(int(k), _measured(grad_fn, params, batch, h_0), full[0]))
     found = jax.jit(partial(anatomy, loss=loss, reduction=reduction, lags=lags))(params, batch, h_0)
     norms = np.asarray(mean_over_steps(found.lag_norms), np.float64)
-    decay = float(found.decay), float(found.decay_error)
+    decay = (float(np.asarray(x, np.float64)) for x in (found.decay, found.decay_error))  # of None it is NaN
     return TruncationReport(tuple(rows), _row(steps, full, full[0]), norms, *decay)
 
 

@@ -13,7 +13,7 @@ def verdict(found: Findings) -> list[str]:
     """What it comes to, in a few lines."""
     spectrum = found.spectra[found.gains.index(found.detailed)]
     first, error = spectrum.exponents[0], spectrum.errors[0]
-    decay, decay_error = float(found.whole.decay), float(found.whole.decay_error)
+    decay, decay_error = (float(np.asarray(x, np.float64)) for x in (found.whole.decay, found.whole.decay_error))
     rate = f"{decay:.3g}" + (f" ± {decay_error:.1g}" if np.isfinite(decay_error) else "")
     fading = f"‖∂L_i/∂h_(i-lag)‖ is {rate} times what it was, each step back."
     return [
@@ -33,7 +33,7 @@ def _predictable(first: float, error: float) -> str:
     if np.isnan(first):
         return "the states grow out of the range of their numbers, and so do gradients."
     if first == -np.inf:
-        return "every direction dies on the way, at units that are dead; nothing of the gradient is left far back."
+        return "every direction dies on the way, at units that pass nothing on; no gradient is left far back."
     if first < -margin:
         return (
             f"nearby states meet, so this network can be evaluated in parallel over time, and a gradient may be "
@@ -151,8 +151,8 @@ def products(found: Findings) -> Section:
         png(figure),
         "Singular values of J_T J_{T-1} ⋯, the Jacobians of one layer along the first sequence, the largest first: by "
         "how much a gradient can grow (above 0) or shrink (below) on so many steps, in the best direction and in "
-        "others, down to the middle one. They part because each direction has a rate of its own; lines that fall by "
-        "1e-7 a factor are rounding, of directions that are dead.",
+        "others, down to the middle one. They part because each direction has a rate of its own; a line that ends has "
+        "no direction left: minus infinity.",
         ("layer", "factors", "ln of the largest", "ln of the middle", "ln of the smallest"),
         rows,
     )
@@ -164,7 +164,8 @@ def lyapunov(found: Findings) -> Section:
     colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(found.gains)))
     for gain, spectrum, color in zip(found.gains, found.spectra, colors, strict=True):
         index = np.arange(1, len(spectrum.exponents) + 1)
-        axes.errorbar(index, spectrum.exponents, 2 * spectrum.errors, color=color, marker=".", label=f"{gain:g}")
+        bars = 2 * np.where(np.isfinite(spectrum.errors), spectrum.errors, 0)
+        axes.errorbar(index, spectrum.exponents, bars, color=color, marker=".", label=f"{gain:g}")
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.set(xlabel="i", ylabel="λ$_i$, nats a step")
     axes.grid(alpha=0.25)
@@ -179,7 +180,8 @@ def lyapunov(found: Findings) -> Section:
         f"The rates at which neighbouring states part (above 0) or meet (below), over {found.num_counted:,} steps; "
         "bars are two standard errors. The gradient grows or vanishes at the rate of the first. All below 0: the state "
         "forgets where it began. Some above 0 while the states stay bounded: chaos, and the dimension says in how many "
-        "directions. What is missing is minus infinity, a direction that dies, or grew out of range.",
+        "directions. What is missing is minus infinity: nothing passes in that direction, at units that are off, a "
+        "singular W_hh or units so saturated that float32 cannot hold their slope; or it grew out of range.",
         ("gain", "λ_1", "error", f"λ_{len(found.spectra[0].exponents)}", "Kaplan-Yorke dimension"),
         rows,
     )

@@ -133,7 +133,7 @@ def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) ->
                 np.stack([np.linalg.norm(np.asarray(layer.d_h_norms, np.float64), axis=1) for layer in layers])
             )
             found = lyapunov(jax.random.key(seed), network, tuple(h[0] for h in h_0), subject.driving)
-            exponents, errors = (np.asarray(x, np.float64) for x in found)
+            exponents, errors, _ = (np.asarray(x, np.float64) for x in found)
             spectra.append(Spectrum(exponents, errors, float(kaplan_yorke(found.exponents))))
             bar.update()
         network = scaled(params, detailed)

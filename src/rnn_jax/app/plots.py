@@ -98,7 +98,8 @@ def truncation(path: Path, report: TruncationReport, title: str) -> None:
     seen = (lags > 0) & (report.lag_norms > 0)
     if np.isfinite(report.decay) and report.decay > 0 and seen.any():
         middle = np.exp(np.mean(np.log(report.lag_norms[seen]))) * report.decay ** (lags - np.mean(lags[seen]))
-        words = f"{report.decay:.3f} ± {report.decay_error:.3f} a step"
+        error = f" ± {report.decay_error:.3f}" if np.isfinite(report.decay_error) else ""
+        words = f"{report.decay:.3f}{error} a step"
         left.semilogy(lags[1:], middle[1:], color="tab:red", linestyle="--", label=words)
         left.legend()
     left.set(xlabel="lag", ylabel="mean of ‖∂L$_t$/∂h$_{t-lag}$‖")

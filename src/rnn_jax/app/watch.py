@@ -35,7 +35,7 @@ def make_watch(
         return {"grad_norm": norm, "clip_ratio": left / jnp.where(norm > 0, norm, 1)}
 
     @jax.jit
-    def look(state: Any, streams: jax.Array) -> dict[str, jax.Array]:
+    def look(state: Any, streams: jax.Array) -> dict[str, jax.Array | None]:
         h_0, batch = next_batch(state, streams)
         _, gradients = grad_fn(state.params, batch, h_0)
         batch = batch._replace(inputs=batch.inputs[:most], targets=batch.targets[:most])
@@ -52,7 +52,7 @@ def make_watch(
     return watch
 
 
-def _summary(found: Anatomy) -> dict[str, jax.Array]:
+def _summary(found: Anatomy) -> dict[str, jax.Array | None]:
     levels = jnp.asarray(QUANTILES, found.loss.dtype)
     profiles = [jnp.linalg.norm(layer.d_h_norms, axis=1) for layer in found.layers]
     return {
