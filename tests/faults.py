@@ -151,7 +151,7 @@ BACKWARD = [
     backward("φ' twice", "deltas.body", "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * d_phi(f_t)"),
     backward("tanh' = 1 - h", "deltas.body", "d_f_t * d_phi(f_t)", "d_f_t * (1 - f_t)"),
     backward("tanh' off by 0.1 %", "deltas.body", "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * 1.001"),
-    backward("relu' = 1 everywhere", "", "h > 0", "h >= 0", Case(activation="relu"), "_activations"),
+    backward("relu' = 1 everywhere", "", "x > 0", "x >= 0", Case(activation="relu"), "_activations"),
     backward("mask off by one", "deltas", "(d_hs, fs, mask, reset, sent)", "(d_hs, fs, jnp.roll(mask, 1, 0), reset, sent)", FLAGGED),
     backward("mask stops the gradient", "deltas.body", "leave(enter(d_h_met, reset_t), d_h_t, mask_t)", "leave(enter(d_h_met, reset_t), 0 * d_h_t, mask_t)", FLAGGED),
     backward("reset off by one", "deltas", "(d_hs, fs, mask, reset, sent)", "(d_hs, fs, mask, jnp.roll(reset, 1, 0), sent)", FLAGGED),

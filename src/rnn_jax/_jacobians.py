@@ -62,7 +62,10 @@ def step_jacobians(
 
 
 class Product(NamedTuple):
-    """`P = Q diag(exp(logs)) upper`, `upper` triangular with rows of size one: no entry can over- or underflow."""
+    """`P Q_0 = Q diag(exp(logs)) upper`, `upper` triangular with rows of size one: no entry can over- or underflow.
+
+    `Q_0` is a rotation; it changes no singular value.
+    """
 
     q: Float[Array, "hid hid"]
     logs: Float[Array, " hid"]
@@ -110,7 +113,8 @@ def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Any) -> F
         product = Product(q, *rescaled(upper, logs, rows))
         return product, product
 
-    _, products = lax.scan(body, Product(eye, jnp.zeros(hid, eye.dtype), eye), back)
+    turned = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (hid, hid), eye.dtype))[0]  # no direction is special
+    _, products = lax.scan(body, Product(turned, jnp.zeros(hid, eye.dtype), eye), back)
     return lax.map(spectrum, jax.tree.map(lambda x: x[np.asarray(lags) - 1], products))
 
 
