@@ -45,6 +45,19 @@ def as_users_have_it():
         yield
 
 
+@contextlib.contextmanager
+def jax_configured(settings):
+    """The settings of JAX, by name, as the environment gives them: to all threads."""
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
 class Said(NamedTuple):
     """What a call of the command comes to."""
 
@@ -59,7 +72,7 @@ def command(*args, cwd, stdin="") -> Said:
     os.chdir(cwd)
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin.encode()))
     try:
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), as_users_have_it():
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), unchecked():
             status = cli.main([str(arg) for arg in args])
     except SystemExit as error:  # what tyro refuses
         status = error.code

@@ -44,6 +44,7 @@ FLOORS = {
     ],
     "app": [
         *("app.errors", "app.console", "app.config", "app.corpus", "app.run_folder"),  # these import no jax
+        "app.jax_settings",
         *("app.baselines", "app.plots", "app.advice", "app.data", "app.model", "app.checkpoint"),
         *("app.sample", "app.watch", "app.truncation", "app.examine", "app.html_page", "app.anatomy_page"),
         *("app.anatomy", "app.gradcheck", "app.loop", "app.train"),

@@ -82,6 +82,18 @@ def test_training_goes_on_when_nobody_reads(tmp_path):
     assert sampled.returncode == 0 and len(sampled.stdout) == 1 + 9 + 1, sampled.stderr
 
 
+@pytest.mark.parametrize("variable, asked", [("JAX_PLATFORMS", "cuda"), ("JAX_PLATFORM_NAME", "gpu")])
+def test_a_platform_that_is_not_there(finished, variable, asked):
+    """Of one command a process; that each command asks is in test_refusals.py."""
+    environment = {"JAX_PLATFORMS": "", variable: asked}
+    result = process("sample", "run", cwd=finished[0], **environment)
+    assert result.returncode == 2 and result.stdout == ""
+    assert result.stderr == (
+        f"rnn-jax: {variable} must name a platform that JAX finds here, got {asked!r}: there is cpu. "
+        f"Unset {variable}, or set it to what is there.\n"
+    )
+
+
 @pytest.mark.thorough
 def test_the_default_run_beats_the_trigram_clearly(tmp_path):
     """The README's main job: about two minutes."""

@@ -2,8 +2,11 @@
 
 import shutil
 
+import jax
 import pytest
 from commands import REAL_TEXT, command, everything
+
+from rnn_jax.app import jax_settings
 
 BAD_ANATOMY = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
@@ -165,6 +168,28 @@ def bad_place(finished, tmp_path_factory):
     shutil.rmtree(cwd / "bare" / "checkpoint")
     (cwd / "torn" / "settings.json").write_text(settings[:100])
     return cwd
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["train", "real.txt"], ["train", "--resume", "run"], ["sample", "run"], ["gradcheck"], ["truncation", "run"],
+        ["anatomy"], ["anatomy", "run"], ["experiment", "digits"],
+    ],
+)  # fmt: skip
+def test_every_command_refuses_a_platform_that_is_not_there(bad_place, monkeypatch, args):
+    before = everything(bad_place)
+    monkeypatch.setattr(jax, "devices", not_there)
+    monkeypatch.setattr(jax_settings, "_platforms", lambda: ["cpu"])
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    result = command(*args, cwd=bad_place)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert result.stderr.startswith("rnn-jax: JAX_PLATFORMS must name a platform that JAX finds here, got 'cuda'")
+    assert everything(bad_place) == before
+
+
+def not_there():
+    raise AssertionError
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,15 @@ import json
 import shutil
 import typing
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from commands import REAL_TEXT, SMALL, command, everything, losses, metrics, train
+from commands import REAL_TEXT, SMALL, command, everything, jax_configured, losses, metrics, process, train, unchecked
 
 import rnn_jax
-from rnn_jax.app import checkpoint, config, loop
+from rnn_jax.app import checkpoint, config, loop, run_folder, sample
+from rnn_jax.app.jax_settings import jax_settings
 
 BRIEF = [*SMALL, "--schedule", "constant"]  # at a constant rate 25 steps are one program, however many follow
 TRUNCATED = ["--k1", 5, "--k2", 10]
@@ -81,6 +83,66 @@ def test_the_same_seed_gives_the_same_losses_to_the_last_bit(brief, tmp_path):
     assert losses(tmp_path / "run") == {25: brief[25]}
     train(tmp_path, REAL_TEXT, "--run", "run", "--overwrite", "--steps", 25, *BRIEF, "--seed", 4)
     assert losses(tmp_path / "run")[25] != brief[25]
+
+
+UNUSUAL = {
+    "jax_enable_x64": True,
+    "jax_disable_jit": True,
+    "jax_debug_nans": True,
+    "jax_debug_infs": True,
+    "jax_debug_key_reuse": True,
+    "jax_check_tracer_leaks": True,
+    "jax_numpy_rank_promotion": "raise",
+    "jax_numpy_dtype_promotion": "strict",
+    "jax_default_matmul_precision": "bfloat16",
+    "jax_default_prng_impl": "rbg",
+    "jax_threefry_partitionable": False,
+    "jax_random_seed_offset": 7,
+    "jax_transfer_guard": "disallow",
+}
+
+
+def test_the_settings_of_jax_in_the_environment_change_no_bit(brief, finished, tmp_path):
+    """All at once; the suite itself has 64 bits, strict promotion and two devices. Afterwards they are as they were."""
+    args = "sample", finished[0] / "run", "--length", 30
+    expected = command(*args, cwd=tmp_path).stdout
+    with jax_configured(UNUSUAL):
+        train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 25, *BRIEF)
+        assert command(*args, cwd=tmp_path).stdout == expected
+        result = command("anatomy", "run", "--window", 9, "--streams", 2, "--lags", 3, "--gains", 1, cwd=tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert {name: getattr(jax.config, name) for name in UNUSUAL} == UNUSUAL
+    assert losses(tmp_path / "run") == {25: brief[25]}
+
+
+def test_the_environment_itself(finished, tmp_path):
+    """A variable is read when JAX starts, so this is a process."""
+    args = "sample", finished[0] / "run", "--length", 30
+    result = process(*args, cwd=tmp_path, JAX_ENABLE_X64="1", JAX_DISABLE_JIT="1", JAX_NUM_CPU_DEVICES="3")
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == command(*args, cwd=tmp_path).stdout
+    result = process(*args, cwd=tmp_path, JAX_ENABLE_X64="maybe")
+    assert result.returncode == 2 and "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'" in result.stderr
+    assert result.stderr.startswith("rnn-jax: JAX must be able to read its settings") and result.stderr.count("\n") == 1
+
+
+def test_dtypes(brief, tmp_path):
+    """A run has its numbers in its settings; of bfloat16 only states and products, so that the weights are float32."""
+    for dtype, kept in (("float64", "float64"), ("bfloat16", "float32")):
+        out = train(tmp_path, REAL_TEXT, "--run", dtype, "--steps", 25, *BRIEF, "--dtype", dtype)
+        difference = float(out.split("differ by at most ")[1].split()[0])
+        assert difference < 1e-12 if dtype == "float64" else 1e-4 < difference < 0.1
+        assert "MORE THAN ROUNDING" not in out
+        train(tmp_path, "--resume", dtype, "--steps", 50)
+        settings, facts = run_folder.read_settings(tmp_path / dtype)
+        assert settings.dtype == dtype
+        with jax_settings(dtype), unchecked():
+            params = sample.trained(tmp_path / dtype, settings, facts["symbols"])
+        assert {str(leaf.dtype) for leaf in jax.tree.leaves(params)} == {kept}
+        assert command("sample", dtype, "--length", 9, cwd=tmp_path).returncode == 0
+    ours = losses(tmp_path / "bfloat16")
+    assert ours[25] != brief[25]
+    np.testing.assert_allclose([ours[step] for step in (25, 50)], [brief[step] for step in (25, 50)], rtol=0.02)
 
 
 def test_resume_for_longer(finished, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -84,7 +85,8 @@ def _train(config: "TrainConfig", given: set[str]) -> int:
     config, facts = resumed(config, given) if config.resume else (config, {})
     check_free(config)
     corpus = read_corpus(config.files)
-    return import_module(".train", __package__).train(config, facts, corpus)
+    with _jax(config.dtype, config.devices):
+        return import_module(".train", __package__).train(config, facts, corpus)
 
 
 def _sample(config: "SampleConfig") -> int:
@@ -100,14 +102,16 @@ def _sample(config: "SampleConfig") -> int:
             f"--prompt must hold only symbols that the model saw in training, got {', '.join(map(repr, unknown))}; "
             f"it knows {facts['symbols']!r}."
         )
-    return import_module(".sample", __package__).sample(config, settings, facts["symbols"])
+    with _jax(settings.dtype):
+        return import_module(".sample", __package__).sample(config, settings, facts["symbols"])
 
 
 def _gradcheck(config: "GradcheckConfig") -> int:
     from .config import check_gradcheck_config
 
     check_gradcheck_config(config)
-    return import_module(".gradcheck", __package__).gradcheck(config)
+    with _jax():
+        return import_module(".gradcheck", __package__).gradcheck(config)
 
 
 def _truncation(config: "TruncationConfig") -> int:
@@ -118,7 +122,8 @@ def _truncation(config: "TruncationConfig") -> int:
     check_truncation_config(config)
     settings, facts = read_settings(config.run)
     corpus = read_corpus(settings.files)
-    return import_module(".truncation", __package__).truncation(config, settings, facts, corpus)
+    with _jax(settings.dtype):
+        return import_module(".truncation", __package__).truncation(config, settings, facts, corpus)
 
 
 def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
@@ -129,10 +134,12 @@ def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
     check_anatomy_config(config, given)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads only wait for each other in QR of matrices this small
     if config.run is None:
-        return import_module(".anatomy", __package__).anatomy(config, None, {}, None)
+        with _jax():
+            return import_module(".anatomy", __package__).anatomy(config, None, {}, None)
     settings, facts = read_settings(config.run)
     corpus = read_corpus(settings.files)
-    return import_module(".anatomy", __package__).anatomy(config, settings, facts, corpus)
+    with _jax(settings.dtype):
+        return import_module(".anatomy", __package__).anatomy(config, settings, facts, corpus)
 
 
 def _experiment(config: "ExperimentConfig") -> int:
@@ -147,7 +154,23 @@ def _experiment(config: "ExperimentConfig") -> int:
             say(f"{name:{width}}  {question}")
         return 0
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see `_anatomy`: there is flossing in it
-    return import_module("..experiments.command", __package__).experiment(config)
+    with _jax(num_devices=_cores()):
+        return import_module("..experiments.command", __package__).experiment(config)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _jax(dtype: str = "float32", num_devices: int = 1) -> AbstractContextManager[None]:
+    """JAX with the settings of the command, not of the environment."""
+    try:
+        import jax
+    except ValueError as error:  # a variable with a value that JAX does not know
+        raise InputError(f"JAX must be able to read its settings from the environment, but: {error}.") from error
+    del jax
+    return import_module(".jax_settings", __package__).jax_settings(dtype, num_devices)
 
 
 if __name__ == "__main__":

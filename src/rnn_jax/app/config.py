@@ -47,6 +47,10 @@ class TrainConfig:
     """Its gain: at 1 the spectral radius of W_hh is 1, of normal about 1. Default: 1, with --activation identity
     0.9.
     """
+    dtype: Literal["float32", "float64", "bfloat16"] = "float32"
+    """The numbers of the run, whatever JAX's settings in the environment say. bfloat16: states and products are
+    computed in it, while weights, their gradients and all sums stay in float32.
+    """
 
     method: Literal["autodiff", "stepwise", "bptt", "blocked"] = "blocked"
     """How the gradient is computed; all of these are exact."""

@@ -78,8 +78,11 @@ def predicted_positions(data: TextData) -> np.ndarray:
     return (data.num_train + np.arange(num_streams)[:, None] * time + np.arange(1, time)).ravel()
 
 
-def make_validate(data: TextData, method: str, window: int) -> Callable[[Params], jax.Array]:
-    """A jitted function from parameters to bits per character of the held-out text, read from a state of zero."""
+def make_validate(data: TextData, method: str, window: int, compute_dtype: Any = None) -> Callable[[Params], jax.Array]:
+    """A jitted function from parameters to bits per character of the held-out text, read from a state of zero.
+
+    States and products are in `compute_dtype`, as of `make_grad_fn`.
+    """
     length, num_streams = data.held_out.shape[0] - 1, data.held_out.shape[1]
     num_windows = -(-length // window)
     padding = ((0, num_windows * window - length), (0, 0))
@@ -87,20 +90,19 @@ def make_validate(data: TextData, method: str, window: int) -> Callable[[Params]
     def windows(x: np.ndarray) -> jax.Array:
         return jnp.asarray(np.pad(x, padding).reshape(num_windows, window, num_streams))
 
-    batches = Batch(
-        inputs=windows(data.held_out[:-1]),
-        targets=windows(data.held_out[1:]),
-        weights=windows(np.ones((length, num_streams), np.float32)),
-    )
-    grad_fn = make_grad_fn(method, loss="cross_entropy", reduction="sum")
+    batches = Batch(inputs=windows(data.held_out[:-1]), targets=windows(data.held_out[1:]))
+    exists = windows(np.ones((length, num_streams), bool))
+    grad_fn = make_grad_fn(method, loss="cross_entropy", reduction="sum", compute_dtype=compute_dtype)
 
     @jax.jit
     def validate(params: Params) -> jax.Array:
+        weights = exists.astype(params.readout.w_hy.dtype)
+
         def body(h_0, batch):
             (loss, h_T), _ = grad_fn(params, batch, h_0)  # the gradient is not used: under jit it costs nothing
             return h_T, loss
 
-        _, losses = lax.scan(body, zero_state(params, num_streams), batches)
+        _, losses = lax.scan(body, zero_state(params, num_streams), batches._replace(weights=weights))
         return jnp.sum(losses) * (BITS / (length * num_streams))
 
     return validate

@@ -23,7 +23,7 @@ from .config import TrainConfig
 from .console import say, warn
 from .data import BITS, TextData, make_validate
 from .errors import TrainingFailed
-from .model import make_gradient
+from .model import compute_dtype_of, make_gradient
 from .plots import learning_curve, watched
 from .sample import default_prompt, make_writer
 from .watch import make_watch
@@ -90,7 +90,7 @@ def train_until(
     config, records = run.config, run.records
     dispatch = make_dispatch(trainer, config)
     window = config.window if config.memory is None else min(config.window, 50)  # its states are all kept
-    validate = make_validate(run.data, config.method, window)
+    validate = make_validate(run.data, config.method, window, compute_dtype_of(config))
     watch = (
         make_watch(config, make_gradient(config, len(run.data.symbols)), make_next_batch(config))
         if config.watch

@@ -48,7 +48,12 @@ def make_gradient(config: TrainConfig, num_symbols: int) -> GradFn:
     if config.memory is not None:
         options["plan"], _ = make_plan(config, num_symbols)
     method, truncation = method_of(config)
-    return make_grad_fn(method, loss="cross_entropy", **truncation, **options)
+    return make_grad_fn(method, loss="cross_entropy", compute_dtype=compute_dtype_of(config), **truncation, **options)
+
+
+def compute_dtype_of(config: TrainConfig) -> Any:
+    """The type of states and products, where it is not that of the weights; otherwise None."""
+    return jnp.bfloat16 if config.dtype == "bfloat16" else None
 
 
 def method_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
@@ -108,4 +113,5 @@ def initial_params(config: TrainConfig, num_symbols: int) -> Params:
         activation=config.activation,
         leak=config.leak,
         recurrent_init=RECURRENT_INITS[config.recurrent_init](scale),
+        dtype=jnp.float64 if config.dtype == "float64" else jnp.float32,
     )

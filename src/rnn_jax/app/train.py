@@ -25,12 +25,11 @@ from .errors import InputError, TrainingFailed
 from .loop import Run, signals, train_until
 from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
 
+ROUNDING = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.1}  # below it a gradient differs by no more than rounding
+
 
 def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     """Train, from the start or, with the facts of a run, from where that stopped; returns the exit status."""
-    if config.devices > 1:
-        with contextlib.suppress(RuntimeError):  # JAX has started already: there are as many as there are
-            jax.config.update("jax_num_cpu_devices", config.devices)
     data = prepare(corpus.text, config.streams, config.window)
     sha256 = hashlib.sha256(corpus.text.encode()).hexdigest()
     if facts and sha256 != facts["text_sha256"]:
@@ -111,7 +110,7 @@ def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) 
     named = ", ".join([method, *(f"{name} = {value}" for name, value in options.items())])
     beside = "its definition by autodiff" if options else "by autodiff"
     words = f"by hand ({named}) and {beside} differ by at most {difference:.1e} (relative) on the first batch"
-    return words if difference < 1e-3 else f"{words}: MORE THAN ROUNDING, do not trust this run"
+    return words if difference < ROUNDING[config.dtype] else f"{words}: MORE THAN ROUNDING, do not trust this run"
 
 
 def _summarise(run: Run, step: int) -> None:

@@ -1,10 +1,6 @@
 """`rnn-jax experiment`."""
 
-import contextlib
 import importlib
-import os
-
-import jax
 
 from ..app.config import ExperimentConfig
 from ..app.console import say
@@ -14,8 +10,6 @@ from .experiment import REPORT, Experiment, run_experiment
 
 def experiment(config: ExperimentConfig) -> int:
     """Run one experiment, or all; returns the exit status."""
-    with contextlib.suppress(RuntimeError):  # JAX has started already: there are as many devices as there are
-        jax.config.update("jax_num_cpu_devices", _cores())
     names = list(CATALOGUE) if config.name == "all" else [config.name]
     for module in {module for name in names for module in load(name).needs}:
         importlib.import_module(module)  # what is missing is said now, not after hours
@@ -36,8 +30,3 @@ def experiment(config: ExperimentConfig) -> int:
 def load(name: str) -> Experiment:
     """The experiment of a name."""
     return importlib.import_module(f".{CATALOGUE[name][0]}", __package__).EXPERIMENT
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
