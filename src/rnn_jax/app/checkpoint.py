@@ -94,8 +94,9 @@ def _read(path: Path, template: Any) -> Any:
         raise _Unusable("is damaged: its list of arrays cannot be read") from error
     for leaf, array in wanted.items():
         if found.get(leaf) != (array.shape, array.dtype):
-            shape = found.get(leaf, ("none",))[0]
-            raise _Unusable(f"is not of the model in its settings: `{leaf}` has shape {shape}, expected {array.shape}")
+            came = "{1} of shape {0}".format(*found[leaf]) if leaf in found else "not there"
+            expected = f"{array.dtype} of shape {array.shape}"
+            raise _Unusable(f"is not of the model in its settings: `{leaf}` is {came}, expected {expected}")
     if CHECKSUM in found:
         wanted[CHECKSUM] = jax.ShapeDtypeStruct(*found[CHECKSUM])
     try:
