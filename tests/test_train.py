@@ -248,9 +248,13 @@ def test_truncated(brief, truncated, tmp_path):
     result = command("truncation", cwd / "run", *options, "--picture", "picture.png", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     table = [line.split() for line in result.stdout.splitlines() if line[:6].strip().isdigit()]
-    assert [row[0] for row in table] == ["1", "5", "20"]
-    errors = [float(row[1]) for row in table]
-    assert errors == sorted(errors, reverse=True) and errors[-1] == 0
+    errors = {(int(row[0]), int(row[1])): float(row[2]) for row in table}
+    assert list(errors) == [(1, 1), (5, 5), (2, 5), (1, 5), (20, 20)]
+    assert errors.pop((20, 20)) == 0 < min(errors.values())
+    kept = [pair for pair, error in errors.items() if error <= 0.05]
+    k1, k2 = min(kept, key=lambda pair: (pair[1] / pair[0], pair[1]))
+    assert f"k1 = {k1}, k2 = {k2}: it loses {errors[k1, k2]:.1%} of" in result.stdout
+    assert f"--window 20 --k1 {k1} --k2 {k2}" in result.stdout
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 

@@ -22,9 +22,10 @@ class Distance(NamedTuple):
 
 
 class TruncationRow(NamedTuple):
-    """One `k`: windows of k steps that reach back k. Seconds a call, and bytes of temporaries where XLA tells them."""
+    """Windows of `k1` steps that reach back `k2`. Seconds a call, and bytes of temporaries where XLA tells them."""
 
-    k: int
+    k1: int
+    k2: int
     whole: Distance
     leaves: dict[str, Distance]
     seconds: float
@@ -55,13 +56,14 @@ class TruncationReport(NamedTuple):
             worst = max(row.leaves, key=lambda name: row.leaves[name].error)
             memory = "-" if row.temporary_bytes is None else f"{row.temporary_bytes / 1e6:.2f}"
             lines.append(
-                f"{row.k:>6}  {row.whole.error:>9.2e}  {row.whole.cosine:>7.4f}  {row.leaves[worst].error:>9.2e} "
+                f"{row.k1:>6}  {row.k2:>6}  {row.whole.error:>9.2e}  {row.whole.cosine:>7.4f}  "
+                f"{row.leaves[worst].error:>9.2e} "
                 f"{worst:<16}  {row.seconds * 1e3:>8.2f}  {memory:>8}"
             )
         return "\n".join(lines)
 
 
-_HEAD = f"{'k':>6}  {'error':>9}  {'cosine':>7}  {'worst leaf':<26}  {'ms':>8}  {'MB temp':>8}"
+_HEAD = f"{'k1':>6}  {'k2':>6}  {'error':>9}  {'cosine':>7}  {'worst leaf':<26}  {'ms':>8}  {'MB temp':>8}"
 
 
 def truncation_report(
@@ -74,11 +76,12 @@ def truncation_report(
     reduction: str = "mean",
     lags: int | None = None,
 ) -> TruncationReport:
-    """What windows of k steps that reach back k would cost on this batch, for each of `ks`, beside the full gradient.
+    """What windows of k1 steps that reach back k2 would cost on this batch, compared with the full gradient.
 
-    For each k, `make_grad_fn("truncated", k1=k, k2=k)` is compiled, timed (the median of five calls) and set beside
-    `"blocked"`: weights only, leaf by leaf and all in one. `lags` is how many steps back the decay is measured, by
-    default the largest k; that takes as many passes over the sequence.
+    The k2 are `ks`; for each, k1 is k2, half of it, and 1: with k1 = k2 the first step of each window reaches back to
+    nothing, with k1 = 1 every step reaches back k2. `make_grad_fn("truncated", k1=k1, k2=k2)` is compiled, timed (the
+    median of five calls) and compared with `"blocked"`: weights only, leaf by leaf and all in one. `lags` is how many
+    steps back the decay is measured, by default the largest k; that takes as many passes over the sequence.
 
     Raises:
         ValueError: for a k below 1, no k at all, or what `make_grad_fn` refuses.
@@ -88,8 +91,10 @@ def truncation_report(
     >>> import jax.numpy as jnp, rnn_jax
     >>> params, batch, h_0 = rnn_jax.make_problem(rnn_jax.Case(time=30), dtype=jnp.float32)
     >>> report = rnn_jax.truncation_report(params, batch, h_0, [1, 5, 30])
-    >>> [row.k for row in report.rows], report.rows[-1].whole.error < 1e-5
-    ([1, 5, 30], True)
+    >>> [(row.k1, row.k2) for row in report.rows]
+    [(1, 1), (5, 5), (2, 5), (1, 5), (30, 30), (15, 30), (1, 30)]
+    >>> report.rows[-1].whole.error < 1e-5
+    True
     """
     check_call(params, batch, h_0)
     if not isinstance(ks, (Sequence, np.ndarray)) or isinstance(ks, str) or not len(ks):
@@ -101,13 +106,14 @@ def truncation_report(
     lags = min(int(max(ks)) if lags is None else lags, steps)
     full = _measured(make_grad_fn("blocked", loss=loss, reduction=reduction), params, batch, h_0)
     rows = []
-    for k in ks:
-        grad_fn = make_grad_fn("truncated", loss=loss, reduction=reduction, k1=int(k), k2=int(k))
-        rows.append(_row(int(k), _measured(grad_fn, params, batch, h_0), full[0]))
+    for k2 in map(int, ks):
+        for k1 in sorted({k2, max(k2 // 2, 1), 1}, reverse=True):
+            grad_fn = make_grad_fn("truncated", loss=loss, reduction=reduction, k1=k1, k2=k2)
+            rows.append(_row(k1, k2, _measured(grad_fn, params, batch, h_0), full[0]))
     found = jax.jit(partial(anatomy, loss=loss, reduction=reduction, lags=lags))(params, batch, h_0)
     norms = np.asarray(mean_over_steps(found.lag_norms), np.float64)
     decay = (float(np.asarray(x, np.float64)) for x in (found.decay, found.decay_error))  # of None it is NaN
-    return TruncationReport(tuple(rows), _row(steps, full, full[0]), norms, *decay)
+    return TruncationReport(tuple(rows), _row(steps, steps, full, full[0]), norms, *decay)
 
 
 def _measured(grad_fn: GradFn, *arguments: Any) -> tuple[Params, float, int | None]:
@@ -122,12 +128,12 @@ def _measured(grad_fn: GradFn, *arguments: Any) -> tuple[Params, float, int | No
     return gradient, float(np.median(seconds)), None if memory is None else memory.temp_size_in_bytes
 
 
-def _row(k: int, measured: tuple[Params, float, int | None], full: Params) -> TruncationRow:
+def _row(k1: int, k2: int, measured: tuple[Params, float, int | None], full: Params) -> TruncationRow:
     gradient, seconds, memory = measured
     mine, theirs = ([np.asarray(x, np.float64).ravel() for x in jax.tree.leaves(tree)] for tree in (gradient, full))
     names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in jax.tree.leaves_with_path(full)]
     leaves = {name: _distance(x, y) for name, x, y in zip(names, mine, theirs, strict=True)}
-    return TruncationRow(k, _distance(np.concatenate(mine), np.concatenate(theirs)), leaves, seconds, memory)
+    return TruncationRow(k1, k2, _distance(np.concatenate(mine), np.concatenate(theirs)), leaves, seconds, memory)
 
 
 def _distance(x: np.ndarray, y: np.ndarray) -> Distance:

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
+from .. import TruncationReport
 from .examine import Findings
 from .html_page import Section, html_page, png
 
@@ -19,7 +20,16 @@ def verdict(found: Findings) -> list[str]:
     return [
         fading if np.isfinite(decay) else "No decay of ‖∂L_i/∂h_(i-lag)‖ can be told: too few lags, or not finite.",
         f"The largest Lyapunov exponent is {_exponent(first, error)}: {_predictable(first, error)}",
+        truncated(found.truncation),
     ]
+
+
+def truncated(report: TruncationReport) -> str:
+    """What truncation was measured to lose, with the k1 and k2 it was measured at."""
+    if not np.isfinite([row.whole.error for row in report.rows]).all():
+        return "What truncation loses cannot be told: the gradient is zero or not finite."
+    losses = ", ".join(f"{row.whole.error:.1%} with k1 = {row.k1}" for row in report.rows)
+    return f"Truncated k2 = {report.rows[0].k2} steps back, the gradient of these sequences loses {losses} (measured)."
 
 
 def _exponent(first: float, error: float) -> str:
@@ -36,15 +46,15 @@ def _predictable(first: float, error: float) -> str:
         return "every direction dies on the way, at units that pass nothing on; no gradient is left far back."
     if first < -margin:
         return (
-            f"nearby states meet, so this network can be evaluated in parallel over time, and a gradient may be "
-            f"truncated: {np.log(100) / -first:.2g} steps back about 1 % of it is left."
+            f"nearby states meet, and far back a gradient vanishes: of that of one loss about 1 % is left "
+            f"{np.log(100) / -first:.2g} steps back."
         )
     if first > margin:
         return (
-            f"nearby states part by a factor of e every {1 / first:.2g} steps, so it cannot be evaluated in parallel "
-            "over time, gradients explode, and truncating them leaves out the largest parts."
+            f"nearby states part by a factor of e every {1 / first:.2g} steps, and gradients grow as fast on their way "
+            "back."
         )
-    return "neither growth nor decay can be told from zero: gradients last, and truncation leaves out what matters."
+    return "neither growth nor decay can be told from zero, and gradients last."
 
 
 def page(found: Findings) -> str:

@@ -143,14 +143,14 @@ class GradcheckConfig:
 class TruncationConfig:
     """What truncated gradients would lose on the held-out text of a run, beside the full gradient.
 
-    For each k, windows of k steps that reach back k: relative error and cosine, the worst leaf, time and memory; and
-    how fast the gradient decays with the lag.
+    For each k2, windows of k1 = k2, k2 / 2 and 1 steps that reach back k2: relative error and cosine, the worst leaf,
+    time and memory; and how fast the gradient decays with the lag.
     """
 
     run: Annotated[Path, tyro.conf.Positional]
     """The folder that `rnn-jax train` left."""
     ks: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
-    """Steps."""
+    """How many steps the gradients reach back, k2."""
     window: int = 200
     """Steps of text that the full gradient goes through."""
     streams: int = 8

@@ -1,6 +1,7 @@
 """What `rnn-jax anatomy` looks at, and what it finds."""
 
 import dataclasses
+import math
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +17,14 @@ from .. import (
     Batch,
     Params,
     States,
+    TruncationReport,
     anatomy,
     init_params,
     kaplan_yorke,
     log_singular_values,
     lyapunov_exponents,
     step_jacobians,
+    truncation_report,
     unroll,
     window_batch,
     zero_state,
@@ -67,6 +70,7 @@ class Findings(NamedTuple):
     singular_values: list[np.ndarray]  # of each layer: (lags, hid), natural logs
     eigenvalues: list[np.ndarray]  # of (1 - α) I + α W_hh
     w_hh_norms: list[float]
+    truncation: TruncationReport  # of one k2, see `reach`
     num_counted: int  # steps that the exponents are averages of
 
 
@@ -115,6 +119,12 @@ def scaled(params: Params, gain: float) -> Params:
     return params._replace(cells=tuple(dataclasses.replace(cell, w_hh=gain * cell.w_hh) for cell in params.cells))
 
 
+def reach(exponent: float, time: int) -> int:
+    """The k2 of which truncation is measured: after so many steps 1 % is left, at most half of the sequence."""
+    half = max(time // 2, 1)
+    return max(min(math.ceil(math.log(100) / -exponent), half), 1) if exponent < 0 else half
+
+
 def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) -> Findings:
     """All that the page shows."""
     params, batch, h_0 = subject.params, subject.batch, subject.h_0
@@ -125,7 +135,7 @@ def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) ->
     num = min(sum(h.shape[-1] for h in h_0), MOST_EXPONENTS)
     lyapunov = jax.jit(partial(lyapunov_exponents, num=num, skip=CHAOS_SKIP))
     profiles, spectra = [], []
-    with tqdm(total=len(gains) + 2, unit="look", disable=None) as bar:
+    with tqdm(total=len(gains) + 3, unit="look", disable=None) as bar:
         for gain in gains:
             network = scaled(params, gain)
             layers = look(network, last_only, h_0).layers
@@ -146,6 +156,9 @@ def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) ->
             singular_values.append(np.asarray(log_singular_values(jacobians, product_lags), np.float64))
             xs = unroll(cell, h[0], xs)
         bar.update()
+        k2 = reach(spectra[gains.index(detailed)].exponents[0], time)
+        truncated = truncation_report(network, batch, h_0, [k2], lags=1)
+        bar.update()
     w_hhs = [np.asarray(cell.w_hh, np.float64) for cell in network.cells]
     return Findings(
         subject,
@@ -158,5 +171,6 @@ def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) ->
         singular_values,
         [(1 - cell.leak) + cell.leak * np.linalg.eigvals(w) for cell, w in zip(network.cells, w_hhs, strict=True)],
         [float(np.linalg.norm(w, 2)) for w in w_hhs],
+        truncated,
         len(subject.driving) - CHAOS_SKIP,
     )

@@ -103,12 +103,20 @@ def truncation(path: Path, report: TruncationReport, title: str) -> None:
         left.semilogy(lags[1:], middle[1:], color="tab:red", linestyle="--", label=words)
         left.legend()
     left.set(xlabel="lag", ylabel="mean of ‖∂L$_t$/∂h$_{t-lag}$‖")
-    ks = [row.k for row in report.rows]
+    ks = sorted({row.k2 for row in report.rows})
+    whole_windows = [row for row in report.rows if row.k1 == row.k2]
     names = sorted({name for row in report.rows for name, leaf in row.leaves.items() if leaf.error > 0})
     for name in names:
-        right.loglog(ks, [row.leaves[name].error for row in report.rows], linewidth=1, alpha=0.7, label=name)
-    right.loglog(ks, [row.whole.error for row in report.rows], color="black", marker="o", label="all weights")
-    right.set(xlabel="k: windows of k steps that reach back k", ylabel="‖truncated - full‖ / ‖full‖")
+        x, y = zip(*[(row.k2, row.leaves[name].error) for row in whole_windows], strict=True)
+        right.loglog(x, y, linewidth=1, alpha=0.5, label=f"{name}, k1 = k2")
+    for words, style, of_k2 in (
+        ("k2", "o-", lambda k: k),
+        ("k2 / 2", "s--", lambda k: k // 2),
+        ("1", "^:", lambda k: 1),
+    ):
+        x, y = zip(*[(row.k2, row.whole.error) for row in report.rows if row.k1 == max(of_k2(row.k2), 1)], strict=True)
+        right.loglog(x, y, style, color="black", label=f"all weights, k1 = {words}")
+    right.set(xlabel="k2: windows of k1 steps that reach back k2", ylabel="‖truncated - full‖ / ‖full‖")
     right.set_xticks(ks, map(str, ks))
     right.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     right.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
