@@ -193,6 +193,95 @@ def test_a_network_of_relus_on_their_kink():
     assert "inputs" in check_gradients(wrong, *problem).failing
 
 
+def huber(x):
+    return jnp.where(jnp.abs(x) <= 1, 0.5 * x * x, jnp.abs(x) - 0.5)
+
+
+PLACES = {  # where the reasoning of differences assumes that a function is smooth, or of one scale
+    "relu²": (lambda x: jax.nn.relu(x) ** 2, [0.0]),
+    "1 + 3x + relu²": (lambda x: 1 + 3 * x + jax.nn.relu(x) ** 2, [0.0]),
+    "relu² close by": (lambda x: jax.nn.relu(x) ** 2, [0.0, 1e-9, -1e-9, 1e-5, -1e-5]),
+    "relu³": (lambda x: jax.nn.relu(x) ** 3, [0.0]),
+    "|x|³": (lambda x: jnp.abs(x) ** 3, [0.0, 1e-3]),
+    "x |x|": (lambda x: x * jnp.abs(x), [0.0, 0.5]),
+    "huber at its joints": (huber, [-1.0, 1.0, 0.0]),
+    "elu": (jax.nn.elu, [0.0]),
+    "clip squared at its edges": (lambda x: jnp.clip(x, 0, 1) ** 2, [0.0, 1.0, 0.5]),
+    "maximum of equals": (lambda x: jnp.maximum(x, 1 - 3 * x), [0.25, 0.7]),
+    "max of equals": (lambda x: jnp.max(x), [1.0, 1.0, 0.0]),
+    "relu beside its kink": (jax.nn.relu, [1e-12, 1e-7, 1.0]),
+    "saturated softmax": (lambda x: -jax.nn.log_softmax(x)[1], [40.0, 0.0, -40.0]),
+    "saturated tanh": (jnp.tanh, [17.0, -9.0, 0.5]),
+    "log": (jnp.log, [1e-8, 1.0]),
+    "log, closer": (jnp.log, [1e-300, 1.0]),
+    "sqrt": (jnp.sqrt, [1e-8, 1.0]),
+    "1 / x": (lambda x: 1 / x, [1e-8, 1.0]),
+    "x log x": (lambda x: x * jnp.log(x), [1e-8, 1.0]),
+    "norm": (jnp.linalg.norm, [1e-9, 2e-9]),
+    "end of a domain elsewhere": (lambda x: jnp.sqrt(1 - x * x), [1 - 1e-9, 0.5]),
+    "end of a domain": (lambda x: jnp.where(x < 0, jnp.nan, x * (1 + x)), [0.0, 1.0]),
+    "fast": (lambda x: jnp.sin(1e6 * x), [0.3, 0.7]),
+}
+ON_A_KINK = "clip squared at its edges", "maximum of equals", "max of equals"
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_right_gradient_is_never_accused_and_a_wrong_one_is(name):
+    """The largest entry off by a percent of it and, where all are zero, by a thousandth; on a kink by 5."""
+    fn, x = PLACES[name]
+    x = np.array(x)
+    report = check_gradients(fn, x)
+    assert report.passed and not report.findings, report
+
+    def summed(x):
+        return jnp.sum(fn(x))
+
+    def off(d):
+        sizes = jnp.abs(d)
+        add = jnp.where(jnp.max(sizes) > 0, 0.01 * jnp.max(sizes), 1e-3)
+        return d.at[jnp.argmax(sizes)].add(5.0 if name in ON_A_KINK else add)
+
+    wrong = jax.custom_vjp(summed)
+    wrong.defvjp(lambda x: (summed(x), x), lambda x, g: (g * off(jax.grad(summed)(x)),))
+    assert not check_gradients(wrong, x).passed
+
+
+@pytest.mark.parametrize("power", [1, 2])
+def test_kinks_along_the_directions_of_a_large_leaf(power):
+    """Every entry of 600 on a kink of the first or the second derivative, and each direction too."""
+
+    def fn(x):
+        return jnp.sum(jax.nn.relu(x) ** power)
+
+    assert check_gradients(fn, np.zeros(600), max_entries=20).passed
+    wrong = jax.custom_vjp(fn)
+    wrong.defvjp(lambda x: (fn(x), x), lambda x, g: (g * jnp.full(600, 1.5),))
+    assert not check_gradients(wrong, np.zeros(600), max_entries=20).passed
+    assert check_gradients(lambda x: jnp.sum(jnp.log(x)), np.geomspace(1e-8, 1, 600), max_entries=20).passed
+
+
+def test_where_no_step_fits_the_finding_says_so():
+    """The slope of `x^1.5` has itself no slope at 0, and the other entry leaves rounding for no shorter step."""
+    report = check_gradients(lambda x: jnp.sum(x**1.5), np.array([0.0, 1.0]))
+    assert "no step of the differences fits this place" in report.findings[0] and "witness" in report.findings[0]
+    report = check_gradients(wrong_rule(lambda d: 2 * d), np.array([0.3, 0.7]))
+    assert report.findings == ("args[0] is 2 times what it should be.",)
+
+
+@pytest.mark.parametrize("method", ["autodiff", "blocked"])
+def test_a_network_of_relus_at_zero_with_no_loss(method):
+    """States, biases and targets of zero: the loss is the square of what a relu lets through on one side."""
+    params, batch, h_0 = make_problem(Case(activation="relu", loss="squared_error"))
+    (cell,), readout = params.cells, params.readout
+    cell = type(cell)(cell.w_xh, cell.w_hh, 0 * cell.b_h, "relu")
+    params = params._replace(cells=(cell,), readout=readout._replace(b_y=0 * readout.b_y))
+    problem = params, batch._replace(inputs=0 * batch.inputs, targets=0 * batch.targets), (0 * h_0[0],)
+    grad_fn = by_numpy_unless_traced(rnn_jax.make_grad_fn(method, loss="squared_error"))
+    report = check_gradients(grad_fn, *problem)
+    assert report.passed, report
+    assert check_gradients(with_wrong(grad_fn, change_inputs(lambda d: d + 0.01)), *problem).failing == ("inputs",)
+
+
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
 def test_the_steps_follow_the_scale_of_a_leaf(scale):
     """Inputs of size 1e±30 with weights to match: steps of a fixed size would see nothing, or noise."""

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ._checks import require_callable, require_sizes
-from ._differences import STEP, TOLERANCE, Values, along, at_entries, closer, kinks, largest, slopes
+from ._differences import STEP, TOLERANCE, Values, along, at_entries, closer, kinks, largest, slopes, steps_to_try
 from ._findings import Finding, about_leaf
 from ._report import LeafReport, Report, StepReport
 from ._steps import by_steps
@@ -29,11 +29,13 @@ def check_gradients(
     cotangent, with respect to everything in `args` that is floating point.
 
     It is set beside central differences of the function's own value (of a `GradFn`, its loss; the last states are
-    compared beside a witness only). Each has four points `θ ± δ, θ ± 2δ` and an
-    estimate of its own error; `δ` is the fourth root of the machine epsilon times the size of the leaf (at least 1),
-    and shorter where the function bends or has a kink within it. On a kink itself (relu at 0) any slope between those
-    of both sides and zero is right, and reported. A leaf of more than `max_entries` has that many checked, drawn by
-    `seed`, the largest gradient among them, and three directional derivatives of the whole leaf.
+    compared beside a witness only). Each has four points `θ ± δ, θ ± 2δ` and an estimate of its own error; `δ` is the
+    fourth root of the machine epsilon times the size of the leaf (at least 1), and shorter where the function bends or
+    has a kink within it. Where they disagree with the gradient, slopes of either side alone decide, with steps down to
+    the size of the entry: the second derivative may jump (relu squared at 0), a logarithm may end close by. On a kink
+    itself (relu at 0) any slope between those of both sides and zero is right, and reported. Where no step fits the
+    finding says so. A leaf of more than `max_entries` has that many checked, drawn by `seed`, the largest gradient
+    among them, and three directional derivatives of the whole leaf.
 
     Or it is set beside a `witness`, another `GradFn`, in loss, last states and every entry. A truncated method needs
     one: it is not the gradient of its own loss.
@@ -113,14 +115,24 @@ def _beside_differences(subject: Subject, max_entries: int, rng: Any) -> tuple[l
         d = subject.gradient[leaf.entries]
         index = _entries_to_check(d, max_entries, rng)
         beside = _entrywise(subject, values, leaf, index)
+        right = beside.numeric.reshape(leaf.shape) if len(index) == d.size else None
+        if right is None:
+            beside = _with_directions(beside, subject, leaf, rng)
         report = _leaf_report(leaf, beside, TOLERANCE)
-        if len(index) < d.size:
-            report = _leaf_report(leaf, _with_directions(beside, subject, leaf, rng), TOLERANCE)
         leaves.append(report)
         if not report.passed:
-            right = beside.numeric.reshape(leaf.shape) if len(index) == d.size else None
-            findings.append(about_leaf(leaf.name, d.reshape(leaf.shape), right, _worst(report)))
+            finding = about_leaf(leaf.name, d.reshape(leaf.shape), right, _worst(report))
+            findings.append(finding._replace(words=finding.words + _unfit(beside, report)))
     return leaves, findings
+
+
+def _unfit(beside: _Beside, report: LeafReport) -> str:
+    """A sentence if the differences at the worst entry are no better than what they find."""
+    at = beside.entries.index(report.entry)
+    own = beside.truncation[at] + beside.rounding[at]
+    if np.isfinite(own) and abs(report.analytic - report.numeric) > 10 * own:
+        return ""
+    return f" But no step of the differences fits this place, they may be off by {own:.2g} themselves: use a witness."
 
 
 def _entries_to_check(d: np.ndarray, max_entries: int, rng: Any) -> np.ndarray:
@@ -134,19 +146,33 @@ def _entries_to_check(d: np.ndarray, max_entries: int, rng: Any) -> np.ndarray:
 
 def _entrywise(subject: Subject, values: Values, leaf: Leaf, index: np.ndarray) -> _Beside:
     """The gradient beside central differences at the entries `index` of a leaf."""
-    d, at = subject.gradient[leaf.entries], leaf.entries.start + index
-    leaf_size = np.full(len(index), largest(np.asarray(subject.theta[leaf.entries])))
-    found, analytic = slopes(values, at, leaf_size, TOLERANCE / 4 * largest(d)), d[index]
-    found = closer(found, values, at, leaf_size, _suspects(analytic, found.slope), TOLERANCE)
-    suspects = _suspects(analytic, found.slope)
-    kink = np.zeros(len(index), bool)
+    d, theta = subject.gradient[leaf.entries], np.asarray(subject.theta[leaf.entries])
+    entries = [_entry(int(k), leaf.shape) for k in index]
+    return _beside(entries, d[index], values, leaf.entries.start + index, largest(theta), np.abs(theta[index]), d)
+
+
+def _beside(
+    entries: list[str],
+    analytic: np.ndarray,
+    values: Values,
+    at: np.ndarray,
+    leaf_size: float,
+    sizes: np.ndarray,
+    d: np.ndarray,
+) -> _Beside:
+    """`analytic`, part of the gradient `d` of a leaf, beside slopes of `values`; `sizes` of what is moved."""
+    leaf_sizes = np.full(len(at), leaf_size)
+    found = slopes(values, at, leaf_sizes, TOLERANCE / 4 * largest(d))
+    steps = steps_to_try(leaf_sizes, sizes)
+    found, sure = closer(found, values, at, _suspects(analytic, found.slope), steps, TOLERANCE)
+    suspects = np.setdiff1d(_suspects(analytic, found.slope), np.flatnonzero(sure))
+    kink = np.zeros(len(at), bool)
     if len(suspects):
-        kinked, left, right = kinks(values, at[suspects], leaf_size[suspects])
+        kinked, left, right = kinks(values, at[suspects], leaf_sizes[suspects])
         sides = np.stack([left, right, np.zeros(len(suspects))])  # relu'(0) = 0 leaves out what goes through a kink
         margin = UNRESOLVED * max(largest(d), largest(found.slope))
         between = (sides.min(0) - margin <= analytic[suspects]) & (analytic[suspects] <= sides.max(0) + margin)
         kink[suspects] = kinked & between
-    entries = [_entry(int(k), leaf.shape) for k in index]
     return _Beside(entries, analytic, found.slope, found.truncation, found.rounding, kink, found.shortened)
 
 
@@ -157,17 +183,20 @@ def _suspects(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
 def _with_directions(beside: _Beside, subject: Subject, leaf: Leaf, rng: Any) -> _Beside:
     """The whole leaf at once as well, along random directions of length one."""
     d, theta = subject.gradient[leaf.entries], np.asarray(subject.theta[leaf.entries])
+    nearest = np.min(np.abs(theta), initial=np.inf, where=theta != 0)  # to zero, where a domain may end
+    size = np.array([nearest * np.sqrt(d.size) if np.isfinite(nearest) else 0.0])
     for number in range(NUM_DIRECTIONS):
         u = np.zeros(len(subject.theta))
         u[leaf.entries] = rng.choice([-1.0, 1.0], d.size) / np.sqrt(d.size)
-        found = slopes(along(subject.value, subject.theta, u), np.zeros(1, int), np.array([largest(theta)]), 0.0)
+        values, slope = along(subject.value, subject.theta, u), np.array([u[leaf.entries] @ d])
+        more = _beside([f"direction {number + 1}"], slope, values, np.zeros(1, int), largest(theta), size, d)
         beside = _Beside(
-            [*beside.entries, f"direction {number + 1}"],
-            np.append(beside.analytic, u[leaf.entries] @ d),
-            np.append(beside.numeric, found.slope),
-            np.append(beside.truncation, found.truncation),
-            np.append(beside.rounding, found.rounding),
-            np.append(beside.kink, False),
+            [*beside.entries, *more.entries],
+            np.append(beside.analytic, more.analytic),
+            np.append(beside.numeric, more.numeric),
+            np.append(beside.truncation, more.truncation),
+            np.append(beside.rounding, more.rounding),
+            np.append(beside.kink, more.kink),
             beside.shortened,
         )
     return beside

@@ -82,22 +82,56 @@ def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -
     return Slopes(found[0], found[1], found[2], int(shortened.sum()) if enough > 0 else 0)
 
 
-def closer(
-    found: Slopes, values: Values, index: np.ndarray, size: np.ndarray, suspects: np.ndarray, relative: float
-) -> Slopes:
-    """Looks again at some entries, with steps of the size of a leaf that is small in itself.
+def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
+    """Steps for entries whose differences do not agree with the gradient, `(steps, entries)`.
 
-    Where weights are of the order of 1e-30 a step of 1e-4 is a leap, after which a saturated function may look flat.
-    The shorter step is believed where its own error is a small part of such slopes.
+    One for each kind of place: ever shorter ones, one that fits a leaf of small numbers, and one that fits an entry
+    that is small within it.
+    Where weights are of the order of 1e-30 a step of 1e-4 is a leap, after which a saturated function may look flat;
+    at 1e-8 it leaves the domain of a logarithm.
     """
-    again = suspects[(0 < size[suspects]) & (size[suspects] < 1)]
-    if not len(again):
-        return found
-    slope, truncation, rounding = _four_points(values, index[again], STEP * size[again])
-    sure = truncation + rounding <= relative * np.max(np.abs(slope))
-    for old, new in zip(found[:3], (slope, truncation, rounding), strict=True):
-        old[again[sure]] = new[sure]
-    return found
+    longest = STEP * np.maximum(1.0, leaf_size)
+    own = [np.where(size > 0, STEP * size, longest) for size in (np.minimum(leaf_size, 1.0), entry_size)]
+    return np.stack([*(longest * 64.0**-n for n in range(5)), *own])
+
+
+def closer(
+    found: Slopes, values: Values, index: np.ndarray, suspects: np.ndarray, steps: np.ndarray, relative: float
+) -> tuple[Slopes, np.ndarray]:
+    """Looks again at the `suspects`, from both sides apart; and says of which entries the slope is sure now.
+
+    Central differences take f to be smooth across the place. Slopes of one side ask that of each side alone: they
+    are right where the second derivative jumps (relu squared at 0), and at the edge of a domain, where only one side
+    is there. They replace the central ones where both sides agree to a small part of the slopes, or at least more
+    closely than the central differences claim to be right.
+    """
+    sure = np.zeros(len(index), bool)
+    if not len(suspects):
+        return found, sure
+    sides = [_sides(values, index[suspects], step[suspects]) for step in steps]
+    left, right, bent, rounding = (np.stack(parts) for parts in zip(*sides, strict=True))
+    left, right = np.where(np.isfinite(left), left, right), np.where(np.isfinite(right), right, left)
+    slope, truncation = (left + right) / 2, bent + np.abs(left - right)
+    error = np.where(np.isfinite(slope), truncation + rounding, np.inf)
+    seen = np.where(error <= 0.01 * np.abs(slope), np.abs(slope), 0).max(
+        1, keepdims=True
+    )  # the largest slope of a step
+    within = np.where(seen > 0, error / np.where(seen > 0, seen, 1), np.inf)
+    at = np.where(within.min(0) <= relative, within.argmin(0), error.argmin(0)), np.arange(len(suspects))
+    sure[suspects] = within[at] <= relative
+    better = sure[suspects] | ~(error[at] >= found.truncation[suspects] + found.rounding[suspects])
+
+    def with_better(old: np.ndarray, new: np.ndarray) -> np.ndarray:
+        old = old.copy()
+        old[suspects[better]] = new[at][better]
+        return old
+
+    return Slopes(
+        with_better(found.slope, slope),
+        with_better(found.truncation, truncation),
+        with_better(found.rounding, rounding),
+        found.shortened,
+    ), sure
 
 
 def kinks(values: Values, index: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -107,13 +141,30 @@ def kinks(values: Values, index: np.ndarray, size: np.ndarray) -> tuple[np.ndarr
     bend's does, nor by what rounding makes of them.
     """
     near, far = (_sides(values, index, step * np.maximum(1.0, size)) for step in ONE_SIDED)
-    gap, other = near[1] - near[0], far[1] - far[0]
+    gap, other = near.right - near.left, far.right - far.left
     steady = np.abs(gap - other) <= 0.2 * np.minimum(np.abs(gap), np.abs(other))
-    return steady & (np.abs(gap) > 8 * near[2]), near[0], near[1]
+    return steady & (np.abs(gap) > 8 * near.rounding), near.left, near.right
 
 
-def _sides(values: Values, index: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """The slope to the left, to the right, and what rounding may do to them."""
-    f = values(np.repeat(index, 3), np.outer(step, [-1.0, 0.0, 1.0]).ravel()).reshape(-1, 3)
-    rounding = 4 * EPS * np.max(np.abs(f), axis=1) / step
-    return np.stack([(f[:, 1] - f[:, 0]) / step, (f[:, 2] - f[:, 1]) / step, rounding])
+class Sides(NamedTuple):
+    """Slopes of both sides, how far they are from those of one order less, and what rounding may do to them."""
+
+    left: np.ndarray
+    right: np.ndarray
+    bent: np.ndarray
+    rounding: np.ndarray
+
+
+def _sides(values: Values, index: np.ndarray, step: np.ndarray) -> Sides:
+    """From `f(θ ± kδ)`, k = 0..3, each side alone: exact up to the third degree."""
+    f = values(np.repeat(index, 7), np.outer(step, np.arange(-3.0, 4.0)).ravel()).reshape(-1, 7)
+
+    def slope(f_0: np.ndarray, f_1: np.ndarray, f_2: np.ndarray, f_3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        third, second = (-11 * f_0 + 18 * f_1 - 9 * f_2 + 2 * f_3) / 6, (-3 * f_0 + 4 * f_1 - f_2) / 2
+        return third / step, np.abs(third - second) / step
+
+    with np.errstate(invalid="ignore", over="ignore"):  # outside of a domain there is no number
+        right, bent_right = slope(*f.T[3:])
+        left, bent_left = slope(*f.T[3::-1])
+    largest_f = np.max(np.abs(f), axis=1, initial=0.0, where=np.isfinite(f))
+    return Sides(-left, right, np.fmax(bent_left, bent_right), 7 * EPS * largest_f / step)

@@ -26,7 +26,8 @@ def pattern(analytic: np.ndarray, right: np.ndarray, along_time: bool) -> str:
         return ""
     if not np.any(analytic):
         return "is zero, it was dropped"
-    factor = np.vdot(right, analytic) / np.vdot(right, right)
+    size = np.max(np.abs(right))
+    factor = np.vdot(right / size, analytic / size) / np.vdot(right / size, right / size)
     if abs(factor - 1) > SAME and _same(analytic, np.asarray(factor * right)):
         return f"is {factor:.7g} times what it should be"
     if analytic.ndim == 2 and analytic.shape[0] == analytic.shape[1] and _same(analytic, right.T):
