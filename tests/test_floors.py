@@ -43,7 +43,7 @@ FLOORS = {
         *("_jacobians", "_lyapunov", "_fixed_points"),
     ],
     "app": [
-        *("app.errors", "app.console", "app.config", "app.corpus", "app.run_folder"),  # these import no jax
+        *("app.errors", "app.console", "app.config", "app.corpus", "app.lock", "app.run_folder"),  # these import no jax
         "app.jax_settings",
         *("app.baselines", "app.plots", "app.advice", "app.data", "app.model", "app.checkpoint"),
         *("app.sample", "app.watch", "app.truncation", "app.examine", "app.html_page", "app.anatomy_page"),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import shutil
 import typing
 
@@ -12,7 +13,7 @@ import pytest
 from commands import REAL_TEXT, SMALL, command, everything, jax_configured, losses, metrics, process, train, unchecked
 
 import rnn_jax
-from rnn_jax.app import checkpoint, config, loop, run_folder, sample
+from rnn_jax.app import checkpoint, config, lock, loop, run_folder, sample
 from rnn_jax.app.jax_settings import jax_settings
 
 BRIEF = [*SMALL, "--schedule", "constant"]  # at a constant rate 25 steps are one program, however many follow
@@ -52,7 +53,7 @@ def test_a_run(finished):
     cwd, printed = finished
     run = cwd / "run"
     assert {path.name for path in run.iterdir()} == {
-        "settings.json", "metrics.jsonl", "checkpoint", "learning-curve.png", "sample.txt"
+        "settings.json", "metrics.jsonl", "checkpoint", "learning-curve.png", "sample.txt", "lock"
     }  # fmt: skip
     assert (run / "learning-curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     settings = json.loads((run / "settings.json").read_text())
@@ -300,6 +301,23 @@ def assert_is_a_look(look, num_layers):
     assert all(quantiles == sorted(quantiles) and quantiles[0] > 0 for quantiles in look["d_h_quantiles"])
     assert all(a <= b + 1e-5 for a, b in zip(look["spectral_radius"], look["largest_singular_value"], strict=True))
     assert 0 < look["growth"] < 3
+
+
+def test_one_process_at_a_time_trains_a_run(finished, tmp_path, monkeypatch):
+    """The second says which one does, and changes nothing; when that has ended, however, the run goes on."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    with lock.locked(tmp_path / "run"):
+        before = everything(tmp_path)
+        for options in (["--resume", "run", "--steps", 61], [REAL_TEXT, "--run", "run", "--overwrite", *SMALL]):
+            result = command("train", *options, cwd=tmp_path)
+            assert result.returncode == 2, result.stdout + result.stderr
+            assert f"'run' must not be in training already, but process {os.getpid()} on " in result.stderr
+        assert everything(tmp_path) == before
+        assert command("sample", "run", "--length", 9, cwd=tmp_path).returncode == 0
+    (tmp_path / "run" / "lock").write_text("process 1 on nowhere\n")  # as kill -9 leaves it
+    train(tmp_path, "--resume", "run", "--steps", 61)
+    monkeypatch.chdir(tmp_path)
+    assert [str(run_folder._first_free()) for _ in range(2)] == ["runs/char-1", "runs/char-2"]
 
 
 def test_runs_are_numbered_and_their_text_must_not_change(tmp_path):

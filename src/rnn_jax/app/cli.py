@@ -1,5 +1,6 @@
 """The entry point of `rnn-jax`. What can be refused without jax is refused before it is imported."""
 
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -79,14 +80,16 @@ def _run(argv: Sequence[str]) -> int:
 def _train(config: "TrainConfig", given: set[str]) -> int:
     from .config import check_train_config
     from .corpus import read_corpus
+    from .lock import locked
     from .run_folder import check_free, resumed
 
     check_train_config(config)
     config, facts = resumed(config, given) if config.resume else (config, {})
     check_free(config)
-    corpus = read_corpus(config.files)
-    with _jax(config.dtype, config.devices):
-        return import_module(".train", __package__).train(config, facts, corpus)
+    with locked(config.resume) if config.resume else contextlib.nullcontext():
+        corpus = read_corpus(config.files)
+        with _jax(config.dtype, config.devices):
+            return import_module(".train", __package__).train(config, facts, corpus)
 
 
 def _sample(config: "SampleConfig") -> int:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -13,13 +14,14 @@ from typing import Any
 
 from .config import TrainConfig, check_train_config
 from .errors import InputError
+from .lock import LOCK, locked
 
 SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (
     *("settings.json", "metrics.jsonl", "learning-curve.png", "sample.txt"),
     "checkpoint",
 )
 WATCHED, TRUNCATION, ANATOMY = "watch.png", "truncation.png", "anatomy.html"
-OWNED = {SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT, WATCHED, TRUNCATION, ANATOMY}
+OWNED = {LOCK, SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT, WATCHED, TRUNCATION, ANATOMY}
 FORMAT = 1
 FACTS = {"text": str, "text_sha256": str, "symbols": str, "baselines": dict}
 
@@ -36,7 +38,7 @@ def check_free(config: TrainConfig) -> None:
             f"--run must name a folder whose replacement is not under way, but {str(_aside(folder))!r} holds "
             f"what {name} was before: move it back or remove it."
         )
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and _contents(folder):
         if not _is_run(folder):
             raise InputError(f"--run must name a new or empty folder, but {name} holds other things than a run.")
         if not config.overwrite:
@@ -49,6 +51,11 @@ def check_free(config: TrainConfig) -> None:
     parent = next(parent for parent in folder.parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
         raise InputError(f"--run must name a folder that can be made, but {str(parent)!r} is no folder to write in.")
+
+
+def _contents(folder: Path) -> set[str]:
+    """The names of what is in a folder, but for the lock, which a run leaves that was killed before it began."""
+    return {path.name for path in folder.iterdir()} - {LOCK}
 
 
 def _is_run(folder: Path) -> bool:
@@ -67,35 +74,50 @@ def _aside(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def new_folder(config: TrainConfig) -> Iterator[Path]:
-    """The folder of a new run. A run that it replaces is put aside, and comes back unless a checkpoint is made."""
+    """The folder of a new run, locked. A run that it replaces is put aside, and comes back unless a checkpoint is made.
+
+    Raises:
+        InputError: if the folder cannot be made, or another process trains in it.
+    """
     check_free(config)
-    folder = config.run or _first_free()
-    where, aside = folder.resolve(), _aside(folder.resolve())
-    try:
-        if where.exists() and any(where.iterdir()):
-            where.rename(aside)
-        where.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--run must name a folder that can be made, but {str(folder)!r} cannot: {error.strerror}."
-        ) from error
-    try:
-        yield folder
-    finally:
-        if aside.exists():
-            made = any((where / CHECKPOINT).glob("[0-9]*"))
-            if not made:
-                shutil.rmtree(where)
-                aside.rename(where)
-            else:
-                shutil.rmtree(aside)
+    with contextlib.ExitStack() as locks:
+        try:
+            folder = config.run or _first_free()
+            where, aside = folder.resolve(), _aside(folder.resolve())
+            if where.exists() and _contents(where):
+                locks.enter_context(locked(folder))
+                where.rename(aside)
+            where.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            name = str(config.run or "runs")
+            raise InputError(
+                f"--run must name a folder that can be made, but {name!r} cannot: {error.strerror}."
+            ) from error
+        locks.enter_context(locked(folder))
+        if _contents(where):
+            raise InputError(
+                f"--run must name a new folder, but another process has just made a run in {str(folder)!r}."
+            )
+        try:
+            yield folder
+        finally:
+            if aside.exists():
+                made = any((where / CHECKPOINT).glob("[0-9]*"))
+                if not made:
+                    shutil.rmtree(where)
+                    aside.rename(where)
+                else:
+                    shutil.rmtree(aside)
 
 
 def _first_free() -> Path:
-    number = 1
-    while (folder := Path("runs") / f"char-{number}").exists():
-        number += 1
-    return folder
+    """The first of runs/char-1, runs/char-2, … that is not there, made; of two processes each gets one of its own."""
+    for number in itertools.count(1):
+        folder = Path("runs") / f"char-{number}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("the numbers do not end")
 
 
 def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from ..app.console import say
 from ..app.errors import InputError
 from ..app.html_page import Section
+from ..app.lock import locked
 from ..app.run_folder import write
 from .cells import Cell, Setting, differing, in_words, label, read_cell, save_cell
 from .report import default_sections, report_page
@@ -62,7 +63,7 @@ def run_experiment(
     devices are used: for the cores of a CPU call `jax.config.update("jax_num_cpu_devices", 2)` before all else.
 
     Raises:
-        InputError: if `out` cannot be written.
+        InputError: if `out` cannot be written, or another process is at it.
         ModuleNotFoundError: if one of `needs` is missing.
         ValueError: for no seeds, an empty grid, settings that are equal, not plain or named as a column of the tables,
             and a training that does not fit together.
@@ -78,7 +79,14 @@ def run_experiment(
     out = Path(out)
     with _writing(out):
         (out / CELLS).mkdir(parents=True, exist_ok=True)
-    cells = _train_all(experiment, settings, list(range(num_seeds)), out)
+    with locked(out):
+        return _run_in(out, experiment, settings, list(range(num_seeds)), quick)
+
+
+def _run_in(
+    out: Path, experiment: Experiment, settings: list[dict[str, Any]], seeds: list[int], quick: bool
+) -> list[Cell]:
+    cells = _train_all(experiment, settings, seeds, out)
     facts = {"grid": "the small one, quick"} if quick else {}
     facts |= circumstances(experiment, cells)
     with _writing(out):
