@@ -1,5 +1,6 @@
 """Pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,39 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     validation = [(r["characters"], r["validation_bits"]) for r in records if "validation_bits" in r]
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     if train:
-        axes.plot(*np.transpose(train), color="tab:blue", alpha=0.35, linewidth=0.8, label="training")
+        axes.plot(*np.transpose(train), color="tab:blue", alpha=0.5, linewidth=0.8, label="training", **_dots(train))
     if validation:
         axes.plot(*np.transpose(validation), color="tab:red", marker="o", markersize=4, label="held-out text")
         characters, bits = validation[-1]
-        axes.annotate(f"{bits:.2f}", (characters, bits), xytext=(0, 8), textcoords="offset points", ha="center")
+        words = f"{bits:.2f}" if bits < 100 else f"{bits:.2g}"
+        axes.annotate(words, (characters, bits), xytext=(0, 8), textcoords="offset points", ha="center")
     for (name, bits), style in zip(baselines.items(), (":", "-.", "--"), strict=True):
         axes.axhline(bits, color="0.45", linestyle=style, linewidth=1.2, label=f"{name} {bits:.2f}")
-    lowest = min([bits for _, bits in train + validation] + list(baselines.values()))
-    axes.set_ylim(np.floor(lowest * 4) / 4 - 0.05, max(baselines.values()) + 0.3)
+    shown = [bits for _, bits in train + validation] + list(baselines.values())
+    if max(shown) > 3 * max(baselines.values()):  # it diverged; otherwise what is learned would be a flat line
+        axes.set(yscale="log", ylim=(0.8 * min(shown), 1.5 * max(shown)))
+    else:
+        axes.set_ylim(np.floor(min(shown) * 4) / 4 - 0.05, max(shown) + 0.3)
     axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
     axes.set(xlabel="characters read", ylabel="bits per character", title=title)
     axes.grid(alpha=0.25)
-    axes.legend(loc="upper right", ncols=2, framealpha=0.95, edgecolor="none")
+    figure.legend(loc="outside lower center", ncols=5, edgecolor="none")  # within, it would hide a part of the curve
     _save(figure, path)
+
+
+def _dots(points: Sequence[Any]) -> dict[str, Any]:
+    """A marker for what is no line: a single point."""
+    return {"marker": "."} if len(points) == 1 else {}
+
+
+def above_zero(values: np.ndarray) -> np.ndarray:
+    """For a logarithmic axis, which would leave zeros out: they stand a decade below the least that is positive."""
+    positive = values[values > 0]
+    return np.where(values == 0, positive.min() / 10 if len(positive) else 1e-12, values)
+
+
+def _with_zeros(words: str, values: np.ndarray) -> str:
+    return f"{words}\n(zeros at the bottom)" if np.any(values == 0) else words
 
 
 def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
@@ -43,27 +63,33 @@ def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
     column = {name: np.array([w[name] for _, w in seen], float) for name in seen[0][1]}
     figure, panels = plt.subplots(2, 2, figsize=(10, 7), layout="constrained", sharex=True)
     (profile, clipping), (spectrum, units) = panels
-    for layer, values in enumerate(np.moveaxis(column["d_h_quantiles"], 1, 0)):
+    quantiles, norms = column["d_h_quantiles"], column["grad_norm"]
+    for layer, values in enumerate(np.moveaxis(above_zero(quantiles), 1, 0)):
         color = f"C{layer}"
         profile.fill_between(steps, values[:, 0], values[:, 4], color=color, alpha=0.12, linewidth=0)
         profile.fill_between(steps, values[:, 1], values[:, 3], color=color, alpha=0.25, linewidth=0)
         profile.plot(steps, values[:, 2], color=color, marker=".", label=f"layer {layer + 1}")
         radius, norm = (column[name][:, layer] for name in ("spectral_radius", "largest_singular_value"))
         spectrum.plot(steps, radius, color=color, marker=".", label=f"layer {layer + 1}: radius")
-        spectrum.plot(steps, norm, color=color, linestyle="--", label=f"layer {layer + 1}: norm")
+        spectrum.plot(steps, norm, color=color, linestyle="--", **_dots(steps), label=f"layer {layer + 1}: norm")
         units.plot(steps, 100 * column["saturated"][:, layer], color=color, marker=".", label=f"layer {layer + 1}")
-    profile.set(yscale="log", ylabel="‖δ$_t$‖: median over time, quartiles, range", title="what arrives at the states")
-    clipping.plot(steps, column["grad_norm"], color="tab:blue", marker=".")
-    clipping.set(yscale="log", ylabel="norm before clipping", title="the gradient, and how much clipping leaves of it")
+    words = _with_zeros("‖δ$_t$‖: median over time, quartiles, range", quantiles)
+    profile.set(yscale="log", ylabel=words, title="what arrives at the states")
+    clipping.plot(steps, above_zero(norms), color="tab:blue", marker=".")
+    clipping.set(
+        yscale="log",
+        ylabel=_with_zeros("norm before clipping", norms),
+        title="the gradient, and how much clipping leaves of it",
+    )
     ratio = clipping.twinx()
-    ratio.plot(steps, column["clip_ratio"], color="tab:red", linestyle="--")
-    ratio.set(ylim=(0, 1.05))
+    ratio.plot(steps, column["clip_ratio"], color="tab:red", linestyle="--", **_dots(steps))
+    ratio.set(ylim=(-0.05, 1.05))
     ratio.set_ylabel("clip ratio (dashed)", color="tab:red")
     spectrum.plot(steps, column["growth"], color="black", marker="x", label="gradient, a step back")
-    spectrum.set_ylim(0, 1.5 * spectrum.get_ylim()[1])
     spectrum.axhline(1, color="0.5", linewidth=0.8)
+    spectrum.set_ylim(0, 1.5 * spectrum.get_ylim()[1])
     spectrum.set(ylabel="factor", title="W$_{hh}$: spectral radius and norm; growth", xlabel="step")
-    units.set(ylabel="%", title="units with φ' below 0.1", xlabel="step", ylim=(0, None))
+    units.set(ylabel="%", title="units with φ' below 0.1", xlabel="step", ylim=(-0.05, None))
     for axes in panels.flat:
         axes.grid(alpha=0.25)
     for axes in (profile, spectrum, units):
@@ -94,29 +120,37 @@ def truncation(path: Path, report: TruncationReport, title: str) -> None:
     """How the gradient decays with the lag, and how far a truncated one is from the full one, against k."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     lags = np.arange(len(report.lag_norms))
-    left.semilogy(lags, np.where(report.lag_norms > 0, report.lag_norms, np.nan), marker=".", color="tab:blue")
+    left.semilogy(lags, above_zero(report.lag_norms), marker=".", color="tab:blue")
     seen = (lags > 0) & (report.lag_norms > 0)
-    if np.isfinite(report.decay) and report.decay > 0 and seen.any():
+    if np.isfinite(report.decay) and report.decay > 0 and seen.sum() > 1:
         middle = np.exp(np.mean(np.log(report.lag_norms[seen]))) * report.decay ** (lags - np.mean(lags[seen]))
         error = f" ± {report.decay_error:.3f}" if np.isfinite(report.decay_error) else ""
         words = f"{report.decay:.3f}{error} a step"
         left.semilogy(lags[1:], middle[1:], color="tab:red", linestyle="--", label=words)
         left.legend()
-    left.set(xlabel="lag", ylabel="mean of ‖∂L$_t$/∂h$_{t-lag}$‖")
+    left.set(xlabel="lag", ylabel=_with_zeros("mean of ‖∂L$_t$/∂h$_{t-lag}$‖", report.lag_norms))
     ks = sorted({row.k2 for row in report.rows})
     whole_windows = [row for row in report.rows if row.k1 == row.k2]
     names = sorted({name for row in report.rows for name, leaf in row.leaves.items() if leaf.error > 0})
+    errors = {(row.k1, row.k2): row.whole.error for row in report.rows}
+    shown = dict(zip(errors, above_zero(np.array(list(errors.values()))), strict=True))
     for name in names:
-        x, y = zip(*[(row.k2, row.leaves[name].error) for row in whole_windows], strict=True)
-        right.loglog(x, y, linewidth=1, alpha=0.5, label=f"{name}, k1 = k2")
+        leaf = above_zero(np.array([row.leaves[name].error for row in whole_windows]))
+        right.loglog(
+            [row.k2 for row in whole_windows], leaf, linewidth=1, alpha=0.5, label=f"{name}, k1 = k2", **_dots(ks)
+        )
     for words, style, of_k2 in (
         ("k2", "o-", lambda k: k),
         ("k2 / 2", "s--", lambda k: k // 2),
         ("1", "^:", lambda k: 1),
     ):
-        x, y = zip(*[(row.k2, row.whole.error) for row in report.rows if row.k1 == max(of_k2(row.k2), 1)], strict=True)
-        right.loglog(x, y, style, color="black", label=f"all weights, k1 = {words}")
-    right.set(xlabel="k2: windows of k1 steps that reach back k2", ylabel="‖truncated - full‖ / ‖full‖")
+        right.loglog(
+            ks, [shown[max(of_k2(k), 1), k] for k in ks], style, color="black", label=f"all weights, k1 = {words}"
+        )
+    right.set(
+        xlabel="k2: windows of k1 steps that reach back k2",
+        ylabel=_with_zeros("‖truncated - full‖ / ‖full‖", np.array(list(errors.values()))),
+    )
     right.set_xticks(ks, map(str, ks))
     right.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
     right.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
