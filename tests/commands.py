@@ -66,9 +66,17 @@ class Said(NamedTuple):
     stderr: str
 
 
-def command(*args, cwd, stdin="") -> Said:
+class Terminal(io.StringIO):
+    """What is said to a person."""
+
+    def isatty(self):
+        """Yes."""
+        return True
+
+
+def command(*args, cwd, stdin="", out=io.StringIO) -> Said:
     """`rnn-jax ARGS` in the folder `cwd`, in this process."""
-    out, err, before = io.StringIO(), io.StringIO(), (os.getcwd(), sys.stdin)
+    out, err, before = out(), io.StringIO(), (os.getcwd(), sys.stdin)
     os.chdir(cwd)
     sys.stdin = io.TextIOWrapper(io.BytesIO(stdin.encode()))
     try:

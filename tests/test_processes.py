@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -92,6 +93,36 @@ def test_a_platform_that_is_not_there(finished, variable, asked):
         f"rnn-jax: {variable} must name a platform that JAX finds here, got {asked!r}: there is cpu. "
         f"Unset {variable}, or set it to what is there.\n"
     )
+
+
+BRIEF = f"'{REAL_TEXT}' --run new --steps 1 {' '.join(SMALL)}"
+FULL = "rnn-jax: standard output cannot be written: No space left on device.\n"
+WRITES = {  # the command and where its words go; its status, and what it says on standard error
+    "sample, full": ("sample run --length 9 > /dev/full", 1, FULL),
+    "sample, closed": ("sample run --length 9 >&-", 0, ""),
+    "version, full": ("--version > /dev/full", 1, FULL),
+    "list, full": ("experiment list > /dev/full", 1, FULL),
+    "help, full": ("sample --help > /dev/full", 1, "rnn-jax: No space left on device.\n"),
+    "error, full": ("sample nowhere 2> /dev/full", 2, ""),
+    "error, closed": ("sample nowhere 2>&-", 2, ""),
+    "train, full": (f"train {BRIEF} > /dev/full", 1, FULL),
+    "train, deaf": (f"train {BRIEF} 2>&-", 0, ""),
+    "train, nothing open": (f"train {BRIEF} --overwrite <&- >&- 2>&-", 0, ""),
+    "train, no input": (
+        "train - <&-", 2, "rnn-jax: FILE must name readable text, but standard input is closed.\n"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", WRITES)
+def test_where_the_words_go(finished, tmp_path, label):
+    """Every write to a standard stream may fail: a sentence where one is heard, a status, and no traceback."""
+    line, status, said = WRITES[label]
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    shell = ["bash", "-c", f"'{COMMAND}' {line}"]
+    result = subprocess.run(shell, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert (result.returncode, result.stderr) == (status, said)
+    assert (tmp_path / "new" / "checkpoint" / "1").exists() == (line.startswith("train '") and status == 0)
 
 
 @pytest.mark.thorough

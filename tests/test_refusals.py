@@ -1,29 +1,37 @@
 """Bad input to the command: one sentence, status 2, no traceback, and not a file touched."""
 
+import pathlib
 import shutil
+import typing
 
 import jax
 import pytest
 from commands import REAL_TEXT, command, everything
 
-from rnn_jax.app import jax_settings
+from rnn_jax.app import config, corpus, jax_settings
+from rnn_jax.app.errors import InputError
 
 BAD_ANATOMY = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
-    "gain 0": (["--gains", "0"], "--gains must be finite numbers above 0, got (0.0,)."),
+    "gain 0": (["--gains", "0"], "--gains must be from 1e-06 to 1e+06, got (0.0,)."),
     "long": (["run", "--window", "100000"], "--window must be at most "),
+    "wide": (["run", "--streams", "10000"], "--streams must be at most "),
+    "long name": (["x" * 300], "RUN must name a path that can be used, got 'xxx"),
+    "long page": (["--page", "x" * 300 + ".html"], "--page must name a path that can be used, got 'xxx"),
     "not its own": (["run", "--leak", "0.5"], "--leak must be left out with RUN, whose network it is."),
     "no page": (["--page", "a.pdf"], "--page must be a file that ends in .html"),
     "a folder": (["--page", "folder.html"], "--page must be a file, not a folder, got 'folder.html'."),
-    "lags": (["--lags", "0"], "--lags must be at least 1, got 0."),
+    "lags": (["--lags", "0"], "--lags must be from 1 to 1,048,576, got 0."),
 }
 
 
 BAD_TRUNCATION = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
-    "k 0": (["run", "--ks", "0"], "--ks must be one or more numbers of at least 1, got (0,)."),
+    "k 0": (["run", "--ks", "0"], "--ks must be from 1 to 1,048,576, got (0,)."),
     "long": (["run", "--window", "100000"], "--window must be at most "),
     "all k too large": (["run", "--window", "5", "--streams", "2", "--ks", "9"], "--ks must hold a number below the 5"),
+    "long name": (["x" * 300], "RUN must name a path that can be used, got 'xxx"),
+    "a folder": (["run", "--picture", "folder.png"], "--picture must be a file, not a folder, got 'folder.png'."),
     "picture": (["run", "--picture", "a.jpg"], "--picture must be a file that ends in .png, got 'a.jpg'."),
 }
 
@@ -34,15 +42,20 @@ BAD_TRAIN = {
     "empty": (["empty.txt"], "FILE must hold text, but file 'empty.txt' is empty."),
     "not utf-8": (["latin.txt"], "FILE must be UTF-8 text, but file 'latin.txt' has byte 0xe4 at position 2."),
     "too short": (["short.txt"], "FILE must hold at least 1,718 characters for --streams 32 of --window 50, got 12:"),
-    "size 0": (["--hidden-size", "0"], "--hidden-size must be at least 1, got 0."),
-    "window -3": (["--window", "-3"], "--window must be at least 1, got -3."),
-    "steps 0": (["--steps", "0"], "--steps must be at least 1, got 0."),
-    "rate": (["--learning-rate", "-1"], "--learning-rate must be a finite number above 0, got -1.0."),
-    "rate nan": (["--learning-rate", "nan"], "--learning-rate must be a finite number above 0, got nan."),
-    "momentum": (["--momentum", "1"], "--momentum must be at least 0 and below 1, got 1.0."),
-    "drop": (["--drop-recurrent", "1"], "--drop-recurrent must be at least 0 and below 1, got 1.0."),
-    "norm": (["--max-norm", "0"], "--max-norm must be a finite number above 0, got 0.0."),
-    "seed": (["--seed", "-1"], "--seed must be from 0 to 4294967295, got -1."),
+    "size 0": (["--hidden-size", "0"], "--hidden-size must be from 1 to 65,536, got 0."),
+    "window -3": (["--window", "-3"], "--window must be from 1 to 1,048,576, got -3."),
+    "long name": (["real.txt", "--run", "x" * 300], "--run must name a path that can be used, got 'xxx"),
+    "long beside": (["real.txt", "--run", "x" * 250], "--run must name a path that can be used, got 'xxx"),
+    "long resume": (["--resume", "x" * 300], "--resume must name a path that can be used, got 'xxx"),
+    "long file": (["x" * 300], "is not: File name too long."),
+    "endless": (["/dev/zero"], "FILE must have at most 1,048,576 bytes, but file '/dev/zero' has more."),
+    "steps 0": (["--steps", "0"], "--steps must be from 1 to 2,147,483,647, got 0."),
+    "rate": (["--learning-rate", "-1"], "--learning-rate must be from 1e-30 to 1e+30, got -1.0."),
+    "rate nan": (["--learning-rate", "nan"], "--learning-rate must be from 1e-30 to 1e+30, got nan."),
+    "momentum": (["--momentum", "1"], "--momentum must be from 0 to 0.9999, got 1.0."),
+    "drop": (["--drop-recurrent", "1"], "--drop-recurrent must be from 0 to 0.999, got 1.0."),
+    "norm": (["--max-norm", "0"], "--max-norm must be from 1e-30 to 1e+30, got 0.0."),
+    "seed": (["--seed", "-1"], "--seed must be from 0 to 4,294,967,295, got -1."),
     "method": (["--method", "bttp"], "bptt"),
     "memory": (["--memory", "lots"], "--memory must be a number of bytes above 0, like 200MB or 64MiB, got 'lots'."),
     "all memory": (
@@ -60,10 +73,10 @@ BAD_TRAIN = {
     "k2 too long": (["--k2", "51"], "--k2 must be from 1 to the 50 of --window, got 51."),
     "bias and k2": (["--k1", "3", "--k2", "3", "--adaptive-bias", "0.1"], "--k2 must be left out with --adaptive-bias"),
     "bias alone": (["--adaptive-bias", "0.1"], "--k1 must be given with --adaptive-bias, got None."),
-    "bias 0": (["--k1", "3", "--adaptive-bias", "0"], "--adaptive-bias must be a finite number above 0, got 0.0."),
+    "bias 0": (["--k1", "3", "--adaptive-bias", "0"], "--adaptive-bias must be from 1e-30 to 1e+30, got 0.0."),
     "k2 and a method": (["--k2", "3", "--method", "bptt"], "--method must be left out with --k1, --k2"),
     "k2 and memory": (["--k2", "3", "--memory", "1MB"], "--memory must be left out with --k1, --k2"),
-    "devices 0": (["--devices", "0"], "--devices must be at least 1, got 0."),
+    "devices 0": (["--devices", "0"], "--devices must be from 1 to 1,024, got 0."),
     "devices 3": (["--devices", "3"], "--devices must be a divisor of the 32 streams, got 3."),
     "activation": (["--activation", "gelu"], "relu"),
     "optimizer": (["--optimizer", "lion"], "adam"),
@@ -95,12 +108,31 @@ BAD_TRAIN = {
     "resume with more": (["--resume", "run", "--window", "9"], "--resume must be given alone or with --steps"),
     "resume torn": (["--resume", "torn"], "RUN must hold readable settings, but 'torn/settings.json' does not:"),
 }
+DAMAGED = {  # what stands in settings.json, what instead, and what is said of it
+    "twice": ('"symbols": "', '"symbols": "zz', "symbols must be sorted and without repeats"),
+    "surrogate": ('"symbols": "', '"symbols": "\\ud800', "symbols holds half of a surrogate pair"),
+    "deep": ('"symbols": "', '"more": ' + 100_000 * "[" + 100_000 * "]" + ', "symbols": "', "it is nested too deep"),
+    "no hash": ('"text_sha256": "', '"text_sha256": "g', "text_sha256 is 'g"),
+    "no counting": ('"unigram"', '"pentagram"', "baselines must be numbers for bigram, trigram, unigram, got {'pent"),
+    "counting nan": ('"unigram": ', '"unigram": NaN, "x": ', "baselines must be numbers for bigram, trigram, unigram"),
+    "name with nul": ('"files": [', '"files": ["a\\u0000b", ', "files holds 'a\\x00b'"),
+    "numbers": ('"hidden_size": 16', '"hidden_size": 1e400', "hidden_size is inf"),
+    "large": ('"hidden_size": 16', '"hidden_size": 16000000000000', "--hidden-size must be "),
+    "dtype": ('"dtype": "float32"', '"dtype": "float16"', "dtype is 'float16'"),
+    "long": ('"symbols": "', '"more": "' + 2**24 * "x" + '", "symbols": "', "it has more than 16,777,216 bytes"),
+}
+DAMAGED_CHECKPOINT = {
+    "one too many": ('"symbols": "', '"symbols": "\\u0001', "of shape (88, 16), expected float32 of shape (89, 16)"),
+    "other numbers": ('"dtype": "float32"', '"dtype": "float64"', "is float32 of shape (88, 16), expected float64 of"),
+}
 BAD_SAMPLE = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
     "unknown symbols": (["run", "--prompt", "def ☃é"], "--prompt must hold only symbols that the model saw in training, got 'é', '☃';"),
     "no prompt": (["run", "--prompt", ""], "--prompt must be at least one symbol, got ''."),
-    "length 0": (["run", "--length", "0"], "--length must be at least 1, got 0."),
-    "temperature": (["run", "--temperature", "-1"], "--temperature must be a finite number of at least 0, got -1.0."),
+    "length 0": (["run", "--length", "0"], "--length must be from 1 to 10,000,000, got 0."),
+    "long name": (["x" * 300], "RUN must name a path that can be used, got 'xxx"),
+    "cold": (["run", "--temperature", "1e-300"], "--temperature must be 0 or at least 1e-06, got 1e-300."),
+    "temperature": (["run", "--temperature", "-1"], "--temperature must be from 0 to 1e+06, got -1.0."),
     "another model": (["mixed"], "RUN must hold a checkpoint that can be read, but in 'mixed' step 60 is not of the model in its settings: `"),
     "torn checkpoint": (["hollow"], "RUN must hold a checkpoint that can be read, but in 'hollow' step 60 is damaged: its"),
     "no checkpoint": (["bare"], "RUN must hold a checkpoint, but 'bare' has none yet"),
@@ -109,7 +141,8 @@ BAD_SAMPLE = {
 
 BAD_EXPERIMENT = {
     "no such": (["digit"], "NAME must be an experiment, got 'digit': did you mean 'digits'?"),
-    "no seeds": (["digits", "--seeds", "0"], "--seeds must be at least 1, got 0."),
+    "no seeds": (["digits", "--seeds", "0"], "--seeds must be from 1 to 10,000, got 0."),
+    "long name": (["digits", "--out", "x" * 300], "--out must name a path that can be used, got 'xxx"),
     "a file": (["digits", "--out", "real.txt"], "--out must be a folder, not a file, got 'real.txt'."),
 }
 BAD_GRADCHECK = {
@@ -118,11 +151,12 @@ BAD_GRADCHECK = {
         "--methods must be of autodiff, stepwise, bptt, blocked, truncated, adaptive, randomised, last_steps, got 'bppt'.",
     ),
     "no picture": (["--picture", "errors.jpg"], "--picture must be a file that ends in .png, got 'errors.jpg'."),
+    "long name": (["--picture", "x" * 300 + ".png"], "--picture must name a path that can be used, got 'xxx"),
     "no folder": (
         ["--picture", "nowhere/errors.png"],
         "--picture must be a file in a folder that is there, got 'nowhere/errors.png'.",
     ),
-    "seed": (["--seed", "-1"], "--seed must be from 0 to 4294967295, got -1."),
+    "seed": (["--seed", "-1"], "--seed must be from 0 to 4,294,967,295, got -1."),
 }
 
 
@@ -146,6 +180,7 @@ def bad_place(finished, tmp_path_factory):
     (cwd / "short.txt").write_text("hello world\n")
     (cwd / "other").mkdir()
     (cwd / "folder.html").mkdir()
+    (cwd / "folder.png").mkdir()
     (cwd / "other" / "precious.txt").write_text("keep me")
     for name in ("run", "mixed", "bare", "torn", "typed", "choice", "blank", "hollow"):
         shutil.copytree(finished[0] / "run", cwd / name)
@@ -188,6 +223,67 @@ def test_every_command_refuses_a_platform_that_is_not_there(bad_place, monkeypat
     assert everything(bad_place) == before
 
 
+@pytest.mark.parametrize("label", [*DAMAGED, *DAMAGED_CHECKPOINT])
+def test_a_run_s_settings_are_input_too(bad_place, tmp_path, label):
+    """Each command that reads a run refuses them, and writes nothing."""
+    old, new, sentence = (DAMAGED | DAMAGED_CHECKPOINT)[label]
+    shutil.copytree(bad_place / "run", tmp_path / "run")
+    path = tmp_path / "run" / "settings.json"
+    settings = path.read_text()
+    assert old in settings
+    path.write_text(settings.replace(old, new, 1))
+    before = everything(tmp_path)
+    for args in (["sample", "run"], ["train", "--resume", "run", "--steps", "90"], ["anatomy", "run"]):
+        result = command(*args, cwd=tmp_path)
+        assert result.returncode == 2 and "Traceback" not in result.stderr, result.stdout + result.stderr
+        told = "--resume must find the symbols" if (label, args[0]) == ("one too many", "train") else sentence
+        assert told in result.stderr, result.stderr[-400:]
+        assert everything(tmp_path) == before
+
+
+CONFIGS = {
+    config.TrainConfig: (config.check_train_config, ()),
+    config.SampleConfig: (config.check_sample_config, ()),
+    config.GradcheckConfig: (config.check_gradcheck_config, ()),
+    config.TruncationConfig: (config.check_truncation_config, ()),
+    config.AnatomyConfig: (config.check_anatomy_config, (set(),)),
+    config.ExperimentConfig: (config.check_experiment_config, (["digits"],)),
+}
+NEEDED = {"run": pathlib.Path("run"), "name": "digits"}
+
+
+def numbers_of(kind):
+    """The names of the settings that are numbers, or several, with their types."""
+    hints = typing.get_type_hints(kind)
+    return {name: {int, float} & set(parts_of(hint)) for name, hint in hints.items() if parts_of(hint) & {int, float}}
+
+
+def parts_of(hint):
+    """The types in an annotation."""
+    return {hint} | {part for arg in typing.get_args(hint) for part in parts_of(arg)}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_every_number_has_a_range(annotations_unchecked, kind):
+    """A number beyond either end of its range, or that is none, is refused by name."""
+    check, more = CONFIGS[kind]
+    needed = {
+        name: value
+        for name, value in NEEDED.items()
+        if name in typing.get_type_hints(kind) and kind is not config.TrainConfig
+    }
+    check(kind(**needed), *more)
+    for name, types in numbers_of(kind).items():
+        low, high = config.RANGES[name]
+        several = isinstance(getattr(kind(**needed), name), tuple)
+        beyond = [low - 1, high + 1 if types == {int} else high * 2]
+        beyond += [10**30] if types == {int} else [float("nan"), float("inf"), -float("inf"), 1e300]
+        for value in beyond:
+            given = needed | {name: (value,) if several else value}
+            with pytest.raises(InputError, match=f"--{name.replace('_', '-')} must be from "):
+                check(kind(**given), *more)
+
+
 def not_there():
     raise AssertionError
 
@@ -200,8 +296,9 @@ def not_there():
         for label, (args, sentence) in cases.items()
     ],
 )
-def test_bad_input(bad_place, args, sentence):
+def test_bad_input(bad_place, monkeypatch, args, sentence):
     """One sentence, status 2, no traceback, and not a file touched."""
+    monkeypatch.setattr(corpus, "MOST_BYTES", 2**20)
     before = everything(bad_place)
     result = command(*args, cwd=bad_place)
     assert result.returncode == 2, result.stdout + result.stderr

@@ -1,19 +1,35 @@
 """`rnn-jax train` and what is done with a run, called in this process; what needs one of its own: test_processes.py."""
 
+import io
 import itertools
 import json
 import os
+import pathlib
+import shlex
 import shutil
+import subprocess
 import typing
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
-from commands import REAL_TEXT, SMALL, command, everything, jax_configured, losses, metrics, process, train, unchecked
+from commands import (
+    REAL_TEXT,
+    SMALL,
+    Terminal,
+    command,
+    everything,
+    jax_configured,
+    losses,
+    metrics,
+    process,
+    train,
+    unchecked,
+)
 
 import rnn_jax
-from rnn_jax.app import checkpoint, config, lock, loop, run_folder, sample
+from rnn_jax.app import checkpoint, config, console, lock, loop, plots, run_folder, sample
 from rnn_jax.app.jax_settings import jax_settings
 
 BRIEF = [*SMALL, "--schedule", "constant"]  # at a constant rate 25 steps are one program, however many follow
@@ -320,6 +336,57 @@ def test_one_process_at_a_time_trains_a_run(finished, tmp_path, monkeypatch):
     assert [str(run_folder._first_free()) for _ in range(2)] == ["runs/char-1", "runs/char-2"]
 
 
+DRIVING = "\x1b[31m\x1b]0;title\x07 \x9b\u202eab\r\n\tc" * 60
+
+
+def test_no_text_and_no_name_drives_the_terminal(tmp_path, monkeypatch):
+    """To a terminal control characters are written out; a file has them exactly, and `--raw` sends them."""
+    monkeypatch.setattr(loop, "learning_curve", plots.learning_curve)  # with a title that is no formula
+    name, run = "a\x1b[31m$x_^$.txt", "it's a\x1b]0;run $(x)"
+    (tmp_path / name).write_bytes(DRIVING.replace("\r\n", "\n\r").encode())
+    made = command("train", name, "--run", run, "--steps", 1, *SMALL, cwd=tmp_path, out=Terminal)
+    assert made.returncode == 0, made.stderr
+    assert "a\\x1b[31m$x_^$.txt" in made.stdout and "\\x9b" in made.stdout
+    exact = (tmp_path / run / "sample.txt").read_bytes().decode()
+    args = "sample", run, "--length", 60
+    piped, seen, raw = (
+        command(*args, *more, cwd=tmp_path, out=out).stdout
+        for more, out in (((), io.StringIO), ((), Terminal), (("--raw",), Terminal))
+    )
+    looked = command("anatomy", run, "--window", 9, "--streams", 1, "--gains", 1, cwd=tmp_path, out=Terminal)
+    wrong = command("sample", "no\x1brun", cwd=tmp_path, out=Terminal)
+    assert "no\\x1brun" in wrong.stderr and wrong.returncode == 2
+    driving = set(DRIVING) - set("[31m]0;title abc\n\t")
+    assert driving & set(piped) and driving & set(exact) and raw == piped and console.shown(piped) == seen
+    for shown in (made.stdout, seen, looked.stdout, wrong.stderr):
+        assert not driving & set(shown)
+    if looked.returncode == 0:
+        assert not driving & set((tmp_path / run / "anatomy.html").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "name", ["run", "a b", "it's", 'a"b$(c)`d`', "-n", "tab\tand\nline", "esc\x1b[1m'\\", "ü\u202e"]
+)
+def test_what_is_said_to_be_next_can_be_pasted(name):
+    """As one word of bash, with nothing in it that drives the terminal."""
+    word = console.pasted(pathlib.Path(name))
+    assert console.shown(word) == word and "\n" not in word
+    words = subprocess.run(
+        ["bash", "-c", f"printf '%s\\0' {word}"], capture_output=True, env={"LC_ALL": "C.UTF-8"}
+    ).stdout
+    assert words.decode().split("\0") == ["./-n" if name == "-n" else name, ""]
+
+
+def test_the_hints_of_a_run_with_an_odd_name(tmp_path):
+    out = train(tmp_path, REAL_TEXT, "--run", "it's a run", "--steps", 25, *BRIEF)
+    hints = [shlex.split(line.removeprefix("next:")) for line in out.splitlines() if " rnn-jax " in line]
+    assert [hint[:3] for hint in hints[:2]] == [
+        ["rnn-jax", "sample", "it's a run"],
+        ["rnn-jax", "anatomy", "it's a run"],
+    ]
+    assert hints[2][:4] == ["rnn-jax", "train", "--resume", "it's a run"]
+
+
 def test_runs_are_numbered_and_their_text_must_not_change(tmp_path):
     text = tmp_path / "text.txt"
     text.write_text(REAL_TEXT.read_text())
@@ -337,7 +404,7 @@ def test_a_replaced_run_comes_back_unless_a_new_one_is_made(finished, tmp_path):
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     before = everything(tmp_path)
     options = ["--run", "run", "--overwrite", *SMALL, "--max-norm", "None"]
-    result = command("train", REAL_TEXT, *options, "--learning-rate", "1e38", cwd=tmp_path)
+    result = command("train", REAL_TEXT, *options, "--learning-rate", "1e30", cwd=tmp_path)
     assert result.returncode == 1, result.stdout + result.stderr
     assert "became infinite or NaN in steps" in result.stderr and "Traceback" not in result.stderr
     assert everything(tmp_path) == before

@@ -9,8 +9,8 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from .console import be_printable
-from .errors import InputError, TrainingFailed
+from .console import be_printable, say, warn
+from .errors import InputError, OutputFailed, TrainingFailed
 
 if TYPE_CHECKING:
     from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
@@ -25,22 +25,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 2 for bad input, 1 for a failed training or a wrong gradient, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
     be_printable()
-    if list(argv) == ["--version"]:
-        print(f"rnn-jax {version('rnn-jax-bptt')}")
-        return 0
     try:
+        if list(argv) == ["--version"]:
+            say(f"rnn-jax {version('rnn-jax-bptt')}")
+            return 0
         return _run(argv)
-    except (InputError, TrainingFailed) as error:
-        print(f"rnn-jax: {error}", file=sys.stderr)
+    except (InputError, TrainingFailed, OutputFailed) as error:
+        warn(str(error))
         return 2 if isinstance(error, InputError) else 1
     except ModuleNotFoundError as error:
         extra = EXTRA.get((error.name or "").partition(".")[0])
         if extra is None:
             raise
-        print(f"rnn-jax: needs {error.name}: pip install 'rnn-jax-bptt[{extra}]'", file=sys.stderr)
+        warn(f"needs {error.name}: pip install 'rnn-jax-bptt[{extra}]'")
         return 2
+    except (MemoryError, RuntimeError) as error:  # XLA's is a RuntimeError
+        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        warn("there is not enough memory for these sizes: lower --hidden-size, --streams, --window or --length.")
+        return 2
+    except OSError as error:  # what no command foresees: a disk that is full, a file that is taken away
+        warn(f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''}.")
+        return 1
     except KeyboardInterrupt:
-        print("rnn-jax: interrupted", file=sys.stderr)
+        warn("interrupted")
         return 130
 
 
@@ -148,7 +156,6 @@ def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
 def _experiment(config: "ExperimentConfig") -> int:
     from ..experiments.catalogue import CATALOGUE
     from .config import check_experiment_config
-    from .console import say
 
     check_experiment_config(config, CATALOGUE)
     if config.name == "list":

@@ -1,5 +1,6 @@
 """The settings of each command, with their defaults. Imports no jax: `--help` answers at once."""
 
+import contextlib
 import dataclasses
 import difflib
 import re
@@ -113,11 +114,15 @@ class SampleConfig:
     prompt: str | None = None
     """What the text starts with. Default: a line break, or the first symbol the model knows."""
     length: int = 500
-    """Symbols to write."""
+    """Symbols to write, at most 10,000,000."""
     temperature: float = 0.8
     """Below 1 the model plays safe, above 1 it dares; 0 always takes the most probable symbol."""
     seed: int = 0
     """Seed of the draws: the same seed writes the same text."""
+    raw: bool = False
+    """Send control characters of the text to a terminal as they are, not escaped. Into a file or a pipe they always go
+    as they are.
+    """
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -234,10 +239,46 @@ def default_scale(config: TrainConfig) -> float:
     return 0.9 if config.activation == "identity" else 1.0
 
 
+MOST_STEPS = 2**31 - 1  # they are counted in int32
+RANGES: dict[str, tuple[float, float]] = {  # of every number, both ends included
+    **dict.fromkeys(("hidden_size",), (1, 2**16)),
+    **dict.fromkeys(("num_layers", "devices"), (1, 1024)),
+    **dict.fromkeys(("streams", "window", "k1", "k2", "ks", "lags"), (1, 2**20)),
+    **dict.fromkeys(("steps", "eval_every", "watch_every"), (1, MOST_STEPS)),
+    **dict.fromkeys(("learning_rate", "max_norm", "max_value", "recurrent_scale", "adaptive_bias"), (1e-30, 1e30)),
+    "leak": (1e-6, 1),
+    "momentum": (0, 0.9999),
+    **dict.fromkeys(("drop_between", "drop_recurrent"), (0, 0.999)),
+    "length": (1, 10**7),
+    "temperature": (0, 1e6),
+    "gains": (1e-6, 1e6),
+    "seeds": (1, 10**4),
+    "seed": (0, 2**32 - 1),
+}
+LONGEST = 200  # characters of what came, in a message
+COLDEST = 1e-6  # the lowest temperature but 0: below it float32 cannot tell the logits apart
+
+
+def _check_ranges(config: object) -> None:
+    """Raise an `InputError` for the first number that is not in its range."""
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if field.name not in RANGES or value is None:
+            continue
+        low, high = RANGES[field.name]
+        values = value if isinstance(value, tuple) else (value,)
+        _require(config, field.name, all(low <= one <= high for one in values), f"from {_short(low)} to {_short(high)}")
+
+
+def _short(number: int | float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+
+
 def check_train_config(config: TrainConfig) -> None:
     """Raise an `InputError` for the first setting out of range."""
-    for name in ("hidden_size", "num_layers", "streams", "window", "steps", "eval_every", "watch_every", "devices"):
-        _require(config, name, getattr(config, name) >= 1, "at least 1")
+    _check_ranges(config)
+    for name in ("run", "resume"):
+        check_path(config, name)
     _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
     if config.memory is not None:
         _require(config, "memory", bool(bytes_of(config.memory)), "a number of bytes above 0, like 200MB or 64MiB")
@@ -254,39 +295,30 @@ def check_train_config(config: TrainConfig) -> None:
     if config.adaptive_bias is not None:
         _require(config, "k2", config.k2 is None, "left out with --adaptive-bias, which chooses it")
         _require(config, "k1", config.k1 is not None, "given with --adaptive-bias")
-        _require(config, "adaptive_bias", 0 < config.adaptive_bias < float("inf"), "a finite number above 0")
     elif cut:
         _require(config, "k2", config.k2 is not None, "given with --k1, or else --adaptive-bias")
         _require(config, "k2", (config.k1 or 1) <= (config.k2 or 0), f"at least --k1, which is {config.k1}")
-    for name in ("recurrent_scale", "learning_rate", "max_norm", "max_value"):
-        value = getattr(config, name)
-        _require(config, name, value is None or 0 < value < float("inf"), "a finite number above 0")
-    _require(config, "leak", 0 < config.leak <= 1, "above 0 and at most 1")
-    for name in ("drop_between", "drop_recurrent"):
-        _require(config, name, 0 <= getattr(config, name) < 1, "at least 0 and below 1")
-    _require(config, "momentum", 0 <= config.momentum < 1, "at least 0 and below 1")
-    _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
 
 
 def check_sample_config(config: SampleConfig) -> None:
     """Raise an `InputError` for the first setting out of range."""
-    _require(config, "length", config.length >= 1, "at least 1")
-    _require(config, "temperature", 0 <= config.temperature < float("inf"), "a finite number of at least 0")
+    _check_ranges(config)
+    check_path(config, "run")
+    _require(config, "temperature", not 0 < config.temperature < COLDEST, f"0 or at least {COLDEST:g}")
     _require(config, "prompt", config.prompt != "", "at least one symbol")
-    _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
 
 
 def check_gradcheck_config(config: GradcheckConfig) -> None:
     """Raise an `InputError` for the first setting out of range."""
-    _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
+    _check_ranges(config)
     _check_picture(config)
 
 
 def check_truncation_config(config: TruncationConfig) -> None:
     """Raise an `InputError` for the first setting out of range."""
-    for name in ("window", "streams"):
-        _require(config, name, getattr(config, name) >= 1, "at least 1")
-    _require(config, "ks", bool(config.ks) and all(1 <= k for k in config.ks), "one or more numbers of at least 1")
+    _check_ranges(config)
+    check_path(config, "run")
+    _require(config, "ks", bool(config.ks), "one or more numbers")
     _check_picture(config)
 
 
@@ -295,13 +327,10 @@ def check_anatomy_config(config: AnatomyConfig, given: set[str]) -> None:
     if config.run is not None:
         for name in sorted(given & {"hidden_size", "num_layers", "activation", "leak", "recurrent_init"}):
             raise InputError(f"--{name.replace('_', '-')} must be left out with RUN, whose network it is.")
-    for name in ("window", "streams", "hidden_size", "num_layers"):
-        _require(config, name, getattr(config, name) >= 1, "at least 1")
+    _check_ranges(config)
     _require(config, "window", config.window >= 2, "at least 2")
-    _require(config, "lags", config.lags >= 1, "at least 1")
-    _require(config, "leak", 0 < config.leak <= 1, "above 0 and at most 1")
-    _require(config, "gains", all(0 < gain < float("inf") for gain in config.gains), "finite numbers above 0")
-    _require(config, "seed", 0 <= config.seed < 2**32, "from 0 to 4294967295")
+    for name in ("run", "page"):
+        check_path(config, name)
     if config.page is not None:
         _require(config, "page", config.page.suffix == ".html", "a file that ends in .html")
         _require(config, "page", not config.page.is_dir(), "a file, not a folder")
@@ -314,12 +343,33 @@ def check_experiment_config(config: ExperimentConfig, names: Collection[str]) ->
         close = difflib.get_close_matches(config.name, names, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise InputError(f"NAME must be an experiment, got {config.name!r}: {hint}There are {', '.join(names)}.")
-    _require(config, "seeds", config.seeds is None or config.seeds >= 1, "at least 1")
+    _check_ranges(config)
+    check_path(config, "out")
     _require(config, "out", not config.out.is_file(), "a folder, not a file")
 
 
+def check_path(config: object, name: str) -> None:
+    """Raise an `InputError` if a path is one that the system does not take, too long say."""
+    path = getattr(config, name)
+    if path is None:
+        return
+    try:
+        beside = path.absolute().with_name(f"{path.absolute().name}.replaced")  # the longest of what is put there
+        for one in (path, beside):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                one.lstat()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        option = "RUN" if name == "run" and not isinstance(config, TrainConfig) else f"--{name}"
+        raise InputError(
+            f"{option} must name a path that can be used, got {str(path)[:LONGEST]!r}: {reason}."
+        ) from error
+
+
 def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:
+    check_path(config, "picture")
     if config.picture is not None:
+        _require(config, "picture", not config.picture.is_dir(), "a file, not a folder")
         _require(config, "picture", config.picture.suffix == ".png", "a file that ends in .png")
         _require(config, "picture", config.picture.absolute().parent.is_dir(), "a file in a folder that is there")
 
@@ -327,5 +377,6 @@ def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:
 def _require(config: object, name: str, holds: bool, expected: str) -> None:
     if not holds:
         value = getattr(config, name)
-        came = str(value) if isinstance(value, Path) else value
-        raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {came!r}.")
+        came = repr(str(value) if isinstance(value, Path) else value)
+        came = came if len(came) <= LONGEST else f"{came[:LONGEST]}…"
+        raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {came}.")

@@ -1,24 +1,74 @@
 """Words for the person who looks."""
 
+import contextlib
 import os
+import re
+import shlex
 import sys
+from pathlib import Path
+from typing import TextIO
+
+from .errors import OutputFailed
+
+# Control characters but line breaks and tabs; line separators; what turns the direction of the text around.
+DRIVING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def be_printable() -> None:
-    """Let no character that the terminal cannot show end the program."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    """Let no character that cannot be shown end the program, nor a standard stream that is closed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # the next file that is opened would get its number, and what is meant for it
+            os.open(os.devnull, os.O_RDWR)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+        if hasattr(getattr(sys, name), "reconfigure"):
+            getattr(sys, name).reconfigure(errors="backslashreplace")
 
 
-def say(words: str) -> None:
-    """Print at once; when nobody reads any more (`| head`), go on in silence."""
+def shown(words: str) -> str:
+    """`words` with all that drives a terminal, like escape sequences, written out."""
+    return DRIVING.sub(lambda found: ascii(found[0])[1:-1], words)
+
+
+def pasted(path: Path) -> str:
+    """A path as one word of a command for the shell, whatever its name holds."""
+    word = str(path)
+    word = f"./{word}" if word.startswith("-") else word
+    if shown(word) == word and "\n" not in word and "\t" not in word:
+        return shlex.quote(word)
+    plain = word.replace("\\", "\\\\").replace("'", "\\'")
+    return "$'" + re.sub(r"[\n\t]", lambda found: ascii(found[0])[1:-1], shown(plain)) + "'"
+
+
+def say(words: str, *, raw: bool = False) -> None:
+    """Print at once: to a terminal `shown` unless `raw`, elsewhere as it is.
+
+    When nobody reads any more (`| head`), go on in silence.
+
+    Raises:
+        OutputFailed: if it cannot be written, on a full disk say.
+    """
     try:
-        print(words, flush=True)
+        print(words if raw or not sys.stdout.isatty() else shown(words), flush=True)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up(sys.stdout)
+    except OSError as error:
+        _give_up(sys.stdout)
+        raise OutputFailed(f"standard output cannot be written: {error.strerror}.") from error
 
 
 def warn(words: str) -> None:
-    """Say on standard error what a person should know, but what stops nothing."""
-    print(f"rnn-jax: {words}", file=sys.stderr, flush=True)
+    """Say on standard error what a person should know, but what stops nothing; if nobody hears it, go on."""
+    try:
+        print(f"rnn-jax: {shown(words)}", file=sys.stderr, flush=True)
+    except OSError:
+        _give_up(sys.stderr)
+
+
+def _give_up(stream: TextIO) -> None:
+    """What is still to be written, and is kept until then, goes nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

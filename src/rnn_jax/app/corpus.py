@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from .errors import InputError
 
+MOST_BYTES = 2**30  # of one file: a text that is read without an end, /dev/zero say, is refused
+
 
 class Corpus(NamedTuple):
     """A text and where it came from, for a person."""
@@ -31,9 +33,17 @@ def read_corpus(files: tuple[str, ...]) -> Corpus:
 def _read(name: str) -> str:
     label = "standard input" if name == "-" else f"file {name!r}"
     try:
-        data = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        if name == "-":
+            if sys.stdin is None:
+                raise InputError("FILE must name readable text, but standard input is closed.")
+            data = sys.stdin.buffer.read(MOST_BYTES + 1)
+        else:
+            with open(name, "rb") as file:
+                data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise InputError(f"FILE must name readable text, but {label} is not: {error.strerror}.") from error
+    if len(data) > MOST_BYTES:
+        raise InputError(f"FILE must have at most {MOST_BYTES:,} bytes, but {label} has more.")
     try:
         text = data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:

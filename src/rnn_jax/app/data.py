@@ -63,6 +63,11 @@ def held_out_of_run(
         raise InputError(f"{str(run)!r} must find the text that it was trained on, but {corpus.source} has changed.")
     held_out = corpus.text[-max(int(len(corpus.text) * HELD_OUT), 2) :]
     most = len(held_out) // num_streams - 1
+    if most < 2:
+        raise InputError(
+            f"--streams must be at most {len(held_out) // 3}, what the {len(held_out):,} held-out characters have, got "
+            f"{num_streams}."
+        )
     if most < window:
         raise InputError(
             f"--window must be at most {most}, what the {len(held_out):,} held-out characters have for --streams "

@@ -7,3 +7,7 @@ class InputError(Exception):
 
 class TrainingFailed(Exception):
     """Training cannot go on; what was saved is kept. The command exits 1."""
+
+
+class OutputFailed(Exception):
+    """What was to be said could not be written. The command exits 1."""

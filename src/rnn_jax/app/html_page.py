@@ -11,6 +11,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
 
+from .console import shown  # noqa: E402
+
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 68rem; margin: 2rem auto; padding: 0 1rem; color: #222 }
 figure { margin: 0 } img { max-width: 100%; height: auto } h2 { margin-top: 2.5rem }
@@ -32,14 +34,19 @@ class Section(NamedTuple):
     rows: Sequence[Sequence[Any]] = ()
 
 
+def _words(text: str) -> str:
+    """A text that may hold names of files: nothing in it is markup or drives what shows the page."""
+    return escape(shown(text))
+
+
 def html_page(title: str, lead: str, verdict: Sequence[str], sections: Sequence[Section], end: str = "") -> str:
     """The page as text. `end` is HTML of one's own."""
-    said = "".join(f"<p>{escape(line)}</p>" for line in verdict)
+    said = "".join(f"<p>{_words(line)}</p>" for line in verdict)
     said = f'<div class="verdict">{said}</div>' if said else ""
     body = "\n".join(map(_section, sections))
     return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
-        f"<style>{STYLE}</style></head><body>\n<h1>{escape(title)}</h1>\n<p>{escape(lead)}</p>\n"
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_words(title)}</title>'
+        f"<style>{STYLE}</style></head><body>\n<h1>{_words(title)}</h1>\n<p>{_words(lead)}</p>\n"
         f"{said}\n{body}\n{end}\n</body></html>\n"
     )
 

@@ -148,7 +148,7 @@ def _show(run: Run, state: TrainState, write: Callable[[Params, int], str]) -> N
     run_folder.write(run.folder / run_folder.SAMPLE, text + "\n")
     learning_curve(run.folder / run_folder.PICTURE, run.records, run.facts["baselines"], run.facts["text"])
     watched(run.folder / run_folder.WATCHED, run.records, run.facts["text"])
-    lines = "".join(f"    {line}\n" for line in text.splitlines())
+    lines = "".join(f"    {line}\n" for line in text.removesuffix("\n").split("\n"))
     say(f"step {step:,}: {bits:.3f} bits per character on the held-out text. It writes:\n{lines}")
     if wrong := what_is_wrong(run.config, run.records, len(run.data.symbols)):
         warn(f"step {step:,}: {wrong}")

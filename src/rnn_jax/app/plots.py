@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 
 from .. import Report, TruncationReport
+from .console import shown
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402
@@ -33,7 +34,7 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     else:
         axes.set_ylim(np.floor(min(shown) * 4) / 4 - 0.05, max(shown) + 0.3)
     axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
-    axes.set(xlabel="characters read", ylabel="bits per character", title=title)
+    axes.set(xlabel="characters read", ylabel="bits per character", title=_literal(title))
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=5, edgecolor="none")  # within, it would hide a part of the curve
     _save(figure, path)
@@ -94,7 +95,7 @@ def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
         axes.grid(alpha=0.25)
     for axes in (profile, spectrum, units):
         axes.legend(fontsize="small", ncols=2, loc="upper left" if axes is spectrum else "best")
-    figure.suptitle(title)
+    figure.suptitle(_literal(title))
     _save(figure, path)
 
 
@@ -157,7 +158,7 @@ def truncation(path: Path, report: TruncationReport, title: str) -> None:
     right.legend(fontsize="small")
     for axes in (left, right):
         axes.grid(alpha=0.25)
-    figure.suptitle(title)
+    figure.suptitle(_literal(title))
     _save(figure, path)
 
 
@@ -187,6 +188,11 @@ def gradient_report(path: Path, report: Report) -> None:
             panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         panel.legend(fontsize=8)
     _save(figure, path)
+
+
+def _literal(title: str) -> str:
+    """A title that may hold names of files: a dollar sign in one begins no formula."""
+    return shown(title).replace("$", r"\$")
 
 
 def _save(figure: Any, path: Path) -> None:

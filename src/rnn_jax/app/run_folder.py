@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
 import types
 import typing
@@ -23,6 +24,8 @@ SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (
 WATCHED, TRUNCATION, ANATOMY = "watch.png", "truncation.png", "anatomy.html"
 OWNED = {LOCK, SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT, WATCHED, TRUNCATION, ANATOMY}
 FORMAT = 1
+MOST_BYTES = 2**24  # of settings: a million symbols are less
+BASELINES = {"unigram", "bigram", "trigram"}
 FACTS = {"text": str, "text_sha256": str, "symbols": str, "baselines": dict}
 
 
@@ -63,7 +66,7 @@ def _is_run(folder: Path) -> bool:
     if {path.name.removesuffix(".new") for path in folder.iterdir()} - OWNED:
         return False
     try:
-        return "format" in json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        return "format" in _read_json(folder / SETTINGS)
     except (OSError, ValueError, TypeError):
         return False
 
@@ -139,7 +142,7 @@ def read_settings(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"RUN must be a folder left by `rnn-jax train`, but {str(folder)!r} has no {SETTINGS}.")
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = _read_json(path)
         if facts.pop("format") != FORMAT:
             raise ValueError("it is of another format")
         settings = facts.pop("settings")
@@ -150,12 +153,76 @@ def read_settings(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
         for name, kind in FACTS.items():
             if not isinstance(facts[name], kind) or not facts[name]:
                 raise ValueError(f"{name} is {facts[name]!r}")
+        _check_facts(facts)
+        _check_names(config.files)
         check_train_config(config)
     except KeyError as error:
         raise InputError(f"RUN must hold readable settings, but {str(path)!r} does not: no {error}.") from error
     except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
         raise InputError(f"RUN must hold readable settings, but {str(path)!r} does not: {error}") from error
     return config, facts
+
+
+def _read_json(path: Path) -> Any:
+    """What a file of settings holds.
+
+    Raises:
+        OSError, ValueError: if it cannot be read; however it is damaged, of these two.
+    """
+    with open(path, "rb") as file:
+        data = file.read(MOST_BYTES + 1)
+    if len(data) > MOST_BYTES:
+        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
+    try:
+        return json.loads(data.decode("utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+
+
+def _check_facts(facts: dict[str, Any]) -> None:
+    """Raise a `ValueError` for the first fact that `rnn-jax train` cannot have written."""
+    symbols, baselines = facts["symbols"], facts["baselines"]
+    for name in ("symbols", "text"):
+        if not _is_unicode(facts[name]):
+            raise ValueError(f"{name} holds half of a surrogate pair")
+    if list(symbols) != sorted(set(symbols)):
+        raise ValueError("symbols must be sorted and without repeats")
+    if not re.fullmatch("[0-9a-f]{64}", facts["text_sha256"]):
+        raise ValueError(f"text_sha256 is {facts['text_sha256']!r}")
+    if set(baselines) != BASELINES or not all(_is_number(bits) and bits >= 0 for bits in baselines.values()):
+        raise ValueError(f"baselines must be numbers for {', '.join(sorted(BASELINES))}, got {baselines!r}")
+
+
+def _check_names(names: tuple[str, ...]) -> None:
+    """Raise a `ValueError` for a name that no file can have."""
+    for name in names:
+        if not name or "\0" in name or not _is_unicode(name):
+            raise ValueError(f"files holds {name!r}")
+
+
+def _is_unicode(text: str) -> bool:
+    return not any("\ud800" <= symbol <= "\udfff" for symbol in text)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether this is a finite number of JSON."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+
+
+def _is_measured(value: Any) -> bool:
+    """Whether this is a number, none that is known, or a list of such."""
+    return all(map(_is_measured, value)) if isinstance(value, list) else value is None or _is_number(value)
+
+
+def _is_record(record: Any, up_to: int) -> bool:
+    """Whether this is a line that a run of `up_to` steps writes into its metrics."""
+    if not isinstance(record, dict) or not {"step", "characters", "seconds"} <= record.keys():
+        return False
+    if not all(_is_number(value) for name, value in record.items() if name != "watch"):
+        return False
+    look = record.get("watch", {})
+    watched = isinstance(look, dict) and all(map(_is_measured, look.values()))
+    return watched and isinstance(record["step"], int) and 0 <= record["step"] <= up_to
 
 
 def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str, Any]]:
@@ -204,9 +271,9 @@ def read_metrics(folder: Path, up_to: int) -> list[dict[str, Any]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
-            if not {"step", "characters", "seconds"} <= record.keys() or not record["step"] <= up_to:
-                break
-        except (ValueError, TypeError, AttributeError):
+        except (ValueError, RecursionError):
+            break
+        if not _is_record(record, up_to):
             break
         records.append(record)
     return records

@@ -18,7 +18,7 @@ def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
     """Print the prompt and what the model writes after it; returns the exit status."""
     prompt = config.prompt or default_prompt(symbols)
     write = make_writer(symbols, prompt, config.length, config.temperature)
-    say(prompt + write(trained(config.run, settings, symbols), config.seed))
+    say(prompt + write(trained(config.run, settings, symbols), config.seed), raw=config.raw)
     return 0
 
 

@@ -18,7 +18,7 @@ from . import run_folder
 from .baselines import ngram_bits
 from .checkpoint import checkpoints, restore, set_aside, warn_of_damage
 from .config import TrainConfig
-from .console import say
+from .console import pasted, say
 from .corpus import Corpus
 from .data import TextData, predicted_positions, prepare
 from .errors import InputError, TrainingFailed
@@ -34,6 +34,8 @@ def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     sha256 = hashlib.sha256(corpus.text.encode()).hexdigest()
     if facts and sha256 != facts["text_sha256"]:
         raise InputError(f"--resume must find the text that the run began with, but {corpus.source} has changed.")
+    if facts and facts["symbols"] != data.symbols:
+        raise InputError("--resume must find the symbols of its text in the run's settings, but they are others.")
     _say("text", f"{corpus.source}: {len(corpus.text):,} characters, {len(data.symbols)} symbols, the end held out")
     facts = facts or _facts(corpus, sha256, data)
     baselines = facts["baselines"]
@@ -122,10 +124,11 @@ def _summarise(run: Run, step: int) -> None:
         say(f"    {name:<14}{value:.3f}")
     watched = " watch.png," if run.config.watch else ""
     say(f"in {run.folder}: learning-curve.png,{watched} sample.txt, metrics.jsonl, settings.json, checkpoint")
-    say(f"next: rnn-jax sample {run.folder} --length 500 --temperature 0.7")
-    say(f"      rnn-jax anatomy {run.folder}")
+    folder = pasted(run.folder)
+    say(f"next: rnn-jax sample {folder} --length 500 --temperature 0.7")
+    say(f"      rnn-jax anatomy {folder}")
     more = "" if step < run.config.steps else f" --steps {2 * step}"
-    say(f"      rnn-jax train --resume {run.folder}{more}")
+    say(f"      rnn-jax train --resume {folder}{more}")
 
 
 def _say(what: str, words: str) -> None:

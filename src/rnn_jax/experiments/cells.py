@@ -104,7 +104,7 @@ def read_cell(path: Path) -> Cell | None:
         chance = math.inf if cell.chance is None else cell.chance
         facts = {name: math.nan if value is None else value for name, value in cell.facts.items()}
         return cell._replace(chance=chance, steps=np.asarray(cell.steps), curves=arrays, shown=shown, facts=facts)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 
 
