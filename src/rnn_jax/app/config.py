@@ -245,7 +245,7 @@ RANGES: dict[str, tuple[float, float]] = {  # of every number, both ends include
     **dict.fromkeys(("num_layers", "devices"), (1, 1024)),
     **dict.fromkeys(("streams", "window", "k1", "k2", "ks", "lags"), (1, 2**20)),
     **dict.fromkeys(("steps", "eval_every", "watch_every"), (1, MOST_STEPS)),
-    **dict.fromkeys(("learning_rate", "max_norm", "max_value", "recurrent_scale", "adaptive_bias"), (1e-30, 1e30)),
+    **dict.fromkeys(("learning_rate", "max_norm", "max_value", "recurrent_scale", "adaptive_bias"), (1e-30, 1e38)),
     "leak": (1e-6, 1),
     "momentum": (0, 0.9999),
     **dict.fromkeys(("drop_between", "drop_recurrent"), (0, 0.999)),
