@@ -92,7 +92,7 @@ BAD_TRAIN = {
         ["--resume", "run", "--seed", "0"],
         "the other settings come from the run; got --seed too.",
     ),
-    "resume with a file": (["--resume", "run", "real.txt"], "the other settings come from the run; got FILE too."),
+    "resume with another text": (["--resume", "run", "short.txt"], "'run' must find the text that it began with, but"),
     "resume typed wrong": (["--resume", "typed"], "'typed/settings.json' does not: hidden_size is '16'"),
     "resume bad choice": (["--resume", "choice"], "'choice/settings.json' does not: activation is 'gelu'"),
     "resume no symbols": (["--resume", "blank"], "'blank/settings.json' does not: no 'symbols'"),
@@ -105,7 +105,10 @@ BAD_TRAIN = {
         ["real.txt", "--run", "stranger", "--overwrite"],
         "but 'stranger' holds other things than a run.",
     ),
-    "resume with more": (["--resume", "run", "--window", "9"], "--resume must be given alone or with --steps"),
+    "resume with more": (
+        ["--resume", "run", "--window", "9"],
+        "--resume must be given alone, with --steps or with FILE",
+    ),
     "resume torn": (["--resume", "torn"], "RUN must hold readable settings, but 'torn/settings.json' does not:"),
 }
 DAMAGED = {  # what stands in settings.json, what instead, and what is said of it

@@ -1,6 +1,6 @@
 """The entry point of `rnn-jax`. What can be refused without jax is refused before it is imported."""
 
-import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -87,15 +87,21 @@ def _run(argv: Sequence[str]) -> int:
 
 def _train(config: "TrainConfig", given: set[str]) -> int:
     from .config import check_train_config
-    from .corpus import read_corpus
+    from .corpus import corpus_of_run, read_corpus
     from .lock import locked
     from .run_folder import check_free, resumed
 
     check_train_config(config)
-    config, facts = resumed(config, given) if config.resume else (config, {})
-    check_free(config)
-    with locked(config.resume) if config.resume else contextlib.nullcontext():
+    if config.resume is None:
+        check_free(config)
         corpus = read_corpus(config.files)
+        with _jax(config.dtype, config.devices):
+            return import_module(".train", __package__).train(config, {}, corpus)
+    run, files = config.resume, config.files
+    config, facts = resumed(config, given)
+    with locked(run):
+        corpus = corpus_of_run(run, config.files, files, facts["text_sha256"])
+        config = dataclasses.replace(config, files=files or config.files)
         with _jax(config.dtype, config.devices):
             return import_module(".train", __package__).train(config, facts, corpus)
 
@@ -127,19 +133,19 @@ def _gradcheck(config: "GradcheckConfig") -> int:
 
 def _truncation(config: "TruncationConfig") -> int:
     from .config import check_truncation_config
-    from .corpus import read_corpus
+    from .corpus import corpus_of_run
     from .run_folder import read_settings
 
     check_truncation_config(config)
     settings, facts = read_settings(config.run)
-    corpus = read_corpus(settings.files)
+    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"])
     with _jax(settings.dtype):
         return import_module(".truncation", __package__).truncation(config, settings, facts, corpus)
 
 
 def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
     from .config import check_anatomy_config
-    from .corpus import read_corpus
+    from .corpus import corpus_of_run
     from .run_folder import read_settings
 
     check_anatomy_config(config, given)
@@ -148,7 +154,7 @@ def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
         with _jax():
             return import_module(".anatomy", __package__).anatomy(config, None, {}, None)
     settings, facts = read_settings(config.run)
-    corpus = read_corpus(settings.files)
+    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"])
     with _jax(settings.dtype):
         return import_module(".anatomy", __package__).anatomy(config, settings, facts, corpus)
 

@@ -26,13 +26,16 @@ class TrainConfig:
     """
 
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
-    """UTF-8 text to learn, in this order; `-` is standard input. Default: the standard library's sources."""
+    """UTF-8 text to learn, in this order; `-` is standard input. A byte order mark at the start of a file is left out,
+    and CRLF becomes LF; settings.json counts both. Default: the standard library's sources. With --resume: where the
+    text of the run is now, if it has moved.
+    """
     run: Path | None = None
     """Folder to leave the run in. Default: the first free of runs/char-1, runs/char-2, …"""
     overwrite: bool = False
     """Replace the run in --run, if there is one."""
     resume: Path | None = None
-    """Go on with the run in this folder, with its settings; only --steps may be given with it."""
+    """Go on with the run in this folder, with its settings; only --steps and FILE may be given with it."""
 
     hidden_size: int = 256
     """Units in each recurrent layer."""
@@ -154,6 +157,8 @@ class TruncationConfig:
 
     run: Annotated[Path, tyro.conf.Positional]
     """The folder that `rnn-jax train` left."""
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
+    """Where the text of the run is now, if it has moved."""
     ks: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     """How many steps the gradients reach back, k2."""
     window: int = 200
@@ -175,6 +180,8 @@ class AnatomyConfig:
 
     run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """The folder that `rnn-jax train` left."""
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
+    """Where the text of the run is now, if it has moved."""
     gains: tuple[float, ...] = ()
     """Factors of W_hh to compare. Default: 0.5 1 1.5 of a run, 0.5 0.9 1 1.1 1.5 else."""
     page: Path | None = None

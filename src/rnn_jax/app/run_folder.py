@@ -232,11 +232,10 @@ def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str
         InputError: if another option is, or there is no run.
     """
     assert config.resume is not None
-    for name in sorted(given - {"resume", "steps"}):
-        option = "FILE" if name == "files" else "--" + name.replace("_", "-")
+    for name in sorted(given - {"resume", "steps", "files"}):
         raise InputError(
-            f"--resume must be given alone or with --steps, since the other settings come from the run; "
-            f"got {option} too."
+            f"--resume must be given alone, with --steps or with FILE, since the other settings come from the run; "
+            f"got --{name.replace('_', '-')} too."
         )
     stored, facts = read_settings(config.resume)
     steps = config.steps if "steps" in given else stored.steps

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import platform
 import sys
@@ -31,13 +30,13 @@ ROUNDING = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.1}  # below it a gra
 def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     """Train, from the start or, with the facts of a run, from where that stopped; returns the exit status."""
     data = prepare(corpus.text, config.streams, config.window)
-    sha256 = hashlib.sha256(corpus.text.encode()).hexdigest()
-    if facts and sha256 != facts["text_sha256"]:
-        raise InputError(f"--resume must find the text that the run began with, but {corpus.source} has changed.")
     if facts and facts["symbols"] != data.symbols:
         raise InputError("--resume must find the symbols of its text in the run's settings, but they are others.")
     _say("text", f"{corpus.source}: {len(corpus.text):,} characters, {len(data.symbols)} symbols, the end held out")
-    facts = facts or _facts(corpus, sha256, data)
+    left_out = [f"{count:,} {name.replace('_', ' ')}" for name, count in corpus.left_out.items() if count]
+    if left_out:
+        _say("left out", " and ".join(left_out))
+    facts = facts or _facts(corpus, data)
     baselines = facts["baselines"]
     _say("baselines", ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items()) + " bits per character")
 
@@ -78,13 +77,14 @@ def _train_in(
     return 128 + received[0] if received else 0
 
 
-def _facts(corpus: Corpus, sha256: str, data: TextData) -> dict[str, Any]:
+def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
     """What the settings cannot tell: the text, its baselines, the versions, the machine."""
     packages = ("rnn-jax-bptt", "jax", "jaxlib", "optax", "numpy")
     return {
         "command": " ".join(["rnn-jax", *sys.argv[1:]]),
         "text": corpus.source,
-        "text_sha256": sha256,
+        "text_sha256": corpus.sha256,
+        "left_out": corpus.left_out,
         "num_characters": len(corpus.text),
         "symbols": data.symbols,
         "baselines": ngram_bits(data.tokens, data.num_train, len(data.symbols), predicted_positions(data)),
