@@ -8,6 +8,7 @@ import json
 import os
 import shlex
 import shutil
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +30,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+sys.warnoptions.append("error")  # the command lets libraries warn where they are asked to, as by `python -W error`
 
 import jax
 import jax.monitoring

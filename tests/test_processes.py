@@ -125,6 +125,25 @@ def test_where_the_words_go(finished, tmp_path, label):
     assert (tmp_path / "new" / "checkpoint" / "1").exists() == (line.startswith("train '") and status == 0)
 
 
+@pytest.mark.parametrize("what", ["_METADATA", "ocdbt.process_0/d/*"])
+def test_only_our_words_reach_the_terminal(finished, tmp_path, what):
+    """Of a damaged checkpoint orbax and tensorstore have much to say, until long after."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoint" / "60").rglob(what):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    args = "sample", "run", "--length", 9
+    result = process(*args, cwd=tmp_path)
+    assert result.returncode == 0 and result.stderr.startswith("rnn-jax: step 60 of 'run' is damaged: ")
+    assert result.stderr.count("\n") == 1, result.stderr
+
+
+def test_libraries_speak_where_they_are_asked_to(finished, tmp_path):
+    args = "sample", finished[0] / "run", "--length", 9
+    results = [process(*args, *more, cwd=tmp_path, JAX_LOG_COMPILES="1") for more in ((), ("--verbose",))]
+    assert [result.returncode for result in results] == [0, 0] and results[0].stdout == results[1].stdout
+    assert results[0].stderr == "" and "ompil" in results[1].stderr
+
+
 @pytest.mark.thorough
 def test_the_default_run_beats_the_trigram_clearly(tmp_path):
     """The README's main job: about two minutes."""

@@ -4,12 +4,11 @@ import dataclasses
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from .console import be_printable, say, warn
+from .console import be_printable, quiet, say, warn
 from .errors import InputError, OutputFailed, TrainingFailed
 
 if TYPE_CHECKING:
@@ -19,17 +18,20 @@ EXTRA = {  # which extra brings a package
     **dict.fromkeys(("tyro", "tqdm", "matplotlib", "orbax"), "app"),
     **dict.fromkeys(("sklearn", "statsmodels"), "experiments"),
 }
+VERBOSE = "--verbose"  # of every command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 2 for bad input, 1 for a failed training or a wrong gradient, 130 after Ctrl-C."""
     argv = sys.argv[1:] if argv is None else argv
+    verbose, argv = VERBOSE in argv, [word for word in argv if word != VERBOSE]
     be_printable()
     try:
-        if list(argv) == ["--version"]:
+        if argv == ["--version"]:
             say(f"rnn-jax {version('rnn-jax-bptt')}")
             return 0
-        return _run(argv)
+        with contextlib.nullcontext() if verbose else quiet():
+            return _run(argv)
     except (InputError, TrainingFailed, OutputFailed) as error:
         warn(str(error))
         return 2 if isinstance(error, InputError) else 1
@@ -67,7 +69,8 @@ def _run(argv: Sequence[str]) -> int:
             "experiment": ExperimentConfig,
         },
         prog="rnn-jax",
-        description="Recurrent networks trained by hand-written backpropagation through time.",
+        description="Recurrent networks trained by hand-written backpropagation through time. "
+        "With --verbose every command lets the libraries speak that it uses: their logs and warnings.",
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
@@ -179,7 +182,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _jax(dtype: str = "float32", num_devices: int = 1) -> AbstractContextManager[None]:
+def _jax(dtype: str = "float32", num_devices: int = 1) -> contextlib.AbstractContextManager[None]:
     """JAX with the settings of the command, not of the environment."""
     try:
         import jax

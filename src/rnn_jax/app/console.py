@@ -1,10 +1,14 @@
 """Words for the person who looks."""
 
 import contextlib
+import gc
+import logging
 import os
 import re
 import shlex
 import sys
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
@@ -26,6 +30,24 @@ def be_printable() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
         if hasattr(getattr(sys, name), "reconfigure"):
             getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Let no library log, warn unless Python was asked for warnings, or tell of what it leaves behind."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is compiled of JAX reads it when it is imported
+    disabled, hook = logging.root.manager.disable, sys.unraisablehook
+    logging.disable(logging.CRITICAL)
+    sys.unraisablehook = lambda _: None
+    try:
+        with warnings.catch_warnings():
+            if not sys.warnoptions:
+                warnings.simplefilter("ignore")
+            yield
+    finally:
+        gc.collect()  # coroutines that orbax did not end
+        logging.disable(disabled)
+        sys.unraisablehook = hook
 
 
 def shown(words: str) -> str:
