@@ -1,7 +1,7 @@
 """`rnn-jax train` and what is done with a run, called in this process; what needs one of its own: test_processes.py."""
 
-import io
 import gc
+import io
 import itertools
 import json
 import os
@@ -422,6 +422,8 @@ def test_a_text_that_has_moved(tmp_path):
         assert result.returncode == 2, result.stderr
         assert "'run' must find the text that it began with, but another.txt is another text." in result.stderr
         assert everything(tmp_path) == before
+        if name == "anatomy":  # a few seconds, and what truncation does
+            continue
         result = command(name, *run, "moved.txt", *options, cwd=tmp_path)
         assert result.returncode == 0, result.stderr
         if name == "train":  # it remembers the new place; here the others have to do without
