@@ -1,5 +1,6 @@
 """The entry point of `rnn-jax`. What can be refused without jax is refused before it is imported."""
 
+import contextlib
 import dataclasses
 import os
 import sys
