@@ -262,8 +262,19 @@ def test_kinks_along_the_directions_of_a_large_leaf(power):
 
 def test_where_no_step_fits_the_finding_says_so():
     """The slope of `x^1.5` has itself no slope at 0, and the other entry leaves rounding for no shorter step."""
-    report = check_gradients(lambda x: jnp.sum(x**1.5), np.array([0.0, 1.0]))
-    assert "no step of the differences fits this place" in report.findings[0] and "witness" in report.findings[0]
+
+    def fn(x):
+        return jnp.sum(x**1.5)
+
+    assert check_gradients(fn, np.array([0.0, 1.0])).passed
+    wrong = jax.custom_vjp(fn)
+    wrong.defvjp(lambda x: (fn(x), x), lambda x, g: (g * (1.5 * jnp.sqrt(x)).at[0].add(5e-5),))
+    report = check_gradients(wrong, np.array([0.0, 1.0]))
+    assert (
+        not report.passed
+        and "no step of the differences fits this place" in report.findings[0]
+        and "witness" in report.findings[0]
+    )
     report = check_gradients(wrong_rule(lambda d: 2 * d), np.array([0.3, 0.7]))
     assert report.findings == ("args[0] is 2 times what it should be.",)
 

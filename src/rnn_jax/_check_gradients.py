@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from ._checks import require_callable, require_sizes
-from ._differences import STEP, TOLERANCE, Values, along, at_entries, closer, kinks, largest, slopes, steps_to_try
+from ._differences import STEP, TOLERANCE, Values, along, at_entries, closer, largest, slopes, steps_to_try
 from ._findings import Finding, about_leaf
 from ._report import LeafReport, Report, StepReport
 from ._steps import by_steps
@@ -164,15 +164,11 @@ def _beside(
     leaf_sizes = np.full(len(at), leaf_size)
     found = slopes(values, at, leaf_sizes, TOLERANCE / 4 * largest(d))
     steps = steps_to_try(leaf_sizes, sizes)
-    found, sure = closer(found, values, at, _suspects(analytic, found.slope), steps, TOLERANCE)
-    suspects = np.setdiff1d(_suspects(analytic, found.slope), np.flatnonzero(sure))
-    kink = np.zeros(len(at), bool)
-    if len(suspects):
-        kinked, left, right = kinks(values, at[suspects], leaf_sizes[suspects])
-        sides = np.stack([left, right, np.zeros(len(suspects))])  # relu'(0) = 0 leaves out what goes through a kink
-        margin = UNRESOLVED * max(largest(d), largest(found.slope))
-        between = (sides.min(0) - margin <= analytic[suspects]) & (analytic[suspects] <= sides.max(0) + margin)
-        kink[suspects] = kinked & between
+    again = closer(found, values, at, _suspects(analytic, found.slope), steps, TOLERANCE)
+    found = again.found
+    sides = np.stack([again.left, again.right, np.zeros(len(at))])  # relu'(0) = 0 leaves out what goes through a kink
+    margin = UNRESOLVED * max(largest(d), largest(found.slope))
+    kink = again.kinked & (sides.min(0) - margin <= analytic) & (analytic <= sides.max(0) + margin)
     return _Beside(entries, analytic, found.slope, found.truncation, found.rounding, kink, found.shortened)
 
 
@@ -208,7 +204,7 @@ def _leaf_report(leaf: Leaf, beside: _Beside, tolerance: float, floor: float = 0
     if not beside.entries:
         return LeafReport(leaf.name, leaf.shape, 0, 0.0, "-", 0.0, 0.0, 0.0, 0, 0, True, np.zeros(0))
     scale = max(largest(beside.analytic), largest(beside.numeric), floor)
-    allowed = np.maximum(tolerance * scale, np.minimum(4 * beside.truncation, UNRESOLVED * scale) + beside.rounding)
+    allowed = np.maximum(tolerance * scale, np.minimum(10 * beside.truncation, UNRESOLVED * scale) + beside.rounding)
     off = np.where(beside.kink, 0.0, np.abs(beside.analytic - beside.numeric))
     off = np.where(np.isfinite(off), off, np.inf)
     worst = int(np.argmax(off / np.maximum(allowed, np.finfo(float).tiny)))

@@ -12,7 +12,6 @@ EPS = float(np.finfo(np.float64).eps)
 STEP = EPS**0.25  # a truncation of δ⁴ against a rounding of ε/δ
 # Tried in turn where the function bends, or has a kink, within a step.
 SHORTER = tuple(8.0**-n for n in range(1, 6))
-ONE_SIDED = (2e-7, 3.2e-6)
 TOLERANCE = 1e-7  # of a gradient beside them, relative to the largest entry of the leaf
 CHUNK = 4096  # values of the function a dispatch
 
@@ -95,21 +94,31 @@ def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
     return np.stack([*(longest * 64.0**-n for n in range(5)), *own])
 
 
+class Closer(NamedTuple):
+    """Slopes looked at again; which are `sure` now; which of the others stand on a kink, between which slopes."""
+
+    found: Slopes
+    sure: np.ndarray
+    kinked: np.ndarray
+    left: np.ndarray
+    right: np.ndarray
+
+
 def closer(
     found: Slopes, values: Values, index: np.ndarray, suspects: np.ndarray, steps: np.ndarray, relative: float
-) -> tuple[Slopes, np.ndarray]:
-    """Looks again at the `suspects`, from both sides apart; and says of which entries the slope is sure now.
+) -> Closer:
+    """Looks again at the `suspects`, from both sides apart.
 
     Central differences take f to be smooth across the place. Slopes of one side ask that of each side alone: they
     are right where the second derivative jumps (relu squared at 0), and at the edge of a domain, where only one side
-    is there. They replace the central ones where both sides agree to a small part of the slopes, or at least more
-    closely than the central differences claim to be right.
+    is there. That of the step with the smallest error, which counts how far both sides disagree, is taken instead.
     """
-    sure = np.zeros(len(index), bool)
+    nothing = np.zeros(len(index))
     if not len(suspects):
-        return found, sure
+        return Closer(found, nothing > 0, nothing > 0, nothing, nothing)
     sides = [_sides(values, index[suspects], step[suspects]) for step in steps]
     left, right, bent, rounding = (np.stack(parts) for parts in zip(*sides, strict=True))
+    kinked, at_kink = _kinks(left, right, rounding)
     left, right = np.where(np.isfinite(left), left, right), np.where(np.isfinite(right), right, left)
     slope, truncation = (left + right) / 2, bent + np.abs(left - right)
     error = np.where(np.isfinite(slope), truncation + rounding, np.inf)
@@ -117,33 +126,43 @@ def closer(
         1, keepdims=True
     )  # the largest slope of a step
     within = np.where(seen > 0, error / np.where(seen > 0, seen, 1), np.inf)
-    at = np.where(within.min(0) <= relative, within.argmin(0), error.argmin(0)), np.arange(len(suspects))
-    sure[suspects] = within[at] <= relative
-    better = sure[suspects] | ~(error[at] >= found.truncation[suspects] + found.rounding[suspects])
+    rows = np.arange(len(suspects))
+    at = np.where(within.min(0) <= relative, within.argmin(0), error.argmin(0)), rows
+    sure = within[at] <= relative
+    better = np.isfinite(error[at])
+    least = np.fmax(rounding[at], rounding[0])  # less than the rounding of the longest step is no slope at all
 
-    def with_better(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-        old = old.copy()
-        old[suspects[better]] = new[at][better]
+    def put(old: np.ndarray, new: np.ndarray, which: np.ndarray) -> np.ndarray:
+        old = old.astype(new.dtype)
+        old[suspects[which]] = new[which]
         return old
 
-    return Slopes(
-        with_better(found.slope, slope),
-        with_better(found.truncation, truncation),
-        with_better(found.rounding, rounding),
-        found.shortened,
-    ), sure
+    everywhere = np.ones(len(suspects), bool)
+    return Closer(
+        Slopes(
+            put(found.slope, slope[at], better),
+            put(found.truncation, truncation[at], better),
+            put(found.rounding, least, better),
+            found.shortened,
+        ),
+        put(nothing, sure, everywhere),
+        put(nothing, kinked & ~sure, everywhere),
+        put(nothing, left[at_kink, rows], everywhere),
+        put(nothing, right[at_kink, rows], everywhere),
+    )
 
 
-def kinks(values: Values, index: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Which entries stand on a kink, and the slopes on both sides.
+def _kinks(left: np.ndarray, right: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which entries, `(steps, entries)`, stand on a kink, and the shortest step that shows it.
 
     The slopes of both sides differ there by the same amount for two steps: not by one that grows with the step, as a
     bend's does, nor by what rounding makes of them.
     """
-    near, far = (_sides(values, index, step * np.maximum(1.0, size)) for step in ONE_SIDED)
-    gap, other = near.right - near.left, far.right - far.left
-    steady = np.abs(gap - other) <= 0.2 * np.minimum(np.abs(gap), np.abs(other))
-    return steady & (np.abs(gap) > 8 * near.rounding), near.left, near.right
+    gap = right - left
+    size = np.abs(gap)
+    steady = np.abs(gap[1:] - gap[:-1]) <= 0.2 * np.minimum(size[1:], size[:-1])
+    steady &= (size > 8 * rounding)[1:] & (size > 8 * rounding)[:-1]
+    return steady.any(0), len(steady) - np.argmax(steady[::-1], axis=0)
 
 
 class Sides(NamedTuple):

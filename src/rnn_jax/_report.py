@@ -67,7 +67,7 @@ class Report(NamedTuple):
             checked = f"{leaf.num_checked} of {int(np.prod(leaf.shape))}"
             note = "" if leaf.passed else "  WRONG"
             note += f"  ({leaf.num_kinks} on a kink)" if leaf.num_kinks else ""
-            note += "  (below what differences resolve)" if leaf.resolved > 0.01 else ""
+            note += "  (below what differences resolve)" if leaf.resolved > 1e-4 else ""
             note += f"  ({leaf.num_shortened} near a kink or bend)" if leaf.num_shortened else ""
             numbers = f"{leaf.analytic:14.6e}{leaf.numeric:14.6e}"
             lines.append(f"{leaf.name:{width}}  {checked:>12}  {leaf.error:7.0e}  {leaf.entry:14}{numbers}{note}")
