@@ -12,8 +12,9 @@ import pytest
 from by_numpy import by_numpy
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
-from problems import Case, assert_trees_close, make_problem
+from problems import Case, assert_trees_close, make_problem, run
 
+import rnn_jax
 from rnn_jax import _bptt, unroll, unroll_bptt
 
 ALL = (0, 1, 2)
@@ -340,6 +341,92 @@ def test_export_for_cpu_and_cuda():
     assert exported.platforms == ("cpu", "cuda")
     expected = by_numpy(derivatives(loss_of(unroll, {})))(*primals)
     assert_trees_close(exported.call(*primals), expected, rtol=1e-12)
+
+
+SYMBOLIC = {
+    name: dict(method.example) for name, method in rnn_jax.GRADIENTS.items() if name not in ("last_steps", "randomised")
+}
+
+
+def exported(method, case, options, time, batch):
+    """A gradient function exported for symbols, of leaves: the type of a tree in a program is another matter."""
+    params, example, h_0 = make_problem(case)
+    last = time if case.last == "all" else 1
+
+    def shaped(x, *leading):
+        return None if x is None else jax.ShapeDtypeStruct((*leading, *x.shape[len(leading) :]), x.dtype)
+
+    shapes = (
+        jax.tree.map(shaped, params),
+        rnn_jax.Batch(
+            shaped(example.inputs, time, batch),
+            shaped(example.targets, last, batch),
+            shaped(example.weights, last, batch),
+            shaped(example.mask, time, batch),
+            shaped(example.reset, time, batch),
+        ),
+        tuple(shaped(h, batch) for h in h_0),
+    )
+    return jax.export.export(jax.jit(rnn_jax.make_grad_fn(method, loss=case.loss, **options)))(*shapes)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
+@pytest.mark.parametrize("last", ["all", "one"])
+@pytest.mark.parametrize("method", list(SYMBOLIC))
+def test_a_gradient_exported_for_any_length_and_batch(method, last):
+    """What the program computes for each length is what the method computes for it; shorter than a window, too."""
+    case = Case(num_layers=2, last=last, mask=True, inputs="tokens" if method == "bptt" else "features")
+    program = exported(method, case, SYMBOLIC[method], *jax.export.symbolic_shape("t, b"))
+    for time, batch in ((5, 2), (1, 3)):
+        case = case._replace(time=time, batch=(batch,))
+        problem = make_problem(case)
+        expected = run(method, case, problem, **SYMBOLIC[method])
+        assert_trees_close(program.call(*problem), expected, rtol=1e-12, floor=1e-6)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
+def test_plans_exported_for_multiples_of_their_blocks():
+    case, plan = Case(leak=0.3), rnn_jax.Plan(2, (4,))
+    time, batch = jax.export.symbolic_shape("4*n, b")
+    program = exported("blocked", case, {"plan": plan}, time, batch)
+    case = case._replace(time=12)
+    problem = make_problem(case)
+    assert_trees_close(program.call(*problem), run("autodiff", case, problem), rtol=1e-12)
+    time, batch = jax.export.symbolic_shape("t, b")
+    with pytest.raises(ValueError, match="`plan` must cut t steps, t of them read, into equal blocks and segments"):
+        exported("blocked", case, {"plan": plan}, time, batch)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
+def test_what_cannot_be_exported_for_any_length_says_so():
+    time, batch = jax.export.symbolic_shape("t, b")
+    with pytest.raises(ValueError, match="'last_steps' must know how many steps there are, got t, t of them read"):
+        exported("last_steps", Case(), {"k": 3}, time, batch)
+    expected = run("last_steps", Case(), make_problem(Case()), k=3)
+    assert_trees_close(
+        exported("last_steps", Case(), {"k": 3}, 7, batch).call(*make_problem(Case())), expected, rtol=1e-12
+    )
+    params, example, h_0 = make_problem(Case())
+    inputs = jax.ShapeDtypeStruct((time, 3, *example.inputs.shape[2:]), example.inputs.dtype)
+    targets = jax.ShapeDtypeStruct((time, 3), example.targets.dtype)
+    with pytest.raises(ValueError, match="`shapes` must be made of numbers, got the symbols t."):
+        rnn_jax.forecast((params, rnn_jax.Batch(inputs, targets), h_0))
+
+
+@pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
+@pytest.mark.parametrize("text", ["t, b", "t, 3", "40, b"])
+def test_the_derivative_of_the_unroll_exported_for_any_length_and_batch(text):
+    (cell, h_0, xs), _, _ = problem_of("plain")
+    time, batch = jax.export.symbolic_shape(text)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), cell)
+    sizes = (
+        jax.ShapeDtypeStruct((batch, *h_0.shape[1:]), h_0.dtype),
+        jax.ShapeDtypeStruct((time, batch, xs.shape[2]), xs.dtype),
+    )
+    program = jax.export.export(jax.jit(jax.grad(loss_of(unroll_bptt, {}), ALL)))(shapes, *sizes)
+    num_steps, num_sequences = (given if isinstance(given, int) else 5 for given in (time, batch))
+    primals = cell, np.ones((num_sequences, *h_0.shape[1:])), np.ones((num_steps, num_sequences, xs.shape[2]))
+    assert_trees_close(program.call(*primals), by_numpy(jax.grad(loss_of(unroll, {}), ALL))(*primals), rtol=1e-12)
 
 
 def test_vmap_over_sequences_builds_one_weight_gradient():

@@ -25,7 +25,7 @@ from ._apply import last_states
 from ._blocked import blocked
 from ._bptt import Residuals, bptt, states_read
 from ._by_hand import backward_readout, forward_layers
-from ._checks import is_tokens
+from ._checks import are_numbers, is_tokens
 from ._losses import Objective, loss_scale
 from ._numerics import norms, tree_norm
 from ._truncated import Windows, fold, neighbours, of_all_passes, one_pass, side_by_side, whole_windows
@@ -49,13 +49,13 @@ def adaptive(
 ) -> tuple[Int[Array, ""], tuple[tuple[Scalar, States], Gradients]]:
     """`k2`, a multiple of `k1`, and what `"truncated"` returns with it."""
     time = batch.inputs.shape[0]
-    if k1 >= time:  # one window, of all steps
+    if are_numbers(time) and k1 >= time:  # one window, of all steps
         return jnp.asarray(k1), blocked(bptt(), None, objective, params, batch, h_0)
     scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
     batch = whole_windows(batch, k1, scale.dtype)
     padded, read = batch.inputs.shape[0], batch.targets.shape[0]
     pieces = padded // k1
-    most = pieces if k2_max is None else max(min(k2_max // k1, pieces), 1)
+    most = pieces if k2_max is None else jnp.maximum(jnp.minimum(k2_max // k1, pieces), 1)
 
     hs, saved = forward_layers(bptt(), params, batch, h_0)
     value, d_readout, d_hs = backward_readout(objective.loss, scale, params.readout, batch, hs[-1][padded - read :])
@@ -87,8 +87,8 @@ def adaptive(
     start = Reach(jnp.ones((), int), leaving, d_as, tuple(d_h[0] for d_h in leaving), parts, bias_of(unknown, d_as))
     reach = lax.while_loop(too_short, further, start)
     k2 = reach.passes * k1
-    if padded > time:  # the last window is shorter, and has not gone back k2 steps yet
-        own = jnp.arange(pieces) == pieces - 1 - reach.passes
+    if padded != time:  # the last window is shorter, and has not gone back k2 steps yet
+        own = (jnp.arange(pieces) == pieces - 1 - reach.passes) & (jnp.asarray(padded - time) > 0)
         entering = neighbours(reach.leaving, no_more)
         entering = tuple(select(own, d_h, jnp.zeros_like(d_h)) for d_h in entering)
         leaving, d_as = one_pass(Windows(k1, k2, time, pieces), folded, batch.drop, 0, reach.passes, None, entering)
@@ -102,7 +102,7 @@ def adaptive(
 def sent_back(leaving: States, sizes: list[Array]) -> Float[Array, " pieces"]:
     """`Σ ‖d_h‖ M` of what leaves each piece, over layers and sequences."""
     of_layers = [norms(d_h) * size[None] for d_h, size in zip(leaving, sizes, strict=True)]
-    return jnp.sum(jnp.stack([jnp.sum(x.reshape(len(x), -1), 1) for x in of_layers]), 0)
+    return jnp.sum(jnp.stack([jnp.sum(x, tuple(range(1, x.ndim))) for x in of_layers]), 0)
 
 
 def relative_bias(rest: Scalar, norm: Scalar) -> Scalar:

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._affine import affine
 from ._cell import step_forward
 from ._checks import (
+    are_numbers,
     check_hiddens,
     check_inputs,
     check_layout,
@@ -18,7 +20,7 @@ from ._checks import (
     require_sizes,
 )
 from ._dropout import between_of, constant, dropped, recurrent_of
-from ._types import Drop, Flags, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
+from ._types import Drop, Flags, Hidden, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
 from ._unroll import unroll
 
 
@@ -31,7 +33,13 @@ def readout(params: ReadoutParams, hs: Float[Array, "*steps hid"]) -> Float[Arra
 
 def last_states(h_0: States, hs: tuple[Hiddens, ...]) -> States:
     """`h_T` of each layer; `h_0` when there are no steps."""
-    return tuple(layer[-1] if layer.shape[0] else h for h, layer in zip(h_0, hs, strict=True))
+    return tuple(_last(h, layer) for h, layer in zip(h_0, hs, strict=True))
+
+
+def _last(h: Hidden, hs: Hiddens) -> Hidden:
+    if are_numbers(hs.shape[0]):
+        return hs[-1] if hs.shape[0] else h
+    return jnp.concatenate([h[None], hs])[-1]  # a number of steps that is a symbol may be zero
 
 
 def apply(
@@ -65,7 +73,8 @@ def apply(
     time = inputs.shape[0]
     last = time if last is None else last
     require_callable(unroll=unroll)
-    require_sizes(least=0, last=last)
+    if are_numbers(last):
+        require_sizes(least=0, last=last)
     if last > time:
         raise ValueError(f"`last` must be from 0 to the {time} steps of `inputs`, got {last}.")
     xs, hs = inputs, []

@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 from ._apply import last_states
 from ._bptt import residuals_of
 from ._by_hand import Layer, backward_layers, forward_layers
-from ._checks import is_tokens
+from ._checks import are_numbers, is_tokens
 from ._dropout import between_of, dropped, recurrent_of
 from ._losses import Objective, loss_scale
 from ._plan import Plan, default_plan, outermost
@@ -25,7 +25,8 @@ from ._types import Batch, Gradients, Hiddens, Params, Scalar, States, accumulat
 
 
 class Run(NamedTuple):
-    """`pieces` of `size` steps each, one after the other, the first from step `start` on; read out, or not.
+    """`pieces` of `size` steps each, one after the other, the first from step `start` on; of each the loss reads the
+    last `read` steps.
 
     The states of a piece are kept if it is a block, `inner` is None. Else it is a segment, of which only the state at
     its start is, and `inner` are the runs it consists of, counted from its own start.
@@ -34,7 +35,7 @@ class Run(NamedTuple):
     start: int
     pieces: int
     size: int
-    read: bool
+    read: int
     inner: tuple["Run", ...] | None = None
 
 
@@ -80,9 +81,26 @@ def blocked(
             saved = [residuals._replace(sent=now) for residuals in saved]
         return backward_layers(layer, objective.loss, scale, params, steps, hs, saved, d_h)
 
-    runs = split(plan, 0, time - last, max(plan.keep - last, 0), read=False)
-    runs += split(plan, time - last, last, min(plan.keep, last), read=True)
+    runs = runs_of(plan, time, last)
     return there_and_back(Problem(layer, backward, params, batch), runs, h_0, jax.tree.map(jnp.zeros_like, h_0))
+
+
+def runs_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Run, ...]:
+    """From step `first` on, the steps before those that the loss reads, and those; together where all are one block.
+
+    Apart they would take the memory of two sets of weight gradients.
+    """
+    length = time - first
+    if not plan.segments and (length == plan.block or (are_numbers(length) and 0 < length < plan.block)):
+        return (Run(first, 1, length, last),)
+    for size in (plan.block, *plan.segments):
+        if not are_numbers(time, last) and (plan.keep or time % size != 0 or last % size != 0):
+            raise ValueError(
+                f"`plan` must cut {time} steps, {last} of them read, into equal blocks and segments and keep none at "
+                f"the end, got {tuple(plan)}: export for `{size} * n` steps, or without a plan."
+            )
+    before = split(plan, first, length - last, max(plan.keep - last, 0) if plan.keep else 0, read=False)
+    return before + split(plan, time - last, last, min(plan.keep, last) if plan.keep else 0, read=True)
 
 
 def there_and_back(
@@ -103,11 +121,11 @@ def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tupl
     if not plan.segments:
         block = min(plan.block, max(length, 1))
         count, rest = divmod(length, block)
-        runs = Run(start, count, block, read), Run(start + count * block, 1, rest, read)
+        runs = Run(start, count, block, read * block), Run(start + count * block, 1, rest, read * rest)
         return tuple(run for run in runs if run.pieces and run.size)
     size, inner, count = outermost(plan, length, keep)
     left = split(inner, start + count * size, length - count * size, keep, read=read)
-    return (Run(start, count, size, read, split(inner, 0, size, 0, read=read)), *left) if count else left
+    return (Run(start, count, size, read * size, split(inner, 0, size, 0, read=read)), *left) if count else left
 
 
 def advance(problem: Problem, runs: Sequence[Run], offset: Any, h: States) -> tuple[States, list[Any]]:
@@ -191,16 +209,16 @@ def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: State
 def _steps(problem: Problem, run: Run, start: Any) -> Batch:
     """The batch of one piece of `run`, which begins at step `start`."""
     inputs, targets, weights, mask, reset, _, drop = problem.batch
-    read = run.size if run.read else 0
 
     def part(x: Any, first: Any, size: int) -> Any:
         return None if x is None else lax.dynamic_slice_in_dim(x, first, size)
 
-    first_read = start - (inputs.shape[0] - targets.shape[0]) if run.read else 0
+    unread = inputs.shape[0] - targets.shape[0]
+    first_read = start + run.size - run.read - unread if run.read else 0
     return Batch(
         part(inputs, start, run.size),
-        part(targets, first_read, read),
-        part(weights, first_read, read),
+        part(targets, first_read, run.read),
+        part(weights, first_read, run.read),
         part(mask, start, run.size),
         part(reset, start, run.size),
         drop=drop,

@@ -1,6 +1,5 @@
 """Backpropagation through time by hand: only `d_h` travels, all else is a product over many steps at once."""
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -167,7 +166,7 @@ def backward_in_blocks(
 def pullback(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`backward`, with each cotangent in the dtype of what it is the cotangent of, as JAX asks of a derivative rule."""
     time, *batch_axes = steps_shape(residuals.xs)
-    block = rows_block(time, math.prod(batch_axes))
+    block = rows_block(time, batch_axes)
     d_cell, d_h_0, d_xs = backward_in_blocks(residuals, d_hs, jnp.zeros_like(residuals.h_0), block)
     return jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell), d_h_0, d_xs
 

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from ._activations import ACTIVATIONS
@@ -65,6 +66,11 @@ def require_storable(name: str, x: Any) -> None:
     least, most = int(x.min()), int(x.max())
     if least < np.iinfo(kind).min or most > np.iinfo(kind).max:
         raise ValueError(f"`{name}` must hold integers that fit {kind}, JAX's type for them, got {least} to {most}.")
+
+
+def are_numbers(*sizes: Any) -> bool:
+    """Whether no size is a symbol of `jax.export`, of which most comparisons cannot be decided."""
+    return not any(is_symbolic_dim(size) for size in sizes)
 
 
 def require_floating(name: str, dtype: Any) -> None:

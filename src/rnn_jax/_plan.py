@@ -8,15 +8,18 @@ Levels of equal segments take more, but they are loops, which compile once howev
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from ._checks import check_call, is_tokens, require_positive, require_sizes, steps_shape
+import jax
+
+from ._checks import are_numbers, check_call, is_tokens, require_positive, require_sizes, steps_shape
 from ._types import Batch, Params
 
 ROWS = 1024  # steps times sequences in the products of a block: enough for their speed, few enough for the cache
 OUTPUT_BYTES = 8 << 20  # of a block's outputs, which a large vocabulary makes larger than its states
 SMALL_BYTES = 2 << 20  # states and outputs of a sequence that is one block
+SEQUENCES = 16  # of a batch whose size is a symbol
 
 
 class Plan(NamedTuple):
@@ -81,19 +84,28 @@ def check_plan(plan: Plan) -> None:
 def default_plan(params: Params, batch: Batch) -> Plan:
     """All states kept, in blocks of about `ROWS` rows, fewer if their outputs would leave the cache.
 
-    A short sequence is one block: no states to move.
+    A short sequence is one block: no states to move. So is one whose number of steps is a symbol, under `jax.export`.
+    Of a longer one, autodiff must keep more than one block does: it does for tanh, not for relu, of which it keeps a
+    bit for each unit, and not for leaky units, of which a block makes `φ(a_t)` again.
     """
     time, *batch_axes = steps_shape(batch.inputs)
-    num_sequences = max(math.prod(batch_axes), 1)
+    if not are_numbers(time):
+        return Plan(time)
+    num_sequences = _num_sequences(batch_axes)
     states, outputs = (num_sequences * size * params.readout.w_hy.dtype.itemsize for size in params.readout.w_hy.shape)
-    if time * states <= SMALL_BYTES and time * outputs <= SMALL_BYTES:
+    keeps_much = all(cell.activation == "tanh" and cell.leak == 1 for cell in params.cells)
+    if keeps_much and time * states <= SMALL_BYTES and time * outputs <= SMALL_BYTES:
         return Plan(max(time, 1))
     return Plan(_even(time, min(ROWS // num_sequences, OUTPUT_BYTES // max(outputs, 1))))
 
 
-def rows_block(time: int, num_sequences: int) -> int:
-    """Steps in a block of about `ROWS` rows."""
-    return _even(time, ROWS // max(num_sequences, 1))
+def rows_block(time: int, batch_axes: Sequence[int]) -> int:
+    """Steps in a block of about `ROWS` rows; all, if their number is a symbol."""
+    return _even(time, ROWS // _num_sequences(batch_axes)) if are_numbers(time) else time
+
+
+def _num_sequences(batch_axes: Sequence[int]) -> int:
+    return max(math.prod(batch_axes), 1) if are_numbers(*batch_axes) else SEQUENCES
 
 
 def _even(time: int, block: int) -> int:
@@ -183,6 +195,9 @@ def check_shapes(shapes: Any) -> None:
         raise TypeError(f"`shapes` must be a tuple (params, batch, h_0), got {type(shapes).__name__}.")
     params, batch, h_0 = shapes
     check_call(params, batch._replace(key=None) if isinstance(batch, Batch) else batch, h_0)
+    symbols = {str(size) for leaf in jax.tree.leaves(shapes) for size in leaf.shape if not are_numbers(size)}
+    if symbols:
+        raise ValueError(f"`shapes` must be made of numbers, got the symbols {', '.join(sorted(symbols))}.")
 
 
 def _candidates(params: Params, batch: Batch) -> Iterator[Plan]:

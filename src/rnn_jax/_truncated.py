@@ -19,10 +19,10 @@ from jax import lax
 from jaxtyping import Array
 
 from ._affine import affine_d_input
-from ._blocked import Problem, Run, blocked, reach, split, there_and_back
+from ._blocked import Problem, Run, blocked, reach, runs_of, split, there_and_back
 from ._bptt import Residuals, bptt, deltas, weight_gradients
 from ._by_hand import backward_readout
-from ._checks import steps_shape
+from ._checks import are_numbers, steps_shape
 from ._dropout import between_of, dropped
 from ._losses import Objective, loss_scale, step_weights
 from ._plan import Plan, default_plan
@@ -55,7 +55,7 @@ def truncated(
 ) -> tuple[tuple[Scalar, States], Gradients]:
     """The loss of all steps, the last states, and the gradients that the windows add up to."""
     time, *batch_axes = steps_shape(batch.inputs)
-    if k1 >= time:  # one window, of all steps
+    if are_numbers(time) and k1 >= time:  # one window, of all steps
         return blocked(bptt(), plan, objective, params, batch, h_0)
     if k1 == k2 and time % k1 == 0 and batch.targets.shape[0] == time:  # windows apart: one way back, with cuts
         step = jnp.arange(time).reshape(time, *(1 for _ in batch_axes))
@@ -64,22 +64,23 @@ def truncated(
     scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
     batch = whole_windows(batch, k1, scale.dtype)
     padded, read = batch.inputs.shape[0], batch.targets.shape[0]
-    k2 = min(k2, time)
-    windows = Windows(k1, k2, time, max(-(-(k2 + padded - time) // k1), 1))
     first_read = padded - read
-    first = max(min(first_read + k1, time) - k2, 0) // k1 * k1  # no window reaches the steps before
+    if are_numbers(time, read):
+        k2 = min(k2, time)
+        passes = max(-(-(k2 + padded - time) // k1), 1)
+        first = max(min(first_read + k1, time) - k2, 0) // k1 * k1  # no window reaches the steps before
+    else:
+        passes, first = -(-(k2 + k1 - 1) // k1), 0  # enough for any number of steps
+    windows = Windows(k1, k2, time, passes)
 
     def backward(steps: Batch, start: Any, hs: Hiddens, saved: list[Any], d_h: States) -> tuple[Scalar, Gradients]:
         return backward_windows(windows, objective.loss, scale, params, steps, start, hs, saved, d_h)
 
     plan = window_plan(default_plan(params, batch), k1) if plan is None else plan
     problem = Problem(bptt(), backward, params, batch)
-    runs = split(plan, first, first_read - first, max(plan.keep - read, 0), read=False)
-    runs += split(plan, first_read, read, min(plan.keep, read), read=True)
+    runs = runs_of(plan, padded, read, first)
     if first:
-        h_0 = reach(
-            problem, Run(0, 1, first, False, split(plan._replace(segments=()), 0, first, 0, read=False)), 0, h_0
-        )
+        h_0 = reach(problem, Run(0, 1, first, 0, split(plan._replace(segments=()), 0, first, 0, read=False)), 0, h_0)
     later = tuple(jnp.zeros_like(h, shape=(windows.passes, *h.shape)) for h in h_0)
     (loss, h_T), gradients = there_and_back(problem, runs, h_0, later)
     d_h_0 = tuple(jnp.sum(d_h, 0) for d_h in gradients.h_0)
@@ -93,11 +94,12 @@ def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
     """
     time, *batch_axes = steps_shape(batch.inputs)
     last = batch.targets.shape[0]
-    after = -time % k1
-    before = (time - last) % k1
-    if not after and not before:
+    after = -(-time // k1) * k1 - time
+    unread = time - last
+    before = unread - unread // k1 * k1 if are_numbers(unread) else unread  # how many windows are read is unknown
+    if after == 0 and before == 0:
         return batch
-    mask = jnp.ones((time, *batch_axes), bool) if batch.mask is None and after else batch.mask
+    mask = jnp.ones((time, *batch_axes), bool) if batch.mask is None and after != 0 else batch.mask
     return Batch(
         pad_steps(batch.inputs, 0, after),
         pad_steps(batch.targets, before, after),
@@ -115,6 +117,8 @@ def pad_steps(x: Any, before: int, after: int) -> Any:
 
 def window_plan(plan: Plan, k1: int) -> Plan:
     """`plan` in blocks of whole windows."""
+    if not are_numbers(plan.block):
+        return plan
     return plan._replace(block=max(round(plan.block / k1), 1) * k1)
 
 
@@ -246,6 +250,11 @@ def last_steps(
     time, last = batch.inputs.shape[0], batch.targets.shape[0]
     dtype = accumulation_dtype(params.readout.b_y.dtype)
     weights = loss_scale(objective, batch, dtype) * step_weights(batch, dtype)
+    if not are_numbers(time, last):
+        raise ValueError(
+            f"The method 'last_steps' must know how many steps there are, got {time}, {last} of them read: export it "
+            "for a number of steps (the batch may be a symbol)."
+        )
     read, k = min(k, last), min(k, time)
     total = Objective(objective.loss, "sum")
     if k == time:
