@@ -30,7 +30,7 @@ from commands import (
 )
 
 import rnn_jax
-from rnn_jax.app import checkpoint, config, console, lock, loop, plots, run_folder, sample
+from rnn_jax.app import advice, checkpoint, config, console, lock, loop, plots, run_folder, sample
 from rnn_jax.app.jax_settings import jax_settings
 
 BRIEF = [*SMALL, "--schedule", "constant"]  # at a constant rate 25 steps are one program, however many follow
@@ -530,3 +530,20 @@ def test_a_run_that_does_not_learn_is_told_so_and_what_it_should_try_helps(tmp_p
     result = command("train", REAL_TEXT, "--run", "run", *LEARNS, *options, cwd=tmp_path)
     assert f"Train anew with {tried}" in result.stderr, result.stderr
     assert_it_learns(tmp_path, *options, *tried.rstrip(".").split())
+
+
+def test_what_is_wrong_with_a_run():
+    """Nothing yet, it explodes, it is worse than guessing, it has learned the text by heart."""
+
+    def told(bits=2.0, norm=1.0, held_out=3.0, step=300, **settings):
+        records = [{"step": step, "bits": bits, "grad_norm": norm}, {"step": step, "validation_bits": held_out}]
+        return advice.what_is_wrong(config.TrainConfig(**settings), records, 64)
+
+    assert told() is None and told(bits=9.0, step=25) is None
+    assert told(norm=2e6, max_norm=None) == (
+        "the gradient explodes: its norm is 2e+06 before clipping. Train anew with --max-norm 1."
+    )
+    assert told(bits=6.1) == (
+        "the loss is 6.10 bits, above the 6.00 of uniform guessing. Train anew with --learning-rate 0.025."
+    )
+    assert "costs 7.00 bits" in told(held_out=7.0) and "learns it by heart" in told(held_out=7.0)
