@@ -186,4 +186,4 @@ def _sides(values: Values, index: np.ndarray, step: np.ndarray) -> Sides:
         right, bent_right = slope(*f.T[3:])
         left, bent_left = slope(*f.T[3::-1])
     largest_f = np.max(np.abs(f), axis=1, initial=0.0, where=np.isfinite(f))
-    return Sides(-left, right, np.fmax(bent_left, bent_right), 7 * EPS * largest_f / step)
+    return Sides(-left, right, np.fmax(bent_left, bent_right), 18 * EPS * largest_f / step)
