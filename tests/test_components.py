@@ -16,7 +16,7 @@ from problems import EXACT, HID, IN, OUT, Case, assert_trees_close, make_problem
 from witness import softmax
 
 import rnn_jax
-from rnn_jax import _serialization
+from rnn_jax import _numerics, _serialization
 
 
 @pytest.mark.parametrize("activation", ["tanh", "relu", "identity"])
@@ -210,6 +210,9 @@ def test_cross_entropy_at_the_extremes(call):
     np.testing.assert_allclose(value[:2], [2e4, 0.0])
     np.testing.assert_allclose(d_y[:2], [[1.0, -1.0], [0.0, 0.0]])
     assert np.isnan(value[2])  # there is no class 2
+    for beyond in (np.array([2**32 - 1], np.uint32), np.array([2**31], np.uint32), np.array([200], np.uint8)):
+        value, d_y = call(rnn_jax.cross_entropy)(np.zeros((1, 3)), beyond)
+        assert np.isnan(value[0]) and np.allclose(d_y, 1 / 3)
     assert call(rnn_jax.cross_entropy)(np.zeros((1, 1)), np.array([0]))[0] == 0  # a vocabulary of one
 
 
@@ -224,6 +227,20 @@ def test_reductions():
     ):
         (loss, _), _ = run("bptt", Case(loss="squared_error", reduction=reduction), (params, batch, h_0))
         np.testing.assert_allclose(loss, expected, rtol=1e-13)
+
+
+def test_a_mean_over_steps_counts_what_exists_or_has_a_weight():
+    """The first step has weight 0, the second does not exist, the third does not and has a weight: three count."""
+    params, batch, h_0 = make_problem(Case(time=4, batch=(), loss="squared_error"))
+    mask, weights = jnp.array([True, False, False, True]), jnp.array([0.0, 0.0, -2.0, 3.0])
+    batch = batch._replace(mask=mask, weights=weights)
+    (total, _), _ = run("bptt", Case(loss="squared_error", reduction="sum"), (params, batch, h_0))
+    for method in EXACT:
+        case = Case(loss="squared_error", reduction="mean_over_steps")
+        (loss, _), _ = run(method, case, (params, batch, h_0))
+        np.testing.assert_allclose(loss, total / 3, rtol=1e-13)
+        (loss, _), _ = run(method, case, (params, batch._replace(mask=jnp.zeros(4, bool)), h_0))
+        assert np.isfinite(loss) and loss != 0
 
 
 @pytest.mark.parametrize("method", EXACT)
@@ -498,6 +515,41 @@ def test_clipping_by_norm_in_a_low_type(dtype, factor):
         np.testing.assert_allclose(
             np.asarray(leaf, np.float64), expected[name], atol=float(jnp.finfo(dtype).eps) * largest, rtol=0
         )
+
+
+@pytest.mark.parametrize("largest", [1e-37, 1e-30, 1.0, 8e37, 1e38, 3e38])
+def test_clipping_by_norm_over_the_whole_range_of_float32(largest):
+    """Also where the inverse of the largest entry is subnormal, and where the norm itself is beyond float32."""
+    d = {"w": jnp.full(7, largest, jnp.float32), "b": jnp.asarray([largest / 2, 0], jnp.float32)}
+    exact = jax.tree.map(lambda x: np.asarray(x, np.float64), d)
+    norm = np.sqrt(sum(np.sum(x**2) for x in exact.values()))
+    clip = rnn_jax.clip_gradients(max_norm=1e-3)
+    clipped, _ = jax.jit(clip.update)(d, clip.init(d))
+    for name, leaf in clipped.items():
+        np.testing.assert_allclose(leaf, exact[name] * min(1, 1e-3 / norm), rtol=1e-6)
+    if norm < 3e38:
+        np.testing.assert_allclose(jax.jit(_numerics.tree_norm)(d), norm, rtol=1e-6)
+
+
+def test_clipping_by_norm_has_derivatives_where_a_leaf_is_zero():
+    """d/ds of the clipped update of (s w, 0): constant in s where it is clipped, linear where it is not."""
+    w, zero = jnp.array([3.0, 4.0]), jnp.zeros(2)
+
+    def clipped(s, max_norm):
+        d = {"w": s * w, "b": s * zero}
+        clip = rnn_jax.clip_gradients(max_norm=max_norm)
+        return jnp.sum(clip.update(d, clip.init(d))[0]["w"])
+
+    np.testing.assert_allclose(jax.grad(clipped)(1.0, 0.1), 0, atol=1e-15)
+    np.testing.assert_allclose(jax.grad(clipped)(1.0, 100.0), 7, rtol=1e-15)
+
+
+def test_a_state_that_never_was_finite_becomes_zero():
+    params, batch, h_0 = make_problem(Case())
+    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optax.set_to_zero())
+    spoilt = (h_0[0].at[1, 0].set(jnp.nan),)
+    state, info = by_numpy(trainer.step)(trainer.init(params, spoilt), batch)
+    assert info.num_not_carried == 1 and np.all(state.h_0[0][1] == 0) and np.all(np.isfinite(state.h_0[0]))
 
 
 def test_a_skipped_update_leaves_no_poison():

@@ -347,6 +347,13 @@ def test_arrays_of_numpy_as_users_have_them():
                 arrange(tokens, [t[-1:] * 0 for t in tokens])
             with pytest.raises(ValueError, match=r"`targets\[1\]` must hold integers that fit int32"):
                 arrange([t * 0 for t in tokens], tokens)
+        for lengths in ([2**40], np.array([2**32 + 1])):
+            with pytest.raises(ValueError, match="`lengths` must hold integers that fit int32"):
+                rnn_jax.lengths_to_mask(lengths, 3)
+        half = [x.astype(jnp.bfloat16) for x in features]
+        for given, dtype in ((half, None), (features, jnp.bfloat16)):
+            batch, _ = rnn_jax.pad_sequences(given, [x[-1:] for x in given], dtype=dtype)
+            assert {x.dtype for x in (batch.inputs, batch.targets, batch.weights)} == {jnp.dtype(jnp.bfloat16)}
         params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=3)
         h_0 = rnn_jax.zero_state(params)
         grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")

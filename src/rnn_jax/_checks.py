@@ -54,7 +54,8 @@ def require_sizes(*, least: int = 1, **sizes: object) -> None:
 
 def require_integer(name: str, x: object) -> None:
     """Raise a `TypeError` unless `x` is one integer, of Python, NumPy or JAX."""
-    if np.ndim(x) or not np.issubdtype(np.asarray(x).dtype, np.integer):  # type: ignore[arg-type]
+    whole = isinstance(x, int) and not isinstance(x, bool)  # of any size
+    if not whole and (np.ndim(x) or not np.issubdtype(np.asarray(x).dtype, np.integer)):  # type: ignore[arg-type]
         raise TypeError(f"`{name}` must be an integer, got {x!r}.")
 
 
@@ -359,10 +360,13 @@ def require_result(result: Any, name: str) -> Any:
     """`result`, if it is what a `GradFn` returns."""
     pairs = isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], tuple) and len(result[0]) == 2
     if not pairs or not isinstance(result[1], Gradients):
-        came = jax.tree.map(lambda leaf: f"{jnp.result_type(leaf)}{list(jnp.shape(leaf))}", result)
+        came = jax.tree.map(
+            lambda leaf: str(jax.typeof(leaf)) if hasattr(leaf, "dtype") else type(leaf).__name__, result
+        )
         raise TypeError(
             f"`{name}` of (params, batch, h_0) must return ((loss, h_T), Gradients), as a GradFn does, got {came}."
         )
+    require_array(f"the loss of {name}", result[0][0], jnp.floating, "a floating point number")
     if jnp.shape(result[0][0]) != ():
         raise ValueError(f"`{name}` must return a loss of shape (), got {jnp.shape(result[0][0])}.")
     return result

@@ -39,7 +39,8 @@ def categorical(temperature: float) -> Draw:
     def draw(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Int[Array, "*batch"]:
         y = y_t.astype(accumulation_dtype(y_t.dtype))
         most = jnp.max(y, axis=-1, keepdims=True)
-        logits = jnp.where(y == most, 0, (y - most) / jnp.asarray(temperature, y.dtype))  # never 0 / 0
+        divisor = jnp.maximum(jnp.asarray(temperature, y.dtype), jnp.finfo(y.dtype).tiny)  # never 0 / 0
+        logits = jnp.where(y == most, 0, (y - most) / divisor)
         return jax.random.categorical(key, logits)
 
     return draw

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from ._checks import is_tokens, require_array, require_callable, require_known, steps_shape
+from ._checks import is_tokens, require_array, require_callable, require_known, require_storable, steps_shape
 from ._types import Batch, Loss, Scalar, accumulation_dtype
 
 
@@ -27,13 +27,17 @@ def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Array) -> tuple[Arr
         raise TypeError(f"`targets` must hold integer classes for cross-entropy, got dtype {target_t.dtype}.")
     if target_t.shape != y_t.shape[:-1]:
         raise ValueError(f"`targets` must have shape {y_t.shape[:-1]} to match the outputs, got {target_t.shape}.")
+    require_storable("targets", target_t)
     if target_t.dtype.itemsize < 4:
         target_t = target_t.astype(jnp.int32)  # in 8 bits a class of 259 would be 3
+    num_classes = y_t.shape[-1]
+    known = (target_t >= 0) & (target_t < num_classes)
+    target_t = jnp.where(known, target_t, num_classes).astype(jnp.int32)  # what is no class is one past the last
     is_target = jax.nn.one_hot(target_t, y_t.shape[-1], dtype=bool)
     y_max = lax.stop_gradient(jnp.max(y_t, axis=-1, keepdims=True))
     e = jnp.exp(y_t - y_max)  # the one exponential: log softmax would take a second
     total = jnp.sum(e, axis=-1, keepdims=True)
-    y_target = jnp.take_along_axis(y_t, jnp.where(target_t < 0, y_t.shape[-1], target_t)[..., None], -1, mode="fill")
+    y_target = jnp.take_along_axis(y_t, target_t[..., None], -1, mode="fill")
     value = jnp.log(total) - (y_target - y_max)
     return value[..., 0], e / total - is_target.astype(y_t.dtype)
 
@@ -74,6 +78,11 @@ def pointwise(value_fn: Callable[[Array, Array], Array]) -> Loss:
     require_callable(value_fn=value_fn)
 
     def loss(y_t: Array, target_t: Array) -> tuple[Array, Array]:
+        steps = y_t.ndim - 1
+        one = (jax.ShapeDtypeStruct(x.shape[steps:], x.dtype) for x in (y_t, target_t))
+        value = jax.eval_shape(value_fn, *one)
+        if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
+            raise TypeError(f"`value_fn` of one output and its target must return a real scalar, got {value}.")
         fn = jax.value_and_grad(value_fn)
         for _ in y_t.shape[:-1]:
             fn = jax.vmap(fn)
@@ -84,7 +93,7 @@ def pointwise(value_fn: Callable[[Array, Array], Array]) -> Loss:
 
 REDUCTIONS = {
     "mean": "Σ w ℓ / Σ |w| over the whole batch; nothing to sum gives 0",
-    "mean_over_steps": "Σ w ℓ / N, N the number of steps read that exist; nothing to sum gives 0",
+    "mean_over_steps": "Σ w ℓ / N, N the number of steps that exist or have a weight; nothing to sum gives 0",
     "sum": "Σ w ℓ",
 }
 
@@ -123,8 +132,10 @@ def loss_scale(objective: Objective, batch: Batch, dtype: Any) -> Scalar:
     """
     if objective.reduction == "sum":
         return jnp.ones((), dtype)
-    counted = batch if objective.reduction == "mean" else batch._replace(weights=None)
-    total = jnp.sum(jnp.abs(step_weights(counted, dtype)))
+    counted = jnp.abs(step_weights(batch, dtype))
+    if objective.reduction == "mean_over_steps":
+        counted = jnp.maximum(step_weights(batch._replace(weights=None), dtype), (counted > 0).astype(dtype))
+    total = jnp.sum(counted)
     return (total != 0).astype(dtype) / jnp.where(total == 0, jnp.ones_like(total), total)
 
 

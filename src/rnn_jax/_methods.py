@@ -145,11 +145,11 @@ def make_grad_fn(
     """A function `(params, batch, h_0) -> ((loss, h_T), Gradients)`, pure and stateless.
 
     `method` is one of `GRADIENTS`, `loss` one of `LOSSES` or a pair like `pointwise(...)`. `reduction` is
-    `"mean"`, Σ w ℓ / Σ |w|; `"mean_over_steps"`, Σ w ℓ / N with N the number of steps read that exist; or `"sum"`,
-    Σ w ℓ. Nothing to sum gives 0. Which is for what: `docs/sequences.md`. With `compute_dtype`, states and products
-    are in that type, while the loss and the weight gradients are accumulated in float32 or better; only "autodiff" adds
-    weight gradients up as JAX does, in the type itself, where long sums stall. A gradient always has the dtype of what
-    it is a gradient of. Under `jit`, a gradient that is not used costs nothing.
+    `"mean"`, Σ w ℓ / Σ |w|; `"mean_over_steps"`, Σ w ℓ / N with N the number of steps that exist or have a weight; or
+    `"sum"`, Σ w ℓ. Nothing to sum gives 0. Which is for what: `docs/sequences.md`. With `compute_dtype`, states and
+    products are in that type, while the loss and the weight gradients are accumulated in float32 or better; only
+    "autodiff" adds weight gradients up as JAX does, in the type itself, where long sums stall. A gradient always has
+    the dtype of what it is a gradient of. Under `jit`, a gradient that is not used costs nothing.
 
     Options of methods: `unroll`, of "bptt" and "blocked", is the number of steps in one turn of a loop over time: more
     are fewer launches a step on a GPU, and nothing gained on a CPU. `plan`, of "blocked" and the truncated methods but

@@ -1,20 +1,20 @@
-"""Norms that neither over- nor underflow, in float32 or better whatever the type of what they are taken of."""
+"""Norms in float32 or better that neither over- nor underflow on the way."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array
 
 from ._types import Scalar, accumulation_dtype
 
 
 def norms(x: Array) -> Array:
-    """The norm over the last axis, of half precision in float32; no square over- or underflows on the way."""
+    """The norm over the last axis."""
     x = x.astype(accumulation_dtype(x.dtype))
-    largest = jnp.max(jnp.abs(x), -1, keepdims=True, initial=0)
-    scale = jnp.where((largest > 0) & jnp.isfinite(largest), largest, 1)
-    return jnp.linalg.norm(x / scale, axis=-1) * scale[..., 0]
+    scale = _scale(jnp.max(jnp.abs(x), -1, keepdims=True, initial=0))
+    return _root(jnp.sum(jnp.square(x / scale), -1)) * scale[..., 0]
 
 
 def norm(x: Array) -> Scalar:
@@ -23,6 +23,29 @@ def norm(x: Array) -> Scalar:
 
 
 def tree_norm(tree: Any) -> Scalar:
-    """The norm over all leaves together, which share one dtype."""
-    of_leaves = [norm(leaf) for leaf in jax.tree.leaves(tree)]
-    return norm(jnp.stack(of_leaves)) if of_leaves else jnp.zeros(())
+    """The norm over all leaves together."""
+    return unit_and_norm(tree)[1]
+
+
+def unit_and_norm(tree: Any) -> tuple[Any, Scalar]:
+    """`(tree / ‖tree‖, ‖tree‖)`, the tree itself where it is zero. The first is right where the norm overflows, too."""
+    exact = jax.tree.map(lambda x: x.astype(accumulation_dtype(x.dtype)), tree)
+    leaves = jax.tree.leaves(exact)
+    if not leaves:
+        return tree, jnp.zeros(())
+    scale = _scale(jnp.max(jnp.stack([jnp.max(jnp.abs(x), initial=0) for x in leaves])))
+    small = jax.tree.map(lambda x: x / scale, exact)
+    length = _root(sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(small)))  # type: ignore[arg-type]
+    return jax.tree.map(lambda x: x / jnp.where(length == 0, 1, length), small), length * scale
+
+
+def _scale(largest: Array) -> Array:
+    """A power of two near `largest`, whose inverse is no subnormal number: those are taken for 0."""
+    bound = jnp.finfo(largest.dtype).maxexp - 8
+    exponent = jnp.clip(jnp.floor(jnp.log2(largest)), -bound, bound)  # of 0: -bound
+    return lax.stop_gradient(jnp.exp2(exponent))
+
+
+def _root(square: Array) -> Array:
+    """The square root, with a derivative of 0 at 0."""
+    return jnp.where(square == 0, 0, jnp.sqrt(jnp.where(square == 0, 1, square)))

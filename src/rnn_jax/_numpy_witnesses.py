@@ -48,7 +48,8 @@ def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Problem:
     last = targets.shape[0]
     weights = (mask[steps[0] - last :] if batch.weights is None else np.asarray(batch.weights)).astype(np.float64)
     if reduction != "sum":
-        total = np.abs(weights).sum() if reduction == "mean" else mask[steps[0] - last :].sum()
+        counted = np.abs(weights) if reduction == "mean" else mask[steps[0] - last :] | (weights != 0)
+        total = counted.sum()
         weights = weights / total if total else 0 * weights
     ones = tuple(np.ones_like(h) for h in h_0)
     drop: Any = batch.drop or (None, None)

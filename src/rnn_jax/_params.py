@@ -35,7 +35,7 @@ def identity(scale: float = 1.0) -> Initializer:
 
     def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
         del key
-        return scale * jnp.eye(*shape, dtype=dtype)
+        return jnp.asarray(scale, dtype) * jnp.eye(*shape, dtype=dtype)
 
     return init
 
@@ -48,8 +48,8 @@ def spectral_radius(rho: float) -> Initializer:
     require_positive(rho=rho)
 
     def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
-        w = jax.random.normal(key, shape, dtype)
-        return w * (rho / jnp.max(jnp.abs(jnp.linalg.eigvals(w))))
+        w = jax.random.normal(key, shape, accumulation_dtype(jnp.zeros((), dtype).dtype))
+        return (w * (rho / jnp.max(jnp.abs(jnp.linalg.eigvals(w))))).astype(dtype)
 
     return init
 
@@ -142,7 +142,8 @@ def _drawn(init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -
         raise TypeError(f"`recurrent_init` must be {wanted}.")
     w = init(key, shape, dtype)
     if not isinstance(w, (jax.Array, np.ndarray)):
-        raise TypeError(f"`recurrent_init` must be {wanted}, which returns a {type(w).__name__}: call it first.")
+        hint = ": call it first" if callable(w) else ""
+        raise TypeError(f"`recurrent_init` must be {wanted}, which returns a {type(w).__name__}{hint}.")
     return jnp.asarray(w)
 
 

@@ -28,7 +28,10 @@ def lengths_to_mask(lengths: Any, time: int) -> Bool[Array, "time *batch"]:
     [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     """
     require_sizes(least=0, time=time)
-    lengths = jnp.asarray(lengths, int) if np.size(lengths) == 0 else jnp.asarray(lengths)
+    if not isinstance(lengths, jax.Array):
+        lengths = np.asarray(lengths, None if np.size(lengths) else int)
+        require_storable("lengths", lengths)
+    lengths = jnp.asarray(lengths)
     if not jnp.issubdtype(lengths.dtype, jnp.integer):
         raise TypeError(f"`lengths` must be integers, got {lengths.dtype}.")
     if (
@@ -66,8 +69,8 @@ def pack_sequences(
     `inputs[i]` are features `(length, in)` or tokens `(length,)`, `targets[i]` vectors or classes for the last steps of
     the sequence: all of them, some, or one. Loss and gradients are those of the sequences run apart from a state of
     zero: `h_0` is never read where a row holds a sequence. Rows are filled longest first, each sequence into the row
-    with the least room that is enough. `time` is by default the longest length; `dtype` is that of the weights of
-    `params`, by default that of the features, of tokens JAX's default.
+    with the least room that is enough. `time` is by default the longest length; `dtype`, that of
+    `params`, is the type of features, vectors and weights: by default that of the features, of tokens JAX's default.
 
     Raises:
         ValueError: if the sequences do not fit each other or `time`.
@@ -95,7 +98,7 @@ def _in_rows(
     require_sizes(least=longest, time=time)
 
     if dtype is None:
-        dtype = xs[0].dtype if np.issubdtype(xs[0].dtype, np.floating) else jnp.zeros(()).dtype
+        dtype = xs[0].dtype if jnp.issubdtype(xs[0].dtype, jnp.floating) else jnp.zeros(()).dtype
     require_floating("dtype", dtype)
     dtype = jax.dtypes.canonicalize_dtype(dtype)  # float64 is float32 without `jax_enable_x64`, here without a warning
     lengths = [len(x) for x in xs]
@@ -112,9 +115,14 @@ def _in_rows(
         mask[start:end, row] = True
         reset[start : min(start + 1, end), row] = True
         read[end - len(y) : end, row] = 1
-    xs_in_rows, ys_in_rows, exists = map(jnp.asarray, (rows_x, rows_y, mask))
-    weights_in_rows = jnp.asarray(read, dtype)
-    return Batch(xs_in_rows, ys_in_rows, weights_in_rows, exists, None if apart else jnp.asarray(reset)), places
+    xs_in_rows, ys_in_rows, weights_in_rows = (_numbers(x, dtype) for x in (rows_x, rows_y, read))
+    exists, restarts = jnp.asarray(mask), None if apart else jnp.asarray(reset)
+    return Batch(xs_in_rows, ys_in_rows, weights_in_rows, exists, restarts), places
+
+
+def _numbers(x: np.ndarray, dtype: Any) -> Array:
+    """Integers as they are, real numbers in `dtype`."""
+    return jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None)
 
 
 def _packed(lengths: list[int], time: int) -> list[Place]:

@@ -43,6 +43,8 @@ def decode(symbols: str, tokens: Int[Array, " time"] | Int[np.ndarray, " time"])
         ValueError: if a token is not the index of one of `symbols`.
     """
     tokens = np.asarray(tokens)
+    if tokens.ndim != 1 or tokens.size and not np.issubdtype(tokens.dtype, np.integer):
+        raise TypeError(f"`tokens` must be one axis of integers, got {tokens.dtype}{list(tokens.shape)}.")
     if tokens.size and not 0 <= tokens.min() <= tokens.max() < len(symbols):
         raise ValueError(f"`tokens` must be from 0 to {len(symbols) - 1}, got {tokens.min()} to {tokens.max()}.")
     return "".join(symbols[token] for token in tokens.tolist())
@@ -78,6 +80,7 @@ def window_batch(streams: Int[Array, "time streams"], start: int | Int[Array, ""
         ValueError: unless `window` is at least one and below the length of the streams, and the window lies in them.
     """
     require_sizes(window=window)
+    require_array("streams", streams)
     require_storable("streams", streams)
     if window >= streams.shape[0]:
         raise ValueError(f"`window` must be below the {streams.shape[0]} steps of `streams`, got {window}.")

@@ -17,7 +17,7 @@ from ._checks import (
     require_rates,
     require_result,
 )
-from ._numerics import tree_norm
+from ._numerics import tree_norm, unit_and_norm
 from ._types import Batch, GradFn, Params, States
 
 
@@ -55,9 +55,10 @@ def make_trainer(grad_fn: GradFn, optimizer: optax.GradientTransformation) -> Tr
     `init` copies its arrays, so that donating the state deletes nothing of the caller's. Each step starts from the
     hidden state that the last one ended in; no gradient crosses. For a fresh start replace `state.h_0`.
 
-    Only finite states are carried. A sequence whose last state is infinite or NaN keeps the state it had before the
-    step, so one bad batch that `optax.apply_if_finite` skips does not spoil the next ones: `StepInfo.num_not_carried`
-    counts such sequences.
+    Only finite states are carried: a bad batch which `optax.apply_if_finite` skips does not spoil the next ones. A
+    sequence whose last state is infinite or NaN keeps the state it had before the step (zero, if that was not finite
+    either), and `StepInfo.num_not_carried` counts it. The other sequences go on. A skipped update has
+    `StepInfo.update_norm` 0; `num_steps` counts it.
 
     `grad_fn` may be your own: it is traced once a step, and its result is checked then.
 
@@ -96,11 +97,17 @@ def make_trainer(grad_fn: GradFn, optimizer: optax.GradientTransformation) -> Tr
 
 
 def carried(h_0: States, h_T: States) -> tuple[States, Int[Array, ""]]:
-    """The states the next step starts from, `h_0` of each sequence whose `h_T` is not finite; how many those are."""
-    finite = [jnp.all(jnp.isfinite(h), -1) for h in h_T]
-    keep = jnp.all(jnp.stack(finite), 0)
-    h = tuple(jnp.where(keep[..., None], after, before) for before, after in zip(h_0, h_T, strict=True))
-    return h, jnp.sum(~keep)
+    """The states the next step starts from; the number of sequences whose `h_T` is not finite.
+
+    Of each sequence it is the first of `h_T`, `h_0` and zero that is finite.
+    """
+
+    def finite(h: States) -> Array:
+        return jnp.all(jnp.stack([jnp.all(jnp.isfinite(layer), -1) for layer in h]), 0)[..., None]
+
+    there, before = finite(h_T), finite(h_0)
+    h = tuple(jnp.where(there, x, jnp.where(before, y, 0)) for x, y in zip(h_T, h_0, strict=True))
+    return h, jnp.sum(~there)
 
 
 def clipped_sgd(
@@ -123,6 +130,7 @@ def clipped_sgd(
     if not callable(learning_rate):
         require_positive(learning_rate=learning_rate)
     require_rates(momentum=momentum)
+    momentum = momentum if isinstance(momentum, jax.core.Tracer) else float(momentum)  # of no dtype
     without = not isinstance(momentum, jax.core.Tracer) and momentum == 0
     return optax.chain(
         clip_gradients(max_norm=max_norm, max_value=max_value),
@@ -137,20 +145,25 @@ def clip_gradients(
     clips = []
     if max_value is not None:
         require_positive(max_value=max_value)
-        clips.append(optax.clip(max_value))
+        clips.append(optax.stateless(lambda updates, params: _clip_by_value(updates, max_value)))
     if max_norm is not None:
         require_positive(max_norm=max_norm)
         clips.append(optax.stateless(lambda updates, params: _clip_by_norm(updates, max_norm)))
     return optax.chain(*clips) if clips else optax.identity()
 
 
-def _clip_by_norm(updates: optax.Updates, max_norm: float | Array) -> optax.Updates:
-    """`updates · min(1, max_norm / ‖updates‖)`, the norm in float32 or better: in float16 a square overflows at 256."""
-    length = tree_norm(updates)
-    limit = jnp.asarray(max_norm, length.dtype)
+def _clip_by_value(updates: optax.Updates, max_value: float | Array) -> optax.Updates:
+    """Each entry to ±`max_value`, in its own dtype."""
 
     def clip(d: Array) -> Array:
-        scaled = (d.astype(length.dtype) / length * limit).astype(d.dtype)
-        return jnp.where(length < limit, d, scaled)
+        limit = jnp.asarray(max_value, d.dtype)
+        return jnp.clip(d, -limit, limit)
 
     return jax.tree.map(clip, updates)
+
+
+def _clip_by_norm(updates: optax.Updates, max_norm: float | Array) -> optax.Updates:
+    """`updates · min(1, max_norm / ‖updates‖)`, the norm in float32 or better: in float16 a square overflows at 256."""
+    unit, length = unit_and_norm(updates)
+    limit = jnp.asarray(max_norm, length.dtype)
+    return jax.tree.map(lambda d, u: jnp.where(length < limit, d, (u * limit).astype(d.dtype)), updates, unit)
