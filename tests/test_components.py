@@ -368,6 +368,14 @@ def generated(params, prompt, length, *, draw, **options):
     return make(jax.random.key(0), params, prompt)
 
 
+def test_generate_step_by_step_without_jit():
+    """After a prompt of one step there is no scan of zero steps, which JAX refuses without jit."""
+    params, prompt = make_model(num_layers=1), jnp.array([1])
+    with jax.disable_jit():
+        outputs, _ = rnn_jax.generate(jax.random.key(0), params, prompt, 3)
+    np.testing.assert_array_equal(outputs, generated(params, prompt, 3, draw=rnn_jax.categorical(1.0))[0])
+
+
 def test_generate_goes_on_where_it_ended():
     params, prompt = make_model(), np.array([1, 2, 3])
     whole, _ = generated(params, prompt, 9, draw=rnn_jax.greedy)

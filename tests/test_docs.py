@@ -15,7 +15,7 @@ from commands import ENVIRONMENT, as_users_have_it
 import rnn_jax
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 MODULES = sorted(path.stem for path in Path(rnn_jax.__file__).parent.glob("_*.py") if path.stem != "__init__")
 
 

@@ -93,7 +93,7 @@ def generate(
     if prompt.shape[0] < 1:
         raise ValueError(f"`prompt` must have at least one step, got shape {prompt.shape}.")
     _check_draw(draw, key, params, h_0, prompt)
-    _, h = apply(params, h_0, prompt[:-1], last=0)
+    h = h_0 if prompt.shape[0] == 1 else apply(params, h_0, prompt[:-1], last=0)[1]
 
     def body(carry, key_t):
         h_tm1, x_t = carry
