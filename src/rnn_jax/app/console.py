@@ -1,7 +1,6 @@
 """Words for the person who looks."""
 
 import contextlib
-import gc
 import logging
 import os
 import re
@@ -45,7 +44,6 @@ def quiet() -> Iterator[None]:
                 warnings.simplefilter("ignore")
             yield
     finally:
-        gc.collect()  # coroutines that orbax did not end
         logging.disable(disabled)
         sys.unraisablehook = hook
 
