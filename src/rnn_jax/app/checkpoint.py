@@ -1,6 +1,5 @@
 """The checkpoints of a run, by orbax: the last two, each renamed into place when it is whole, each with a checksum."""
 
-import gc
 import hashlib
 import itertools
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from .console import warn
+from .console import unended, warn
 from .errors import InputError
 from .run_folder import CHECKPOINT
 
@@ -62,7 +61,7 @@ def restore(folder: Path, template: Any) -> Restored:
             return Restored(_read(path / str(step) / "default", template), step, damaged)
         except _Unusable as error:
             damaged[step] = str(error)
-        gc.collect()  # coroutines that orbax did not end, now, while what they say is not heard
+        unended.set()
     if not damaged:
         raise InputError(f"RUN must hold a checkpoint, but {name} has none yet: train it anew.")
     told = "; ".join(f"step {step} {reason}" for step, reason in damaged.items())

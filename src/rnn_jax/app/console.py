@@ -1,11 +1,13 @@
 """Words for the person who looks."""
 
 import contextlib
+import gc
 import logging
 import os
 import re
 import shlex
 import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +17,8 @@ from .errors import OutputFailed
 
 # Control characters but line breaks and tabs; line separators; what turns the direction of the text around.
 DRIVING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+unended = threading.Event()  # whether orbax has left coroutines, which speak when they are collected
 
 
 def be_printable() -> None:
@@ -44,6 +48,9 @@ def quiet() -> Iterator[None]:
                 warnings.simplefilter("ignore")
             yield
     finally:
+        if unended.is_set():
+            gc.collect()
+            unended.clear()
         logging.disable(disabled)
         sys.unraisablehook = hook
 
