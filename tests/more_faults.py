@@ -199,9 +199,8 @@ def cells_are_json(package):
 
 
 def momentum_of_one_is_refused(package):
-    config = _module(package, "app.config")
     try:
-        config.check_train_config(config.TrainConfig(momentum=1.0))
+        _module(package, "app.limits").check_train_config(_module(package, "app.config").TrainConfig(momentum=1.0))
     except _module(package, "app.errors").InputError:
         return True
     return False
@@ -251,13 +250,13 @@ MORE = [
     _fault("what is not saturated counted", "_anatomy", "saturation", "d_phi < SATURATED", "d_phi >= SATURATED", saturation_is_counted, "test_anatomy.py::test_saturation"),
     _fault("lags at the step, not at its loss", "_anatomy", "lag_grid.of_losses.moved", "jnp.roll(norms(d_h), q, 0)", "norms(d_h)", lags_of_a_rotation, "test_anatomy.py::test_every_part_beside_autodiff"),
     _fault("one degree of freedom too many", "_anatomy", "decay_rate", "jnp.maximum(num - 2, 1)", "jnp.maximum(num - 1, 1)", decay_has_its_error, "test_anatomy.py::test_the_fitted_rate_and_its_error"),
-    _fault("cosine of a part with itself", "_anatomy", "norm_and_cosine", "direction(p) * direction(w)", "direction(p) * direction(p)", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),
+    _fault("cosine of a part with itself", "_anatomy", "norm_and_cosine", "unit_and_norm(p)[0] * unit_and_norm(w)[0]", "unit_and_norm(p)[0] ** 2", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),
     _fault("the cut of all losses, not of the windows'", "_anatomy", "cut_by_windows", "pad_steps(passed.local[-1], 0, after)", "pad_steps(passed.d_hs[-1], 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
     _fault("another interval than Wilson's", "experiments.report", "_interval", 'method="wilson"', 'method="exact"', shares_are_wilson, "test_experiments.py::test_statistics"),
     _fault("solved at the last time, not the first", "experiments.cells", "Cell.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiments.py::test_solved_and_diverged"),
     _fault("slow taken for diverged", "experiments.cells", "Cell.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiments.py::test_solved_and_diverged"),
     _fault("infinity written into JSON", "experiments.cells", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiments.py::test_a_cell_comes_back_from_its_file"),
-    _fault("momentum of one let through", "app.config", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
+    _fault("momentum of one let through", "app.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
     _fault("metrics after the checkpoint kept", "app.run_folder", "_is_record", '0 <= record["step"] <= up_to', '0 <= record["step"]', metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
     _fault("what is held out is learned", "app.data", "prepare", "make_streams(tokens[:num_train], num_streams)", "make_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
     _fault("a window past the end of the streams", "app.loop", "make_next_batch.next_batch", "(streams.shape[0] - 1) // window", "streams.shape[0] // window", windows_begin_again_in_time, "test_streams.py::test_the_windows_of_a_stream"),

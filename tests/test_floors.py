@@ -13,8 +13,8 @@ import rnn_jax
 SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = {
     "ground": [
-        *("_serialization", "_types", "_activations", "_checks", "_numerics", "_sharding", "_params", "_losses"),
-        *("_text", "_sequences", "_dropout", "_tasks"),
+        *("_serialization", "_types", "_activations", "_require", "_checks", "_numerics", "_sharding"),
+        *("_params", "_losses", "_text", "_sequences", "_dropout", "_tasks"),
     ],
     "cell": ["_affine", "_cell"],
     "network": ["_unroll", "_apply", "_generate"],
@@ -43,7 +43,8 @@ FLOORS = {
         *("_jacobians", "_lyapunov", "_fixed_points"),
     ],
     "app": [
-        *("app.errors", "app.console", "app.config", "app.corpus", "app.lock", "app.run_folder"),  # these import no jax
+        *("app.errors", "app.console", "app.config", "app.limits", "app.corpus", "app.lock"),  # these import no jax,
+        "app.run_folder",  # nor does this
         "app.jax_settings",
         *("app.baselines", "app.plots", "app.advice", "app.data", "app.model", "app.checkpoint"),
         *("app.sample", "app.watch", "app.truncation", "app.examine", "app.html_page", "app.anatomy_page"),

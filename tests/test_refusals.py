@@ -8,7 +8,7 @@ import jax
 import pytest
 from commands import REAL_TEXT, command, everything
 
-from rnn_jax.app import config, corpus, jax_settings
+from rnn_jax.app import config, corpus, jax_settings, limits
 from rnn_jax.app.errors import InputError
 
 BAD_ANATOMY = {
@@ -245,12 +245,12 @@ def test_a_run_s_settings_are_input_too(bad_place, tmp_path, label):
 
 
 CONFIGS = {
-    config.TrainConfig: (config.check_train_config, ()),
-    config.SampleConfig: (config.check_sample_config, ()),
-    config.GradcheckConfig: (config.check_gradcheck_config, ()),
-    config.TruncationConfig: (config.check_truncation_config, ()),
-    config.AnatomyConfig: (config.check_anatomy_config, (set(),)),
-    config.ExperimentConfig: (config.check_experiment_config, (["digits"],)),
+    config.TrainConfig: (limits.check_train_config, ()),
+    config.SampleConfig: (limits.check_sample_config, ()),
+    config.GradcheckConfig: (limits.check_gradcheck_config, ()),
+    config.TruncationConfig: (limits.check_truncation_config, ()),
+    config.AnatomyConfig: (limits.check_anatomy_config, (set(),)),
+    config.ExperimentConfig: (limits.check_experiment_config, (["digits"],)),
 }
 NEEDED = {"run": pathlib.Path("run"), "name": "digits"}
 
@@ -277,7 +277,7 @@ def test_every_number_has_a_range(annotations_unchecked, kind):
     }
     check(kind(**needed), *more)
     for name, types in numbers_of(kind).items():
-        low, high = config.RANGES[name]
+        low, high = limits.RANGES[name]
         several = isinstance(getattr(kind(**needed), name), tuple)
         beyond = [low - 1, high + 1 if types == {int} else high * 2]
         beyond += [10**30] if types == {int} else [float("nan"), float("inf"), -float("inf"), 1e300]

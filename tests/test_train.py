@@ -264,12 +264,12 @@ def test_truncated(brief, truncated, tmp_path):
     out = train(tmp_path, REAL_TEXT, "--run", "adaptive", *options)
     assert "by hand (adaptive, k1 = 4, bias = 0.1)" in out and "MORE THAN ROUNDING" not in out
 
-    options = ["--ks", 1, 5, "--window", 20, "--streams", 2]
+    options = ["--ks", 1, 18, "--window", 20, "--streams", 2]
     result = command("truncation", cwd / "run", *options, "--picture", "picture.png", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     table = [line.split() for line in result.stdout.splitlines() if line[:6].strip().isdigit()]
     errors = {(int(row[0]), int(row[1])): float(row[2]) for row in table}
-    assert list(errors) == [(1, 1), (5, 5), (2, 5), (1, 5), (20, 20)]
+    assert list(errors) == [(1, 1), (18, 18), (9, 18), (1, 18), (20, 20)]
     assert errors.pop((20, 20)) == 0 < min(errors.values())
     kept = [pair for pair, error in errors.items() if error <= 0.05]
     k1, k2 = min(kept, key=lambda pair: (pair[1] / pair[0], pair[1]))

@@ -24,10 +24,11 @@ from ._apply import last_states
 from ._bptt import Residuals, bptt, deltas, states_read, weight_gradients
 from ._by_hand import backward_readout, forward_layers
 from ._cell import d_integrate
-from ._checks import check_call, require_sizes
+from ._checks import check_call
 from ._dropout import between_of, dropped
 from ._losses import Objective, loss_scale, make_objective, step_weights
-from ._numerics import norm, norms
+from ._numerics import norms, tree_norm, unit_and_norm
+from ._require import require_sizes
 from ._sharding import promote, refuse_explicit
 from ._truncated import (
     Windows,
@@ -230,13 +231,8 @@ def step_part(cell: CellParams, x_t: Array, h_tm1: Array, d_a_t: Array) -> CellP
 
 def norm_and_cosine(part: CellParams, whole: CellParams) -> tuple[CellParams, CellParams]:
     """Leaf by leaf the norm of a part, and its cosine with the whole; 0 where one of them is zero."""
-
-    def direction(x: Array) -> Array:
-        length = norm(x)
-        return x / jnp.where(length > 0, length, 1)
-
-    cosines = jax.tree.map(lambda p, w: jnp.sum(direction(p) * direction(w)), part, whole)
-    return jax.tree.map(norm, part), cosines
+    cosines = jax.tree.map(lambda p, w: jnp.sum(unit_and_norm(p)[0] * unit_and_norm(w)[0]), part, whole)
+    return jax.tree.map(tree_norm, part), cosines
 
 
 def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Array, " time"]]:
@@ -357,7 +353,7 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
     params = Params(d_cells, full.readout)
 
     def distance(x: Array, y: Array) -> Array:
-        apart, whole = norm(x - y), norm(y)
+        apart, whole = tree_norm(x - y), tree_norm(y)
         relative = jnp.where(whole > 0, apart / jnp.where(whole > 0, whole, 1), jnp.inf)
         return jnp.where(apart > 0, relative, 0)
 

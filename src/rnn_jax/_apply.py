@@ -8,7 +8,6 @@ from jaxtyping import Array, Float
 from ._affine import affine
 from ._cell import step_forward
 from ._checks import (
-    are_numbers,
     check_hiddens,
     check_inputs,
     check_layout,
@@ -16,10 +15,9 @@ from ._checks import (
     check_readout,
     check_sequence,
     check_states,
-    require_callable,
-    require_sizes,
 )
 from ._dropout import between_of, constant, dropped, recurrent_of
+from ._require import are_numbers, require_callable, require_sizes
 from ._types import Drop, Flags, Hidden, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
 from ._unroll import unroll
 

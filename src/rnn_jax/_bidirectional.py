@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ._checks import check_cell, check_inputs, check_layout, check_state, require_callable
+from ._checks import check_cell, check_inputs, check_layout, check_state
+from ._require import require_callable
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 from ._unroll_bptt import unroll_bptt
 

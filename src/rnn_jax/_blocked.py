@@ -17,10 +17,11 @@ from jaxtyping import Array, Float
 from ._apply import last_states
 from ._bptt import residuals_of
 from ._by_hand import Layer, backward_layers, forward_layers
-from ._checks import are_numbers, is_tokens
+from ._checks import is_tokens
 from ._dropout import between_of, dropped, recurrent_of
 from ._losses import Objective, loss_scale
 from ._plan import Plan, default_plan, outermost
+from ._require import are_numbers
 from ._types import Batch, Gradients, Hiddens, Params, Scalar, States, accumulation_dtype
 
 

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ._checks import require_callable, require_sizes
 from ._differences import STEP, TOLERANCE, Values, along, at_entries, closer, largest, slopes, steps_to_try
 from ._findings import Finding, about_leaf
 from ._report import LeafReport, Report, StepReport
+from ._require import require_callable, require_sizes
 from ._steps import by_steps
 from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule, require_result, same_structure
 from ._types import Batch, GradFn
@@ -65,7 +65,7 @@ def check_gradients(
     require_sizes(max_entries=max_entries)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
         raise TypeError("`check_gradients` reads values, which are not there under jit, vmap or grad: call it outside.")
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.disable_jit(False):  # thousands of values: without jit that takes minutes
         args = jax.tree.map(in_float64, args)
         is_grad_fn = len(args) == 3 and isinstance(args[1], Batch)
         if witness is None:

@@ -1,130 +1,28 @@
-"""Argument checks: shapes and dtypes at trace time, and `check_batch` for the values."""
+"""What our trees must be: shapes and dtypes at trace time, and `check_batch` for the values."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
 from ._activations import ACTIVATIONS
+from ._require import (
+    require_array,
+    require_dtype,
+    require_float,
+    require_key,
+    require_known,
+    require_shape,
+    require_storable,
+)
 from ._types import Batch, CellParams, Drop, Gradients, Params, ReadoutParams, States
-
-
-def require_known(what: str, name: object, known: Mapping[str, Any]) -> None:
-    """Raise a `ValueError` that lists the known names unless `name` is one of them."""
-    if not isinstance(name, str) or name not in known:
-        raise ValueError(f"No {what} named {name!r}; there are {', '.join(map(repr, known))}.")
-
-
-def require_positive(**values: object) -> None:
-    """Raise for the first value that is known and not a finite number above zero."""
-    for name, value in values.items():
-        if isinstance(value, jax.core.Tracer):
-            continue
-        number = value.item() if getattr(value, "shape", None) == () else value  # type: ignore[attr-defined]
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            raise TypeError(f"`{name}` must be a number above zero, got {value!r}.")
-        if not 0 < number < float("inf"):
-            raise ValueError(f"`{name}` must be a finite number above zero, got {value!r}.")
-
-
-def require_rates(**rates: object) -> None:
-    """Raise for the first that is known and not a number from 0 to below 1."""
-    for name, rate in rates.items():
-        if isinstance(rate, jax.core.Tracer):
-            continue
-        number = rate.item() if getattr(rate, "shape", None) == () else rate  # type: ignore[attr-defined]
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            raise TypeError(f"`{name}` must be a number from 0 to below 1, got {rate!r}.")
-        if not 0 <= number < 1:
-            raise ValueError(f"`{name}` must be from 0 to below 1, got {rate!r}.")
-
-
-def require_sizes(*, least: int = 1, **sizes: object) -> None:
-    """Raise for the first size that is not an integer of at least `least`."""
-    for name, size in sizes.items():
-        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
-            raise TypeError(f"`{name}` must be an integer of at least {least}, got {size!r}.")
-        if size < least:
-            raise ValueError(f"`{name}` must be at least {least}, got {size}.")
-
-
-def require_integer(name: str, x: object) -> None:
-    """Raise a `TypeError` unless `x` is one integer, of Python, NumPy or JAX."""
-    whole = isinstance(x, int) and not isinstance(x, bool)  # of any size
-    if not whole and (np.ndim(x) or not np.issubdtype(np.asarray(x).dtype, np.integer)):  # type: ignore[arg-type]
-        raise TypeError(f"`{name}` must be an integer, got {x!r}.")
-
-
-def require_storable(name: str, x: Any) -> None:
-    """Raise if `x` holds integers that JAX would wrap: without `jax_enable_x64` those beyond 32 bits."""
-    if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.integer) or x.size == 0:
-        return
-    kind = jax.dtypes.canonicalize_dtype(x.dtype)
-    least, most = int(x.min()), int(x.max())
-    if least < np.iinfo(kind).min or most > np.iinfo(kind).max:
-        raise ValueError(f"`{name}` must hold integers that fit {kind}, JAX's type for them, got {least} to {most}.")
-
-
-def are_numbers(*sizes: Any) -> bool:
-    """Whether no size is a symbol of `jax.export`, of which most comparisons cannot be decided."""
-    return not any(is_symbolic_dim(size) for size in sizes)
-
-
-def require_floating(name: str, dtype: Any) -> None:
-    """Raise a `TypeError` unless `dtype` names a floating point type."""
-    try:
-        floating = jnp.issubdtype(dtype, jnp.floating)
-    except TypeError:
-        floating = False
-    if not floating:
-        raise TypeError(f"`{name}` must be a floating point type, got {dtype!r}.")
-
-
-def require_callable(**functions: object) -> None:
-    """Raise a `TypeError` for the first that cannot be called."""
-    for name, function in functions.items():
-        if not callable(function):
-            raise TypeError(f"`{name}` must be a function, got {function!r}.")
-
-
-def require_key(key: object) -> None:
-    """Raise a `TypeError` unless `key` is one typed key, as `jax.random.key` makes it."""
-    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape != ():
-        came = f"{key.dtype}{key.shape}" if isinstance(key, jax.Array) else type(key).__name__
-        raise TypeError(f"`key` must be one typed key, as jax.random.key(seed) makes it, got {came}.")
 
 
 def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
     """Whether `x` holds integers that stand for one-hot vectors, rather than features."""
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
-
-
-def require_array(name: str, x: object, kind: Any = None, described: str = "") -> None:
-    """Raise unless `x` is an array and, if a `kind` of dtype is given, of that kind."""
-    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
-        raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.")
-    if kind is not None and not jnp.issubdtype(x.dtype, kind):
-        raise TypeError(f"`{name}` must hold {described}, got dtype {x.dtype}.")
-
-
-def _require_float(name: str, x: object) -> None:
-    require_array(name, x, jnp.floating, "floating point numbers")
-
-
-def _require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str) -> None:
-    if x.shape != expected:
-        swapped = len(expected) > 1 and x.shape == (expected[1], expected[0], *expected[2:])
-        hint = ": swap its first two axes" if swapped else ""
-        raise ValueError(f"`{name}` must have shape {legend} = {expected} to match {match}, got {x.shape}{hint}.")
-
-
-def _require_dtype(name: str, x: Array, dtype: Any, match: str) -> None:
-    if x.dtype != dtype:
-        raise TypeError(f"`{name}` must have dtype {dtype} to match {match}, got {x.dtype}.")
 
 
 def check_cell(cell: CellParams, name: str = "cell") -> None:
@@ -134,7 +32,7 @@ def check_cell(cell: CellParams, name: str = "cell") -> None:
     require_known("activation", cell.activation, ACTIVATIONS)
     check_leak(cell.leak, f"{name}.leak")
     for leaf in ("w_xh", "w_hh", "b_h"):
-        _require_float(f"{name}.{leaf}", getattr(cell, leaf))
+        require_float(f"{name}.{leaf}", getattr(cell, leaf))
     if cell.w_xh.ndim != 2:
         raise ValueError(f"`{name}.w_xh` must have two axes (in, hid), got shape {cell.w_xh.shape}.")
     hid = cell.w_xh.shape[1]
@@ -142,10 +40,10 @@ def check_cell(cell: CellParams, name: str = "cell") -> None:
         units, (first, last) = cell.b_h.shape[0], cell.w_xh.shape
         if hid != units:
             fitting = (last if first == units else first, units)
-            _require_shape(f"{name}.w_xh", cell.w_xh, "(in, hid)", fitting, f"`{name}.w_hh` and `{name}.b_h`")
+            require_shape(f"{name}.w_xh", cell.w_xh, "(in, hid)", fitting, f"`{name}.w_hh` and `{name}.b_h`")
     for leaf, legend, expected in (("w_hh", "(hid, hid)", (hid, hid)), ("b_h", "(hid,)", (hid,))):
-        _require_shape(f"{name}.{leaf}", getattr(cell, leaf), legend, expected, f"`{name}.w_xh`")
-        _require_dtype(f"{name}.{leaf}", getattr(cell, leaf), cell.w_xh.dtype, f"`{name}.w_xh`")
+        require_shape(f"{name}.{leaf}", getattr(cell, leaf), legend, expected, f"`{name}.w_xh`")
+        require_dtype(f"{name}.{leaf}", getattr(cell, leaf), cell.w_xh.dtype, f"`{name}.w_xh`")
 
 
 def check_leak(leak: object, name: str) -> None:
@@ -163,7 +61,7 @@ def check_leak(leak: object, name: str) -> None:
 
 def check_hiddens(hs: Array) -> None:
     """Raise unless `hs` is a floating point array with a feature axis."""
-    _require_float("hs", hs)
+    require_float("hs", hs)
     if hs.ndim < 1:
         raise ValueError(f"`hs` must have the axes (*steps, hid), got shape {hs.shape}.")
 
@@ -172,17 +70,17 @@ def check_readout(readout: ReadoutParams, hid: int, dtype: Any, match: str) -> N
     """Raise unless `readout` reads a layer of `hid` units."""
     if not isinstance(readout, ReadoutParams):
         raise TypeError(f"`readout` must be ReadoutParams, got {type(readout).__name__}.")
-    _require_float("readout.w_hy", readout.w_hy)
-    _require_float("readout.b_y", readout.b_y)
+    require_float("readout.w_hy", readout.w_hy)
+    require_float("readout.b_y", readout.b_y)
     if readout.w_hy.ndim != 2:
         raise ValueError(f"`readout.w_hy` must have two axes (hid, out), got shape {readout.w_hy.shape}.")
     out = readout.w_hy.shape[1]
     if readout.w_hy.shape == (*readout.b_y.shape, hid):
         (out,) = readout.b_y.shape
-    _require_shape("readout.w_hy", readout.w_hy, "(hid, out)", (hid, out), match)
-    _require_shape("readout.b_y", readout.b_y, "(out,)", (out,), "`readout.w_hy`")
-    _require_dtype("readout.w_hy", readout.w_hy, dtype, match)
-    _require_dtype("readout.b_y", readout.b_y, dtype, match)
+    require_shape("readout.w_hy", readout.w_hy, "(hid, out)", (hid, out), match)
+    require_shape("readout.b_y", readout.b_y, "(out,)", (out,), "`readout.w_hy`")
+    require_dtype("readout.w_hy", readout.w_hy, dtype, match)
+    require_dtype("readout.b_y", readout.b_y, dtype, match)
 
 
 def check_params(params: Params) -> None:
@@ -199,8 +97,8 @@ def check_params(params: Params) -> None:
     for layer, cell in enumerate(params.cells[1:], start=1):
         name, match = f"params.cells[{layer}].w_xh", f"the layer below, `params.cells[{layer - 1}]`"
         expected = (below.w_hh.shape[0], cell.w_xh.shape[1])
-        _require_shape(name, cell.w_xh, "(hid below, hid)", expected, match)
-        _require_dtype(name, cell.w_xh, below.w_xh.dtype, match)
+        require_shape(name, cell.w_xh, "(hid below, hid)", expected, match)
+        require_dtype(name, cell.w_xh, below.w_xh.dtype, match)
         below = cell
     check_readout(params.readout, below.w_hh.shape[0], below.w_xh.dtype, "the highest of `params.cells`")
 
@@ -215,8 +113,8 @@ def check_inputs(cell: CellParams, x: Array, leading: tuple[str, ...], name: str
     if not is_tokens(x):
         require_array(name, x, jnp.floating, "floating point features or integer tokens")
         match = f"`{cell_name}.w_xh`"
-        _require_shape(name, x, f"({', '.join(axes)})", (*x.shape[:-1], cell.w_xh.shape[0]), match)
-        _require_dtype(name, x, cell.w_xh.dtype, match)
+        require_shape(name, x, f"({', '.join(axes)})", (*x.shape[:-1], cell.w_xh.shape[0]), match)
+        require_dtype(name, x, cell.w_xh.dtype, match)
     return steps_shape(x)[len(leading) :]
 
 
@@ -253,10 +151,10 @@ def check_layout(x: Array, h: object, in_size: int, leading: tuple[str, ...], *,
 def check_state(cell: CellParams, h: Array, batch: tuple[int, ...], *, names: tuple[str, str], cell_name: str) -> None:
     """Raise unless `h` is a state `(*batch, hid)` of `cell`."""
     h_name, x_name = names
-    _require_float(h_name, h)
+    require_float(h_name, h)
     expected = (*batch, cell.w_hh.shape[0])
-    _require_shape(h_name, h, "(*batch, hid)", expected, f"`{x_name}` and `{cell_name}.w_hh`")
-    _require_dtype(h_name, h, cell.w_hh.dtype, f"`{cell_name}.w_hh`")
+    require_shape(h_name, h, "(*batch, hid)", expected, f"`{x_name}` and `{cell_name}.w_hh`")
+    require_dtype(h_name, h, cell.w_hh.dtype, f"`{cell_name}.w_hh`")
 
 
 def check_cotangent(name: str, d_x: Array, x: Array, match: str) -> None:
@@ -264,7 +162,7 @@ def check_cotangent(name: str, d_x: Array, x: Array, match: str) -> None:
     require_array(name, d_x)
     if d_x.shape != x.shape:
         raise ValueError(f"`{name}` must have shape {x.shape} to match {match}, got {d_x.shape}.")
-    _require_dtype(name, d_x, x.dtype, match)
+    require_dtype(name, d_x, x.dtype, match)
 
 
 def check_flags(time_batch: tuple[int, ...], **flags: Array | None) -> None:
@@ -272,7 +170,7 @@ def check_flags(time_batch: tuple[int, ...], **flags: Array | None) -> None:
     for name, flag in flags.items():
         if flag is not None:
             require_array(name, flag, jnp.bool_, "booleans")
-            _require_shape(name, flag, "(time, *batch)", time_batch, "the inputs")
+            require_shape(name, flag, "(time, *batch)", time_batch, "the inputs")
 
 
 def check_states(
@@ -287,7 +185,7 @@ def check_states(
     if len(h_0) != len(params.cells):
         raise ValueError(f"`{name}` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")
     if batch is None:
-        _require_float(f"{name}[0]", h_0[0])
+        require_float(f"{name}[0]", h_0[0])
         batch, match = h_0[0].shape[:-1], f"{name}[0]"
     for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
         check_state(cell, h, batch, names=(f"{name}[{layer}]", match), cell_name=f"params.cells[{layer}]")
@@ -349,11 +247,11 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
         )
     if not is_tokens(targets):
         require_array("batch.targets", targets, jnp.floating, "integer classes or floating point vectors")
-        _require_dtype("batch.targets", targets, params.readout.b_y.dtype, "`params`")
+        require_dtype("batch.targets", targets, params.readout.b_y.dtype, "`params`")
     if batch.weights is not None:
-        _require_float("batch.weights", batch.weights)
-        _require_shape("batch.weights", batch.weights, "(last, *batch)", steps, "`batch.targets`")
-        _require_dtype("batch.weights", batch.weights, params.readout.b_y.dtype, "`params`")
+        require_float("batch.weights", batch.weights)
+        require_shape("batch.weights", batch.weights, "(last, *batch)", steps, "`batch.targets`")
+        require_dtype("batch.weights", batch.weights, params.readout.b_y.dtype, "`params`")
 
 
 def require_result(result: Any, name: str) -> Any:

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ._checks import check_inputs, check_params, require_key, require_rates
+from ._checks import check_inputs, check_params
+from ._require import require_key, require_rates
 from ._types import Batch, Drop, Hidden, Params, accumulation_dtype
 
 

@@ -19,7 +19,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from ._cell import step
-from ._checks import check_inputs, check_params, check_states, require_positive, require_sizes
+from ._checks import check_inputs, check_params, check_states
+from ._require import require_positive, require_sizes
 from ._subject import in_float64
 from ._types import Params, States, Step
 

@@ -8,18 +8,9 @@ from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
 from ._apply import apply, apply_step
-from ._checks import (
-    check_params,
-    check_sequence,
-    is_tokens,
-    require_array,
-    require_callable,
-    require_key,
-    require_positive,
-    require_sizes,
-    steps_shape,
-)
+from ._checks import check_params, check_sequence, is_tokens, steps_shape
 from ._params import zero_state
+from ._require import require_array, require_callable, require_key, require_positive, require_sizes
 from ._types import Inputs, Params, States, accumulation_dtype
 
 Draw = Callable[[Key[Array, ""], Array], Array]  # (key, y_t) -> x_{t+1}

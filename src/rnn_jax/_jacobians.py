@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 from ._activations import ACTIVATIONS
 from ._bptt import forward, states_read
 from ._cell import pre_activation
-from ._checks import require_array, require_sizes
 from ._dropout import dropped
+from ._require import require_array, require_sizes
 from ._types import CellParams, Flags, Hidden, Inputs, accumulation_dtype
 from ._unroll import check_unroll, select
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from ._checks import is_tokens, require_array, require_callable, require_known, require_storable, steps_shape
+from ._checks import is_tokens, steps_shape
+from ._require import require_array, require_callable, require_known, require_storable
 from ._types import Batch, Loss, Scalar, accumulation_dtype
 
 

@@ -19,8 +19,9 @@ from jaxtyping import Array, Float, Key
 
 from ._activations import ACTIVATIONS
 from ._cell import integrate, pre_activation
-from ._checks import check_params, check_sequence, check_states, require_array, require_key, require_sizes
+from ._checks import check_params, check_sequence, check_states
 from ._jacobians import qr_by_rows
+from ._require import require_array, require_key, require_sizes
 from ._types import Inputs, Params, Scalar, States, Step, accumulation_dtype
 
 NUM_BLOCKS = 10

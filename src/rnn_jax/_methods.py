@@ -14,11 +14,12 @@ from ._autodiff import autodiff
 from ._blocked import blocked
 from ._bptt import bptt
 from ._by_hand import backpropagate
-from ._checks import check_call, is_tokens, require_floating, require_known, require_positive, require_sizes
+from ._checks import check_call, is_tokens
 from ._definitions import adaptive_windows, last_steps_only, randomised_cuts, truncated_windows
 from ._losses import Objective, make_objective
 from ._plan import Plan, check_plan
 from ._randomised import randomised
+from ._require import require_floating, require_known, require_positive, require_sizes
 from ._sharded import check_devices, shard_batch
 from ._sharding import promote, refuse_explicit
 from ._stepwise import stepwise

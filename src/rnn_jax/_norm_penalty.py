@@ -25,9 +25,10 @@ from jaxtyping import Array, Float
 from ._activations import ACTIVATIONS
 from ._anatomy import there_and_back
 from ._bptt import Residuals
-from ._checks import check_call, require_positive
+from ._checks import check_call
 from ._losses import Objective, make_objective
 from ._numerics import norms
+from ._require import require_positive
 from ._types import Batch, GradFn, Gradients, Hiddens, Loss, Params, Scalar, States, accumulation_dtype
 
 

@@ -17,13 +17,8 @@ def norms(x: Array) -> Array:
     return _root(jnp.sum(jnp.square(x / scale), -1)) * scale[..., 0]
 
 
-def norm(x: Array) -> Scalar:
-    """The norm over all axes."""
-    return norms(x.ravel())
-
-
 def tree_norm(tree: Any) -> Scalar:
-    """The norm over all leaves together."""
+    """The norm over all leaves together; of one array, over all its axes."""
     return unit_and_norm(tree)[1]
 
 

@@ -12,15 +12,8 @@ from jax.nn.initializers import lecun_normal, normal, orthogonal
 from jaxtyping import Array, Float, Key
 
 from ._activations import ACTIVATIONS
-from ._checks import (
-    check_leak,
-    check_params,
-    require_floating,
-    require_key,
-    require_known,
-    require_positive,
-    require_sizes,
-)
+from ._checks import check_leak, check_params
+from ._require import require_floating, require_key, require_known, require_positive, require_sizes
 from ._types import CellParams, Params, ReadoutParams, States, accumulation_dtype
 
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers

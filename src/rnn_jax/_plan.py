@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ._checks import are_numbers, check_call, is_tokens, require_positive, require_sizes, steps_shape
+from ._checks import check_call, is_tokens, steps_shape
+from ._require import are_numbers, require_positive, require_sizes
 from ._types import Batch, Params
 
 ROWS = 1024  # steps times sequences in the products of a block: enough for their speed, few enough for the cache

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from ._checks import require_floating, require_sizes, require_storable
+from ._require import require_floating, require_sizes, require_storable
 from ._types import Batch
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Key
 
-from ._checks import require_key, require_sizes
+from ._require import require_key, require_sizes
 from ._text import encode, symbols_of
 from ._types import Batch
 

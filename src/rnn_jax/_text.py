@@ -5,7 +5,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
-from ._checks import require_array, require_integer, require_sizes, require_storable
+from ._require import require_array, require_integer, require_sizes, require_storable
 from ._types import Batch
 
 

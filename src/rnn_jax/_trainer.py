@@ -8,16 +8,9 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from ._checks import (
-    check_params,
-    check_states,
-    require_callable,
-    require_like,
-    require_positive,
-    require_rates,
-    require_result,
-)
+from ._checks import check_params, check_states, require_like, require_result
 from ._numerics import tree_norm, unit_and_norm
+from ._require import require_callable, require_positive, require_rates
 from ._types import Batch, GradFn, Params, States
 
 
@@ -130,12 +123,8 @@ def clipped_sgd(
     if not callable(learning_rate):
         require_positive(learning_rate=learning_rate)
     require_rates(momentum=momentum)
-    momentum = momentum if isinstance(momentum, jax.core.Tracer) else float(momentum)  # of no dtype
-    without = not isinstance(momentum, jax.core.Tracer) and momentum == 0
-    return optax.chain(
-        clip_gradients(max_norm=max_norm, max_value=max_value),
-        optax.sgd(learning_rate, momentum=None if without else momentum),
-    )
+    decay = momentum if isinstance(momentum, jax.core.Tracer) else float(momentum) or None  # a float has no dtype
+    return optax.chain(clip_gradients(max_norm=max_norm, max_value=max_value), optax.sgd(learning_rate, momentum=decay))
 
 
 def clip_gradients(

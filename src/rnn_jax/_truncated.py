@@ -22,10 +22,11 @@ from ._affine import affine_d_input
 from ._blocked import Problem, Run, blocked, reach, runs_of, split, there_and_back
 from ._bptt import Residuals, bptt, deltas, weight_gradients
 from ._by_hand import backward_readout
-from ._checks import are_numbers, steps_shape
+from ._checks import steps_shape
 from ._dropout import between_of, dropped
 from ._losses import Objective, loss_scale, step_weights
 from ._plan import Plan, default_plan
+from ._require import are_numbers
 from ._types import (
     Batch,
     CellParams,

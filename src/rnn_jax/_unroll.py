@@ -5,10 +5,9 @@ from jax import lax
 from jaxtyping import Array, Bool
 
 from ._activations import ACTIVATIONS
-from ._affine import affine
-from ._cell import integrate
+from ._cell import integrate, pre_activation
 from ._checks import check_cell, check_flags, check_inputs, check_layout, check_state, steps_shape
-from ._dropout import constant, dropped
+from ._dropout import constant
 from ._sharding import promote
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 
@@ -77,8 +76,7 @@ def unroll(
     def body(h_tm1, now):
         x_t, mask_t, reset_t = now
         h_met = enter(h_tm1, reset_t)
-        a_t = affine(x_t, cell.w_xh, cell.b_h) + dropped(h_met, r) @ cell.w_hh
-        h_t = leave(integrate(cell, phi(a_t), h_met), h_tm1, mask_t)
+        h_t = leave(integrate(cell, phi(pre_activation(cell, h_met, x_t, r)), h_met), h_tm1, mask_t)
         return h_t, h_t
 
     _, hs = lax.scan(body, h_0, (xs, mask, reset))

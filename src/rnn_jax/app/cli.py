@@ -90,8 +90,8 @@ def _run(argv: Sequence[str]) -> int:
 
 
 def _train(config: "TrainConfig", given: set[str]) -> int:
-    from .config import check_train_config
     from .corpus import corpus_of_run, read_corpus
+    from .limits import check_train_config
     from .lock import locked
     from .run_folder import check_free, resumed
 
@@ -111,7 +111,7 @@ def _train(config: "TrainConfig", given: set[str]) -> int:
 
 
 def _sample(config: "SampleConfig") -> int:
-    from .config import check_sample_config
+    from .limits import check_sample_config
     from .run_folder import read_settings
 
     check_sample_config(config)
@@ -128,7 +128,7 @@ def _sample(config: "SampleConfig") -> int:
 
 
 def _gradcheck(config: "GradcheckConfig") -> int:
-    from .config import check_gradcheck_config
+    from .limits import check_gradcheck_config
 
     check_gradcheck_config(config)
     with _jax():
@@ -136,8 +136,8 @@ def _gradcheck(config: "GradcheckConfig") -> int:
 
 
 def _truncation(config: "TruncationConfig") -> int:
-    from .config import check_truncation_config
     from .corpus import corpus_of_run
+    from .limits import check_truncation_config
     from .run_folder import read_settings
 
     check_truncation_config(config)
@@ -148,8 +148,8 @@ def _truncation(config: "TruncationConfig") -> int:
 
 
 def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
-    from .config import check_anatomy_config
     from .corpus import corpus_of_run
+    from .limits import check_anatomy_config
     from .run_folder import read_settings
 
     check_anatomy_config(config, given)
@@ -165,7 +165,7 @@ def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
 
 def _experiment(config: "ExperimentConfig") -> int:
     from ..experiments.catalogue import CATALOGUE
-    from .config import check_experiment_config
+    from .limits import check_experiment_config
 
     check_experiment_config(config, CATALOGUE)
     if config.name == "list":

@@ -11,7 +11,7 @@ from .errors import InputError
 
 SETTINGS = {  # all that changes a result, or stops a program that is right
     "jax_disable_jit": False,
-    "jax_debug_nans": False,  # a run that diverges is told so; `anatomy` marks with NaN what is not there
+    "jax_debug_nans": False,  # a run that diverges is told so
     "jax_debug_infs": False,
     "jax_debug_key_reuse": False,
     "jax_check_tracer_leaks": False,

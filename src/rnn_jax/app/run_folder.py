@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .config import TrainConfig, check_train_config
+from .config import TrainConfig
 from .errors import InputError
+from .limits import check_train_config
 from .lock import LOCK, locked
 
 SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (

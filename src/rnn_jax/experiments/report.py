@@ -179,12 +179,9 @@ def learning_curves(
         for cell in group:
             name = label(cell.setting, names)
             _band(ax, cell.steps, cell.curves[metric], color=colors[seen.index(name)], label=name.replace("$", r"\$"))
-        levels = {cell.chance for cell in group} - {
-            math.inf,
-            0.0,
-        }  # no line at 0: a logarithmic axis has no room for it
+        levels = {cell.chance for cell in group} - {math.inf, 0.0}  # a logarithmic axis has no room for a line at 0
         if metric == "loss" and len(levels) == 1:
-            ax.axhline(group[0].chance, color="0.5", ls=":", lw=1.2, label="chance")
+            ax.axhline(levels.pop(), color="0.5", ls=":", lw=1.2, label="chance")
         ax.set(xlabel="steps", yscale="log" if log else "linear")
     if metric == "loss" and log and np.isfinite(cells[0].chance):
         top = max(max(cell.chance, cell.curves["loss"][0].max()) for cell in cells)

@@ -16,7 +16,8 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 
 from .. import Batch, GradFn, Params, TrainState, make_trainer, zero_state
-from .._checks import require_sizes, steps_shape
+from .._checks import steps_shape
+from .._require import require_sizes
 
 SMALL = 2**14  # batch · hidden²: below it the turns of a loop cost more than its products
 OWN_METRICS = {"solved", "finite", "train_loss", "grad_norm"}

@@ -1,0 +1,122 @@
+"""What any argument must be: a number in range, an array of a shape and dtype, a function, a name that is known."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.export import is_symbolic_dim
+from jaxtyping import Array
+
+
+def require_known(what: str, name: object, known: Mapping[str, Any]) -> None:
+    """Raise a `ValueError` that lists the known names unless `name` is one of them."""
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f"No {what} named {name!r}; there are {', '.join(map(repr, known))}.")
+
+
+def require_positive(**values: object) -> None:
+    """Raise for the first value that is known and not a finite number above zero."""
+    for name, value in values.items():
+        if isinstance(value, jax.core.Tracer):
+            continue
+        number = value.item() if getattr(value, "shape", None) == () else value  # type: ignore[attr-defined]
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            raise TypeError(f"`{name}` must be a number above zero, got {value!r}.")
+        if not 0 < number < float("inf"):
+            raise ValueError(f"`{name}` must be a finite number above zero, got {value!r}.")
+
+
+def require_rates(**rates: object) -> None:
+    """Raise for the first that is known and not a number from 0 to below 1."""
+    for name, rate in rates.items():
+        if isinstance(rate, jax.core.Tracer):
+            continue
+        number = rate.item() if getattr(rate, "shape", None) == () else rate  # type: ignore[attr-defined]
+        if not isinstance(number, (int, float)) or isinstance(number, bool):
+            raise TypeError(f"`{name}` must be a number from 0 to below 1, got {rate!r}.")
+        if not 0 <= number < 1:
+            raise ValueError(f"`{name}` must be from 0 to below 1, got {rate!r}.")
+
+
+def require_sizes(*, least: int = 1, **sizes: object) -> None:
+    """Raise for the first size that is not an integer of at least `least`."""
+    for name, size in sizes.items():
+        if not isinstance(size, (int, np.integer)) or isinstance(size, bool):
+            raise TypeError(f"`{name}` must be an integer of at least {least}, got {size!r}.")
+        if size < least:
+            raise ValueError(f"`{name}` must be at least {least}, got {size}.")
+
+
+def require_integer(name: str, x: object) -> None:
+    """Raise a `TypeError` unless `x` is one integer, of Python, NumPy or JAX."""
+    whole = isinstance(x, int) and not isinstance(x, bool)  # of any size
+    if not whole and (np.ndim(x) or not np.issubdtype(np.asarray(x).dtype, np.integer)):  # type: ignore[arg-type]
+        raise TypeError(f"`{name}` must be an integer, got {x!r}.")
+
+
+def require_storable(name: str, x: Any) -> None:
+    """Raise if `x` holds integers that JAX would wrap: without `jax_enable_x64` those beyond 32 bits."""
+    if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.integer) or x.size == 0:
+        return
+    kind = jax.dtypes.canonicalize_dtype(x.dtype)
+    least, most = int(x.min()), int(x.max())
+    if least < np.iinfo(kind).min or most > np.iinfo(kind).max:
+        raise ValueError(f"`{name}` must hold integers that fit {kind}, JAX's type for them, got {least} to {most}.")
+
+
+def are_numbers(*sizes: Any) -> bool:
+    """Whether no size is a symbol of `jax.export`, of which most comparisons cannot be decided."""
+    return not any(is_symbolic_dim(size) for size in sizes)
+
+
+def require_floating(name: str, dtype: Any) -> None:
+    """Raise a `TypeError` unless `dtype` names a floating point type."""
+    try:
+        floating = jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:
+        floating = False
+    if not floating:
+        raise TypeError(f"`{name}` must be a floating point type, got {dtype!r}.")
+
+
+def require_callable(**functions: object) -> None:
+    """Raise a `TypeError` for the first that cannot be called."""
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"`{name}` must be a function, got {function!r}.")
+
+
+def require_key(key: object) -> None:
+    """Raise a `TypeError` unless `key` is one typed key, as `jax.random.key` makes it."""
+    if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape != ():
+        came = f"{key.dtype}{key.shape}" if isinstance(key, jax.Array) else type(key).__name__
+        raise TypeError(f"`key` must be one typed key, as jax.random.key(seed) makes it, got {came}.")
+
+
+def require_array(name: str, x: object, kind: Any = None, described: str = "") -> None:
+    """Raise unless `x` is an array and, if a `kind` of dtype is given, of that kind."""
+    if not hasattr(x, "shape") or not hasattr(x, "dtype"):
+        raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.")
+    if kind is not None and not jnp.issubdtype(x.dtype, kind):
+        raise TypeError(f"`{name}` must hold {described}, got dtype {x.dtype}.")
+
+
+def require_float(name: str, x: object) -> None:
+    """Raise a `TypeError` unless `x` is an array of floating point numbers."""
+    require_array(name, x, jnp.floating, "floating point numbers")
+
+
+def require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str) -> None:
+    """Raise a `ValueError` unless `x` has the shape `expected`, whose axes are called `legend`."""
+    if x.shape != expected:
+        swapped = len(expected) > 1 and x.shape == (expected[1], expected[0], *expected[2:])
+        hint = ": swap its first two axes" if swapped else ""
+        raise ValueError(f"`{name}` must have shape {legend} = {expected} to match {match}, got {x.shape}{hint}.")
+
+
+def require_dtype(name: str, x: Array, dtype: Any, match: str) -> None:
+    """Raise a `TypeError` unless `x` has the dtype."""
+    if x.dtype != dtype:
+        raise TypeError(f"`{name}` must have dtype {dtype} to match {match}, got {x.dtype}.")

@@ -1,0 +1,107 @@
+"""Sampling: each output drawn from what the network says after all that stands before it."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from by_numpy import by_numpy
+from witness import softmax
+
+import rnn_jax
+
+
+def make_model(vocabulary=9, hidden=8, num_layers=2):
+    rng = np.random.default_rng(4)
+
+    def normal(scale, *shape):
+        return jnp.asarray(scale * rng.standard_normal(shape))
+
+    def cell(size):
+        return rnn_jax.CellParams(normal(1.0, size, hidden), normal(0.5, hidden, hidden), normal(0.1, hidden), "tanh")
+
+    cells = tuple(cell(hidden if layer else vocabulary) for layer in range(num_layers))
+    return rnn_jax.Params(cells, rnn_jax.ReadoutParams(normal(1.0, hidden, vocabulary), normal(0.1, vocabulary)))
+
+
+@pytest.mark.parametrize("batch, call", [((), by_numpy), ((3,), jax.jit), ((2, 2), by_numpy)])
+def test_generate_is_a_loop_of_steps(batch, call):
+    """Every output is drawn, with its own key, from what the network says after all that stands before it."""
+    params, key, draw = make_model(), jax.random.key(2), rnn_jax.categorical(0.7)
+    prompt = np.random.default_rng(1).integers(0, 9, (4, *batch))
+    outputs, h_T = call(lambda *args: rnn_jax.generate(*args, 6, draw=draw))(key, params, prompt)
+    assert outputs.shape == (6, *batch) and outputs.dtype == prompt.dtype
+    before = np.concatenate([prompt, outputs[:-1]])
+
+    def expected(key, params, before):
+        ys, h_T = rnn_jax.apply(params, rnn_jax.zero_state(params, *batch), before, last=6)
+        keys = jax.random.split(key, 6)
+        return [draw(keys[t], ys[t]) for t in range(6)], h_T
+
+    drawn, expected_h_T = by_numpy(expected)(key, params, before)
+    np.testing.assert_array_equal(outputs, drawn)
+    chex.assert_trees_all_close(h_T, expected_h_T, rtol=1e-12)
+
+
+def generated(params, prompt, length, *, draw, **options):
+    make = by_numpy(lambda key, params, prompt: rnn_jax.generate(key, params, prompt, length, draw=draw, **options))
+    return make(jax.random.key(0), params, prompt)
+
+
+def test_generate_step_by_step_without_jit():
+    """After a prompt of one step there is no scan of zero steps, which JAX refuses without jit."""
+    params, prompt = make_model(num_layers=1), jnp.array([1])
+    with jax.disable_jit():
+        outputs, _ = rnn_jax.generate(jax.random.key(0), params, prompt, 3)
+    np.testing.assert_array_equal(outputs, generated(params, prompt, 3, draw=rnn_jax.categorical(1.0))[0])
+
+
+def test_generate_goes_on_where_it_ended():
+    params, prompt = make_model(), np.array([1, 2, 3])
+    whole, _ = generated(params, prompt, 9, draw=rnn_jax.greedy)
+    assert len(set(whole)) > 2
+    first, h_T = generated(params, prompt, 4, draw=rnn_jax.greedy)
+    rest, _ = generated(params, first[-1:], 5, draw=rnn_jax.greedy, h_0=tuple(map(jnp.asarray, h_T)))
+    np.testing.assert_array_equal(whole, np.concatenate([first, rest]))
+
+
+def test_categorical_draws_the_softmax():
+    """100,000 draws at two temperatures: every frequency within five standard deviations of its probability."""
+    y = np.array([0.0, 1.0, 2.0, -1.0])
+    for temperature in (1.0, 0.5):
+        draw = by_numpy(rnn_jax.categorical(temperature))
+        draws = draw(jax.random.key(0), np.broadcast_to(y, (100_000, 4)))
+        p = softmax(y / temperature)
+        frequency = np.bincount(draws, minlength=4) / 100_000
+        assert np.all(np.abs(frequency - p) < 5 * np.sqrt(p * (1 - p) / 100_000))
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_categorical_draws_the_softmax_in_every_type(dtype):
+    """χ² of 400,000 draws below its 1 - 1e-6 quantile: rare symbols get their due, equal ones are equally frequent."""
+    num = 400_000
+    for y in (np.log([0.989, 0.001, 0.004, 0.006]), np.zeros(200)):
+        logits = np.asarray(jnp.asarray(y, dtype))
+        p = softmax(logits.astype(np.float64))  # of the logits as they are rounded
+        draws = rnn_jax.categorical(1.0)(jax.random.key(0), jnp.broadcast_to(jnp.asarray(logits), (num, len(y))))
+        frequency = np.bincount(draws, minlength=len(y))
+        chi_squared = np.sum((frequency - num * p) ** 2 / (num * p))
+        freedom = len(y) - 1
+        assert chi_squared < freedom + 2 * np.sqrt(freedom * 13.8) + 2 * 13.8  # Laurent and Massart (2000), lemma 1
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32, jnp.float64])
+@pytest.mark.parametrize("temperature", [1e-38, 1e-45, 1e-300])
+def test_the_limit_of_low_temperatures_is_greedy(dtype, temperature):
+    y = jnp.asarray([[0.5, 2.0, 1.9], [3.0, -1.0, 2.0], [-9.0, -9.5, -8.0], [0.0, jnp.inf, 1.0]], dtype)
+    for seed in range(5):
+        draws = rnn_jax.categorical(temperature)(jax.random.key(seed), y)
+        np.testing.assert_array_equal(draws, rnn_jax.greedy(jax.random.key(seed), y))
+
+
+def test_feedback_feeds_back():
+    params, prompt = make_model(2, num_layers=1), np.ones((1, 2))
+    outputs, _ = generated(params, prompt, 3, draw=rnn_jax.feedback)
+    inputs, zeros = np.concatenate([prompt, outputs[:2]]), rnn_jax.zero_state(params)
+    ys, _ = by_numpy(rnn_jax.apply)(params, zeros, inputs)
+    np.testing.assert_allclose(outputs, ys, rtol=1e-12)
