@@ -113,7 +113,8 @@ def clipped_sgd(
     """Gradient descent on clipped gradients: each entry to ±`max_value`, then all to the global norm `max_norm`.
 
     Clipping by value is what min-char-rnn does (at 5), by norm what Pascanu et al. proposed. Each number may be traced,
-    for a sweep under `jax.vmap`: then its range is not checked.
+    for a sweep under `jax.vmap`: then its range is not checked. Of parameters in half precision trace it in their
+    dtype: optax computes in the wider of the two.
 
     Raises:
         ValueError: unless 0 <= momentum < 1 and each of the others that is given is above zero.
