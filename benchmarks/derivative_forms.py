@@ -21,6 +21,7 @@ from jax import lax
 
 import rnn_jax
 from rnn_jax._bptt import forward
+from rnn_jax._events import Events
 from rnn_jax._unroll_bptt import _fallback
 
 RESULTS = Path(__file__).parent / "results" / "derivative_forms.json"
@@ -30,13 +31,13 @@ ROUNDS = 15
 
 def custom_vjp(cell, h_0, xs):
     """The fallback of `unroll_bptt`: stable interface, no forward mode."""
-    return _fallback((cell, h_0, xs, None, None, None))
+    return _fallback((cell, h_0, xs, Events(), None))
 
 
 @jax.custom_jvp
 def custom_jvp(cell, h_0, xs):
     """A tangent recurrence that JAX transposes: stable interface, both modes, the reverse pass not written by hand."""
-    return forward(cell, h_0, xs, None, None, None)[0]
+    return forward(cell, h_0, xs, Events(), None)[0]
 
 
 @custom_jvp.defjvp

@@ -14,7 +14,7 @@ SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = {
     "ground": [
         *("_serialization", "_types", "_activations", "_require", "_checks", "_numerics", "_sharding"),
-        *("_params", "_losses", "_text", "_sequences", "_dropout", "_tasks"),
+        *("_params", "_losses", "_text", "_sequences", "_dropout", "_events", "_tasks"),
     ],
     "cell": ["_affine", "_cell"],
     "network": ["_unroll", "_apply", "_generate"],

@@ -26,12 +26,12 @@ from ._blocked import blocked
 from ._bptt import Residuals, bptt, states_read
 from ._by_hand import backward_readout, forward_layers
 from ._checks import is_tokens
+from ._events import select
 from ._losses import Objective, loss_scale
 from ._numerics import norms, tree_norm
 from ._require import are_numbers
 from ._truncated import Windows, fold, neighbours, of_all_passes, one_pass, side_by_side, whole_windows
 from ._types import Batch, Gradients, Params, Scalar, States, accumulation_dtype
-from ._unroll import select
 
 
 class Reach(NamedTuple):

@@ -53,7 +53,6 @@ from ._types import (
     States,
     accumulation_dtype,
 )
-from ._unroll import leave
 
 SATURATED = 0.1
 
@@ -204,7 +203,7 @@ def of_step(residuals: Residuals, d_hs: Hiddens) -> Hiddens:
     """`d_a_t` of `d_h_t`, each step by itself: nothing travels through time."""
     d_fs, _ = d_integrate(residuals.cell, d_hs)
     d_phi = ACTIVATIONS[residuals.cell.activation].d_phi(residuals.fs)
-    return leave(d_fs * d_phi, jnp.zeros_like(d_hs), residuals.mask)
+    return residuals.events.d_leave(d_fs * d_phi)
 
 
 def layer_anatomy(
@@ -240,7 +239,8 @@ def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Ar
     d_phi = ACTIVATIONS[residuals.cell.activation].d_phi(residuals.fs)
     time, *batch_axes, hid = d_phi.shape
     d_phi = d_phi.astype(accumulation_dtype(d_phi.dtype)).reshape(time, math.prod(batch_axes), hid)
-    exists = jnp.ones(d_phi.shape[:2], bool) if residuals.mask is None else residuals.mask.reshape(d_phi.shape[:2])
+    mask = residuals.events.mask
+    exists = jnp.ones(d_phi.shape[:2], bool) if mask is None else mask.reshape(d_phi.shape[:2])
     num = jnp.maximum(jnp.sum(exists, 1, dtype=d_phi.dtype), 1)
     weights = exists.astype(d_phi.dtype)[..., None] / num[:, None, None]
     low = (d_phi < SATURATED).astype(d_phi.dtype)
@@ -340,9 +340,11 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
     windows = Windows(k1, k2, time, max(-(-(k2 + after) // k1), 1))
 
     def longer(r: Residuals) -> Residuals:
-        mask = jnp.ones(r.fs.shape[:-1], bool) if r.mask is None and after else r.mask
-        hs, fs, mask, reset = (pad_steps(x, 0, after) for x in (r.hs, r.fs, mask, r.reset))
-        return r._replace(hs=hs, fs=fs, mask=mask, reset=reset)
+        events = r.events
+        if events.mask is None and after:
+            events = events._replace(mask=jnp.ones(r.fs.shape[:-1], bool))
+        hs, fs, events = pad_steps((r.hs, r.fs, events), 0, after)
+        return r._replace(hs=hs, fs=fs, events=events)
 
     later = tuple(jnp.zeros((windows.passes, *r.h_0.shape), r.h_0.dtype) for r in passed.saved)
     d_hs = pad_steps(passed.local[-1], 0, after)

@@ -19,6 +19,7 @@ from ._bptt import residuals_of
 from ._by_hand import Layer, backward_layers, forward_layers
 from ._checks import is_tokens
 from ._dropout import between_of, dropped, recurrent_of
+from ._events import Events, cut
 from ._losses import Objective, loss_scale
 from ._plan import Plan, default_plan, outermost
 from ._require import are_numbers
@@ -71,7 +72,7 @@ def blocked(
     h_0: States,
     sent: Float[Array, "time *#batch"] | None = None,
 ) -> tuple[tuple[Scalar, States], Gradients]:
-    """Loss, last states and gradients, a block at a time, as `plan` says; `sent` as in `Residuals`."""
+    """Loss, last states and gradients, a block at a time, as `plan` says; `sent` as in `Events`."""
     plan = default_plan(params, batch) if plan is None else plan
     time, last = batch.inputs.shape[0], batch.targets.shape[0]
     scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
@@ -79,7 +80,7 @@ def blocked(
     def backward(steps: Batch, start: Any, hs: Hiddens, saved: list[Any], d_h: States) -> tuple[Scalar, Gradients]:
         if sent is not None:
             now = lax.dynamic_slice_in_dim(sent, start, hs.shape[0])
-            saved = [residuals._replace(sent=now) for residuals in saved]
+            saved = [residuals._replace(events=residuals.events._replace(sent=now)) for residuals in saved]
         return backward_layers(layer, objective.loss, scale, params, steps, hs, saved, d_h)
 
     runs = runs_of(plan, time, last)
@@ -199,7 +200,7 @@ def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: State
     saved, xs = [], steps.inputs
     for i, (cell, h_start, layer) in enumerate(zip(problem.params.cells, h, hs, strict=True)):
         r = recurrent_of(steps.drop, i)
-        saved.append(residuals_of(cell, h_start, xs, layer, steps.mask, steps.reset, r))
+        saved.append(residuals_of(cell, h_start, xs, layer, Events(steps.mask, steps.reset), r))
         xs = dropped(layer, between_of(steps.drop, i))
     loss, (d_params, d_h, d_xs) = problem.backward(steps, start, hs[-1], saved, carry.d_h)
     if d_xs is not None and carry.d_xs is not None:
@@ -209,21 +210,12 @@ def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: State
 
 def _steps(problem: Problem, run: Run, start: Any) -> Batch:
     """The batch of one piece of `run`, which begins at step `start`."""
-    inputs, targets, weights, mask, reset, _, drop = problem.batch
-
-    def part(x: Any, first: Any, size: int) -> Any:
-        return None if x is None else lax.dynamic_slice_in_dim(x, first, size)
-
-    unread = inputs.shape[0] - targets.shape[0]
+    batch = problem.batch
+    unread = batch.inputs.shape[0] - batch.targets.shape[0]
     first_read = start + run.size - run.read - unread if run.read else 0
-    return Batch(
-        part(inputs, start, run.size),
-        part(targets, first_read, run.read),
-        part(weights, first_read, run.read),
-        part(mask, start, run.size),
-        part(reset, start, run.size),
-        drop=drop,
-    )
+    inputs, mask, reset = cut((batch.inputs, batch.mask, batch.reset), start, run.size)
+    targets, weights = cut((batch.targets, batch.weights), first_read, run.read)
+    return Batch(inputs, targets, weights, mask, reset, drop=batch.drop)
 
 
 def _scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, run: Run) -> tuple[Any, Any]:

@@ -16,40 +16,30 @@ from ._by_hand import Layer
 from ._cell import d_integrate, integrate
 from ._checks import is_tokens, steps_shape
 from ._dropout import dropped
+from ._events import Events, cut
 from ._plan import rows_block
-from ._types import CellParams, Flags, Hidden, Hiddens, Inputs, accumulation_dtype
-from ._unroll import enter, leave, visible
+from ._types import CellParams, Hidden, Hiddens, Inputs, accumulation_dtype
 
 
 class Residuals(NamedTuple):
     """What the forward pass keeps. Of the sequence it made, that is `hs` and nothing else.
 
     `fs` are the `φ(a_t)` of a cell that leaks. They are not kept: with all states there, they are one product. Without
-    leak they are `hs`. From two states that are rounded they cannot be had: `φ'` would be wrong near a kink. `sent` is
-    for gradients that are truncated: the part of what step t sends back that arrives at `h_{t-1}`, 0 for nothing, by
-    default all of it. `r` is the dropout mask of the recurrence; that of the layer below is in `xs`.
+    leak they are `hs`. They cannot be recovered from two rounded states: `φ'` would be wrong near a kink. `r` is the
+    dropout mask of the recurrence; that of the layer below is in `xs`.
     """
 
     cell: CellParams
     h_0: Hidden
     xs: Inputs
     hs: Hiddens
-    mask: Flags | None
-    reset: Flags | None
+    events: Events
     fs: Hiddens
     r: Hidden | None = None
-    sent: Float[Array, "time *#batch"] | None = None
 
 
 def forward(
-    cell: CellParams,
-    h_0: Hidden,
-    xs: Inputs,
-    mask: Flags | None,
-    reset: Flags | None,
-    r: Hidden | None,
-    *,
-    unroll: int = 1,
+    cell: CellParams, h_0: Hidden, xs: Inputs, events: Events, r: Hidden | None, *, unroll: int = 1
 ) -> tuple[Hiddens, Residuals]:
     """`h_t = φ(x_t W_xh + b_h + h_{t-1} W_hh)`: the input projection is one product before the scan.
 
@@ -58,28 +48,20 @@ def forward(
     phi = ACTIVATIONS[cell.activation].phi
 
     def body(h_tm1, now):
-        z_t, mask_t, reset_t = now
-        h_met = enter(h_tm1, reset_t)
+        z_t, event = now
+        h_met = event.enter(h_tm1)
         a_t = z_t + dropped(h_met, r) @ cell.w_hh
-        h_t = leave(integrate(cell, phi(a_t), h_met), h_tm1, mask_t)
+        h_t = event.leave(integrate(cell, phi(a_t), h_met), h_tm1)
         return h_t, h_t
 
-    zs = affine(visible(xs, mask), cell.w_xh, cell.b_h)
-    _, hs = lax.scan(body, h_0, (zs, mask, reset), unroll=unroll)
-    return hs, residuals_of(cell, h_0, xs, hs, mask, reset, r)
+    zs = affine(events.visible(xs), cell.w_xh, cell.b_h)
+    _, hs = lax.scan(body, h_0, (zs, events), unroll=unroll)
+    return hs, residuals_of(cell, h_0, xs, hs, events, r)
 
 
-def residuals_of(
-    cell: CellParams,
-    h_0: Hidden,
-    xs: Inputs,
-    hs: Hiddens,
-    mask: Flags | None,
-    reset: Flags | None,
-    r: Hidden | None,
-) -> Residuals:
+def residuals_of(cell: CellParams, h_0: Hidden, xs: Inputs, hs: Hiddens, events: Events, r: Hidden | None) -> Residuals:
     """What `forward` keeps, from its arguments and the states it made."""
-    residuals = Residuals(cell, h_0, visible(xs, mask), hs, mask, reset, hs, r)
+    residuals = Residuals(cell, h_0, events.visible(xs), hs, events, hs, r)
     if cell.leak == 1:
         return residuals
     a = affine(residuals.xs, cell.w_xh, cell.b_h) + states_read(residuals) @ cell.w_hh
@@ -107,21 +89,20 @@ def deltas(
     emit: Callable[[Hidden, Hidden], Any] = lambda d_h_t, d_a_t: d_a_t,
 ) -> tuple[Hidden, Any]:
     """`(d_h_0, d_as)`: the loop over time, and what it emits of each step."""
-    cell, _, _, _, mask, reset, fs, r, sent = residuals
+    cell, events, r = residuals.cell, residuals.events, residuals.r
     d_phi = ACTIVATIONS[cell.activation].d_phi
     w_hh_t = cell.w_hh.T
 
     def body(d_h_next, now):  # d_h_next: what steps t+1.. send back to h_t
-        d_h_read, f_t, mask_t, reset_t, sent_t = now
+        d_h_read, f_t, event = now
         d_h_t = d_h_read + d_h_next
         d_f_t, d_h_kept = d_integrate(cell, d_h_t)
-        d_a_t = leave(d_f_t * d_phi(f_t), jnp.zeros_like(f_t), mask_t)
+        d_a_t = event.d_leave(d_f_t * d_phi(f_t))
         d_h_read_t = dropped(d_a_t @ w_hh_t, r)
         d_h_met = d_h_read_t if d_h_kept is None else d_h_read_t + d_h_kept
-        d_h_tm1 = leave(enter(d_h_met, reset_t), d_h_t, mask_t)
-        return d_h_tm1 if sent_t is None else sent_t[..., None] * d_h_tm1, emit(d_h_t, d_a_t)
+        return event.d_enter(d_h_met, d_h_t), emit(d_h_t, d_a_t)
 
-    return lax.scan(body, d_h_T, (d_hs, fs, mask, reset, sent), reverse=True, unroll=unroll)
+    return lax.scan(body, d_h_T, (d_hs, residuals.fs, events), reverse=True, unroll=unroll)
 
 
 def weight_gradients(residuals: Residuals, d_as: Hiddens) -> CellParams:
@@ -136,18 +117,18 @@ def backward_in_blocks(
     residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, block: int
 ) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
     """`backward`, with the weight-gradient products of `block` steps at a time: their operands stay in cache."""
-    cell, h_0, xs, hs, mask, reset, _, r, _ = residuals
+    cell, xs, hs = residuals.cell, residuals.xs, residuals.hs
     time = hs.shape[0]
     if time <= block:
         return backward(residuals, d_hs, d_h_T)
 
     def of_steps(carry: tuple[CellParams, Hidden], start: Any, size: int) -> Any:
         d_cell, d_h = carry
-        xs_now, hs_now, mask_now, reset_now, d_hs_now = jax.tree.map(
-            lambda x: lax.dynamic_slice_in_dim(x, start, size), (xs, hs, mask, reset, d_hs)
+        xs_now, hs_now, events, d_hs_now = cut((xs, hs, residuals.events, d_hs), start, size)
+        h_before = jnp.where(
+            start == 0, residuals.h_0, lax.dynamic_index_in_dim(hs, jnp.maximum(start - 1, 0), keepdims=False)
         )
-        h_before = jnp.where(start == 0, h_0, lax.dynamic_index_in_dim(hs, jnp.maximum(start - 1, 0), keepdims=False))
-        now = residuals_of(cell, h_before, xs_now, hs_now, mask_now, reset_now, r)
+        now = residuals_of(cell, h_before, xs_now, hs_now, events, residuals.r)
         d_cell_now, d_h, d_xs = backward(now, d_hs_now, d_h)
         return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_h), d_xs
 
@@ -177,10 +158,10 @@ def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | No
     `ȧ_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h + h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh` and `ḣ_t = φ'(a_t) ∘ ȧ_t`, with a leak as in
     `forward`. Only the last product needs the loop.
     """
-    cell, h_0, xs, hs, mask, reset, fs, r, _ = residuals
+    cell, h_0, xs, r = residuals.cell, residuals.h_0, residuals.xs, residuals.r
     d_phi = ACTIVATIONS[cell.activation].d_phi
     zero_b = jnp.zeros_like(cell.b_h)
-    u = jnp.zeros_like(hs)
+    u = jnp.zeros_like(residuals.hs)
     if xs_dot is not None:
         u += affine(xs_dot, cell.w_xh, zero_b)
     if cell_dot.w_xh is not None:
@@ -191,20 +172,21 @@ def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | No
         u += states_read(residuals) @ cell_dot.w_hh
 
     def body(h_tm1_dot, now):
-        u_t, f_t, mask_t, reset_t = now
-        h_met_dot = enter(h_tm1_dot, reset_t)
+        u_t, f_t, event = now
+        h_met_dot = event.enter(h_tm1_dot)
         f_t_dot = d_phi(f_t) * (u_t + dropped(h_met_dot, r) @ cell.w_hh)
-        h_t_dot = leave(integrate(cell, f_t_dot, h_met_dot), h_tm1_dot, mask_t)
+        h_t_dot = event.leave(integrate(cell, f_t_dot, h_met_dot), h_tm1_dot)
         return h_t_dot, h_t_dot
 
-    _, hs_dot = lax.scan(body, jnp.zeros_like(h_0) if h_0_dot is None else h_0_dot, (u, fs, mask, reset))
+    start = jnp.zeros_like(h_0) if h_0_dot is None else h_0_dot
+    _, hs_dot = lax.scan(body, start, (u, residuals.fs, residuals.events))
     return hs_dot
 
 
 def states_read(residuals: Residuals) -> Hiddens:
     """What `W_hh` read at t = 1..T: the states that were left, one step later, but for units that are dropped."""
-    h_0, hs = residuals.h_0, residuals.hs
-    return dropped(enter(jnp.concatenate([h_0[None], hs])[:-1], residuals.reset), residuals.r)
+    before = jnp.concatenate([residuals.h_0[None], residuals.hs])[:-1]
+    return dropped(residuals.events.enter(before), residuals.r)
 
 
 def bptt(unroll: int = 1) -> Layer:

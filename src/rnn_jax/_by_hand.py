@@ -9,6 +9,7 @@ from jaxtyping import Array
 from ._affine import affine_d_weights
 from ._apply import last_states, readout
 from ._dropout import between_of, dropped, recurrent_of
+from ._events import Events
 from ._losses import Objective, loss_scale, weighted_loss
 from ._types import Batch, Gradients, Hiddens, Loss, Params, ReadoutParams, Scalar, States, accumulation_dtype
 
@@ -16,7 +17,7 @@ from ._types import Batch, Gradients, Hiddens, Loss, Params, ReadoutParams, Scal
 class Layer(NamedTuple):
     """The unroll of one layer and its hand-written derivative.
 
-    `forward(cell, h_0, xs, mask, reset, r) -> (hs, residuals)`, r the dropout mask of the recurrence
+    `forward(cell, h_0, xs, events, r) -> (hs, residuals)`, r the dropout mask of the recurrence
     `backward(residuals, d_hs, d_h_T) -> (d_cell, d_h_0, d_xs)`
     """
 
@@ -40,7 +41,7 @@ def forward_layers(layer: Layer, params: Params, batch: Batch, h_0: States) -> t
     all_hs, saved = [], []
     xs = batch.inputs
     for i, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
-        hs, residuals = layer.forward(cell, h, xs, batch.mask, batch.reset, recurrent_of(batch.drop, i))
+        hs, residuals = layer.forward(cell, h, xs, Events(batch.mask, batch.reset), recurrent_of(batch.drop, i))
         xs = dropped(hs, between_of(batch.drop, i))
         all_hs.append(hs)
         saved.append(residuals)

@@ -18,8 +18,8 @@ import numpy as np
 
 from ._activations import ACTIVATIONS
 from ._checks import is_tokens, steps_shape
+from ._events import Events
 from ._types import Batch, CellParams, Gradients, Params, ReadoutParams, States
-from ._unroll import visible
 
 
 def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:
@@ -59,7 +59,7 @@ def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch
 
 def without_flags(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:
     """The problem without mask and reset: what stood where a step did not exist is replaced by zero."""
-    inputs = visible(batch.inputs, batch.mask)
+    inputs = Events(batch.mask).visible(batch.inputs)
     return params, batch._replace(inputs=inputs, mask=None, reset=None), h_0
 
 

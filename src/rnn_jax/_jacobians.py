@@ -14,9 +14,10 @@ from ._activations import ACTIVATIONS
 from ._bptt import forward, states_read
 from ._cell import pre_activation
 from ._dropout import dropped
+from ._events import Events, select
 from ._require import require_array, require_sizes
 from ._types import CellParams, Flags, Hidden, Inputs, accumulation_dtype
-from ._unroll import check_unroll, select
+from ._unroll import check_unroll
 
 RESOLVED = 1e-4  # relative error of a singular value of a matrix; further below the largest it is rounding
 SWEEPS = 16
@@ -49,7 +50,7 @@ def step_jacobians(
     True
     """
     check_unroll(cell, h_0, xs, mask, reset, r)
-    _, residuals = forward(cell, h_0, xs, mask, reset, r)
+    _, residuals = forward(cell, h_0, xs, Events(mask, reset), r)
     d_phi = ACTIVATIONS[cell.activation].slope(pre_activation(cell, states_read(residuals), residuals.xs))
     w = jnp.broadcast_to(cell.w_hh.T, (*d_phi.shape, d_phi.shape[-1]))
     w = w if r is None else dropped(w, r[..., None, :])

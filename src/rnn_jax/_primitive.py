@@ -12,13 +12,14 @@ import numpy as np
 from jax.experimental import hijax
 
 from ._bptt import Residuals, forward, pullback, pushforward, residuals_of
+from ._events import Events
 from ._types import Hiddens
 
 Base: Any = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", None)
 if Base is None:
     raise ImportError("jax.experimental.hijax has neither HiPrim nor VJPHiPrimitive")
 
-W_XH, W_HH, B_H, H_0, XS = range(5)  # the leaves of `(cell, h_0, xs, mask, reset, r)`; the flags follow
+W_XH, W_HH, B_H, H_0, XS = range(5)  # the leaves of `(cell, h_0, xs, events, r)`; the flags follow
 
 
 class Members(NamedTuple):
@@ -29,7 +30,7 @@ class Members(NamedTuple):
 
 
 class Unroll(Base):
-    """`(cell, h_0, xs, mask, reset, r) -> hs` for arguments of the types `in_avals`.
+    """`(cell, h_0, xs, events, r) -> hs` for arguments of the types `in_avals`.
 
     `ensemble` lists the `vmap`s over weights, outermost first. A `vmap` over sequences alone is never among them: it
     becomes one more batch axis.
@@ -140,14 +141,14 @@ def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
 
 
 def _residuals(args: tuple, hs: Hiddens) -> Residuals:
-    cell, h_0, xs, mask, reset, r = args
-    return residuals_of(cell, h_0, xs, hs, mask, reset, r)
+    cell, h_0, xs, events, r = args
+    return residuals_of(cell, h_0, xs, hs, events, r)
 
 
 def _pullback(args, hs, d_hs):
     *_, r = args
     d_r = None if r is None else jnp.zeros_like(r)  # a constant: this is never read
-    return *pullback(_residuals(args, hs), d_hs), None, None, d_r  # the flags are booleans: no cotangent
+    return *pullback(_residuals(args, hs), d_hs), Events(), d_r  # the flags are booleans: no cotangent
 
 
 def _pushforward(args, hs, tangents):

@@ -111,9 +111,9 @@ def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
     )
 
 
-def pad_steps(x: Any, before: int, after: int) -> Any:
-    """`x` with so many steps of zeros before and after; None stays None."""
-    return None if x is None else jnp.pad(x, ((before, after), *((0, 0),) * (x.ndim - 1)))
+def pad_steps(tree: Any, before: int, after: int) -> Any:
+    """Every leaf with `before` and `after` more steps of zeros."""
+    return jax.tree.map(lambda x: jnp.pad(x, ((before, after), *((0, 0),) * (x.ndim - 1))), tree)
 
 
 def window_plan(plan: Plan, k1: int) -> Plan:
@@ -189,7 +189,8 @@ def one_pass(
     leaving, all_d_as = [], []
     for i in reversed(range(len(folded))):
         d_reads = jnp.zeros_like(folded[i].hs) if d_hs is None else d_hs
-        d_h, d_as = deltas(folded[i]._replace(sent=sent), d_reads, entering[i])
+        residuals = folded[i]._replace(events=folded[i].events._replace(sent=sent))
+        d_h, d_as = deltas(residuals, d_reads, entering[i])
         if i:
             d_hs = dropped(d_as @ folded[i].cell.w_xh.T, between_of(drop, i - 1))
         leaving.append(d_h)
@@ -215,14 +216,12 @@ def side_by_side(saved: list[Residuals], k1: int) -> list[Residuals]:
     """The residuals of each layer with the pieces of `k1` steps side by side; what the loop over time does not read is
     left.
     """
-    return [
-        r._replace(hs=fold(r.hs, k1), fs=fold(r.fs, k1), mask=fold(r.mask, k1), reset=fold(r.reset, k1)) for r in saved
-    ]
+    return [r._replace(hs=fold(r.hs, k1), fs=fold(r.fs, k1), events=fold(r.events, k1)) for r in saved]
 
 
-def fold(x: Any, k1: int) -> Any:
-    """`(pieces · k1, ...)` as `(k1, pieces, ...)`."""
-    return None if x is None else jnp.swapaxes(x.reshape(x.shape[0] // k1, k1, *x.shape[1:]), 0, 1)
+def fold(tree: Any, k1: int) -> Any:
+    """Every leaf `(pieces · k1, ...)` as `(k1, pieces, ...)`."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] // k1, k1, *x.shape[1:]), 0, 1), tree)
 
 
 def unfold(x: Array) -> Array:

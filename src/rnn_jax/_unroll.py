@@ -1,35 +1,14 @@
 """The recurrence over time, as a plain `lax.scan` of `step`."""
 
-import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool
 
 from ._activations import ACTIVATIONS
 from ._cell import integrate, pre_activation
 from ._checks import check_cell, check_flags, check_inputs, check_layout, check_state, steps_shape
 from ._dropout import constant
+from ._events import Events
 from ._sharding import promote
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
-
-
-def visible(xs: Inputs, mask: Flags | None) -> Inputs:
-    """`xs` with zeros at the steps that do not exist, so that a NaN there reaches nothing (0 · NaN is NaN)."""
-    return xs if mask is None else select(mask, xs, jnp.zeros_like(xs))
-
-
-def enter(h_tm1: Array, reset: Bool[Array, "*steps"] | None) -> Array:
-    """The state that `x_t` meets: zero where `reset`, else `h_{t-1}`. It is its own transpose."""
-    return h_tm1 if reset is None else select(reset, jnp.zeros_like(h_tm1), h_tm1)
-
-
-def leave(h_t: Array, h_tm1: Array, mask: Bool[Array, "*steps"] | None) -> Array:
-    """The state after the step: `h_t`, and where the step does not exist still `h_{t-1}`."""
-    return h_t if mask is None else select(mask, h_t, h_tm1)
-
-
-def select(flag: Bool[Array, "*steps"], x: Array, y: Array) -> Array:
-    """`x` where `flag`, else `y`; `flag` lacks the feature axis, if there is one."""
-    return jnp.where(flag.reshape(flag.shape + (1,) * (x.ndim - flag.ndim)), x, y)
 
 
 def check_unroll(
@@ -70,14 +49,15 @@ def unroll(
     (7, 5, 3)
     """
     check_unroll(cell, h_0, xs, mask, reset, r)
-    cell, h_0, xs, mask, reset, r = promote((cell, h_0, visible(xs, mask), mask, reset, constant(r)))
+    events = Events(mask, reset)
+    cell, h_0, xs, events, r = promote((cell, h_0, events.visible(xs), events, constant(r)))
     phi = ACTIVATIONS[cell.activation].phi
 
     def body(h_tm1, now):
-        x_t, mask_t, reset_t = now
-        h_met = enter(h_tm1, reset_t)
-        h_t = leave(integrate(cell, phi(pre_activation(cell, h_met, x_t, r)), h_met), h_tm1, mask_t)
+        x_t, event = now
+        h_met = event.enter(h_tm1)
+        h_t = event.leave(integrate(cell, phi(pre_activation(cell, h_met, x_t, r)), h_met), h_tm1)
         return h_t, h_t
 
-    _, hs = lax.scan(body, h_0, (xs, mask, reset))
+    _, hs = lax.scan(body, h_0, (xs, events))
     return hs

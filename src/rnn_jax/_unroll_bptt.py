@@ -6,18 +6,19 @@ import jax
 
 from ._bptt import forward, pullback
 from ._dropout import constant
+from ._events import Events
 from ._sharding import promote, refuse_explicit
 from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
 from ._unroll import check_unroll
 
 
 @jax.custom_vjp
-def _reverse_only(cell, h_0, xs, mask, reset, r):
-    return forward(cell, h_0, xs, mask, reset, r)[0]
+def _reverse_only(cell, h_0, xs, events, r):
+    return forward(cell, h_0, xs, events, r)[0]
 
 
 def _reverse_only_backward(residuals, d_hs):
-    return *pullback(residuals, d_hs), None, None, None  # flags are booleans, and r is a constant
+    return *pullback(residuals, d_hs), None, None  # flags are booleans, and r is a constant
 
 
 _reverse_only.defvjp(forward, _reverse_only_backward)
@@ -75,6 +76,6 @@ def unroll_bptt(
     True
     """
     check_unroll(cell, h_0, xs, mask, reset, r)
-    args = promote((cell, h_0, xs, mask, reset, constant(r)))
+    args = promote((cell, h_0, xs, Events(mask, reset), constant(r)))
     refuse_explicit(args, "unroll_bptt", "use `unroll`")
     return _unroll(args)
