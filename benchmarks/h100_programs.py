@@ -1,6 +1,5 @@
 """The programs that `h100.py` compiles: every gradient method and the textbook, at two shapes, without data."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -53,8 +52,8 @@ def textbook(params: rnn_jax.Params, batch: rnn_jax.Batch, h_0: Any) -> Any:
 def contenders() -> dict[str, Callable[..., Any]]:
     """Every gradient by name: the textbook, the methods of `GRADIENTS`, and the variants of them worth a row."""
     made = {"textbook": textbook}
-    for name, method, options in _methods():
-        made[name] = rnn_jax.make_grad_fn(method, loss="cross_entropy", **options)
+    for name, method in _methods():
+        made[name] = rnn_jax.make_grad_fn(method, loss="cross_entropy")
     return made
 
 
@@ -68,10 +67,12 @@ def arguments(shape: Shape) -> tuple[Any, Any, Any]:
     return params, rnn_jax.Batch(inputs=inputs, targets=targets), (h_0,)
 
 
-def _methods() -> Iterator[tuple[str, str, dict[str, Any]]]:
-    for method in (name for name, method in rnn_jax.GRADIENTS.items() if method.exact):
-        yield method, method, OPTIONS.get(method, {})
-        if method == "blocked":
-            yield "blocked, checkpointed", method, {"plan": CHECKPOINTED}
-        if "unroll" in inspect.signature(rnn_jax.GRADIENTS[method].make).parameters:
-            yield f"{method}, unroll={UNROLLED}", method, {"unroll": UNROLLED}
+def _methods() -> Iterator[tuple[str, rnn_jax.Method]]:
+    for name, named in rnn_jax.GRADIENTS.items():
+        if not named.exact:
+            continue
+        yield name, named.kind(**OPTIONS.get(name, {}))
+        if name == "blocked":
+            yield "blocked, checkpointed", rnn_jax.Blocked(plan=CHECKPOINTED)
+        if hasattr(named.example, "unroll"):
+            yield f"{name}, unroll={UNROLLED}", named.kind(unroll=UNROLLED)

@@ -5,6 +5,7 @@
     python benchmarks/race.py                              # the gradient at nine shapes, all contenders
     python benchmarks/race.py --shapes 100x32x64x128x64 --contenders textbook blocked torch --what forward step
     python benchmarks/race.py --full --save                # everything, kept in benchmarks/results/
+    RACE_METHOD='my_module:Mine(k=2)' python benchmarks/race.py --contenders textbook blocked own   # a method of yours
 
 A shape is time x batch x in x hid x out. Every contender lives in a process of its own; they take turns in rounds, the
 order new each round, every call blocked until ready, one process at work at a time. One that is further than 1e-3 from

@@ -1,12 +1,14 @@
 """The methods of this library, as contenders. A gradient in the inputs or the first state is not asked for."""
 
+import importlib
 import math
+import os
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 from race_compiled import OPTIMIZER, Model, race
-from race_contenders import Raced
+from race_contenders import OWN, Raced
 from race_problems import Shape, make_problem
 
 import rnn_jax
@@ -14,7 +16,9 @@ import rnn_jax
 
 def blocked_grad_fn(**options):
     """The method "blocked"."""
-    return rnn_jax.make_grad_fn("blocked", loss="cross_entropy", **options)
+    devices = options.pop("devices", None)
+    method = rnn_jax.Blocked(**options)
+    return rnn_jax.make_grad_fn(method if devices is None else rnn_jax.Sharded(method, devices), loss="cross_entropy")
 
 
 def textbook_bytes(shape: Shape) -> int:
@@ -110,6 +114,13 @@ def lean(shape: Shape, what: str) -> Raced:
 def checkpointed(shape: Shape, what: str) -> Raced:
     """The same with a plan that keeps little and recomputes the rest."""
     return race(_model(blocked_grad_fn(plan=checkpointed_plan(shape)), shape), what)
+
+
+def own(shape: Shape, what: str) -> Raced:
+    """The method that `RACE_METHOD=module:expression` names."""
+    module, expression = os.environ[OWN].split(":", 1)
+    method = eval(expression, {"rnn_jax": rnn_jax} | vars(importlib.import_module(module)))
+    return race(_model(rnn_jax.make_grad_fn(method, loss="cross_entropy"), shape), what)
 
 
 def sharded(shape: Shape, what: str) -> Raced:

@@ -46,11 +46,14 @@ def programs():
         return make(method, case, options), (params, batch, h_0)
 
     def make(method, case, options):
-        shared = {name: options.pop(name) for name in ("compute_dtype", "devices") if name in options}
-        value = getattr(rnn_jax, "".join(word.capitalize() for word in method.split("_")), None)
-        if options and value is not None:
-            return rnn_jax.make_grad_fn(value(**options), loss=case.loss, reduction=case.reduction, **shared)
-        return rnn_jax.make_grad_fn(method, loss=case.loss, reduction=case.reduction, **options, **shared)
+        devices, shared = options.pop("devices", None), {"loss": case.loss, "reduction": case.reduction}
+        if "compute_dtype" in options:
+            shared["compute_dtype"] = options.pop("compute_dtype")
+        if not hasattr(rnn_jax, "Blocked"):  # before methods were values
+            of_devices = {} if devices is None else {"devices": devices}
+            return rnn_jax.make_grad_fn(method, **shared, **options, **of_devices)
+        value = rnn_jax.GRADIENTS[method].kind(**options)
+        return rnn_jax.make_grad_fn(value if devices is None else rnn_jax.Sharded(value, devices), **shared)
 
     found = {}
     for name, case in cases.items():

@@ -30,7 +30,7 @@ def name_of(shape):
 
 def gradient(batch, params, method="blocked", **options):
     """Jitted loss and weight gradients of one batch; of its arrays the inputs are what is given."""
-    grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy", **options)
+    grad_fn = rnn_jax.make_grad_fn(rnn_jax.GRADIENTS[method].kind(**options), loss="cross_entropy")
     h_0 = rnn_jax.zero_state(params, batch.inputs.shape[1])
 
     def fn(params, inputs):

@@ -68,7 +68,8 @@ def beside(method: str, case: Case, **options: Any) -> Callable[[ModuleType], Fo
 
     def find(package: ModuleType) -> Found:
         mine = {name: package.Plan(*option) if isinstance(option, Plan) else option for name, option in options.items()}
-        grad_fn = package.make_grad_fn(method, loss=case.loss, reduction=case.reduction, **mine)
+        value = package.GRADIENTS[method].kind(**mine)
+        grad_fn = package.make_grad_fn(value, loss=case.loss, reduction=case.reduction)
         actual = by_numpy(grad_fn)(*package.make_problem(package.Case(*case)))
         expected = jax.tree.leaves(_reference(method, case, tuple(options.items())))
         pairs = zip(jax.tree.leaves_with_path(actual), expected, strict=True)
@@ -80,8 +81,9 @@ def beside(method: str, case: Case, **options: Any) -> Callable[[ModuleType], Fo
 
 @functools.cache
 def _reference(method: str, case: Case, options: tuple) -> Any:
-    reference = rnn_jax.make_reference(method, loss=case.loss, reduction=case.reduction, **dict(options))
-    return by_numpy(reference)(*rnn_jax.make_problem(case))
+    reference = rnn_jax.GRADIENTS[method].kind(**dict(options)).reference
+    grad_fn = rnn_jax.make_grad_fn(reference, loss=case.loss, reduction=case.reduction)
+    return by_numpy(grad_fn)(*rnn_jax.make_problem(case))
 
 
 def _largest(x: np.ndarray) -> float:
@@ -166,7 +168,7 @@ BACKWARD = [
     backward("factor 2 of the squared error", "squared_error", "2 * error", "error", Case(loss="squared_error"), "_losses"),
     backward("one-hot not subtracted", "cross_entropy", "e / total - is_target.astype(y_t.dtype)", "e / total", module="_losses"),
     backward("weights of the steps forgotten", "weighted_loss", "w[..., None] * d_ys", "d_ys / w.size", module="_losses"),
-    backward("loss sent to the first steps, not the last", "backward_layers", "[jnp.zeros_like(hs[:first_read]), d_hs_read]", "[d_hs_read, jnp.zeros_like(hs[:first_read])]", Case(last="some"), "_by_hand"),
+    backward("loss sent to the first steps, not the last", "backward_readout", "[jnp.zeros_like(hs[:first_read]), d_read]", "[d_read, jnp.zeros_like(hs[:first_read])]", Case(last="some"), "_by_hand"),
     backward("b_y never updated", "backward_readout", "ReadoutParams(d_w_hy, d_b_y)", "ReadoutParams(d_w_hy, 0 * d_b_y)", module="_by_hand"),
     backward("W_hy updated before it is used", "backward_readout", "d_ys @ params.w_hy.T", "d_ys @ (params.w_hy - 0.1 * d_w_hy).T", module="_by_hand"),
     Fault("steps clipped before they are added up", None, Checked(PLAIN, clip_each_step)),
@@ -202,7 +204,7 @@ BLOCKED = [
     blocked("mask of the first block", "_steps", "cut((batch.inputs, batch.mask, batch.reset), start, run.size)", "(cut(batch.inputs, start, run.size), cut(batch.mask, 0, run.size), cut(batch.reset, start, run.size))"),
     blocked("reset of the first block", "_steps", "cut((batch.inputs, batch.mask, batch.reset), start, run.size)", "(*cut((batch.inputs, batch.mask), start, run.size), cut(batch.reset, 0, run.size))"),
     blocked("burn-in read out", "split", "read * block", "min(block, 2)"),
-    blocked("scale of the mean from a block", "blocked.backward", "backward_layers(layer, objective.loss, scale, params, steps, hs, saved, d_h)", "backward_layers(layer, objective.loss, loss_scale(objective, steps, scale.dtype), params, steps, hs, saved, d_h)"),
+    blocked("scale of the mean from a block", "WayBack.backward", "problem.objective", "problem.objective._replace(scale=1 / jnp.sum(block.steps.weights))"),
     blocked("blocks forward in time", "_scan_back", "reverse=True", "reverse=False"),
     blocked("input gradients of a block where the first one's are", "retreat_block", "lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, start, 0)", "lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, 0, 0)"),
     blocked("segment run again from the first one's inputs", "retreat", "advance(problem, run.inner, start, piece)", "advance(problem, run.inner, offset + run.start, piece)", SEGMENTED),
@@ -225,7 +227,7 @@ TRUNCATED = [
     truncated("h_0 cut off", "sent_on", "t == 1", "t == 0", k2=12),
     truncated("windows go on from their own place", "neighbours", "jnp.concatenate([d_h[1:], end[None]])", "d_h"),
     truncated("nothing comes from later blocks", "window_deltas", "tuple(d_h[:-1] for d_h in later)", "tuple(0 * d_h[:-1] for d_h in later)", k2=7),
-    truncated("the loss sent in every pass", "window_deltas.again", "one_pass(windows, folded, drop, start, q, None, neighbours(leaving, later_q))", "one_pass(windows, folded, drop, start, q, fold(d_hs, windows.k1), neighbours(leaving, later_q))"),
+    truncated("the loss sent in every pass", "window_deltas.again", "one_pass(pieces, q, None, neighbours(leaving, later_q))", "one_pass(pieces, q, d_hs, neighbours(leaving, later_q))"),
     truncated("the last pass only", "window_deltas.again", "jax.tree.map(jnp.add, sums, d_as)", "d_as"),
     truncated("windows that are no neighbours", "fold", "jnp.swapaxes(x.reshape(x.shape[0] // k1, k1, *x.shape[1:]), 0, 1)", "x.reshape(k1, x.shape[0] // k1, *x.shape[1:])"),
 ]  # fmt: skip

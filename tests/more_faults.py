@@ -50,7 +50,7 @@ def steps_again(package):
 
     def counted(last, *plan):
         problem, plan = package.make_problem(package.Case(time=13, last=last)), package.Plan(*plan)
-        program = jax.make_jaxpr(package.make_grad_fn("blocked", loss="cross_entropy", plan=plan))(*problem).jaxpr
+        program = jax.make_jaxpr(package.make_grad_fn(package.Blocked(plan=plan), loss="cross_entropy"))(*problem).jaxpr
         steps = sum(runs for _, runs in innermost_loops(program))
         return package.forecast(problem, plan).recomputed_steps == steps - 2 * 13
 
@@ -62,7 +62,7 @@ def states_kept(package):
     problem = package.make_problem(package.Case(time=30_000, batch=(), inputs="tokens"), dtype=jnp.float32)
     problem = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), problem)
     plan = package.Plan(50, (500,), 25_000)
-    grad_fn = package.make_grad_fn("blocked", loss="cross_entropy", plan=plan)
+    grad_fn = package.make_grad_fn(package.Blocked(plan=plan), loss="cross_entropy")
     states = 4 * 4 * (25_000 + 10)
     allotted = jax.jit(grad_fn).lower(*problem).compile().memory_analysis().temp_size_in_bytes
     forecast = package.forecast(problem, plan).temporary_bytes
@@ -78,7 +78,7 @@ def within_the_budget(package):
 def devices_are_one(package):
     """Compiled, on two devices: loss and gradients of the whole batch."""
     problem = package.make_problem(package.Case(*DEVICES))
-    grad_fn = package.make_grad_fn("bptt", loss=DEVICES.loss, devices=jax.devices()[:2])
+    grad_fn = package.make_grad_fn(package.Sharded(package.BPTT(), jax.devices()[:2]), loss=DEVICES.loss)
     actual, expected = jax.jit(grad_fn)(*problem), _on_one_device()
     pairs = zip(jax.tree.leaves_with_path(actual), expected, strict=True)
     return [leaf_name(path) for (path, x), y in pairs if not np.allclose(x, y, rtol=1e-10, atol=1e-13)]
@@ -93,8 +93,8 @@ def _on_one_device():
 def devices_draw_apart(package):
     params, batch, h_0 = package.make_problem(package.Case(batch=(1,), time=12))
     twice = jax.tree.map(lambda x: jnp.concatenate([x, x], 1), batch)._replace(key=jax.random.key(0))
-    options = {"devices": jax.devices()[:2], "mean_reach": 2.0}
-    grad_fn = jax.jit(package.make_grad_fn("randomised", loss="cross_entropy", **options))
+    method = package.Sharded(package.Randomised(mean_reach=2.0), jax.devices()[:2])
+    grad_fn = jax.jit(package.make_grad_fn(method, loss="cross_entropy"))
     d_xs = grad_fn(params, twice, tuple(jnp.concatenate([h, h]) for h in h_0))[1].inputs
     return bool(np.any(d_xs[:, 0] != d_xs[:, 1]))
 
@@ -163,7 +163,7 @@ LEAVES = ("w_xh", "w_hh", "b_h")
 def cut_is_truncated(package):
     problem = package.make_problem(package.Case(time=5))
     cut = by_numpy(functools.partial(package.anatomy, k1=2, k2=3))(*problem).cut.params
-    windows = by_numpy(package.make_grad_fn("truncated", loss="cross_entropy", k1=2, k2=3))(*problem)[1].params
+    windows = by_numpy(package.make_grad_fn(package.Truncated(k1=2, k2=3), loss="cross_entropy"))(*problem)[1].params
     pairs = zip(jax.tree.leaves_with_path(cut), jax.tree.leaves(windows), strict=True)
     return [leaf_name(path).lstrip(".") for (path, x), y in pairs if not np.allclose(x, y, 1e-10, 1e-13)]
 
@@ -239,10 +239,10 @@ MORE = [
     _fault("a plan twice the budget", "_plan", "plan_memory", "cost.temporary_bytes <= budget_bytes", "cost.temporary_bytes <= 2 * budget_bytes", within_the_budget, "test_blocked.py::test_plan_memory_stays_within_its_budget_and_spends_it"),
     Fault("what is left begins where the segments do", Change("_blocked", "split", "split(inner, start + count * size, length - count * size, keep, read=read)", "split(inner, start, length - count * size, keep, read=read)"), beside("blocked", FLAGGED_STACK, plan=Plan(2, (5,))), "test_blocked.py::test_equal_to_autodiff_under_every_plan"),
     _fault("what is kept at the end also kept before it", "_blocked", "runs_of", "max(plan.keep - last, 0)", "plan.keep", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
-    _fault("each device by its own mean", "_sharded", "shard_batch.grad_fn", "loss_scale(objective, batch, dtype) * step_weights(batch, dtype)", "step_weights(batch, dtype)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
-    _fault("devices averaged, not summed", "_sharded", "shard_batch.on_each", "lax.psum((loss, gradients.params), AXIS)", "lax.pmean((loss, gradients.params), AXIS)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
-    _fault("the mean taken twice", "_sharded", "shard_batch", 'Objective(objective.loss, "sum")', "objective", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
-    _fault("devices that draw the same", "_sharded", "shard_batch.on_each", "jax.random.fold_in(key, lax.axis_index(AXIS))", "jax.random.fold_in(key, 0)", devices_draw_apart, "test_dropout.py::test_devices_draw_each_their_own"),
+    _fault("each device by its own mean", "_sharded", "Sharded.gradient.on_each", "vary(scale, AXIS)", "1 / batch.weights.sum()", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
+    _fault("devices averaged, not summed", "_sharded", "Sharded.gradient.on_each", "lax.psum((loss, gradients.params), AXIS)", "lax.pmean((loss, gradients.params), AXIS)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
+    _fault("the mean taken twice", "_sharded", "Sharded.gradient.on_each", "vary(scale, AXIS)", "vary(scale * scale, AXIS)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
+    _fault("devices that draw the same", "_sharded", "Sharded.gradient.on_each", "jax.random.fold_in(key, lax.axis_index(AXIS))", "jax.random.fold_in(key, 0)", devices_draw_apart, "test_dropout.py::test_devices_draw_each_their_own"),
     _fault("fewer units dropped than asked for", "_dropout", "drop_units.draw", "jnp.asarray(1 / (1 - rate), cell.w_hh.dtype)", "jnp.asarray(1 / (1 - rate) ** 0.5, cell.w_hh.dtype)", dropout_drops_its_share, "test_dropout.py::test_rates_and_what_is_kept"),
     _fault("the same units between and in the recurrence", "_dropout", "drop_units", "draw(keys[1], recurrent)", "draw(keys[0], recurrent)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
     _fault("the same units in every layer", "_dropout", "drop_units.draw", "jax.random.split(key, len(params.cells))", "[key] * len(params.cells)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),

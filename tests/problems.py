@@ -1,5 +1,7 @@
 """The package's own test problems, a method run on one, and the comparison that says where two results differ."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,22 +41,43 @@ __all__ = [
     "assert_trees_close",
     "cast",
     "equations",
+    "grad_fn_of",
     "innermost_loops",
     "make_problem",
+    "method_of",
+    "options_of",
     "run",
     "run_compiled",
     "thinned",
 ]
 
 
+def options_of(method: str) -> dict:
+    """The options of the example of a method."""
+    example = rnn_jax.GRADIENTS[method].example
+    return {field.name: getattr(example, field.name) for field in dataclasses.fields(example)}
+
+
+def method_of(method: str, *, devices=None, **options):
+    """A method by name, its options as keywords."""
+    value = rnn_jax.GRADIENTS[method].kind(**options)
+    return value if devices is None else rnn_jax.Sharded(value, devices)
+
+
+def grad_fn_of(method: str, case: Case, *, compute_dtype=None, **options):
+    """What `make_grad_fn` makes of it for a case."""
+    value = method_of(method, **options)
+    return rnn_jax.make_grad_fn(value, loss=case.loss, reduction=case.reduction, compute_dtype=compute_dtype)
+
+
 def run(method: str, case: Case, problem, **options):
     """`((loss, h_T), gradients)` of a method, its program evaluated by NumPy."""
-    return by_numpy(rnn_jax.make_grad_fn(method, loss=case.loss, reduction=case.reduction, **options))(*problem)
+    return by_numpy(grad_fn_of(method, case, **options))(*problem)
 
 
 def run_compiled(method: str, case: Case, problem, **options):
     """The same, compiled by XLA."""
-    grad_fn = rnn_jax.make_grad_fn(method, loss=case.loss, reduction=case.reduction, **options)
+    grad_fn = grad_fn_of(method, case, **options)
     return jax.jit(grad_fn)(*problem)
 
 

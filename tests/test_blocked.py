@@ -16,6 +16,7 @@ from problems import (
     assert_trees_close,
     cast,
     equations,
+    grad_fn_of,
     innermost_loops,
     make_problem,
     run,
@@ -69,7 +70,7 @@ def test_compiled_by_xla_it_is_the_same(plan, case):
 def test_equal_to_central_differences_and_uncompiled():
     case = FLAGGED_STACK._replace(time=5)
     problem, plan = make_problem(case), Plan(1, (2,), 1)
-    uncompiled = rnn_jax.make_grad_fn("blocked", loss=case.loss, plan=plan)
+    uncompiled = rnn_jax.make_grad_fn(rnn_jax.Blocked(plan=plan), loss=case.loss)
     with jax.disable_jit():
         assert_trees_close(uncompiled(*problem), run("autodiff", case, problem), rtol=1e-12)
     result = run("blocked", case, problem, plan=plan)
@@ -104,7 +105,7 @@ def test_lower_precision(plan):
 
 
 def program(method, case, **options):
-    return jax.make_jaxpr(rnn_jax.make_grad_fn(method, loss=case.loss, **options))(*make_problem(case)).jaxpr
+    return jax.make_jaxpr(grad_fn_of(method, case, **options))(*make_problem(case)).jaxpr
 
 
 def test_no_array_is_as_long_as_the_sequence_but_the_states():
@@ -159,7 +160,7 @@ def shapes_of(time, batch, hid, out, in_size=32, num_layers=1, tokens=False):
 
 
 def temporary_bytes(shapes, plan):
-    grad_fn = jax.jit(rnn_jax.make_grad_fn("blocked", loss="cross_entropy", plan=plan))
+    grad_fn = jax.jit(rnn_jax.make_grad_fn(rnn_jax.Blocked(plan=plan), loss="cross_entropy"))
     return grad_fn.lower(*shapes).compile().memory_analysis().temp_size_in_bytes
 
 
@@ -249,5 +250,5 @@ def test_devices_with_a_mask_for_weights_and_a_plan(devices):
 def test_devices_uncompiled():
     case = Case(batch=(2,), time=2)
     problem = make_problem(case)
-    result = rnn_jax.make_grad_fn("blocked", loss=case.loss, devices=jax.devices())(*problem)
+    result = rnn_jax.make_grad_fn(rnn_jax.Sharded(rnn_jax.Blocked(), jax.devices()), loss=case.loss)(*problem)
     assert_trees_close(result, run("autodiff", case, problem), rtol=1e-12)

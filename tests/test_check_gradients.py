@@ -1,5 +1,6 @@
 """`check_gradients` on functions of all kinds: what passes, what fails, what it says, and what it leaves alone."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -474,58 +475,75 @@ def test_what_cannot_be_checked_is_refused():
     with pytest.raises(ValueError, match="shape .* for h_0"):
         check_gradients(with_wrong(grad_fn, lambda g: g._replace(h_0=(g.h_0[0][0],))), *problem)
     with pytest.raises(ValueError, match="No gradient method named 'bppt'"):
-        rnn_jax.make_reference("bppt", loss="cross_entropy")
+        rnn_jax.make_grad_fn("bppt", loss="cross_entropy")
     with pytest.raises(ValueError, match="analytic activation"):
         relu = make_problem(Case(activation="relu"))
         rnn_jax.WITNESSES["complex step"].make("cross_entropy", "mean")(*relu)
 
 
-def last_step_only(objective, steps=1):
-    """A truncated method: the gradient of the last `steps` steps of each sequence, with the state before given."""
-    full = rnn_jax.GRADIENTS["bptt"].make(objective)
+@dataclasses.dataclass(frozen=True)
+class LastStepOnly:
+    """The gradient of the last `steps` steps of each sequence, with the state before given."""
 
-    def grad_fn(params, batch, h_0):
-        time = batch.inputs.shape[0]
-        (loss, h_T), _ = full(params, batch, h_0)
-        _, h_cut = rnn_jax.apply(params, h_0, batch.inputs[: time - steps])
-        cut = batch._replace(inputs=batch.inputs[time - steps :])
-        _, d = full(params, cut, h_cut)
-        d_inputs = jnp.zeros_like(batch.inputs).at[time - steps :].set(d.inputs)
+    steps: int = 1
+
+    @property
+    def reference(self):
+        return LastStepByAutodiff()
+
+    def gradient(self, objective, params, batch, h_0):
+        time, full = batch.inputs.shape[0], rnn_jax.BPTT().gradient
+        (loss, h_T), _ = full(objective, params, batch, h_0)
+        _, h_cut = rnn_jax.apply(params, h_0, batch.inputs[: time - self.steps])
+        cut = batch._replace(inputs=batch.inputs[time - self.steps :])
+        _, d = full(objective, params, cut, h_cut)
+        d_inputs = jnp.zeros_like(batch.inputs).at[time - self.steps :].set(d.inputs)
         return (loss, h_T), d._replace(h_0=jax.tree.map(jnp.zeros_like, h_0), inputs=d_inputs)
 
-    return grad_fn
 
-
-def last_step_only_by_autodiff(objective, steps=1):
+class LastStepByAutodiff:
     """What it means, by `stop_gradient`."""
 
-    def grad_fn(params, batch, h_0):
+    @property
+    def reference(self):
+        return self
+
+    def gradient(self, objective, params, batch, h_0):
         def loss_fn(params, h_0, inputs):
             time = inputs.shape[0]
-            _, h_cut = jax.lax.stop_gradient(rnn_jax.apply(params, h_0, inputs[: time - steps]))
-            ys, h_T = rnn_jax.apply(params, h_cut, inputs[time - steps :])
+            _, h_cut = jax.lax.stop_gradient(rnn_jax.apply(params, h_0, inputs[: time - 1]))
+            ys, h_T = rnn_jax.apply(params, h_cut, inputs[time - 1 :])
             values, _ = objective.loss(ys[-1:], batch.targets)
-            return jnp.mean(values) if objective.reduction == "mean" else jnp.sum(values), h_T
+            return objective.scale * jnp.sum(values), h_T
 
         value = jax.value_and_grad(loss_fn, argnums=(0, 1, 2), has_aux=True)
         (loss, h_T), d = value(params, h_0, batch.inputs)
         return (loss, h_T), rnn_jax.Gradients(*d)
 
-    return grad_fn
 
-
-def test_an_inexact_method_is_checked_against_its_own_definition(monkeypatch):
-    method = rnn_jax.Method(last_step_only, exact=False, definition=last_step_only_by_autodiff)
-    monkeypatch.setitem(rnn_jax.GRADIENTS, "last", method)
+def test_an_inexact_method_is_checked_against_its_reference(monkeypatch):
+    named = rnn_jax.GRADIENTS["bptt"]._replace(kind=LastStepOnly, example=LastStepOnly())
+    assert not named.exact
+    monkeypatch.setitem(rnn_jax.GRADIENTS, "last", named)
     case = Case(last="one")
     found = list(gradcheck.reports(("last",), case, seed=0))
     assert [(name, witness) for name, witness, _ in found] == [("last", "autodiff")]
     assert found[0][2].passed, found[0][2]
     assert not check_gradients(jax.jit(rnn_jax.make_grad_fn("last", loss=case.loss)), *make_problem(case)).passed
-    monkeypatch.setitem(rnn_jax.GRADIENTS, "last", method._replace(make=lambda objective: last_step_only(objective, 2)))
+    monkeypatch.setitem(rnn_jax.GRADIENTS, "last", named._replace(example=LastStepOnly(2)))
     (_, _, report), *_ = gradcheck.reports(("last",), case, seed=0)
     assert not report.passed
     assert "wrong at t = 6" in " ".join(report.findings), report
+
+
+class Halved:
+    """A gradient that is half of what it should be."""
+
+    reference = rnn_jax.Autodiff()
+
+    def gradient(self, *problem):
+        result, gradients = rnn_jax.BPTT().gradient(*problem)
+        return result, gradients._replace(params=jax.tree.map(lambda d: d / 2, gradients.params))
 
 
 def test_the_command_prints_a_matrix_and_says_what_is_wrong(monkeypatch, capsys, tmp_path):
@@ -540,11 +558,7 @@ def test_the_command_prints_a_matrix_and_says_what_is_wrong(monkeypatch, capsys,
     assert len(figures) == 5 and all(0 <= float(figure) < 1e-8 for figure in figures)
     assert (tmp_path / "errors.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
-    def halved(objective):
-        grad_fn = rnn_jax.GRADIENTS["bptt"].make(objective)
-        return with_wrong(grad_fn, lambda g: g._replace(params=jax.tree.map(lambda d: d / 2, g.params)))
-
-    monkeypatch.setitem(rnn_jax.GRADIENTS, "half", rnn_jax.Method(halved, exact=True))
+    monkeypatch.setitem(rnn_jax.GRADIENTS, "half", rnn_jax.GRADIENTS["bptt"]._replace(example=Halved()))
     assert gradcheck.gradcheck(GradcheckConfig(methods=("half",))) == 1
     printed = capsys.readouterr().out
     assert "WRONG in 2" in printed and "params.cells[0].w_xh is 0.5 times what it should be." in printed

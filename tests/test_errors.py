@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_numpy import by_numpy
-from problems import EXACT, HID, IN, OUT, Case, assert_trees_close, make_problem, run
+from problems import EXACT, HID, IN, OUT, Case, assert_trees_close, make_problem, method_of, run
 
 import rnn_jax
 
@@ -37,11 +37,11 @@ def init(**changes):
 
 
 def grad_fn(method="blocked", **options):
-    return rnn_jax.make_grad_fn(method, loss="cross_entropy", **options)
+    return rnn_jax.make_grad_fn(method_of(method, **options), loss="cross_entropy")
 
 
 def truncated(method="truncated", **options):
-    return rnn_jax.make_grad_fn(method, loss="cross_entropy", **options)
+    return method_of(method, **options)
 
 
 def planned(*plan):

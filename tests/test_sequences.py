@@ -11,7 +11,7 @@ from by_numpy import by_numpy
 from commands import as_users_have_it
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import EXACT, Case, assert_trees_close, cast, make_problem, run, run_compiled
+from problems import EXACT, Case, assert_trees_close, cast, grad_fn_of, make_problem, options_of, run, run_compiled
 
 import rnn_jax
 from rnn_jax import _sequences
@@ -100,7 +100,7 @@ def test_every_row_is_its_sequence_alone(method):
 def test_what_is_masked_touches_nothing(method):
     """To the last bit, compiled: NaN, infinities and huge numbers behind the mask are as good as zeros."""
     case = Case(mask=True, reset=True, num_layers=2)
-    grad_fn = jax.jit(rnn_jax.make_grad_fn(method, loss=case.loss, **rnn_jax.GRADIENTS[method].example))
+    grad_fn = jax.jit(grad_fn_of(method, case, **options_of(method)))
     params, batch, h_0 = make_problem(case)
     batch = batch._replace(key=jax.random.key(0))
 

@@ -35,7 +35,7 @@ def calls():
     plain, flagged = batches.values()
     found = {}
     for method, its in rnn_jax.GRADIENTS.items():
-        grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy", **its.example)
+        grad_fn = rnn_jax.make_grad_fn(its.example, loss="cross_entropy")
         for kind, batch in batches.items():
             found[f"{method}, {kind}"] = functools.partial(grad_fn, params, batch, h_0)
             found[f"{method}, {kind}, jit"] = functools.partial(jax.jit(grad_fn), params, batch, h_0)

@@ -12,7 +12,7 @@ import pytest
 from by_numpy import by_numpy
 from jax import lax
 from jax.sharding import AxisType, PartitionSpec
-from problems import Case, assert_trees_close, make_problem, run
+from problems import Case, assert_trees_close, grad_fn_of, make_problem, options_of, run
 
 import rnn_jax
 from rnn_jax import _bptt, unroll, unroll_bptt
@@ -343,9 +343,7 @@ def test_export_for_cpu_and_cuda():
     assert_trees_close(exported.call(*primals), expected, rtol=1e-12)
 
 
-SYMBOLIC = {
-    name: dict(method.example) for name, method in rnn_jax.GRADIENTS.items() if name not in ("last_steps", "randomised")
-}
+SYMBOLIC = {name: options_of(name) for name in rnn_jax.GRADIENTS if name not in ("last_steps", "randomised")}
 
 
 def exported(method, case, options, time, batch):
@@ -367,7 +365,7 @@ def exported(method, case, options, time, batch):
         ),
         tuple(shaped(h, batch) for h in h_0),
     )
-    return jax.export.export(jax.jit(rnn_jax.make_grad_fn(method, loss=case.loss, **options)))(*shapes)
+    return jax.export.export(jax.jit(grad_fn_of(method, case, **options)))(*shapes)
 
 
 @pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers

@@ -8,7 +8,20 @@ import numpy as np
 import pytest
 from by_numpy import by_numpy
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_problem, run, run_compiled, thinned
+from problems import (
+    OPTIONS,
+    Case,
+    assert_trees_close,
+    cast,
+    equations,
+    grad_fn_of,
+    make_problem,
+    method_of,
+    options_of,
+    run,
+    run_compiled,
+    thinned,
+)
 from witness import central_differences
 
 import rnn_jax
@@ -32,8 +45,8 @@ WINDOWS = [
 
 
 def definition(method, case, problem, **options):
-    reference = rnn_jax.make_reference(method, loss=case.loss, reduction=case.reduction, **options)
-    return by_numpy(reference)(*problem)
+    reference = method_of(method, **options).reference
+    return by_numpy(rnn_jax.make_grad_fn(reference, loss=case.loss, reduction=case.reduction))(*problem)
 
 
 def keyed(problem, seed=0):
@@ -51,7 +64,7 @@ def test_windows_are_what_stop_gradient_says(case, options):
 @pytest.mark.parametrize("inputs", ["features", pytest.param("tokens", marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("method", INEXACT)
 def test_compiled_by_xla_it_is_the_same(method, inputs):
-    case, options = FLAGGED._replace(inputs=inputs, time=5, num_layers=1), rnn_jax.GRADIENTS[method].example
+    case, options = FLAGGED._replace(inputs=inputs, time=5, num_layers=1), options_of(method)
     problem = keyed(make_problem(case))
     expected = run(method, case, problem, **options)
     assert_trees_close(run_compiled(method, case, problem, **options), expected, rtol=1e-12, floor=1e-3)
@@ -59,10 +72,10 @@ def test_compiled_by_xla_it_is_the_same(method, inputs):
 
 @pytest.mark.parametrize("method", ["truncated", *(pytest.param(m, marks=pytest.mark.thorough) for m in INEXACT[1:])])
 def test_uncompiled_it_is_the_same(method):
-    case, options = Case(mask=True, time=3), rnn_jax.GRADIENTS[method].example
+    case, options = Case(mask=True, time=3), options_of(method)
     problem = keyed(make_problem(case))
     with jax.disable_jit():
-        actual = rnn_jax.make_grad_fn(method, loss=case.loss, **options)(*problem)
+        actual = grad_fn_of(method, case, **options)(*problem)
     assert_trees_close(actual, run(method, case, problem, **options), rtol=1e-12, floor=1e-3)
 
 
@@ -122,7 +135,7 @@ def test_the_forum_case(k, expected):
     params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((1, 1)), jnp.zeros(1)))
     output = rnn_jax.pointwise(lambda y_t, target_t: jnp.sum(y_t - target_t, -1))
     batch = rnn_jax.Batch(jnp.zeros((3, 1)), jnp.zeros((1, 1)))
-    grad_fn = rnn_jax.make_grad_fn("truncated", loss=output, k1=1, k2=k)
+    grad_fn = rnn_jax.make_grad_fn(rnn_jax.Truncated(k1=1, k2=k), loss=output)
     _, gradients = by_numpy(grad_fn)(params, batch, (jnp.array([0.9]),))
     np.testing.assert_allclose(gradients.params.cells[0].w_hh, [[expected]], rtol=1e-12)
 
@@ -147,7 +160,7 @@ def test_random_cuts_are_right_on_average():
     """Over 4,000 keys the mean is the full gradient within four standard errors, in every entry; windows are not."""
     case = Case(time=6, batch=(2,))
     params, batch, h_0 = make_problem(case)
-    draw = rnn_jax.make_grad_fn("randomised", loss=case.loss, mean_reach=3.0)
+    draw = rnn_jax.make_grad_fn(rnn_jax.Randomised(mean_reach=3.0), loss=case.loss)
     keys = jax.random.split(jax.random.key(0), 4000)
     of_key = jax.jit(jax.vmap(lambda key: draw(params, batch._replace(key=key), h_0)[1]))
     full = run("autodiff", case, (params, batch, h_0))[1]
@@ -226,7 +239,7 @@ def test_lower_precision():
     half = run_compiled("truncated", case, low, k1=2, k2=5, compute_dtype=jnp.bfloat16)
     assert_trees_close(half, truth, rtol=8e-2)
     for method in INEXACT:
-        options = rnn_jax.GRADIENTS[method].example
+        options = options_of(method)
         half = run(method, case, keyed(low), compute_dtype=jnp.bfloat16, **options)
         assert all(leaf.dtype == jnp.float32 and np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(half))
 
@@ -235,7 +248,7 @@ def test_lower_precision():
 def test_one_forward_pass(method, options):
     """However far the windows reach, states are computed once."""
     case = Case(time=8)
-    grad_fn = rnn_jax.make_grad_fn(method, loss=case.loss, **options)
+    grad_fn = grad_fn_of(method, case, **options)
     jaxpr = jax.make_jaxpr(grad_fn)(*make_problem(case)).jaxpr
     assert sum(eqn.primitive.name == "tanh" for eqn in equations(jaxpr)) == 1
 
@@ -246,7 +259,7 @@ def test_a_window_longer_than_the_sequence_is_all_of_it(method):
     problem = make_problem(FLAGGED)
     options = {"k1": 1000, "k2": 1000} if method == "truncated" else {"k1": 1000, "bias": 0.1}
     assert_trees_close(run(method, FLAGGED, problem, **options), run("autodiff", FLAGGED, problem), rtol=1e-12)
-    jaxpr = jax.make_jaxpr(rnn_jax.make_grad_fn(method, loss=FLAGGED.loss, **options))(*problem).jaxpr
+    jaxpr = jax.make_jaxpr(grad_fn_of(method, FLAGGED, **options))(*problem).jaxpr
     shapes = [v.aval.shape for eqn in equations(jaxpr) for v in eqn.outvars]
     assert all(max(shape, default=0) < 1000 for shape in shapes)
 
@@ -255,9 +268,7 @@ def test_a_window_longer_than_the_sequence_is_all_of_it(method):
 def test_no_sequences(method):
     params, batch, _ = keyed(make_problem(Case(batch=(3,), inputs="tokens")))
     nobody = rnn_jax.Batch(batch.inputs[:, :0], batch.targets[:, :0], key=batch.key)
-    (loss, _), gradients = run(
-        method, Case(), (params, nobody, rnn_jax.zero_state(params, 0)), **rnn_jax.GRADIENTS[method].example
-    )
+    (loss, _), gradients = run(method, Case(), (params, nobody, rnn_jax.zero_state(params, 0)), **options_of(method))
     assert loss == 0 and all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(gradients))
 
 
@@ -279,7 +290,7 @@ def test_a_sweep_over_what_cuts(method, name, values):
     options = {"k1": 2} if method == "adaptive" else {}
 
     def gradient(value):
-        return rnn_jax.make_grad_fn(method, loss=case.loss, **options, **{name: value})(params, batch, h_0)
+        return grad_fn_of(method, case, **options, **{name: value})(params, batch, h_0)
 
     one_by_one = [by_numpy(gradient)(jnp.asarray(value)) for value in values]
     swept = jax.jit(jax.vmap(gradient))(jnp.array(values))
@@ -337,10 +348,10 @@ def test_the_report():
 @pytest.mark.parametrize("inputs", ["features", "tokens"])
 def test_corners(inputs, method):
     """No steps, nothing to sum, NaN where nothing is, arrays of NumPy."""
-    options = rnn_jax.GRADIENTS[method].example
+    options = options_of(method)
     case = Case(mask=True, reset=True, inputs=inputs)
     params, batch, h_0 = keyed(make_problem(case))
-    grad_fn = rnn_jax.make_grad_fn(method, loss=case.loss, **options)
+    grad_fn = grad_fn_of(method, case, **options)
     expected = definition(method, case, (params, batch, h_0), **options)
     assert_trees_close(by_numpy(grad_fn)(params, batch, h_0), expected, rtol=1e-12, floor=1e-3)
     in_numpy = jax.tree.map(np.asarray, (params, batch._replace(key=None), h_0))
@@ -359,7 +370,7 @@ def test_corners(inputs, method):
 
 @pytest.mark.parametrize("method", INEXACT)
 def test_sharded_under_jit(method):
-    case, options = Case(batch=(4,), mask=True), rnn_jax.GRADIENTS[method].example
+    case, options = Case(batch=(4,), mask=True), options_of(method)
     problem = keyed(make_problem(case))
     expected = run(method, case, problem, **options)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))

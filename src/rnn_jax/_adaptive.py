@@ -14,6 +14,7 @@ inequality. In a stack a lower layer also gets what higher ones send down on the
 References: Aicher, Foti and Fox (2019), UAI, arXiv:1905.07473: the assumption of geometric decay, and the bound.
 """
 
+import dataclasses
 from typing import NamedTuple
 
 import jax
@@ -22,16 +23,16 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ._apply import last_states
-from ._blocked import blocked
+from ._blocked import Problem, WayBack, blocked
 from ._bptt import Residuals, bptt, states_read
 from ._by_hand import backward_readout, forward_layers
 from ._checks import is_tokens
+from ._definitions import WindowsByAutodiff
 from ._events import select
-from ._losses import Objective, loss_scale
 from ._numerics import norms, tree_norm
-from ._require import are_numbers
-from ._truncated import Windows, fold, neighbours, of_all_passes, one_pass, side_by_side, whole_windows
-from ._types import Batch, Gradients, Params, Scalar, States, accumulation_dtype
+from ._require import are_numbers, require_positive, require_sizes
+from ._truncated import Pieces, Windows, fold, neighbours, of_all_passes, one_pass, side_by_side, whole_windows
+from ._types import Batch, Gradients, Objective, Params, Result, Scalar, States
 
 
 class Reach(NamedTuple):
@@ -45,25 +46,54 @@ class Reach(NamedTuple):
     bias: Scalar
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """`Truncated` whose reach grows by `k1`, at most to `k2_max`, until what is left out is estimated to be below
+    `bias` of the gradient of the cells. Not exact.
+
+    `bias` may be traced: then its range is not checked.
+    """
+
+    k1: int
+    bias: float | Array
+    k2_max: int | None = None
+
+    def __post_init__(self) -> None:
+        require_sizes(k1=self.k1)
+        require_positive(bias=self.bias)
+        if self.k2_max is not None:
+            require_sizes(least=self.k1, k2_max=self.k2_max)
+
+    @property
+    def reference(self) -> WindowsByAutodiff:
+        """Windows by `stop_gradient` in the plain scan, with the reach that was chosen."""
+        return WindowsByAutodiff(self.k1, lambda *problem: adaptive(self, *problem)[0])
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """The loss of all steps, the last states, and the gradients that the windows add up to."""
+        return adaptive(self, objective, params, batch, h_0)[1]
+
+
 def adaptive(
-    k1: int, bias: float | Array, k2_max: int | None, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[Int[Array, ""], tuple[tuple[Scalar, States], Gradients]]:
-    """`k2`, a multiple of `k1`, and what `"truncated"` returns with it."""
+    method: Adaptive, objective: Objective, params: Params, batch: Batch, h_0: States
+) -> tuple[Int[Array, ""], Result]:
+    """`k2`, a multiple of `k1`, and what `Truncated` returns with it."""
+    k1, bias, k2_max = method.k1, method.bias, method.k2_max
     time = batch.inputs.shape[0]
     if are_numbers(time) and k1 >= time:  # one window, of all steps
-        return jnp.asarray(k1), blocked(bptt(), None, objective, params, batch, h_0)
-    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
-    batch = whole_windows(batch, k1, scale.dtype)
-    padded, read = batch.inputs.shape[0], batch.targets.shape[0]
+        return jnp.asarray(k1), blocked(None, Problem(WayBack(), objective, params, batch), h_0)
+    dtype = objective.scale.dtype
+    batch = whole_windows(batch, k1, dtype)
+    padded = batch.inputs.shape[0]
     pieces = padded // k1
     most = pieces if k2_max is None else jnp.maximum(jnp.minimum(k2_max // k1, pieces), 1)
 
     hs, saved = forward_layers(bptt(), params, batch, h_0)
-    value, d_readout, d_hs = backward_readout(objective.loss, scale, params.readout, batch, hs[-1][padded - read :])
-    d_hs = jnp.concatenate([jnp.zeros_like(hs[-1][: padded - read]), d_hs])
+    value, d_readout, d_hs = backward_readout(objective, params.readout, batch, hs[-1])
     folded = side_by_side(saved, k1)
     sizes = [jnp.max(norm_of_read(r), 0) for r in saved]
-    nowhere = Windows(k1, time + padded, time, pieces)  # no end to the reach
+    endless = Windows(k1=k1, k2=time + padded, time=time, passes=pieces)  # no end to the reach
+    side = Pieces(endless, folded, batch.drop, 0)
 
     def bias_of(rest: Scalar, d_as: States) -> Scalar:
         d_cells, _ = of_all_passes(params, batch.inputs, saved, d_as)
@@ -73,7 +103,7 @@ def adaptive(
         return (reach.bias > bias) & (reach.passes < most)
 
     def further(reach: Reach) -> Reach:
-        leaving, d_as = one_pass(nowhere, folded, batch.drop, 0, reach.passes, None, neighbours(reach.leaving, no_more))
+        leaving, d_as = one_pass(side, reach.passes, None, neighbours(reach.leaving, no_more))
         sums = jax.tree.map(jnp.add, reach.d_as, d_as)
         d_h_0 = tuple(d + d_h[0] for d, d_h in zip(reach.d_h_0, leaving, strict=True))
         parts = sent_back(leaving, sizes)
@@ -82,9 +112,9 @@ def adaptive(
 
     nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
     no_more = tuple(jnp.zeros_like(h) for h in h_0)  # after the last piece
-    leaving, d_as = one_pass(nowhere, folded, batch.drop, 0, 0, fold(d_hs, k1), nothing)
+    leaving, d_as = one_pass(side, 0, fold(d_hs, k1), nothing)
     parts = sent_back(leaving, sizes)
-    unknown = jnp.where(jnp.sum(parts[1:]) == 0, 0, jnp.inf).astype(scale.dtype)  # nothing to tell the decay from yet
+    unknown = jnp.where(jnp.sum(parts[1:]) == 0, 0, jnp.inf).astype(dtype)  # nothing to tell the decay from yet
     start = Reach(jnp.ones((), int), leaving, d_as, tuple(d_h[0] for d_h in leaving), parts, bias_of(unknown, d_as))
     reach = lax.while_loop(too_short, further, start)
     k2 = reach.passes * k1
@@ -92,7 +122,8 @@ def adaptive(
         own = (jnp.arange(pieces) == pieces - 1 - reach.passes) & (jnp.asarray(padded - time) > 0)
         entering = neighbours(reach.leaving, no_more)
         entering = tuple(select(own, d_h, jnp.zeros_like(d_h)) for d_h in entering)
-        leaving, d_as = one_pass(Windows(k1, k2, time, pieces), folded, batch.drop, 0, reach.passes, None, entering)
+        ending = dataclasses.replace(endless, k2=k2)
+        leaving, d_as = one_pass(side._replace(windows=ending), reach.passes, None, entering)
         d_h_0 = tuple(d + d_h[0] for d, d_h in zip(reach.d_h_0, leaving, strict=True))
         reach = reach._replace(d_as=jax.tree.map(jnp.add, reach.d_as, d_as), d_h_0=d_h_0)
     d_cells, d_xs = of_all_passes(params, batch.inputs, saved, reach.d_as)

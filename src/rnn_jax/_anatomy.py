@@ -26,11 +26,12 @@ from ._by_hand import backward_readout, forward_layers
 from ._cell import d_integrate
 from ._checks import check_call
 from ._dropout import between_of, dropped
-from ._losses import Objective, loss_scale, make_objective, step_weights
+from ._losses import make_objective, step_weights
 from ._numerics import norms, tree_norm, unit_and_norm
 from ._require import require_sizes
 from ._sharding import promote, refuse_explicit
 from ._truncated import (
+    Pieces,
     Windows,
     fold,
     neighbours,
@@ -47,6 +48,7 @@ from ._types import (
     Hidden,
     Hiddens,
     Loss,
+    Objective,
     Params,
     ReadoutParams,
     Scalar,
@@ -147,11 +149,11 @@ def anatomy(
         require_sizes(k1=k1, k2=k2)
         if k2 < k1:
             raise ValueError(f"`k2` must be at least `k1`, got {k2} and {k1}.")
-    objective = make_objective(loss, reduction)
+    settle = make_objective(loss, reduction)
     refuse_explicit((params, batch._replace(key=None), h_0), "anatomy", "gather them")
     params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
 
-    passed = there_and_back(objective, params, batch, h_0)
+    passed = there_and_back(settle(params, batch), params, batch, h_0)
     layers = tuple(
         layer_anatomy(residuals, d_hs, local, d_as, d_cell)
         for residuals, d_hs, local, d_as, d_cell in zip(
@@ -181,11 +183,9 @@ class Passed(NamedTuple):
 
 def there_and_back(objective: Objective, params: Params, batch: Batch, h_0: States) -> Passed:
     """Loss and gradient as `"bptt"` has them, with what the loops over time emit."""
-    time, last = batch.inputs.shape[0], batch.targets.shape[0]
-    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
     hs, saved = forward_layers(bptt(), params, batch, h_0)
-    value, d_readout, d_hs_read = backward_readout(objective.loss, scale, params.readout, batch, hs[-1][time - last :])
-    d_reads = local = jnp.concatenate([jnp.zeros_like(hs[-1][: time - last]), d_hs_read])
+    value, d_readout, d_hs_read = backward_readout(objective, params.readout, batch, hs[-1])
+    d_reads = local = d_hs_read
     layers: list[tuple[CellParams, Hidden, Hiddens, Hiddens, Hiddens]] = []
     for i in reversed(range(len(saved))):
         d_h_0, (d_hs, d_as) = deltas(saved[i], d_reads, jnp.zeros_like(h_0[i]), emit=lambda *of_step: of_step)
@@ -258,7 +258,7 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
     if not lags:
         return first
     folded = side_by_side(list(passed.saved), 1)
-    windows = Windows(1, 2 * time, time, lags)  # no end to the reach
+    pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, batch.drop, 0)  # no end to the reach
     w_xhs = [r.cell.w_xh for r in passed.saved]
 
     def arrived(entering: States, d_as: States) -> States:
@@ -284,11 +284,11 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
     def again(leaving: States, q: Any) -> tuple[States, tuple[Array, ...]]:
         entering = neighbours(leaving, tuple(jnp.zeros_like(d_h[0]) for d_h in leaving))
         left = tuple(d_h[0] for d_h in leaving)
-        leaving, d_as = one_pass(windows, folded, batch.drop, 0, q, None, entering)
+        leaving, d_as = one_pass(pieces, q, None, entering)
         return leaving, of_losses(arrived(entering, d_as), left, q)
 
     nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
-    leaving, _ = one_pass(windows, folded, batch.drop, 0, 0, fold(passed.local[-1], 1), nothing)
+    leaving, _ = one_pass(pieces, 0, fold(passed.local[-1], 1), nothing)
     _, others = lax.scan(again, leaving, jnp.arange(1, lags + 1))
     return tuple(map(lambda *parts: jnp.concatenate(parts), first, others))
 
@@ -337,7 +337,7 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
     time = batch.inputs.shape[0]
     after = -time % k1 if time else k1  # there is a window at least, even if no step of it exists
     k2 = min(k2, max(time, 1))
-    windows = Windows(k1, k2, time, max(-(-(k2 + after) // k1), 1))
+    windows = Windows(k1=k1, k2=k2, time=time, passes=max(-(-(k2 + after) // k1), 1))
 
     def longer(r: Residuals) -> Residuals:
         events = r.events
@@ -347,8 +347,9 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
         return r._replace(hs=hs, fs=fs, events=events)
 
     later = tuple(jnp.zeros((windows.passes, *r.h_0.shape), r.h_0.dtype) for r in passed.saved)
-    d_hs = pad_steps(passed.local[-1], 0, after)
-    _, sums = window_deltas(windows, batch.drop, 0, d_hs, [longer(r) for r in passed.saved], later)
+    d_hs = fold(pad_steps(passed.local[-1], 0, after), k1)
+    pieces = Pieces(windows, side_by_side([longer(r) for r in passed.saved], k1), batch.drop, 0)
+    _, sums = window_deltas(pieces, d_hs, later)
     d_as = [unfold(d_a)[:time] for d_a in sums]
     d_cells = tuple(weight_gradients(r, d_a) for r, d_a in zip(passed.saved, d_as, strict=True))
     full = passed.gradients.params
@@ -386,22 +387,22 @@ def step_gradients(
     True
     """
     check_call(params, batch, h_0)
-    objective = make_objective(loss, reduction)
+    settle = make_objective(loss, reduction)
     refuse_explicit((params, batch._replace(key=None), h_0), "step_gradients", "gather them")
     params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
+    objective = settle(params, batch)
     passed = there_and_back(objective, params, batch, h_0)
     cells = tuple(
         lax.map(lambda now, r=r: step_part(r.cell, *now), steps_of(r, d_as))
         for r, d_as in zip(passed.saved, passed.d_as, strict=True)
     )
-    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
     time, last = batch.inputs.shape[0], batch.targets.shape[0]
-    weights = step_weights(batch, scale.dtype)
+    weights = step_weights(batch, objective.scale.dtype)
 
     def of_readout(now: Any) -> ReadoutParams:
         h_t, target_t, w_t = (x[None] for x in now)
         step = Batch(h_t, target_t, w_t, drop=batch.drop)
-        return backward_readout(objective.loss, scale, params.readout, step, h_t)[1]
+        return backward_readout(objective, params.readout, step, h_t)[1]
 
     read = lax.map(of_readout, (passed.saved[-1].hs[time - last :], batch.targets, weights))
     parts = Params(cells, jax.tree.map(lambda d: pad_steps(d, time - last, 0), read))

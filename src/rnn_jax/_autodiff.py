@@ -1,28 +1,41 @@
 """The reference: the same loss through the plain scan, differentiated by JAX."""
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
 
 from ._apply import apply
 from ._checks import is_tokens
-from ._losses import Objective, loss_scale, weighted_loss
-from ._types import Batch, Gradients, Hiddens, Params, Scalar, States, accumulation_dtype
+from ._losses import weighted_loss
+from ._types import Batch, Gradients, Hiddens, Objective, Params, Result, States
 from ._unroll import unroll
+
+
+@dataclasses.dataclass(frozen=True)
+class Autodiff:
+    """`jax.value_and_grad` of the plain scan: exact, and the reference of all other exact methods."""
+
+    @property
+    def reference(self) -> "Autodiff":
+        """Itself."""
+        return self
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients."""
+        return autodiff(objective, params, batch, h_0)
 
 
 def autodiff(
     objective: Objective, params: Params, batch: Batch, h_0: States, unroll: Callable[..., Hiddens] = unroll
-) -> tuple[tuple[Scalar, States], Gradients]:
-    """Loss, last states and gradients by `jax.value_and_grad`."""
+) -> Result:
+    """Loss, last states and gradients by `jax.value_and_grad`, through `unroll`."""
 
     def loss_fn(params, h_0, features):
         inputs = batch.inputs if features is None else features
-        _, targets, _, mask, reset, _, drop = batch
-        last = targets.shape[0]
-        ys, h_T = apply(params, h_0, inputs, last=last, mask=mask, reset=reset, drop=drop, unroll=unroll)
-        scale = loss_scale(objective, batch, accumulation_dtype(ys.dtype))
-        loss, _ = weighted_loss(objective.loss, scale, batch, ys)
+        last, mask, reset = batch.targets.shape[0], batch.mask, batch.reset
+        ys, h_T = apply(params, h_0, inputs, last=last, mask=mask, reset=reset, drop=batch.drop, unroll=unroll)
+        loss, _ = weighted_loss(objective, batch, ys)
         return loss, h_T
 
     features = None if is_tokens(batch.inputs) else batch.inputs

@@ -6,6 +6,7 @@ for one block only. Where the plan has segments, of each only the state at its s
 runs forward again.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,15 +16,25 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ._apply import last_states
-from ._bptt import residuals_of
-from ._by_hand import Layer, backward_layers, forward_layers
+from ._autodiff import Autodiff
+from ._bptt import bptt, residuals_of
+from ._by_hand import backward_layers, forward_layers
 from ._checks import is_tokens
 from ._dropout import between_of, dropped, recurrent_of
 from ._events import Events, cut
-from ._losses import Objective, loss_scale
-from ._plan import Plan, default_plan, outermost
-from ._require import are_numbers
-from ._types import Batch, Gradients, Hiddens, Params, Scalar, States, accumulation_dtype
+from ._plan import Plan, check_plan, default_plan, outermost
+from ._require import are_numbers, require_sizes
+from ._types import (
+    Batch,
+    Gradients,
+    Hiddens,
+    Objective,
+    Params,
+    Result,
+    Scalar,
+    States,
+    accumulation_dtype,
+)
 
 
 class Run(NamedTuple):
@@ -41,17 +52,37 @@ class Run(NamedTuple):
     inner: tuple["Run", ...] | None = None
 
 
-class Problem(NamedTuple):
-    """What every piece needs.
-
-    `backward(steps, start, hs, saved, d_h) -> (loss, Gradients)` is the way back through one block: its part of the
-    batch, the step it starts at, the states of the highest layer, what each layer saved, what later blocks send back.
+class Block(NamedTuple):
+    """A block on its way back: its part of the batch, the step it starts at, the states of the highest layer, and the
+    residuals of each.
     """
 
-    layer: Layer
-    backward: Callable[..., Any]
+    steps: Batch
+    start: Any
+    hs: Hiddens
+    saved: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class WayBack:
+    """How one block is taken back: all of its loss at once. `Windows` does it otherwise."""
+
+    unroll: int = 1
+
+    def backward(self, problem: "Problem", block: Block, d_h: States) -> tuple[Scalar, Gradients]:
+        """The loss and gradients of the block; `d_h` is what later blocks send back."""
+        kept = block.hs, block.saved
+        return backward_layers(bptt(self.unroll), problem.objective, problem.params, block.steps, kept, d_h)
+
+
+class Problem(NamedTuple):
+    """What every piece needs; `sent` as in `Events`."""
+
+    way: WayBack
+    objective: Objective
     params: Params
     batch: Batch
+    sent: Float[Array, "time *#batch"] | None = None
 
 
 class Carry(NamedTuple):
@@ -63,28 +94,36 @@ class Carry(NamedTuple):
     d_xs: Float[Array, "time *batch in"] | None
 
 
-def blocked(
-    layer: Layer,
-    plan: Plan | None,
-    objective: Objective,
-    params: Params,
-    batch: Batch,
-    h_0: States,
-    sent: Float[Array, "time *#batch"] | None = None,
-) -> tuple[tuple[Scalar, States], Gradients]:
-    """Loss, last states and gradients, a block at a time, as `plan` says; `sent` as in `Events`."""
-    plan = default_plan(params, batch) if plan is None else plan
-    time, last = batch.inputs.shape[0], batch.targets.shape[0]
-    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Blocked:
+    """By hand and fused, a block of time at a time; states are kept or recomputed as `plan` says.
 
-    def backward(steps: Batch, start: Any, hs: Hiddens, saved: list[Any], d_h: States) -> tuple[Scalar, Gradients]:
-        if sent is not None:
-            now = lax.dynamic_slice_in_dim(sent, start, hs.shape[0])
-            saved = [residuals._replace(events=residuals.events._replace(sent=now)) for residuals in saved]
-        return backward_layers(layer, objective.loss, scale, params, steps, hs, saved, d_h)
+    `plan` is a `Plan`, as `plan_memory` makes one; None keeps all states. `unroll` as in `BPTT`.
+    """
 
-    runs = runs_of(plan, time, last)
-    return there_and_back(Problem(layer, backward, params, batch), runs, h_0, jax.tree.map(jnp.zeros_like, h_0))
+    plan: Plan | None = None
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        require_sizes(unroll=self.unroll)
+        if self.plan is not None:
+            check_plan(self.plan)
+
+    @property
+    def reference(self) -> Autodiff:
+        """It is exact."""
+        return Autodiff()
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients."""
+        return blocked(self.plan, Problem(WayBack(self.unroll), objective, params, batch), h_0)
+
+
+def blocked(plan: Plan | None, problem: Problem, h_0: States) -> Result:
+    """Loss, last states and gradients, a block at a time."""
+    plan = default_plan(problem.params, problem.batch) if plan is None else plan
+    runs = runs_of(plan, problem.batch.inputs.shape[0], problem.batch.targets.shape[0])
+    return there_and_back(problem, runs, h_0, jax.tree.map(jnp.zeros_like, h_0))
 
 
 def runs_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Run, ...]:
@@ -105,9 +144,7 @@ def runs_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Run, ...]
     return before + split(plan, time - last, last, min(plan.keep, last) if plan.keep else 0, read=True)
 
 
-def there_and_back(
-    problem: Problem, runs: Sequence[Run], h: States, d_h_T: States
-) -> tuple[tuple[Scalar, States], Gradients]:
+def there_and_back(problem: Problem, runs: Sequence[Run], h: States, d_h_T: States) -> Result:
     """Loss, last states and gradients of the steps in `runs`, from the states `h` before them."""
     params, batch = problem.params, problem.batch
     h_T, kept = advance(problem, runs, 0, h)
@@ -139,7 +176,7 @@ def advance(problem: Problem, runs: Sequence[Run], offset: Any, h: States) -> tu
             start = offset + run.start + i * run.size
             if run.inner is not None:
                 return reach(problem, run, start, h), h
-            hs, _ = forward_layers(problem.layer, problem.params, _steps(problem, run, start), h)
+            hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, run, start), h)
             return last_states(h, hs), hs
 
         first = h
@@ -154,7 +191,7 @@ def reach(problem: Problem, segment: Run, offset: Any, h: States) -> States:
 
         def body(h, i, run=run):
             start = offset + run.start + i * run.size
-            hs, _ = forward_layers(problem.layer, problem.params, _steps(problem, run, start), h)
+            hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, run, start), h)
             return last_states(h, hs), None
 
         h, _ = _scan(body, h, run)
@@ -197,12 +234,13 @@ def _states_before(i: Any, first: States, blocks: States) -> States:
 def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: States, carry: Carry) -> Carry:
     """Back through one block, from the states that it began from and made."""
     steps = _steps(problem, block, start)
+    events = Events(steps.mask, steps.reset, cut(problem.sent, start, block.size))
     saved, xs = [], steps.inputs
     for i, (cell, h_start, layer) in enumerate(zip(problem.params.cells, h, hs, strict=True)):
         r = recurrent_of(steps.drop, i)
-        saved.append(residuals_of(cell, h_start, xs, layer, Events(steps.mask, steps.reset), r))
+        saved.append(residuals_of(cell, h_start, xs, layer, events, r))
         xs = dropped(layer, between_of(steps.drop, i))
-    loss, (d_params, d_h, d_xs) = problem.backward(steps, start, hs[-1], saved, carry.d_h)
+    loss, (d_params, d_h, d_xs) = problem.way.backward(problem, Block(steps, start, hs[-1], saved), carry.d_h)
     if d_xs is not None and carry.d_xs is not None:
         d_xs = lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, start, 0)
     return Carry(carry.loss + loss, d_h, jax.tree.map(jnp.add, carry.d_params, d_params), d_xs)

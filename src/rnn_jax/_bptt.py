@@ -1,7 +1,7 @@
 """Backpropagation through time by hand: only `d_h` travels, all else is a product over many steps at once."""
 
+import dataclasses
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,13 +12,26 @@ from jaxtyping import Array, Float
 
 from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
-from ._by_hand import Layer
+from ._autodiff import Autodiff
+from ._by_hand import Layer, backpropagate
 from ._cell import d_integrate, integrate
 from ._checks import is_tokens, steps_shape
 from ._dropout import dropped
 from ._events import Events, cut
 from ._plan import rows_block
-from ._types import CellParams, Hidden, Hiddens, Inputs, accumulation_dtype
+from ._require import require_sizes
+from ._types import (
+    Batch,
+    CellParams,
+    Hidden,
+    Hiddens,
+    Inputs,
+    Objective,
+    Params,
+    Result,
+    States,
+    accumulation_dtype,
+)
 
 
 class Residuals(NamedTuple):
@@ -110,7 +123,7 @@ def weight_gradients(residuals: Residuals, d_as: Hiddens) -> CellParams:
     cell = residuals.cell
     d_w_xh, d_b_h = affine_d_weights(residuals.xs, d_as, cell.w_xh)
     d_w_hh, _ = affine_d_weights(states_read(residuals), d_as, cell.w_hh)
-    return replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h)
+    return dataclasses.replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h)
 
 
 def backward_in_blocks(
@@ -192,3 +205,26 @@ def states_read(residuals: Residuals) -> Hiddens:
 def bptt(unroll: int = 1) -> Layer:
     """The layer whose loops over time take `unroll` steps a turn."""
     return Layer(partial(forward, unroll=unroll), partial(backward, unroll=unroll))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BPTT:
+    """By hand: `d_h` alone travels back, the weight gradients are products after the loop.
+
+    `unroll` is the number of steps in one turn of a loop over time. More are fewer launches per step on a GPU; a CPU
+    gains nothing.
+    """
+
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        require_sizes(unroll=self.unroll)
+
+    @property
+    def reference(self) -> Autodiff:
+        """It is exact."""
+        return Autodiff()
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients."""
+        return backpropagate(bptt(self.unroll), objective, params, batch, h_0)

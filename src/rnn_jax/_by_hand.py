@@ -4,14 +4,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from ._affine import affine_d_weights
 from ._apply import last_states, readout
 from ._dropout import between_of, dropped, recurrent_of
 from ._events import Events
-from ._losses import Objective, loss_scale, weighted_loss
-from ._types import Batch, Gradients, Hiddens, Loss, Params, ReadoutParams, Scalar, States, accumulation_dtype
+from ._losses import weighted_loss
+from ._types import Batch, Gradients, Hiddens, Objective, Params, ReadoutParams, Result, Scalar, States
 
 
 class Layer(NamedTuple):
@@ -25,14 +24,11 @@ class Layer(NamedTuple):
     backward: Callable[..., Any]
 
 
-def backpropagate(
-    layer: Layer, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
+def backpropagate(layer: Layer, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
     """Loss, last states and gradients of the whole sequence at once."""
-    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
     hs, saved = forward_layers(layer, params, batch, h_0)
     d_h_T = tuple(map(jnp.zeros_like, h_0))  # no step comes after T
-    loss, gradients = backward_layers(layer, objective.loss, scale, params, batch, hs[-1], saved, d_h_T)
+    loss, gradients = backward_layers(layer, objective, params, batch, (hs[-1], saved), d_h_T)
     return (loss, last_states(h_0, hs)), gradients
 
 
@@ -50,22 +46,19 @@ def forward_layers(layer: Layer, params: Params, batch: Batch, h_0: States) -> t
 
 def backward_layers(
     layer: Layer,
-    loss: Loss,
-    scale: Scalar,
+    objective: Objective,
     params: Params,
     batch: Batch,
-    hs: Hiddens,
-    saved: list[Any],
+    kept: tuple[Hiddens, list[Any]],
     d_h_T: States,
 ) -> tuple[Scalar, Gradients]:
-    """The loss and all gradients from the states `hs` of the highest layer; `d_h_T` is what later steps send back.
+    """The loss and all gradients; `d_h_T` is what later steps send back.
 
-    Layer l + 1 reads the states of layer l, so its `d_xs` is their `d_hs`.
+    `kept` are the states of the highest layer and the residuals of each. Layer l + 1 reads the states of layer l, so
+    its `d_xs` is their `d_hs`.
     """
-    first_read = hs.shape[0] - batch.targets.shape[0]
-    value, d_readout, d_hs_read = backward_readout(loss, scale, params.readout, batch, hs[first_read:])
-    d_hs: Array = jnp.concatenate([jnp.zeros_like(hs[:first_read]), d_hs_read])  # no loss reads the steps before
-
+    hs, saved = kept
+    value, d_readout, d_hs = backward_readout(objective, params.readout, batch, hs)
     d_cells, d_h_0, d_xs = [], [], d_hs
     for i in reversed(range(len(saved))):
         d_cell, d_h, d_xs = layer.backward(saved[i], d_hs, d_h_T[i])
@@ -77,15 +70,17 @@ def backward_layers(
 
 
 def backward_readout(
-    loss: Loss, scale: Scalar, params: ReadoutParams, batch: Batch, hs: Hiddens
+    objective: Objective, params: ReadoutParams, batch: Batch, hs: Hiddens
 ) -> tuple[Scalar, ReadoutParams, Hiddens]:
-    """The loss of the states that are read, and its gradients in the readout and in them."""
-    units = between_of(batch.drop, -1)
-    if hs.shape[0] == 0:
-        zeros = ReadoutParams(*(jnp.zeros_like(w, dtype=scale.dtype) for w in params))
-        return jnp.zeros_like(scale), zeros, hs
-    hs = dropped(hs, units)
-    ys = readout(params, hs)
-    value, d_ys = weighted_loss(loss, scale, batch, ys)
-    d_w_hy, d_b_y = affine_d_weights(hs, d_ys, params.w_hy)
-    return value, ReadoutParams(d_w_hy, d_b_y), dropped(d_ys @ params.w_hy.T, units)
+    """The loss, and its gradients in the readout and in `hs`, of which it reads the last steps."""
+    first_read = hs.shape[0] - batch.targets.shape[0]
+    units, read = between_of(batch.drop, -1), hs[first_read:]
+    if read.shape[0] == 0:
+        zeros = ReadoutParams(*(jnp.zeros_like(w, dtype=objective.scale.dtype) for w in params))
+        return jnp.zeros_like(objective.scale), zeros, jnp.zeros_like(hs)
+    read = dropped(read, units)
+    value, d_ys = weighted_loss(objective, batch, readout(params, read))
+    d_w_hy, d_b_y = affine_d_weights(read, d_ys, params.w_hy)
+    d_read = dropped(d_ys @ params.w_hy.T, units)
+    d_hs = jnp.concatenate([jnp.zeros_like(hs[:first_read]), d_read])  # no loss reads the steps before
+    return value, ReadoutParams(d_w_hy, d_b_y), d_hs

@@ -1,5 +1,7 @@
 """What the gradients that are not exact mean: `stop_gradient` in the plain scan, differentiated by JAX."""
 
+import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -8,10 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
-from ._adaptive import adaptive
 from ._autodiff import autodiff
-from ._losses import Objective, loss_scale, step_weights
-from ._randomised import cuts
+from ._losses import step_weights
 from ._types import (
     Batch,
     CellParams,
@@ -20,10 +20,10 @@ from ._types import (
     Hidden,
     Hiddens,
     Inputs,
+    Objective,
     Params,
-    Scalar,
+    Result,
     States,
-    accumulation_dtype,
 )
 from ._unroll import unroll
 
@@ -50,63 +50,85 @@ def unroll_sent(
     return lax.scan(body, h_0, (*one_by_one, sent))[1]
 
 
-def truncated_windows(
-    k1: int, k2: Any, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
-    """Σ_i ∂L_i: the loss of the steps `(i - 1) k1 < t ≤ e_i` for each window, with `h_{e_i - k2}` held constant."""
-    time, last = batch.inputs.shape[0], batch.targets.shape[0]
-    dtype = accumulation_dtype(params.readout.b_y.dtype)
-    weights = loss_scale(objective, batch, dtype) * step_weights(batch, dtype)
-    t = jnp.arange(1, time + 1)
+@dataclasses.dataclass(frozen=True)
+class WindowsByAutodiff:
+    """Σ_i ∂L_i: the loss of the steps `(i - 1) k1 < t ≤ e_i` for each window, with `h_{e_i - k2}` held constant.
 
-    def of_window(i: Any) -> Gradients:
-        end = jnp.minimum(i * k1, time)
-        sent = (t != end - k2 + 1) | (t == 1)
-        read = (t > (i - 1) * k1) & (t <= end)
-        own = jnp.where(read[time - last :].reshape(last, *(1,) * (weights.ndim - 1)), weights, 0)
-        return differentiated(sent, objective.loss, params, batch._replace(weights=own), h_0)[1]
+    `reach(objective, params, batch, h_0)` is k2.
+    """
 
-    parts = lax.map(of_window, jnp.arange(1, -(-time // k1) + 1))
-    result, _ = autodiff(objective, params, batch, h_0)
-    return result, jax.tree.map(lambda d: jnp.sum(d, 0), parts)
+    k1: int
+    reach: Callable[[Objective, Params, Batch, States], Any]
 
+    @property
+    def reference(self) -> "WindowsByAutodiff":
+        """Itself: it is a definition."""
+        return self
 
-def last_steps_only(
-    k: int, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
-    """∂ of the loss of the steps `T - k < t ≤ T`, with `h_{T-k}` held constant."""
-    time, last = batch.inputs.shape[0], batch.targets.shape[0]
-    dtype = accumulation_dtype(params.readout.b_y.dtype)
-    weights = loss_scale(objective, batch, dtype) * step_weights(batch, dtype)
-    t = jnp.arange(1, time + 1)
-    own = jnp.where((t > time - k)[time - last :].reshape(last, *(1,) * (weights.ndim - 1)), weights, 0)
-    sent = (t != time - k + 1) | (t == 1)
-    result, _ = autodiff(objective, params, batch, h_0)
-    return result, differentiated(sent, objective.loss, params, batch._replace(weights=own), h_0)[1]
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients."""
+        k1, k2 = self.k1, self.reach(objective, params, batch, h_0)
+        time = batch.inputs.shape[0]
+        t = jnp.arange(1, time + 1)
+
+        def of_window(i: Any) -> Gradients:
+            end = jnp.minimum(i * k1, time)
+            sent = (t != end - k2 + 1) | (t == 1)
+            own = with_loss_of(batch, (t > (i - 1) * k1) & (t <= end), objective.scale.dtype)
+            return differentiated(sent, objective, params, own, h_0)[1]
+
+        parts = lax.map(of_window, jnp.arange(1, -(-time // k1) + 1))
+        result, _ = autodiff(objective, params, batch, h_0)
+        return result, jax.tree.map(lambda d: jnp.sum(d, 0), parts)
 
 
-def differentiated(
-    sent: Any, loss: Any, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
+@dataclasses.dataclass(frozen=True)
+class LastStepsByAutodiff:
+    """∂ of the loss of the steps `T - k < t ≤ T`, with `h_{T-k}` held constant; the loss of all steps."""
+
+    k: int
+
+    @property
+    def reference(self) -> "LastStepsByAutodiff":
+        """Itself: it is a definition."""
+        return self
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients."""
+        time = batch.inputs.shape[0]
+        t = jnp.arange(1, time + 1)
+        sent = (t != time - self.k + 1) | (t == 1)
+        own = with_loss_of(batch, t > time - self.k, objective.scale.dtype)
+        result, _ = autodiff(objective, params, batch, h_0)
+        return result, differentiated(sent, objective, params, own, h_0)[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class SentOn:
+    """∂L, what step t sends back times `factors(batch, dtype)[t]`."""
+
+    factors: Callable[[Batch, Any], Array]
+
+    @property
+    def reference(self) -> "SentOn":
+        """Itself: it is a definition."""
+        return self
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients."""
+        return differentiated(self.factors(batch, h_0[0].dtype), objective, params, batch, h_0)
+
+
+def with_loss_of(batch: Batch, read: Array, dtype: Any) -> Batch:
+    """`batch` in which only the losses of the steps where `read` count."""
+    weights = step_weights(batch, dtype)
+    last = weights.shape[0]
+    read = read[batch.inputs.shape[0] - last :].reshape(last, *(1,) * (weights.ndim - 1))
+    return batch._replace(weights=jnp.where(read, weights, 0))
+
+
+def differentiated(sent: Any, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
     """Autodiff of the weighted sum, through `unroll_sent`."""
     steps = batch.inputs.shape[0]
     factors = sent.astype(h_0[0].dtype).reshape(steps, *sent.shape[1:], *(1,) * (h_0[0].ndim - sent.ndim + 1))
-    return autodiff(Objective(loss, "sum"), params, batch, h_0, unroll=partial(unroll_sent, sent=factors))
-
-
-def adaptive_windows(
-    k1: int, bias: float | Array, k2_max: int | None, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
-    """`truncated_windows` with the `k2` that was chosen."""
-    k2, _ = adaptive(k1, bias, k2_max, objective, params, batch, h_0)
-    return truncated_windows(k1, k2, objective, params, batch, h_0)
-
-
-def randomised_cuts(
-    mean_reach: float | Array, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
-    """∂L, what each step sends back times what was drawn."""
-    dtype = accumulation_dtype(params.readout.b_y.dtype)
-    weights = loss_scale(objective, batch, dtype) * step_weights(batch, dtype)
-    sent = cuts(mean_reach, batch, h_0[0].dtype)
-    return differentiated(sent, objective.loss, params, batch._replace(weights=weights), h_0)
+    return autodiff(objective, params, batch, h_0, unroll=partial(unroll_sent, sent=factors))

@@ -1,7 +1,7 @@
 """Losses as pairs `(value, d_y)`, and the sum over steps that an engine differentiates."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from ._checks import is_tokens, steps_shape
 from ._require import require_array, require_callable, require_known, require_storable
-from ._types import Batch, Loss, Scalar, accumulation_dtype
+from ._types import Batch, Loss, Objective, Params, Scalar, accumulation_dtype
 
 
 def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Array) -> tuple[Array, Array]:
@@ -99,20 +99,18 @@ REDUCTIONS = {
 }
 
 
-class Objective(NamedTuple):
-    """`L = Σ_t w_t ℓ(y_t, target_t)`: what an engine differentiates."""
-
-    loss: Loss
-    reduction: str
-
-
-def make_objective(loss: str | Loss, reduction: str) -> Objective:
-    """The objective of a loss pair, or of one named in `LOSSES`."""
+def make_objective(loss: str | Loss, reduction: str) -> Callable[[Params, Batch], Objective]:
+    """`settle(params, batch) -> Objective` for a loss pair, or for one named in `LOSSES`."""
     if not callable(loss):
         require_known("loss", loss, LOSSES)
         loss = LOSSES[loss]
     require_known("reduction", reduction, REDUCTIONS)
-    return Objective(loss, reduction)
+    pair = loss
+
+    def settle(params: Params, batch: Batch) -> Objective:
+        return Objective(pair, loss_scale(reduction, batch, accumulation_dtype(params.readout.b_y.dtype)))
+
+    return settle
 
 
 def step_weights(batch: Batch, dtype: Any) -> Float[Array, "last *batch"]:
@@ -126,15 +124,15 @@ def step_weights(batch: Batch, dtype: Any) -> Float[Array, "last *batch"]:
     return jnp.ones((last, *steps[1:]), dtype)
 
 
-def loss_scale(objective: Objective, batch: Batch, dtype: Any) -> Scalar:
+def loss_scale(reduction: str, batch: Batch, dtype: Any) -> Scalar:
     """The factor of every step: 1 for `"sum"`; otherwise one over a divisor, 0 where there is nothing to sum.
 
     The divisor is Σ |w| for `"mean"`, which weights of both signs cannot cancel, and N for `"mean_over_steps"`.
     """
-    if objective.reduction == "sum":
+    if reduction == "sum":
         return jnp.ones((), dtype)
     counted = jnp.abs(step_weights(batch, dtype))
-    if objective.reduction == "mean_over_steps":
+    if reduction == "mean_over_steps":
         counted = jnp.maximum(step_weights(batch._replace(weights=None), dtype), (counted > 0).astype(dtype))
     total = jnp.sum(counted)
     return (total != 0).astype(dtype) / jnp.where(total == 0, jnp.ones_like(total), total)
@@ -154,7 +152,7 @@ def _checked_pair(pair: object, ys: Array) -> tuple[Array, Array]:
 
 
 def weighted_loss(
-    loss: Loss, scale: Scalar, batch: Batch, ys: Float[Array, "last *batch out"]
+    objective: Objective, batch: Batch, ys: Float[Array, "last *batch out"]
 ) -> tuple[Scalar, Float[Array, "last *batch out"]]:
     """`L = scale Σ_t w_t ℓ(y_t, target_t)` and `d_y_t = scale w_t ∂ℓ/∂y_t`.
 
@@ -166,8 +164,8 @@ def weighted_loss(
         targets = targets.astype(exact_ys.dtype)
     w = step_weights(batch, exact_ys.dtype)
     read = None if batch.weights is None and batch.mask is None else w != 0  # None: every step
-    values, d_ys = _checked_pair(loss(_some_read(read, exact_ys), _some_read(read, targets)), exact_ys)
-    w = scale * w
+    values, d_ys = _checked_pair(objective.loss(_some_read(read, exact_ys), _some_read(read, targets)), exact_ys)
+    w = objective.scale * w
     return jnp.sum(_where_read(read, w * values)), _where_read(read, w[..., None] * d_ys).astype(ys.dtype)
 
 

@@ -15,6 +15,7 @@ The paper writes a sum over steps; the mean, as its authors' program takes it, h
 References: Pascanu, Mikolov and Bengio (2013), ICML, equations 9 and 10; there `x_t` is what `a_t` is here.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -26,10 +27,10 @@ from ._activations import ACTIVATIONS
 from ._anatomy import there_and_back
 from ._bptt import Residuals
 from ._checks import check_call
-from ._losses import Objective, make_objective
+from ._losses import make_objective
 from ._numerics import norms
 from ._require import require_positive
-from ._types import Batch, GradFn, Gradients, Hiddens, Loss, Params, Scalar, States, accumulation_dtype
+from ._types import Batch, GradFn, Hiddens, Loss, Objective, Params, Result, Scalar, States, accumulation_dtype
 
 
 def penalise_norms(weight: float, *, loss: str | Loss, reduction: str = "mean") -> GradFn:
@@ -55,15 +56,15 @@ def penalise_norms(weight: float, *, loss: str | Loss, reduction: str = "mean") 
 
 
 def _penalised(
-    weight: float, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
+    weight: float, settle: Callable[[Params, Batch], Objective], params: Params, batch: Batch, h_0: States
+) -> Result:
     check_call(params, batch, h_0)
     for name in ("mask", "reset", "drop"):
         if getattr(batch, name) is not None:
             raise ValueError(f"`batch.{name}` must be None for `penalise_norms`, got one.")
     if any(cell.leak != 1 for cell in params.cells):
         raise ValueError(f"`params` must have cells without leak for `penalise_norms`, got {params.cells[0].leak}.")
-    passed = there_and_back(objective, params, batch._replace(key=None), h_0)
+    passed = there_and_back(settle(params, batch), params, batch._replace(key=None), h_0)
     d_cells = tuple(
         replace(d_cell, w_hh=d_cell.w_hh + weight * norm_penalty(residuals, d_as)[1])
         for d_cell, residuals, d_as in zip(passed.gradients.params.cells, passed.saved, passed.d_as, strict=True)

@@ -170,7 +170,7 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
     >>> plan = rnn_jax.plan_memory(shapes, 2e6)
     >>> rnn_jax.forecast(shapes, plan).temporary_bytes <= 2e6
     True
-    >>> grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy", plan=plan)
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Blocked(plan=plan), loss="cross_entropy")
     """
     check_shapes(shapes)
     require_positive(budget_bytes=budget_bytes)

@@ -6,26 +6,47 @@ in full backpropagation, so by induction every gradient is right on average (Tal
 they also let c depend on where the last cut was).
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ._blocked import blocked
-from ._bptt import bptt
+from ._blocked import Problem, WayBack, blocked
 from ._checks import steps_shape
-from ._losses import Objective
-from ._plan import Plan
-from ._types import Batch, Gradients, Params, Scalar, States, accumulation_dtype
+from ._definitions import SentOn
+from ._plan import Plan, check_plan
+from ._require import require_positive
+from ._types import Batch, Objective, Params, Result, States, accumulation_dtype
 
 
-def randomised(
-    mean_reach: float | Array, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
-    """The loss, the last states, and gradients that are right in expectation over `batch.key`."""
-    sent = cuts(mean_reach, batch, h_0[0].dtype)
-    return blocked(bptt(), plan, objective, params, batch, h_0, sent)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Randomised:
+    """Cut at random places and enlarged elsewhere: right on average over `batch.key`, not exact.
+
+    `mean_reach`, in steps, is above 1 and may be traced: then its range is not checked. `plan` as in `Blocked`.
+    """
+
+    mean_reach: float | Array
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(mean_reach=self.mean_reach)
+        if not isinstance(self.mean_reach, jax.core.Tracer) and self.mean_reach <= 1:
+            raise ValueError(f"`mean_reach` must be above 1 step, got {self.mean_reach!r}.")
+        if self.plan is not None:
+            check_plan(self.plan)
+
+    @property
+    def reference(self) -> SentOn:
+        """What each step sends back times what was drawn, by `stop_gradient`."""
+        return SentOn(lambda batch, dtype: cuts(self.mean_reach, batch, dtype))
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """The loss, the last states, and gradients that are right in expectation."""
+        sent = cuts(self.mean_reach, batch, h_0[0].dtype)
+        return blocked(self.plan, Problem(WayBack(), objective, params, batch, sent), h_0)
 
 
 def cuts(mean_reach: float | Array, batch: Batch, dtype: Any) -> Array:

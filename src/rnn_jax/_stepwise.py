@@ -1,5 +1,6 @@
 """The textbook by hand: a scan of `step_forward`, a reverse scan of `step_backward`, everything step by step."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,10 +8,22 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ._by_hand import Layer
+from ._autodiff import Autodiff
+from ._by_hand import Layer, backpropagate
 from ._cell import step_backward, step_forward
 from ._events import Events
-from ._types import CellParams, Hidden, Hiddens, Inputs, accumulation_dtype
+from ._types import (
+    Batch,
+    CellParams,
+    Hidden,
+    Hiddens,
+    Inputs,
+    Objective,
+    Params,
+    Result,
+    States,
+    accumulation_dtype,
+)
 
 
 def forward(cell: CellParams, h_0: Hidden, xs: Inputs, events: Events, r: Hidden | None) -> tuple[Hiddens, Any]:
@@ -45,4 +58,15 @@ def backward(
     return d_cell, d_h_0, d_xs
 
 
-stepwise = Layer(forward, backward)
+@dataclasses.dataclass(frozen=True)
+class Stepwise:
+    """The textbook by hand: every product inside the loop."""
+
+    @property
+    def reference(self) -> Autodiff:
+        """It is exact."""
+        return Autodiff()
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients."""
+        return backpropagate(Layer(forward, backward), objective, params, batch, h_0)

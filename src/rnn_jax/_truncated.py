@@ -11,6 +11,7 @@ same parameters and share the states of one forward pass. `k1` and `k2` count st
 References: Williams and Peng (1990), Neural Computation 2(4): BPTT(h; h'), with h = k2 and h' = k1.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -19,14 +20,15 @@ from jax import lax
 from jaxtyping import Array
 
 from ._affine import affine_d_input
-from ._blocked import Problem, Run, blocked, reach, runs_of, split, there_and_back
-from ._bptt import Residuals, bptt, deltas, weight_gradients
+from ._blocked import Block, Problem, Run, WayBack, blocked, reach, runs_of, split, there_and_back
+from ._bptt import Residuals, deltas, weight_gradients
 from ._by_hand import backward_readout
 from ._checks import steps_shape
+from ._definitions import LastStepsByAutodiff, WindowsByAutodiff
 from ._dropout import between_of, dropped
-from ._losses import Objective, loss_scale, step_weights
-from ._plan import Plan, default_plan
-from ._require import are_numbers
+from ._losses import step_weights
+from ._plan import Plan, check_plan, default_plan
+from ._require import are_numbers, require_sizes
 from ._types import (
     Batch,
     CellParams,
@@ -34,15 +36,81 @@ from ._types import (
     Gradients,
     Hiddens,
     Inputs,
-    Loss,
+    Objective,
     Params,
+    Result,
     Scalar,
     States,
-    accumulation_dtype,
 )
 
 
-class Windows(NamedTuple):
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Truncated:
+    """The loss of each window of `k1` steps reaches back `k2` ≥ `k1` steps. Not exact; the loss is that of all steps.
+
+    `plan` as in `Blocked`, made of multiples of `k1`.
+    """
+
+    k1: int
+    k2: int
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        require_sizes(k1=self.k1, k2=self.k2)
+        if self.k2 < self.k1:
+            raise ValueError(f"`k2` (reach) must be at least `k1` (window length), got {self.k2} and {self.k1}.")
+        if self.plan is not None:
+            check_plan(self.plan)
+            for size in (self.plan.block, *self.plan.segments):
+                if size % self.k1:
+                    raise ValueError(f"`plan` must be made of multiples of `k1`, got {size} with k1 = {self.k1}.")
+
+    @property
+    def reference(self) -> WindowsByAutodiff:
+        """Each window by itself, by `stop_gradient` in the plain scan."""
+        return WindowsByAutodiff(self.k1, lambda *_: self.k2)
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """The loss of all steps, the last states, and the gradients that the windows add up to."""
+        time, *batch_axes = steps_shape(batch.inputs)
+        problem = Problem(WayBack(), objective, params, batch)
+        if are_numbers(time) and self.k1 >= time:  # one window, of all steps
+            return blocked(self.plan, problem, h_0)
+        if self.k1 == self.k2 and time % self.k1 == 0 and batch.targets.shape[0] == time:
+            step = jnp.arange(time).reshape(time, *(1 for _ in batch_axes))
+            sent = ((step % self.k1 != 0) | (step == 0)).astype(h_0[0].dtype)
+            return blocked(self.plan, problem._replace(sent=sent), h_0)  # windows apart: one way back, with cuts
+        return self.overlapping(problem, h_0)
+
+    def overlapping(self, problem: Problem, h_0: States) -> Result:
+        """Windows that go back over the same steps, or of which the last is not whole."""
+        k1, k2 = self.k1, self.k2
+        time = problem.batch.inputs.shape[0]
+        batch = whole_windows(problem.batch, k1, problem.objective.scale.dtype)
+        padded, read = batch.inputs.shape[0], batch.targets.shape[0]
+        first_read = padded - read
+        if are_numbers(time, read):
+            k2 = min(k2, time)
+            passes = max(-(-(k2 + padded - time) // k1), 1)
+            first = max(min(first_read + k1, time) - k2, 0) // k1 * k1  # no window reaches the steps before
+        else:
+            passes, first = -(-(k2 + k1 - 1) // k1), 0  # enough for any number of steps
+        windows = Windows(k1=k1, k2=k2, time=time, passes=passes)
+        plan = window_plan(default_plan(problem.params, problem.batch), k1) if self.plan is None else self.plan
+        problem = problem._replace(way=windows, batch=batch)
+        runs = runs_of(plan, padded, read, first)
+        if first:
+            whole = split(plan._replace(segments=()), 0, first, 0, read=False)
+            h_0 = reach(problem, Run(0, 1, first, 0, whole), 0, h_0)
+        later = tuple(jnp.zeros_like(h, shape=(passes, *h.shape)) for h in h_0)
+        (loss, h_T), gradients = there_and_back(problem, runs, h_0, later)
+        d_h_0 = tuple(jnp.sum(d_h, 0) for d_h in gradients.h_0)
+        d_xs = None if gradients.inputs is None else gradients.inputs[:time]
+        return (loss, h_T), Gradients(gradients.params, d_h_0, d_xs)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Windows(WayBack):
     """The windows of `time` steps; `passes` is how many pieces of `k1` steps the longest of them reaches into."""
 
     k1: int
@@ -50,43 +118,27 @@ class Windows(NamedTuple):
     time: int
     passes: int
 
+    def backward(self, problem: Problem, block: Block, d_h: States) -> tuple[Scalar, Gradients]:
+        """Back through a block of whole windows: all of them at once, and then again as long as they reach back.
 
-def truncated(
-    k1: int, k2: int, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
-    """The loss of all steps, the last states, and the gradients that the windows add up to."""
-    time, *batch_axes = steps_shape(batch.inputs)
-    if are_numbers(time) and k1 >= time:  # one window, of all steps
-        return blocked(bptt(), plan, objective, params, batch, h_0)
-    if k1 == k2 and time % k1 == 0 and batch.targets.shape[0] == time:  # windows apart: one way back, with cuts
-        step = jnp.arange(time).reshape(time, *(1 for _ in batch_axes))
-        sent = ((step % k1 != 0) | (step == 0)).astype(h_0[0].dtype)
-        return blocked(bptt(), plan, objective, params, batch, h_0, sent)
-    scale = loss_scale(objective, batch, accumulation_dtype(params.readout.b_y.dtype))
-    batch = whole_windows(batch, k1, scale.dtype)
-    padded, read = batch.inputs.shape[0], batch.targets.shape[0]
-    first_read = padded - read
-    if are_numbers(time, read):
-        k2 = min(k2, time)
-        passes = max(-(-(k2 + padded - time) // k1), 1)
-        first = max(min(first_read + k1, time) - k2, 0) // k1 * k1  # no window reaches the steps before
-    else:
-        passes, first = -(-(k2 + k1 - 1) // k1), 0  # enough for any number of steps
-    windows = Windows(k1, k2, time, passes)
+        `d_h[layer][q]` is what the block after sends in pass q, to arrive here in pass q + 1; the `d_h` that is
+        returned is what this one sends.
+        """
+        params, steps = problem.params, block.steps
+        value, d_readout, d_hs = backward_readout(problem.objective, params.readout, steps, block.hs)
+        pieces = Pieces(self, side_by_side(block.saved, self.k1), steps.drop, block.start)
+        sent_back, sums = window_deltas(pieces, fold(d_hs, self.k1), d_h)
+        d_cells, d_xs = of_all_passes(params, steps.inputs, block.saved, sums)
+        return value, Gradients(Params(d_cells, d_readout), sent_back, d_xs)
 
-    def backward(steps: Batch, start: Any, hs: Hiddens, saved: list[Any], d_h: States) -> tuple[Scalar, Gradients]:
-        return backward_windows(windows, objective.loss, scale, params, steps, start, hs, saved, d_h)
 
-    plan = window_plan(default_plan(params, batch), k1) if plan is None else plan
-    problem = Problem(bptt(), backward, params, batch)
-    runs = runs_of(plan, padded, read, first)
-    if first:
-        h_0 = reach(problem, Run(0, 1, first, 0, split(plan._replace(segments=()), 0, first, 0, read=False)), 0, h_0)
-    later = tuple(jnp.zeros_like(h, shape=(windows.passes, *h.shape)) for h in h_0)
-    (loss, h_T), gradients = there_and_back(problem, runs, h_0, later)
-    d_h_0 = tuple(jnp.sum(d_h, 0) for d_h in gradients.h_0)
-    d_xs = None if gradients.inputs is None else gradients.inputs[:time]
-    return (loss, h_T), Gradients(gradients.params, d_h_0, d_xs)
+class Pieces(NamedTuple):
+    """The pieces of `k1` steps of a block, side by side as one more batch axis; the block starts at step `start`."""
+
+    windows: Windows
+    folded: list[Residuals]
+    drop: Drop | None
+    start: Any
 
 
 def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
@@ -123,76 +175,42 @@ def window_plan(plan: Plan, k1: int) -> Plan:
     return plan._replace(block=max(round(plan.block / k1), 1) * k1)
 
 
-def backward_windows(
-    windows: Windows,
-    loss: Loss,
-    scale: Scalar,
-    params: Params,
-    steps: Batch,
-    start: Any,
-    hs: Hiddens,
-    saved: list[Any],
-    later: States,
-) -> tuple[Scalar, Gradients]:
-    """The way back through a block of whole windows: all of them at once, and then again as long as they reach back.
-
-    `later[layer][q]` is what the block after sends in pass q, to arrive here in pass q + 1; the `d_h` that is returned
-    is what this one sends.
-    """
-    first_read = hs.shape[0] - steps.targets.shape[0]
-    value, d_readout, d_hs_read = backward_readout(loss, scale, params.readout, steps, hs[first_read:])
-    d_hs = jnp.concatenate([jnp.zeros_like(hs[:first_read]), d_hs_read])
-    sent_back, sums = window_deltas(windows, steps.drop, start, d_hs, saved, later)
-    d_cells, d_xs = of_all_passes(params, steps.inputs, saved, sums)
-    return value, Gradients(Params(d_cells, d_readout), sent_back, d_xs)
-
-
-def window_deltas(
-    windows: Windows, drop: Drop | None, start: Any, d_hs: Hiddens, saved: list[Residuals], later: States
-) -> tuple[States, States]:
+def window_deltas(pieces: Pieces, d_hs: Hiddens, later: States) -> tuple[States, States]:
     """`(sent_back, sums)`, for each layer: what leaves the block in each pass, and the `d_a_t` of all passes added up,
     in windows side by side.
     """
-    folded = side_by_side(saved, windows.k1)
 
     def again(carry: tuple[States, States], now: Any) -> tuple[tuple[States, States], States]:
         leaving, sums = carry
         q, later_q = now
-        leaving, d_as = one_pass(windows, folded, drop, start, q, None, neighbours(leaving, later_q))
+        leaving, d_as = one_pass(pieces, q, None, neighbours(leaving, later_q))
         return (leaving, jax.tree.map(jnp.add, sums, d_as)), tuple(d_h[0] for d_h in leaving)
 
-    nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
-    carry = one_pass(windows, folded, drop, start, 0, fold(d_hs, windows.k1), nothing)
+    nothing = tuple(jnp.zeros_like(r.hs[0]) for r in pieces.folded)
+    carry = one_pass(pieces, 0, d_hs, nothing)
     first = tuple(d_h[0] for d_h in carry[0])
-    passes = jnp.arange(1, windows.passes), tuple(d_h[:-1] for d_h in later)
+    passes = jnp.arange(1, pieces.windows.passes), tuple(d_h[:-1] for d_h in later)
     (_, sums), others = lax.scan(again, carry, passes)
     sent_back = tuple(jnp.concatenate([d_h[None], rest]) for d_h, rest in zip(first, others, strict=True))
     return sent_back, sums
 
 
-def one_pass(
-    windows: Windows,
-    folded: list[Residuals],
-    drop: Drop | None,
-    start: Any,
-    q: Any,
-    d_hs: Hiddens | None,
-    entering: States,
-) -> tuple[States, States]:
-    """`(leaving, d_as)`, for each layer: every window one piece further back, side by side as one more batch axis.
+def one_pass(pieces: Pieces, q: Any, d_hs: Hiddens | None, entering: States) -> tuple[States, States]:
+    """`(leaving, d_as)`, for each layer: every window one piece further back.
 
     In pass 0 they run over their own steps, and `d_hs` is what the loss sends to them; in pass q over those of the
     window q places before. `entering[layer][i]` is what has come to the end of piece i, `leaving` what leaves its
     start.
     """
-    sent = sent_on(windows, start, q, folded[0].hs)
+    folded = pieces.folded
+    sent = sent_on(pieces.windows, pieces.start, q, folded[0].hs)
     leaving, all_d_as = [], []
     for i in reversed(range(len(folded))):
         d_reads = jnp.zeros_like(folded[i].hs) if d_hs is None else d_hs
         residuals = folded[i]._replace(events=folded[i].events._replace(sent=sent))
         d_h, d_as = deltas(residuals, d_reads, entering[i])
         if i:
-            d_hs = dropped(d_as @ folded[i].cell.w_xh.T, between_of(drop, i - 1))
+            d_hs = dropped(d_as @ folded[i].cell.w_xh.T, between_of(pieces.drop, i - 1))
         leaving.append(d_h)
         all_d_as.append(d_as)
     return tuple(reversed(leaving)), tuple(reversed(all_d_as))
@@ -231,7 +249,7 @@ def unfold(x: Array) -> Array:
 
 def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:
     """Zero at the first step of each window's reach, if that is in pass `q`, else one: `(k1, pieces, 1, ...)`."""
-    k1, k2, time, _ = windows
+    k1, k2, time = windows.k1, windows.k2, windows.time
     piece = jnp.arange(hs.shape[1])[None]
     t = start + piece * k1 + jnp.arange(k1)[:, None] + 1  # 1..T
     end = jnp.minimum(start + (piece + q + 1) * k1, time)
@@ -239,35 +257,49 @@ def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:
     return sent.reshape(*sent.shape, *(1,) * (hs.ndim - 3)).astype(hs.dtype)
 
 
-def last_steps(
-    k: int, plan: Plan | None, objective: Objective, params: Params, batch: Batch, h_0: States
-) -> tuple[tuple[Scalar, States], Gradients]:
-    """The loss of all steps, and the gradients of that of the steps `T - k < t ≤ T` alone, with `h_{T-k}` constant.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LastSteps:
+    """What a loop back over "the last k steps" computes: the gradient of the loss of the last `k` steps alone.
 
-    It is what a loop back over "the last k steps" computes. The losses before are in none of its gradients: with
-    `T > k` they are not trained on at all, where `truncated` trains on every one and shortens how far each reaches.
+    Not exact: the losses before are in no gradient, so with `T > k` they are not trained on at all, where `Truncated`
+    trains on every one and shortens how far each reaches. The loss is that of all steps. `plan` as in `Blocked`.
     """
-    time, last = batch.inputs.shape[0], batch.targets.shape[0]
-    dtype = accumulation_dtype(params.readout.b_y.dtype)
-    weights = loss_scale(objective, batch, dtype) * step_weights(batch, dtype)
-    if not are_numbers(time, last):
-        raise ValueError(
-            f"The method 'last_steps' must know how many steps there are, got {time}, {last} of them read: export it "
-            "for a number of steps (the batch may be a symbol)."
-        )
-    read, k = min(k, last), min(k, time)
-    total = Objective(objective.loss, "sum")
-    if k == time:
-        return blocked(bptt(), plan, total, params, batch._replace(weights=weights), h_0)
 
-    def part(first: int, end: int, weights: Array, targets: Array) -> Batch:
-        mask, reset = (None if flags is None else flags[first:end] for flags in (batch.mask, batch.reset))
-        return Batch(batch.inputs[first:end], targets, weights, mask, reset, drop=batch.drop)
+    k: int
+    plan: Plan | None = None
 
-    before = part(0, time - k, weights[: last - read], batch.targets[: last - read])
-    after = part(time - k, time, weights[last - read :], batch.targets[last - read :])
-    (loss_before, h), _ = blocked(bptt(), plan, total, params, before, h_0)
-    (loss, h_T), gradients = blocked(bptt(), plan, total, params, after, h)
-    d_h_0 = jax.tree.map(jnp.zeros_like, h_0)
-    d_xs = None if gradients.inputs is None else pad_steps(gradients.inputs, time - k, 0)
-    return (loss_before + loss, h_T), Gradients(gradients.params, d_h_0, d_xs)
+    def __post_init__(self) -> None:
+        require_sizes(k=self.k)
+        if self.plan is not None:
+            check_plan(self.plan)
+
+    @property
+    def reference(self) -> LastStepsByAutodiff:
+        """The same by `stop_gradient` in the plain scan."""
+        return LastStepsByAutodiff(self.k)
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """The loss of all steps, and the gradients of that of the steps `T - k < t ≤ T`, with `h_{T-k}` constant."""
+        time, last = batch.inputs.shape[0], batch.targets.shape[0]
+        if not are_numbers(time, last):
+            raise ValueError(
+                f"The method 'last_steps' must know how many steps there are, got {time}, {last} of them read: export "
+                "it for a number of steps (the batch may be a symbol)."
+            )
+        read, k = min(self.k, last), min(self.k, time)
+        way = WayBack()
+        if k == time:
+            return blocked(self.plan, Problem(way, objective, params, batch), h_0)
+
+        def part(first: int, end: int, weights: Array | None, targets: Array) -> Batch:
+            mask, reset = (None if flags is None else flags[first:end] for flags in (batch.mask, batch.reset))
+            return Batch(batch.inputs[first:end], targets, weights, mask, reset, drop=batch.drop)
+
+        weights = step_weights(batch, objective.scale.dtype)
+        before = part(0, time - k, weights[: last - read], batch.targets[: last - read])
+        after = part(time - k, time, weights[last - read :], batch.targets[last - read :])
+        (loss_before, h), _ = blocked(self.plan, Problem(way, objective, params, before), h_0)
+        (loss, h_T), gradients = blocked(self.plan, Problem(way, objective, params, after), h)
+        d_h_0 = jax.tree.map(jnp.zeros_like, h_0)
+        d_xs = None if gradients.inputs is None else pad_steps(gradients.inputs, time - k, 0)
+        return (loss_before + loss, h_T), Gradients(gradients.params, d_h_0, d_xs)

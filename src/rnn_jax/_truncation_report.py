@@ -12,6 +12,7 @@ from ._anatomy import anatomy, mean_over_steps
 from ._checks import check_call
 from ._methods import make_grad_fn
 from ._require import require_sizes
+from ._truncated import Truncated
 from ._types import Batch, GradFn, Loss, Params, States
 
 
@@ -80,7 +81,7 @@ def truncation_report(
     """What windows of k1 steps that reach back k2 would cost on this batch, compared with the full gradient.
 
     The k2 are `ks`; for each, k1 is k2, half of it, and 1: with k1 = k2 the first step of each window reaches back to
-    nothing, with k1 = 1 every step reaches back k2. `make_grad_fn("truncated", k1=k1, k2=k2)` is compiled, timed (the
+    nothing, with k1 = 1 every step reaches back k2. `Truncated(k1=k1, k2=k2)` is compiled, timed (the
     median of five calls) and compared with `"blocked"`: weights only, leaf by leaf and all in one. `lags` is how many
     steps back the decay is measured, by default the largest k; that takes as many passes over the sequence.
 
@@ -109,7 +110,7 @@ def truncation_report(
     rows = []
     for k2 in map(int, ks):
         for k1 in sorted({k2, max(k2 // 2, 1), 1}, reverse=True):
-            grad_fn = make_grad_fn("truncated", loss=loss, reduction=reduction, k1=k1, k2=k2)
+            grad_fn = make_grad_fn(Truncated(k1=k1, k2=k2), loss=loss, reduction=reduction)
             rows.append(_row(k1, k2, _measured(grad_fn, params, batch, h_0), full[0]))
     found = jax.jit(partial(anatomy, loss=loss, reduction=reduction, lags=lags))(params, batch, h_0)
     norms = np.asarray(mean_over_steps(found.lag_norms), np.float64)

@@ -130,6 +130,31 @@ Loss = Callable[[Array, Array], tuple[Array, Array]]
 """`(y_t, target_t) -> (value, d_y_t)`: per step and unweighted, over any leading axes."""
 
 
+class Objective(NamedTuple):
+    """`L = scale Σ_t w_t ℓ(y_t, target_t)`, settled for one batch: what a method differentiates."""
+
+    loss: Loss
+    scale: Scalar
+
+
+Result = tuple[tuple[Scalar, States], Gradients]
+"""`((loss, h_T), gradients)`."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """A gradient method: a frozen dataclass whose fields are its options. Your own works wherever ours do."""
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients. `make_grad_fn` checks the arguments and settles the objective before."""
+        ...
+
+    @property
+    def reference(self) -> "Method":
+        """What it is checked against: `Autodiff()`, or what it means by `stop_gradient` if it is not exact."""
+        ...
+
+
 def accumulation_dtype(dtype: Any) -> Any:
     """The type in which long sums over values of `dtype` are made: float32 or better."""
     return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)

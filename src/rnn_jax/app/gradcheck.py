@@ -17,7 +17,6 @@ from .. import (
     check_gradients,
     make_grad_fn,
     make_problem,
-    make_reference,
 )
 from .config import GradcheckConfig
 from .console import say
@@ -115,10 +114,10 @@ def reports(methods: tuple[str, ...], case: Case, seed: int) -> Iterator[tuple[s
         if witness.applies(problem[0])
     }
     for method in methods:
-        options = GRADIENTS[method].example
-        grad_fn = jax.jit(make_grad_fn(method, loss=case.loss, reduction=case.reduction, **options))
+        example = GRADIENTS[method].example
+        grad_fn = jax.jit(make_grad_fn(example, loss=case.loss, reduction=case.reduction))
         if not GRADIENTS[method].exact:
-            reference = jax.jit(make_reference(method, loss=case.loss, reduction=case.reduction, **options))
+            reference = jax.jit(make_grad_fn(example.reference, loss=case.loss, reduction=case.reduction))
             yield method, "autodiff", check_gradients(grad_fn, *problem, witness=reference)
             continue
         yield method, DIFFERENCES, check_gradients(grad_fn, *problem, seed=seed)

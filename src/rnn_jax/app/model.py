@@ -1,5 +1,6 @@
 """From settings to the network, its optimizer and its trainer."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,14 +8,19 @@ import jax.numpy as jnp
 import optax
 
 from .. import (
+    GRADIENTS,
     RECURRENT_INITS,
+    Adaptive,
     Batch,
     Forecast,
     GradFn,
+    Method,
     Params,
     Plan,
+    Sharded,
     Trainer,
     TrainState,
+    Truncated,
     clip_gradients,
     clipped_sgd,
     forecast,
@@ -42,13 +48,13 @@ def make_gradient(config: TrainConfig, num_symbols: int) -> GradFn:
     devices = jax.devices()
     if len(devices) < config.devices:
         raise InputError(f"--devices must be at most the {len(devices)} there are, got {config.devices}.")
-    options: dict[str, Any] = {}
-    if config.devices > 1:
-        options["devices"] = devices[: config.devices]
+    method = method_of(config)
     if config.memory is not None:
-        options["plan"], _ = make_plan(config, num_symbols)
-    method, truncation = method_of(config)
-    return make_grad_fn(method, loss="cross_entropy", compute_dtype=compute_dtype_of(config), **truncation, **options)
+        plan, _ = make_plan(config, num_symbols)
+        method = dataclasses.replace(method, plan=plan)  # type: ignore[type-var]
+    if config.devices > 1:
+        method = Sharded(method, tuple(devices[: config.devices]))
+    return make_grad_fn(method, loss="cross_entropy", compute_dtype=compute_dtype_of(config))
 
 
 def compute_dtype_of(config: TrainConfig) -> Any:
@@ -56,13 +62,14 @@ def compute_dtype_of(config: TrainConfig) -> Any:
     return jnp.bfloat16 if config.dtype == "bfloat16" else None
 
 
-def method_of(config: TrainConfig) -> tuple[str, dict[str, Any]]:
-    """The gradient method of a run, and its options, if it is truncated."""
-    if config.adaptive_bias is not None:
-        return "adaptive", {"k1": config.k1, "bias": config.adaptive_bias}
+def method_of(config: TrainConfig) -> Method:
+    """The gradient method of a run, without plan and devices."""
+    if config.adaptive_bias is not None and config.k1 is not None:
+        return Adaptive(k1=config.k1, bias=config.adaptive_bias)
     if config.k2 is not None:
-        return "truncated", {"k1": config.k1 or config.k2, "k2": config.k2}
-    return config.method, {}
+        return Truncated(k1=config.k1 or config.k2, k2=config.k2)
+    method: Method = GRADIENTS[config.method].kind()
+    return method
 
 
 def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, Forecast]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from .. import Params, Trainer, TrainState, make_reference, window_batch, zero_state
+from .. import GRADIENTS, Params, Trainer, TrainState, make_grad_fn, window_batch, zero_state
 from . import run_folder
 from .baselines import ngram_bits
 from .checkpoint import checkpoints, restore, set_aside, warn_of_damage
@@ -95,21 +95,23 @@ def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
 
 def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) -> str:
     """The largest difference between the hand-written gradient and autodiff's on the first batch, in words."""
-    method, options = method_of(config)
-    if method == "autodiff":
-        config, method = dataclasses.replace(config, method="bptt"), "bptt"
+    if config.method == "autodiff":
+        config = dataclasses.replace(config, method="bptt")
+    method = method_of(config)
     window = config.window if config.memory is None else min(config.window, 50)  # autodiff keeps all states
     batch, h_0 = window_batch(data.streams, 0, window), zero_state(params, config.streams)
     grad_fns = (
         make_gradient(config, len(data.symbols)),
-        make_reference(method, loss="cross_entropy", **options),
+        make_grad_fn(method.reference, loss="cross_entropy"),
     )
     by_hand, reference = (jax.device_get(jax.jit(fn)(params, batch, h_0)[1].params) for fn in grad_fns)
     difference = max(
         float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(y.dtype).tiny))
         for x, y in zip(jax.tree.leaves(by_hand), jax.tree.leaves(reference), strict=True)
     )
-    named = ", ".join([method, *(f"{name} = {value}" for name, value in options.items())])
+    name = next(name for name, named in GRADIENTS.items() if named.kind is type(method))
+    options = [f"{field} = {getattr(method, field)}" for field in ("k1", "k2", "bias") if hasattr(method, field)]
+    named = ", ".join([name, *options])
     beside = "its definition by autodiff" if options else "by autodiff"
     words = f"by hand ({named}) and {beside} differ by at most {difference:.1e} (relative) on the first batch"
     return words if difference < ROUNDING[config.dtype] else f"{words}: MORE THAN ROUNDING, do not trust this run"

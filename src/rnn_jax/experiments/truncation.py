@@ -1,13 +1,12 @@
 """What truncating the gradient costs where dependencies are short, and where they are long."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .. import TASKS, Batch, Params, make_grad_fn, zero_state
+from .. import TASKS, Adaptive, Batch, Blocked, Method, Params, Truncated, make_grad_fn, zero_state
 from ..app.html_page import Section
 from .cells import Cell, Setting
 from .experiment import Experiment
@@ -18,10 +17,7 @@ from .training import Metrics, Training
 HIDDEN, BATCH, TIME = 64, 16, 100
 DELAYS = (4, 16)  # short dependencies and long ones
 REACHES = ("1", "2", "5", "10", "20", "50", "adaptive", "full")
-METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "full": ("blocked", {}),
-    "adaptive": ("adaptive", {"k1": 5, "bias": 0.1}),
-}
+METHODS: dict[str, Method] = {"full": Blocked(), "adaptive": Adaptive(k1=5, bias=0.1)}
 
 
 def settings(quick: bool) -> Sequence[Setting]:
@@ -35,8 +31,8 @@ def make(setting: Setting) -> Training:
     """Delayed XOR; solved where 95 % of answers are right. Truncated with windows of k steps, k1 = k2 = k."""
     task, sizes = TASKS["delayed_xor"], {"time": TIME, "delay": int(setting["delay"])}
     reach = str(setting["reach"])
-    method, options = METHODS.get(reach) or ("truncated", {"k1": int(reach), "k2": int(reach)})
-    grad_fn, exact = (make_grad_fn(name, loss=task.loss, **how) for name, how in ((method, options), ("blocked", {})))
+    method = METHODS[reach] if reach in METHODS else Truncated(k1=int(reach), k2=int(reach))
+    grad_fn, exact = (make_grad_fn(way, loss=task.loss) for way in (method, Blocked()))
 
     def distance(params: Params, tested: Batch) -> Metrics:
         """How far the gradient of the cell is from the whole one, and whether it points the same way."""
