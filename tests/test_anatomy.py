@@ -11,7 +11,7 @@ from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_pr
 
 import rnn_jax
 from rnn_jax import _anatomy
-from rnn_jax._losses import loss_scale, make_objective, step_weights
+from rnn_jax._losses import make_objective, step_weights
 from rnn_jax.app.gradcheck import covering
 
 CASES = covering(OPTIONS | {"num_layers": [1, 2], "time": [6, 1], "batch": [(2,), (), (2, 2)]}, 2)
@@ -25,11 +25,11 @@ def found(case, problem, **options):
 def step_losses(case, problem):
     """`L_1..L_T` as a function of what is added to each `h_t` and to `h_0`, by the plain scan."""
     params, batch, h_0 = problem
-    objective = make_objective(case.loss, case.reduction)
+    objective = make_objective(case.loss, case.reduction)(params, batch)
     last, time = batch.targets.shape[0], batch.inputs.shape[0]
 
     def losses(added, added_h_0):
-        weights = loss_scale(objective, batch, jnp.float64) * step_weights(batch, jnp.float64)
+        weights = objective.scale * step_weights(batch, jnp.float64)
         read = (weights != 0).reshape(weights.shape + (1,) * (batch.targets.ndim - weights.ndim))
         targets = jnp.where(read, batch.targets, jnp.zeros_like(batch.targets))
         layers = iter(added)

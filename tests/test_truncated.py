@@ -194,8 +194,9 @@ def decaying(rho, time, seed=0, activation="identity", hid=12):
 
 
 def chosen(problem, **options):
-    objective = rnn_jax._losses.make_objective("cross_entropy", "mean")
-    k2, result = by_numpy(lambda *a: _adaptive.adaptive(options["k1"], options["bias"], None, objective, *a))(*problem)
+    settle = rnn_jax._losses.make_objective("cross_entropy", "mean")
+    method = rnn_jax.Adaptive(**options)
+    k2, result = by_numpy(lambda *args: _adaptive.adaptive(method, settle(*args[:2]), *args))(*problem)
     return int(k2), result
 
 

@@ -31,7 +31,7 @@ class Sharded:
     """
 
     method: Method
-    devices: tuple[jax.Device, ...]
+    devices: Sequence[jax.Device]
 
     def __post_init__(self) -> None:
         if not isinstance(self.method, Method) or isinstance(self.method, type):

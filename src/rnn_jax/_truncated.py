@@ -96,7 +96,7 @@ class Truncated:
         else:
             passes, first = -(-(k2 + k1 - 1) // k1), 0  # enough for any number of steps
         windows = Windows(k1=k1, k2=k2, time=time, passes=passes)
-        plan = window_plan(default_plan(problem.params, problem.batch), k1) if self.plan is None else self.plan
+        plan = window_plan(default_plan(problem.params, batch), k1) if self.plan is None else self.plan
         problem = problem._replace(way=windows, batch=batch)
         runs = runs_of(plan, padded, read, first)
         if first:
