@@ -374,7 +374,9 @@ def test_steps_are_only_said_to_be_right_where_that_can_be_told(w_hh):
     params, batch, h_0 = make_problem(case)
     cell = params.cells[0]
     params = params._replace(cells=(type(cell)(cell.w_xh, w_hh * cell.w_hh, cell.b_h, cell.activation),))
-    off = plant(Change("_bptt", "deltas.body", "d_f_t * d_phi(f_t)", "d_f_t * d_phi(f_t) * 1.01"))
+    off = plant(
+        Change("_cells", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t * slope_t * 1.01)")
+    )
     grad_fn = off.make_grad_fn("bptt", loss=case.loss)
     report = off.check_gradients(by_numpy_unless_traced(grad_fn), *_of(off, params, batch, h_0))
     about_steps = [words for words in report.findings if words.startswith("What")]

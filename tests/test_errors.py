@@ -80,7 +80,7 @@ CASES = [
     (lambda: call(h_0=H_0[:1]), ValueError, "`h_0` must hold one state for each of the 2 layers, got 1."),
     (lambda: call(h_0=H_0[0]), TypeError, "`h_0` must be a tuple of one state a layer, got"),
     (lambda: call(targets=jnp.zeros((8, 3), int)), ValueError, "`batch.targets` must cover at most the 7 steps of `batch.inputs`, got (8, 3)."),
-    (lambda: call(targets=jnp.zeros((7, 2), int)), ValueError, "`batch.targets` must have shape (last, *batch) = (7, 3) or (last, *batch, out) = (7, 3, 5) to match `batch.inputs` and `params.readout`, got (7, 2)."),
+    (lambda: call(targets=jnp.zeros((7, 2), int)), ValueError, "`batch.targets` must have shape (last, *batch) = (7, 3) or (last, *batch, ...) to match `batch.inputs`, got (7, 2)."),
     (lambda: call(weights=jnp.zeros((6, 3))), ValueError, "`batch.weights` must have shape (last, *batch) = (7, 3) to match `batch.targets`, got (6, 3)."),
     (lambda: call(mask=jnp.ones((7,), bool)), ValueError, "`mask` must have shape (time, *batch) = (7, 3) to match the inputs, got (7,)."),
     (lambda: call(mask=jnp.ones((7, 3))), TypeError, "`mask` must hold booleans, got dtype float64."),

@@ -72,10 +72,15 @@ def run_alone(test, environment):
     "change, message",
     [
         (Change("_bptt", "deltas.body", "d_h_read + d_h_gone", "0"), "`d_h_read + d_h_gone` must stand once in"),
-        (Change("_bptt", "deltas", "d_h_t", "0"), "`d_h_t` must stand once in `deltas` of `_bptt`, got [2-9]"),
+        (Change("_bptt", "deltas", "d_s_t", "0"), "`d_s_t` must stand once in `deltas` of `_bptt`, got [2-9]"),
         (Change("_bptt", "gone", "mask", "reset"), "There must be one function `gone` of `_bptt`, got 0"),
         (Change("_gone", "", "mask", "reset"), "There must be a module `_gone`"),
-        (Change("_bptt", "deltas.body", "d_h_read + d_h_next", "(d_h_read + d_h_next)"), "must be another than"),
+        (
+            Change(
+                "_bptt", "deltas.body", "dropped(deltas_t.of_u @ w_hh_t, r)", "(dropped(deltas_t.of_u @ w_hh_t, r))"
+            ),
+            "must be another than",
+        ),
         (Change("_losses", "squared_error", "error = y_t - target_t; 3", "0"), "must stand once in"),
     ],
 )

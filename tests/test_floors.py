@@ -13,10 +13,10 @@ import rnn_jax
 SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = {
     "ground": [
-        *("_serialization", "_types", "_activations", "_require", "_checks", "_numerics", "_sharding"),
+        *("_activations", "_require", "_cells", "_serialization", "_types", "_checks", "_numerics", "_sharding"),
         *("_params", "_losses", "_text", "_sequences", "_dropout", "_events", "_tasks"),
     ],
-    "cell": ["_affine", "_cell"],
+    "cell": ["_affine", "_one_step"],
     "network": ["_unroll", "_apply", "_generate"],
     "engine": [
         "_plan",

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 from by_numpy import by_numpy
-from problems import EXACT, OUT, Case, assert_trees_close, make_problem, run
+from problems import EXACT, OUT, Case, assert_trees_close, make_problem, method_of, run
 
 import rnn_jax
 
@@ -136,3 +136,65 @@ def test_second_derivatives_beside_a_loss_that_is_not_finite():
 
     harmless = batch._replace(targets=jnp.where(batch.mask[..., None], batch.targets, 3.0))
     assert_trees_close(by_numpy(product)(params, batch), by_numpy(product)(params, harmless), rtol=1e-12)
+
+
+def policy_gradient(logits, step):
+    """A clipped surrogate: the ratio of probabilities of what was done, times how good it was."""
+    ratio = jnp.exp(jax.nn.log_softmax(logits)[step["action"]] - step["log_probability"])
+    clipped = jnp.clip(ratio, 0.8, 1.2) * step["advantage"]
+    return -jnp.minimum(ratio * step["advantage"], clipped) + 0.1 * jnp.sum((logits[:2] - step["heads"][0]) ** 2)
+
+
+TREES = {
+    **{"autodiff": {}, "bptt": {}, "blocked": {"plan": rnn_jax.Plan(2)}},
+    **{"truncated": {"k1": 2, "k2": 5}, "adaptive": {"k1": 2, "bias": 0.1}, "last_steps": {"k": 3}},
+}
+
+
+@pytest.mark.parametrize("last", ["all", "some"])
+@pytest.mark.parametrize("method", TREES)
+def test_targets_may_be_a_tree(method, last):
+    """What a loss of one's own needs of a step, of any width, masked and weighted; every method is its reference."""
+    case = Case(batch=(4,), time=7, mask=True, reset=True, weights=True, last=last)
+    params, batch, h_0 = make_problem(case)
+    rng, steps = np.random.default_rng(3), batch.targets.shape
+    targets = {
+        "action": jnp.asarray(rng.integers(0, 5, steps)),
+        "advantage": jnp.asarray(rng.normal(size=steps)),
+        "log_probability": jnp.asarray(rng.uniform(-3, -0.5, steps)),
+        "heads": (jnp.asarray(rng.normal(size=(*steps, 2))),),
+    }
+    batch = batch._replace(targets=targets)
+    loss, value = rnn_jax.pointwise(policy_gradient), method_of(method, **TREES[method])
+    rnn_jax.check_batch(params, batch, h_0)
+    ways = (rnn_jax.make_grad_fn(way, loss=loss) for way in (value, value.reference))
+    mine, reference = (by_numpy(grad_fn)(params, batch, h_0) for grad_fn in ways)
+    assert_trees_close(mine, reference, rtol=1e-12, floor=1e-3)
+    if method == "blocked":
+        assert rnn_jax.check_gradients(jax.jit(rnn_jax.make_grad_fn(value, loss=loss)), params, batch, h_0).passed
+        sharded = rnn_jax.make_grad_fn(rnn_jax.Sharded(value, jax.devices()), loss=loss)
+        assert_trees_close(jax.jit(sharded)(params, batch, h_0), mine, rtol=1e-12)
+        sums, _ = rnn_jax.step_gradients(params, batch, h_0, loss=loss)
+        np.testing.assert_allclose(sums, mine[0][0], rtol=1e-12)
+
+
+def test_a_tree_of_targets_that_does_not_fit():
+    params, batch, h_0 = make_problem(Case(batch=(3,), time=7))
+    grad_fn = rnn_jax.make_grad_fn("bptt", loss=rnn_jax.pointwise(lambda y, target: jnp.sum(y)))
+
+    def call(**targets):
+        return grad_fn(params, batch._replace(targets=targets), h_0)
+
+    with pytest.raises(ValueError, match=r"`batch.targets\['a'\]` must have shape \(last, \*batch\) = \(7, 3\) or"):
+        call(a=jnp.zeros((7, 2)))
+    with pytest.raises(ValueError, match=r"`batch.targets` must have leaves of one length, got \[5, 7\]"):
+        call(a=jnp.zeros((7, 3)), b=jnp.zeros((5, 3, 2)))
+    with pytest.raises(ValueError, match="`batch.targets` must hold at least one array"):
+        call()
+    with pytest.raises(TypeError, match="`targets` must be an array, got dict"):
+        rnn_jax.make_grad_fn("bptt", loss="cross_entropy")(params, batch._replace(targets={"a": batch.targets}), h_0)
+    wide = batch._replace(targets=jnp.zeros((7, 3, 9)))
+    with pytest.raises(ValueError, match=r"`targets` must have shape \(7, 3, 5\) to match the outputs"):
+        rnn_jax.make_grad_fn("bptt", loss="squared_error")(params, wide, h_0)
+    with pytest.raises(ValueError, match="finite numbers, got nan"):
+        rnn_jax.check_batch(params, batch._replace(targets={"a": jnp.full((7, 3), jnp.nan)}), h_0)

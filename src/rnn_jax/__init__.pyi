@@ -10,10 +10,10 @@ from ._apply import apply_step as apply_step
 from ._apply import readout as readout
 from ._bidirectional import bidirectional as bidirectional
 from ._check_gradients import check_gradients as check_gradients
-from ._cell import StepResiduals as StepResiduals
-from ._cell import step as step
-from ._cell import step_backward as step_backward
-from ._cell import step_forward as step_forward
+from ._one_step import StepResiduals as StepResiduals
+from ._one_step import step as step
+from ._one_step import step_backward as step_backward
+from ._one_step import step_forward as step_forward
 from ._checks import check_batch as check_batch
 from ._dropout import drop_units as drop_units
 from ._fixed_points import FixedPoints as FixedPoints
@@ -95,7 +95,8 @@ from ._truncation_report import TruncationReport as TruncationReport
 from ._truncation_report import TruncationRow as TruncationRow
 from ._truncation_report import truncation_report as truncation_report
 from ._types import Batch as Batch
-from ._types import CellParams as CellParams
+from ._cells import CellParams as CellParams
+from ._cells import LeakyParams as LeakyParams
 from ._types import Drop as Drop
 from ._types import GradFn as GradFn
 from ._types import Gradients as Gradients

@@ -26,6 +26,7 @@ from ._apply import last_states
 from ._blocked import Problem, WayBack, blocked
 from ._bptt import Residuals, bptt, states_read
 from ._by_hand import backward_readout, forward_layers
+from ._cells import Deltas, hidden
 from ._checks import is_tokens
 from ._definitions import WindowsByAutodiff
 from ._events import select
@@ -40,7 +41,7 @@ class Reach(NamedTuple):
 
     passes: Int[Array, ""]
     leaving: States
-    d_as: States
+    d_as: tuple[Deltas, ...]
     d_h_0: States
     parts: Float[Array, " pieces"]
     bias: Scalar
@@ -89,13 +90,13 @@ def adaptive(
     most = pieces if k2_max is None else jnp.maximum(jnp.minimum(k2_max // k1, pieces), 1)
 
     hs, saved = forward_layers(bptt(), params, batch, h_0)
-    value, d_readout, d_hs = backward_readout(objective, params.readout, batch, hs[-1])
+    value, d_readout, d_hs = backward_readout(objective, params.readout, batch, hidden(params.cells[-1], hs[-1]))
     folded = side_by_side(saved, k1)
     sizes = [jnp.max(norm_of_read(r), 0) for r in saved]
     endless = Windows(k1=k1, k2=time + padded, time=time, passes=pieces)  # no end to the reach
     side = Pieces(endless, folded, batch.drop, 0)
 
-    def bias_of(rest: Scalar, d_as: States) -> Scalar:
+    def bias_of(rest: Scalar, d_as: tuple[Deltas, ...]) -> Scalar:
         d_cells, _ = of_all_passes(params, batch.inputs, saved, d_as)
         return relative_bias(rest, tree_norm(d_cells))
 
@@ -110,7 +111,7 @@ def adaptive(
         bias = bias_of(what_is_left(parts, reach.parts, k1), sums)
         return Reach(reach.passes + 1, leaving, sums, d_h_0, parts, bias)
 
-    nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
+    nothing = tuple(jnp.zeros_like(r.ss[0]) for r in folded)
     no_more = tuple(jnp.zeros_like(h) for h in h_0)  # after the last piece
     leaving, d_as = one_pass(side, 0, fold(d_hs, k1), nothing)
     parts = sent_back(leaving, sizes)

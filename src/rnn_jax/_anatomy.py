@@ -18,16 +18,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ._activations import ACTIVATIONS
-from ._affine import affine_d_input, affine_d_weights
+from ._affine import affine_d_input
 from ._apply import last_states
 from ._bptt import Residuals, bptt, deltas, states_read, weight_gradients
 from ._by_hand import backward_readout, forward_layers
-from ._cell import d_integrate
-from ._checks import check_call
+from ._cells import Cell, Deltas, hidden, only_hidden
+from ._checks import check_call, num_read
 from ._dropout import between_of, dropped
 from ._losses import make_objective, step_weights
 from ._numerics import norms, tree_norm, unit_and_norm
+from ._one_step import weight_gradients as products_back
 from ._require import require_sizes
 from ._sharding import promote, refuse_explicit
 from ._truncated import (
@@ -43,9 +43,7 @@ from ._truncated import (
 )
 from ._types import (
     Batch,
-    CellParams,
     Gradients,
-    Hidden,
     Hiddens,
     Loss,
     Objective,
@@ -74,8 +72,8 @@ class LayerAnatomy(NamedTuple):
     d_hs_local: Hiddens
     d_h_norms: Float[Array, "time *batch"]
     local_norms: Float[Array, "time *batch"]
-    part_norms: CellParams
-    part_cosines: CellParams
+    part_norms: Cell
+    part_cosines: Cell
     d_phi: Float[Array, "time hid"]
     saturated: Float[Array, " time"]
 
@@ -154,12 +152,7 @@ def anatomy(
     params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
 
     passed = there_and_back(settle(params, batch), params, batch, h_0)
-    layers = tuple(
-        layer_anatomy(residuals, d_hs, local, d_as, d_cell)
-        for residuals, d_hs, local, d_as, d_cell in zip(
-            passed.saved, passed.d_hs, passed.local, passed.d_as, passed.gradients.params.cells, strict=True
-        )
-    )
+    layers = tuple(map(layer_anatomy, passed.saved, passed.layers))
     grid = lag_grid(passed, batch, min(lags, batch.inputs.shape[0]))
     decay, error = decay_rate(mean_over_steps(grid))
     cut = None if k1 is None or k2 is None else cut_by_windows(passed, batch, k1, k2)
@@ -169,6 +162,16 @@ def anatomy(
     )
 
 
+class OfLayer(NamedTuple):
+    """What the way back through one layer leaves behind."""
+
+    d_cell: Cell
+    d_h_0: Array
+    d_hs: Array
+    local: Hiddens
+    deltas: Deltas
+
+
 class Passed(NamedTuple):
     """What one way there and back leaves behind; tuples have an entry a layer."""
 
@@ -176,59 +179,51 @@ class Passed(NamedTuple):
     h_T: States
     gradients: Gradients
     saved: tuple[Residuals, ...]
-    d_hs: States
-    local: States
-    d_as: States
+    layers: tuple[OfLayer, ...]
 
 
 def there_and_back(objective: Objective, params: Params, batch: Batch, h_0: States) -> Passed:
     """Loss and gradient as `"bptt"` has them, with what the loops over time emit."""
     hs, saved = forward_layers(bptt(), params, batch, h_0)
-    value, d_readout, d_hs_read = backward_readout(objective, params.readout, batch, hs[-1])
+    value, d_readout, d_hs_read = backward_readout(objective, params.readout, batch, hidden(params.cells[-1], hs[-1]))
     d_reads = local = d_hs_read
-    layers: list[tuple[CellParams, Hidden, Hiddens, Hiddens, Hiddens]] = []
+    layers: list[OfLayer] = []
     for i in reversed(range(len(saved))):
         d_h_0, (d_hs, d_as) = deltas(saved[i], d_reads, jnp.zeros_like(h_0[i]), emit=lambda *of_step: of_step)
-        layers.insert(0, (weight_gradients(saved[i], d_as), d_h_0, d_hs, local, d_as))
+        layers.insert(0, OfLayer(weight_gradients(saved[i], d_as), d_h_0, d_hs, local, d_as))
         if i:
             units, w_t = between_of(batch.drop, i - 1), params.cells[i].w_xh.T
-            d_reads, local = dropped(d_as @ w_t, units), dropped(of_step(saved[i], local) @ w_t, units)
-    d_cells, d_h_0s, all_d_hs, locals_, all_d_as = zip(*layers, strict=True)
-    d_xs = affine_d_input(batch.inputs, all_d_as[0], params.cells[0].w_xh)
-    gradients = Gradients(Params(d_cells, d_readout), d_h_0s, d_xs)
-    return Passed(value, last_states(h_0, hs), gradients, tuple(saved), all_d_hs, locals_, all_d_as)
+            d_reads, local = dropped(d_as.z @ w_t, units), dropped(of_step(saved[i], local).z @ w_t, units)
+    d_xs = affine_d_input(batch.inputs, layers[0].deltas.z, params.cells[0].w_xh)
+    d_params = Params(tuple(layer.d_cell for layer in layers), d_readout)
+    gradients = Gradients(d_params, tuple(layer.d_h_0 for layer in layers), d_xs)
+    return Passed(value, last_states(h_0, hs), gradients, tuple(saved), tuple(layers))
 
 
-def of_step(residuals: Residuals, d_hs: Hiddens) -> Hiddens:
-    """`d_a_t` of `d_h_t`, each step by itself: nothing travels through time."""
-    d_fs, _ = d_integrate(residuals.cell, d_hs)
-    d_phi = ACTIVATIONS[residuals.cell.activation].d_phi(residuals.fs)
-    return residuals.events.d_leave(d_fs * d_phi)
+def of_step(residuals: Residuals, d_hs: Hiddens) -> Deltas:
+    """The deltas of `d_h_t`, each step by itself: nothing travels through time."""
+    made, _ = residuals.cell.backward(residuals.kept, only_hidden(residuals.cell, d_hs))
+    return jax.tree.map(residuals.events.d_leave, made)
 
 
-def layer_anatomy(
-    residuals: Residuals, d_hs: Hiddens, local: Hiddens, d_as: Hiddens, d_cell: CellParams
-) -> LayerAnatomy:
+def layer_anatomy(residuals: Residuals, layer: OfLayer) -> LayerAnatomy:
     """What a layer's part of the backward pass says of its steps."""
-    parts = lax.map(lambda now: norm_and_cosine(step_part(residuals.cell, *now), d_cell), steps_of(residuals, d_as))
-    part_norms, part_cosines = parts
+
+    def of_step(now: Any) -> tuple[Cell, Cell]:
+        return norm_and_cosine(products_back(residuals.cell, *now), layer.d_cell)
+
+    part_norms, part_cosines = lax.map(of_step, steps_of(residuals, layer.deltas))
     d_phi, saturated = saturation(residuals)
+    d_hs, local = layer.d_hs, layer.local
     return LayerAnatomy(d_hs, local, norms(d_hs), norms(local), part_norms, part_cosines, d_phi, saturated)
 
 
-def steps_of(residuals: Residuals, d_as: Hiddens) -> tuple[Array, Hiddens, Hiddens]:
+def steps_of(residuals: Residuals, d_as: Deltas) -> tuple[Array, Hiddens, Deltas]:
     """`(x_t, h_{t-1}, d_a_t)` for t = 1..T, as the weights read them."""
     return residuals.xs, states_read(residuals), d_as
 
 
-def step_part(cell: CellParams, x_t: Array, h_tm1: Array, d_a_t: Array) -> CellParams:
-    """What one step adds to the gradient of its cell: `x_tᵀ d_a_t`, `h_{t-1}ᵀ d_a_t` and `d_a_t`."""
-    d_w_xh, d_b_h = affine_d_weights(x_t, d_a_t, cell.w_xh)
-    d_w_hh, _ = affine_d_weights(h_tm1, d_a_t, cell.w_hh)
-    return CellParams(d_w_xh, d_w_hh, d_b_h, cell.activation, cell.leak)
-
-
-def norm_and_cosine(part: CellParams, whole: CellParams) -> tuple[CellParams, CellParams]:
+def norm_and_cosine(part: Cell, whole: Cell) -> tuple[Cell, Cell]:
     """Leaf by leaf the norm of a part, and its cosine with the whole; 0 where one of them is zero."""
     cosines = jax.tree.map(lambda p, w: jnp.sum(unit_and_norm(p)[0] * unit_and_norm(w)[0]), part, whole)
     return jax.tree.map(tree_norm, part), cosines
@@ -236,7 +231,8 @@ def norm_and_cosine(part: CellParams, whole: CellParams) -> tuple[CellParams, Ce
 
 def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Array, " time"]]:
     """`φ'` of each step and unit, the mean over sequences; the share of them below `SATURATED`."""
-    d_phi = ACTIVATIONS[residuals.cell.activation].d_phi(residuals.fs)
+    cell: Any = residuals.cell
+    d_phi = cell.d_phi(residuals.kept)
     time, *batch_axes, hid = d_phi.shape
     d_phi = d_phi.astype(accumulation_dtype(d_phi.dtype)).reshape(time, math.prod(batch_axes), hid)
     mask = residuals.events.mask
@@ -254,17 +250,17 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
     and what the layer above reads of it.
     """
     time = batch.inputs.shape[0]
-    first = tuple(norms(local)[None] for local in passed.local)
+    first = tuple(norms(local)[None] for local in (layer.local for layer in passed.layers))
     if not lags:
         return first
     folded = side_by_side(list(passed.saved), 1)
     pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, batch.drop, 0)  # no end to the reach
     w_xhs = [r.cell.w_xh for r in passed.saved]
 
-    def arrived(entering: States, d_as: States) -> States:
+    def arrived(entering: States, d_as: tuple[Deltas, ...]) -> States:
         """`∂L_i/∂h_{i-q}` of each layer."""
         from_above = (
-            dropped(d_a[0] @ w.T, between_of(batch.drop, layer))
+            dropped(d_a.z[0] @ w.T, between_of(batch.drop, layer))
             for layer, (d_a, w) in enumerate(zip(d_as[1:], w_xhs[1:], strict=True))
         )
         return (*map(jnp.add, entering[:-1], from_above), entering[-1])
@@ -287,8 +283,8 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
         leaving, d_as = one_pass(pieces, q, None, entering)
         return leaving, of_losses(arrived(entering, d_as), left, q)
 
-    nothing = tuple(jnp.zeros_like(r.hs[0]) for r in folded)
-    leaving, _ = one_pass(pieces, 0, fold(passed.local[-1], 1), nothing)
+    nothing = tuple(jnp.zeros_like(r.ss[0]) for r in folded)
+    leaving, _ = one_pass(pieces, 0, fold(passed.layers[-1].local, 1), nothing)
     _, others = lax.scan(again, leaving, jnp.arange(1, lags + 1))
     return tuple(map(lambda *parts: jnp.concatenate(parts), first, others))
 
@@ -342,15 +338,15 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
     def longer(r: Residuals) -> Residuals:
         events = r.events
         if events.mask is None and after:
-            events = events._replace(mask=jnp.ones(r.fs.shape[:-1], bool))
-        hs, fs, events = pad_steps((r.hs, r.fs, events), 0, after)
-        return r._replace(hs=hs, fs=fs, events=events)
+            events = events._replace(mask=jnp.ones(r.ss.shape[:-1], bool))
+        ss, kept, events = pad_steps((r.ss, r.kept, events), 0, after)
+        return r._replace(ss=ss, kept=kept, events=events)
 
-    later = tuple(jnp.zeros((windows.passes, *r.h_0.shape), r.h_0.dtype) for r in passed.saved)
-    d_hs = fold(pad_steps(passed.local[-1], 0, after), k1)
+    later = tuple(jnp.zeros((windows.passes, *r.s_0.shape), r.s_0.dtype) for r in passed.saved)
+    d_hs = fold(pad_steps(passed.layers[-1].local, 0, after), k1)
     pieces = Pieces(windows, side_by_side([longer(r) for r in passed.saved], k1), batch.drop, 0)
     _, sums = window_deltas(pieces, d_hs, later)
-    d_as = [unfold(d_a)[:time] for d_a in sums]
+    d_as = [jax.tree.map(lambda x: x[:time], unfold(d_a)) for d_a in sums]
     d_cells = tuple(weight_gradients(r, d_a) for r, d_a in zip(passed.saved, d_as, strict=True))
     full = passed.gradients.params
     params = Params(d_cells, full.readout)
@@ -360,7 +356,8 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
         relative = jnp.where(whole > 0, apart / jnp.where(whole > 0, whole, 1), jnp.inf)
         return jnp.where(apart > 0, relative, 0)
 
-    d_a_norms = tuple(norms(mine - all_of_it) for mine, all_of_it in zip(d_as, passed.d_as, strict=True))
+    pairs = zip(d_as, passed.layers, strict=True)
+    d_a_norms = tuple(norms(mine.z - layer.deltas.z) for mine, layer in pairs)
     lost = jax.tree.map(distance, params, full)
     return Cut(jax.tree.map(lambda d, w: d.astype(w.dtype), params, full), lost, d_a_norms)
 
@@ -393,17 +390,17 @@ def step_gradients(
     objective = settle(params, batch)
     passed = there_and_back(objective, params, batch, h_0)
     cells = tuple(
-        lax.map(lambda now, r=r: step_part(r.cell, *now), steps_of(r, d_as))
-        for r, d_as in zip(passed.saved, passed.d_as, strict=True)
+        lax.map(lambda now, r=r: products_back(r.cell, *now), steps_of(r, layer.deltas))
+        for r, layer in zip(passed.saved, passed.layers, strict=True)
     )
-    time, last = batch.inputs.shape[0], batch.targets.shape[0]
+    time, last = batch.inputs.shape[0], num_read(batch)
     weights = step_weights(batch, objective.scale.dtype)
 
     def of_readout(now: Any) -> ReadoutParams:
-        h_t, target_t, w_t = (x[None] for x in now)
+        h_t, target_t, w_t = jax.tree.map(lambda x: x[None], now)
         step = Batch(h_t, target_t, w_t, drop=batch.drop)
         return backward_readout(objective, params.readout, step, h_t)[1]
 
-    read = lax.map(of_readout, (passed.saved[-1].hs[time - last :], batch.targets, weights))
+    read = lax.map(of_readout, (hidden(params.cells[-1], passed.saved[-1].ss[time - last :]), batch.targets, weights))
     parts = Params(cells, jax.tree.map(lambda d: pad_steps(d, time - last, 0), read))
     return passed.loss, jax.tree.map(lambda d, w: d.astype(w.dtype), parts, params)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from ._affine import affine
-from ._cell import step_forward
+from ._cells import hidden
 from ._checks import (
     check_hiddens,
     check_inputs,
@@ -17,8 +17,9 @@ from ._checks import (
     check_states,
 )
 from ._dropout import between_of, constant, dropped, recurrent_of
+from ._one_step import step_forward
 from ._require import are_numbers, require_callable, require_sizes
-from ._types import Drop, Flags, Hidden, Hiddens, Inputs, Outputs, Params, ReadoutParams, States, Step
+from ._types import Drop, Flags, Inputs, Outputs, Params, ReadoutParams, State, States, Step, Trajectory
 from ._unroll import unroll
 
 
@@ -29,12 +30,12 @@ def readout(params: ReadoutParams, hs: Float[Array, "*steps hid"]) -> Float[Arra
     return affine(hs, params.w_hy, params.b_y)
 
 
-def last_states(h_0: States, hs: tuple[Hiddens, ...]) -> States:
+def last_states(h_0: States, hs: tuple[Trajectory, ...]) -> States:
     """`h_T` of each layer; `h_0` when there are no steps."""
     return tuple(_last(h, layer) for h, layer in zip(h_0, hs, strict=True))
 
 
-def _last(h: Hidden, hs: Hiddens) -> Hidden:
+def _last(h: State, hs: Trajectory) -> State:
     if are_numbers(hs.shape[0]):
         return hs[-1] if hs.shape[0] else h
     return jnp.concatenate([h[None], hs])[-1]  # a number of steps that is a symbol may be zero
@@ -49,7 +50,7 @@ def apply(
     mask: Flags | None = None,
     reset: Flags | None = None,
     drop: Drop | None = None,
-    unroll: Callable[..., Hiddens] = unroll,
+    unroll: Callable[..., Trajectory] = unroll,
 ) -> tuple[Outputs, States]:
     """`(ys, h_T)`: the outputs of the last `last` steps (all, unless given) and the last state of each layer.
 
@@ -79,7 +80,7 @@ def apply(
     for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
         r = recurrent_of(drop, layer)
         hs.append(unroll(cell, h, xs, mask=mask, reset=reset, **({} if r is None else {"r": r})))
-        xs = dropped(hs[-1], constant(between_of(drop, layer)))
+        xs = dropped(hidden(cell, hs[-1]), constant(between_of(drop, layer)))
     return readout(params.readout, xs[time - last :]), last_states(h_0, tuple(hs))
 
 
@@ -109,6 +110,7 @@ def apply_step(params: Params, h_tm1: States, x_t: Step) -> tuple[Float[Array, "
     check_states(params, h_tm1, batch, "x_t", "h_tm1")
     h_t = []
     for cell, h in zip(params.cells, h_tm1, strict=True):
-        x_t, _ = step_forward(cell, h, x_t)
-        h_t.append(x_t)
+        h, _ = step_forward(cell, h, x_t)
+        x_t = hidden(cell, h)
+        h_t.append(h)
     return readout(params.readout, x_t), tuple(h_t)

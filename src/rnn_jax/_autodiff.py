@@ -6,9 +6,9 @@ from collections.abc import Callable
 import jax
 
 from ._apply import apply
-from ._checks import is_tokens
+from ._checks import is_tokens, num_read
 from ._losses import weighted_loss
-from ._types import Batch, Gradients, Hiddens, Objective, Params, Result, States
+from ._types import Batch, Gradients, Objective, Params, Result, States, Trajectory
 from ._unroll import unroll
 
 
@@ -27,13 +27,13 @@ class Autodiff:
 
 
 def autodiff(
-    objective: Objective, params: Params, batch: Batch, h_0: States, unroll: Callable[..., Hiddens] = unroll
+    objective: Objective, params: Params, batch: Batch, h_0: States, unroll: Callable[..., Trajectory] = unroll
 ) -> Result:
     """Loss, last states and gradients by `jax.value_and_grad`, through `unroll`."""
 
     def loss_fn(params, h_0, features):
         inputs = batch.inputs if features is None else features
-        last, mask, reset = batch.targets.shape[0], batch.mask, batch.reset
+        last, mask, reset = num_read(batch), batch.mask, batch.reset
         ys, h_T = apply(params, h_0, inputs, last=last, mask=mask, reset=reset, drop=batch.drop, unroll=unroll)
         loss, _ = weighted_loss(objective, batch, ys)
         return loss, h_T

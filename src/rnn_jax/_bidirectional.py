@@ -6,21 +6,22 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from ._cells import Cell, hidden
 from ._checks import check_cell, check_inputs, check_layout, check_state
 from ._require import require_callable
-from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
+from ._types import Flags, Hidden, Inputs, Trajectory
 from ._unroll_bptt import unroll_bptt
 
 
 def bidirectional(
-    cells: tuple[CellParams, CellParams],
+    cells: tuple[Cell, Cell],
     h_0: tuple[Hidden, Hidden],
     xs: Inputs,
     *,
     mask: Flags | None = None,
     reset: Flags | None = None,
     rs: tuple[Hidden | None, Hidden | None] = (None, None),
-    unroll: Callable[..., Hiddens] = unroll_bptt,
+    unroll: Callable[..., Trajectory] = unroll_bptt,
 ) -> Float[Array, "time *batch hid2"]:
     """`[h→_t, h←_t]` for t = 1..T: the states of the first cell after `x_1..x_t`, of the second after `x_T..x_t`.
 
@@ -57,7 +58,7 @@ def bidirectional(
     flipped = (None if x is None else x[::-1] for x in (mask, _seen_from_behind(mask, reset)))
     mask_back, reset_back = flipped
     hs_back = unroll(back, h_0[1], xs[::-1], mask=mask_back, reset=reset_back, **_dropping(r_back))[::-1]
-    return jnp.concatenate([hs, hs_back], -1)
+    return jnp.concatenate([hidden(there, hs), hidden(back, hs_back)], -1)
 
 
 def _dropping(r: Hidden | None) -> dict[str, Hidden]:

@@ -19,22 +19,13 @@ from ._apply import last_states
 from ._autodiff import Autodiff
 from ._bptt import bptt, residuals_of
 from ._by_hand import backward_layers, forward_layers
-from ._checks import is_tokens
+from ._cells import hidden
+from ._checks import is_tokens, num_read
 from ._dropout import between_of, dropped, recurrent_of
 from ._events import Events, cut
 from ._plan import Plan, check_plan, default_plan, outermost
 from ._require import are_numbers, require_sizes
-from ._types import (
-    Batch,
-    Gradients,
-    Hiddens,
-    Objective,
-    Params,
-    Result,
-    Scalar,
-    States,
-    accumulation_dtype,
-)
+from ._types import Batch, Gradients, Objective, Params, Result, Scalar, States, Trajectory, accumulation_dtype
 
 
 class Run(NamedTuple):
@@ -59,7 +50,7 @@ class Block(NamedTuple):
 
     steps: Batch
     start: Any
-    hs: Hiddens
+    hs: Trajectory
     saved: list[Any]
 
 
@@ -122,7 +113,7 @@ class Blocked:
 def blocked(plan: Plan | None, problem: Problem, h_0: States) -> Result:
     """Loss, last states and gradients, a block at a time."""
     plan = default_plan(problem.params, problem.batch) if plan is None else plan
-    runs = runs_of(plan, problem.batch.inputs.shape[0], problem.batch.targets.shape[0])
+    runs = runs_of(plan, problem.batch.inputs.shape[0], num_read(problem.batch))
     return there_and_back(problem, runs, h_0, jax.tree.map(jnp.zeros_like, h_0))
 
 
@@ -239,7 +230,7 @@ def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: State
     for i, (cell, h_start, layer) in enumerate(zip(problem.params.cells, h, hs, strict=True)):
         r = recurrent_of(steps.drop, i)
         saved.append(residuals_of(cell, h_start, xs, layer, events, r))
-        xs = dropped(layer, between_of(steps.drop, i))
+        xs = dropped(hidden(cell, layer), between_of(steps.drop, i))
     loss, (d_params, d_h, d_xs) = problem.way.backward(problem, Block(steps, start, hs[-1], saved), carry.d_h)
     if d_xs is not None and carry.d_xs is not None:
         d_xs = lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, start, 0)
@@ -249,7 +240,7 @@ def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: State
 def _steps(problem: Problem, run: Run, start: Any) -> Batch:
     """The batch of one piece of `run`, which begins at step `start`."""
     batch = problem.batch
-    unread = batch.inputs.shape[0] - batch.targets.shape[0]
+    unread = batch.inputs.shape[0] - num_read(batch)
     first_read = start + run.size - run.read - unread if run.read else 0
     inputs, mask, reset = cut((batch.inputs, batch.mask, batch.reset), start, run.size)
     targets, weights = cut((batch.targets, batch.weights), first_read, run.read)

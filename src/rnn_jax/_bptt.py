@@ -10,19 +10,18 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ._activations import ACTIVATIONS
-from ._affine import affine, affine_d_input, affine_d_weights
+from ._affine import affine, affine_d_input
 from ._autodiff import Autodiff
 from ._by_hand import Layer, backpropagate
-from ._cell import d_integrate, integrate
+from ._cells import Cell, Deltas, add_to_hidden, has_one_delta, hidden, only_hidden, own_names, push
 from ._checks import is_tokens, steps_shape
 from ._dropout import dropped
 from ._events import Events, cut
+from ._one_step import weight_gradients as products_back
 from ._plan import rows_block
 from ._require import require_sizes
 from ._types import (
     Batch,
-    CellParams,
     Hidden,
     Hiddens,
     Inputs,
@@ -35,119 +34,121 @@ from ._types import (
 
 
 class Residuals(NamedTuple):
-    """What the forward pass keeps. Of the sequence it made, that is `hs` and nothing else.
+    """What the forward pass keeps. Of the sequence it made, that is the states `ss` and nothing else.
 
-    `fs` are the `φ(a_t)` of a cell that leaks. They are not kept: with all states there, they are one product. Without
-    leak they are `hs`. They cannot be recovered from two rounded states: `φ'` would be wrong near a kink. `r` is the
-    dropout mask of the recurrence; that of the layer below is in `xs`.
+    `kept` is what the cell's `backward` reads. Where it is made of states alone it is `ss`; otherwise it is not kept,
+    but made again of one product over all steps. `r` is the dropout mask of the recurrence; that of the layer below is
+    in `xs`.
     """
 
-    cell: CellParams
-    h_0: Hidden
+    cell: Cell
+    s_0: Array
     xs: Inputs
-    hs: Hiddens
+    ss: Array
     events: Events
-    fs: Hiddens
+    kept: Any
     r: Hidden | None = None
 
 
 def forward(
-    cell: CellParams, h_0: Hidden, xs: Inputs, events: Events, r: Hidden | None, *, unroll: int = 1
-) -> tuple[Hiddens, Residuals]:
-    """`h_t = φ(x_t W_xh + b_h + h_{t-1} W_hh)`: the input projection is one product before the scan.
+    cell: Cell, s_0: Array, xs: Inputs, events: Events, r: Hidden | None, *, unroll: int = 1
+) -> tuple[Array, Residuals]:
+    """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`: the input projection z is one product before the scan.
 
-    With a leak α, `h_t = (1 - α) h_{t-1} + α φ(…)`. With a dropout mask r, `W_hh` reads `h_{t-1} ∘ r`.
+    With a dropout mask r, `W_hh` reads `h_{t-1} ∘ r`.
     """
-    phi = ACTIVATIONS[cell.activation].phi
 
-    def body(h_tm1, now):
+    def body(s_tm1, now):
         z_t, event = now
-        h_met = event.enter(h_tm1)
-        a_t = z_t + dropped(h_met, r) @ cell.w_hh
-        h_t = event.leave(integrate(cell, phi(a_t), h_met), h_tm1)
-        return h_t, h_t
+        s_met = event.enter(s_tm1)
+        u_t = dropped(hidden(cell, s_met), r) @ cell.w_hh
+        s_t = event.leave(cell.forward(z_t, u_t, s_met), s_tm1)
+        return s_t, s_t
 
     zs = affine(events.visible(xs), cell.w_xh, cell.b_h)
-    _, hs = lax.scan(body, h_0, (zs, events), unroll=unroll)
-    return hs, residuals_of(cell, h_0, xs, hs, events, r)
+    _, ss = lax.scan(body, s_0, (zs, events), unroll=unroll)
+    return ss, residuals_of(cell, s_0, xs, ss, events, r)
 
 
-def residuals_of(cell: CellParams, h_0: Hidden, xs: Inputs, hs: Hiddens, events: Events, r: Hidden | None) -> Residuals:
+def residuals_of(cell: Cell, s_0: Array, xs: Inputs, ss: Array, events: Events, r: Hidden | None) -> Residuals:
     """What `forward` keeps, from its arguments and the states it made."""
-    residuals = Residuals(cell, h_0, events.visible(xs), hs, events, hs, r)
-    if cell.leak == 1:
+    residuals = Residuals(cell, s_0, events.visible(xs), ss, events, ss, r)
+    if cell.from_states:
         return residuals
-    a = affine(residuals.xs, cell.w_xh, cell.b_h) + states_read(residuals) @ cell.w_hh
-    return residuals._replace(fs=ACTIVATIONS[cell.activation].phi(a))
+    zs, us = pre_activations(residuals)
+    return residuals._replace(kept=cell.kept(zs, us, states_met(residuals), ss))
+
+
+def pre_activations(residuals: Residuals) -> tuple[Array, Array]:
+    """`z` and `u` of all steps, each one product."""
+    cell = residuals.cell
+    return affine(residuals.xs, cell.w_xh, cell.b_h), states_read(residuals) @ cell.w_hh
 
 
 def backward(
-    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, *, unroll: int = 1
-) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
-    """`(d_cell, d_h_0, d_xs)` from `d_hs[t] = d_y_t W_hyᵀ`, or whatever else reads `h_t`, for t = T..1.
+    residuals: Residuals, d_hs: Hiddens, d_s_T: Array, *, unroll: int = 1
+) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
+    """`(d_cell, d_s_0, d_xs)` from `d_hs[t] = d_y_t W_hyᵀ`, or whatever else reads `h_t`, for t = T..1.
 
-    `d_h_T` is what the steps after T send back. The loop carries `d_h` alone and emits `d_a`; the weight
-    gradients are one product each after it.
+    `d_s_T` is what the steps after T send back. The loop carries `d_s` alone and emits the cotangents of z and u; the
+    weight gradients are one product each after it.
     """
-    d_h_0, d_as = deltas(residuals, d_hs, d_h_T, unroll=unroll)
-    return weight_gradients(residuals, d_as), d_h_0, affine_d_input(residuals.xs, d_as, residuals.cell.w_xh)
+    d_s_0, all_deltas = deltas(residuals, d_hs, d_s_T, unroll=unroll)
+    d_xs = affine_d_input(residuals.xs, all_deltas.z, residuals.cell.w_xh)
+    return weight_gradients(residuals, all_deltas), d_s_0, d_xs
 
 
 def deltas(
     residuals: Residuals,
     d_hs: Hiddens,
-    d_h_T: Hidden,
+    d_s_T: Array,
     *,
     unroll: int = 1,
-    emit: Callable[[Hidden, Hidden], Any] = lambda d_h_t, d_a_t: d_a_t,
-) -> tuple[Hidden, Any]:
-    """`(d_h_0, d_as)`: the loop over time, and what it emits of each step."""
+    emit: Callable[[Array, Deltas], Any] = lambda d_s_t, deltas_t: deltas_t,
+) -> tuple[Array, Any]:
+    """`(d_s_0, what is emitted)`: the loop over time; it emits `Deltas` unless told otherwise."""
     cell, events, r = residuals.cell, residuals.events, residuals.r
-    d_phi = ACTIVATIONS[cell.activation].d_phi
     w_hh_t = cell.w_hh.T
 
-    def body(d_h_next, now):  # d_h_next: what steps t+1.. send back to h_t
-        d_h_read, f_t, event = now
-        d_h_t = d_h_read + d_h_next
-        d_f_t, d_h_kept = d_integrate(cell, d_h_t)
-        d_a_t = event.d_leave(d_f_t * d_phi(f_t))
-        d_h_read_t = dropped(d_a_t @ w_hh_t, r)
-        d_h_met = d_h_read_t if d_h_kept is None else d_h_read_t + d_h_kept
-        return event.d_enter(d_h_met, d_h_t), emit(d_h_t, d_a_t)
+    def body(d_s_next, now):  # d_s_next: what steps t+1.. send back to s_t
+        d_h_read, kept_t, event = now
+        d_s_t = add_to_hidden(cell, d_s_next, d_h_read)
+        deltas_t, d_s_kept = cell.backward(kept_t, d_s_t)
+        deltas_t = jax.tree.map(event.d_leave, deltas_t)
+        d_h_met = dropped(deltas_t.of_u @ w_hh_t, r)
+        d_s_met = only_hidden(cell, d_h_met) if d_s_kept is None else add_to_hidden(cell, d_s_kept, d_h_met)
+        return event.d_enter(d_s_met, d_s_t), emit(d_s_t, deltas_t)
 
-    return lax.scan(body, d_h_T, (d_hs, residuals.fs, events), reverse=True, unroll=unroll)
+    return lax.scan(body, d_s_T, (d_hs, residuals.kept, events), reverse=True, unroll=unroll)
 
 
-def weight_gradients(residuals: Residuals, d_as: Hiddens) -> CellParams:
-    """`d_W_xh = Σ x_tᵀ d_a_t`, `d_W_hh = Σ h_{t-1}ᵀ d_a_t` and `d_b_h = Σ d_a_t`: one product each."""
-    cell = residuals.cell
-    d_w_xh, d_b_h = affine_d_weights(residuals.xs, d_as, cell.w_xh)
-    d_w_hh, _ = affine_d_weights(states_read(residuals), d_as, cell.w_hh)
-    return dataclasses.replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h)
+def weight_gradients(residuals: Residuals, all_deltas: Deltas) -> Cell:
+    """The gradient of the cell: one product for each weight, over all steps."""
+    return products_back(residuals.cell, residuals.xs, states_read(residuals), all_deltas)
 
 
 def backward_in_blocks(
-    residuals: Residuals, d_hs: Hiddens, d_h_T: Hidden, block: int
-) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
+    residuals: Residuals, d_hs: Hiddens, d_s_T: Array, block: int
+) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
     """`backward`, with the weight-gradient products of `block` steps at a time: their operands stay in cache."""
-    cell, xs, hs = residuals.cell, residuals.xs, residuals.hs
-    time = hs.shape[0]
+    cell, xs, ss = residuals.cell, residuals.xs, residuals.ss
+    time = ss.shape[0]
     if time <= block:
-        return backward(residuals, d_hs, d_h_T)
+        return backward(residuals, d_hs, d_s_T)
 
-    def of_steps(carry: tuple[CellParams, Hidden], start: Any, size: int) -> Any:
-        d_cell, d_h = carry
-        xs_now, hs_now, events, d_hs_now = cut((xs, hs, residuals.events, d_hs), start, size)
-        h_before = jnp.where(
-            start == 0, residuals.h_0, lax.dynamic_index_in_dim(hs, jnp.maximum(start - 1, 0), keepdims=False)
+    def of_steps(carry: tuple[Cell, Array], start: Any, size: int) -> Any:
+        d_cell, d_s = carry
+        xs_now, ss_now, events, d_hs_now = cut((xs, ss, residuals.events, d_hs), start, size)
+        s_before = jnp.where(
+            start == 0, residuals.s_0, lax.dynamic_index_in_dim(ss, jnp.maximum(start - 1, 0), keepdims=False)
         )
-        now = residuals_of(cell, h_before, xs_now, hs_now, events, residuals.r)
-        d_cell_now, d_h, d_xs = backward(now, d_hs_now, d_h)
-        return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_h), d_xs
+        now = residuals_of(cell, s_before, xs_now, ss_now, events, residuals.r)
+        d_cell_now, d_s, d_xs = backward(now, d_hs_now, d_s)
+        return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_s), d_xs
 
     d_cell = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), cell)
     count, rest = divmod(time, block)
-    carry, d_xs = (d_cell, d_h_T), []
+    carry, d_xs = (d_cell, d_s_T), []
     if rest:
         carry, d_xs_rest = of_steps(carry, count * block, rest)
         d_xs.append(d_xs_rest)
@@ -157,49 +158,62 @@ def backward_in_blocks(
     return *carry, jnp.concatenate([d_xs_blocks.reshape(-1, *xs.shape[1:]), *d_xs])
 
 
-def pullback(residuals: Residuals, d_hs: Hiddens) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
-    """`backward`, with each cotangent in the dtype of what it is the cotangent of, as JAX asks of a derivative rule."""
+def pullback(residuals: Residuals, d_ss: Array) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
+    """`backward`, with each cotangent in the dtype of what it is the cotangent of, as JAX asks of a derivative rule.
+
+    `d_ss` is of the whole states: of what is not h it enters by the events of each step.
+    """
     time, *batch_axes = steps_shape(residuals.xs)
     block = rows_block(time, batch_axes)
-    d_cell, d_h_0, d_xs = backward_in_blocks(residuals, d_hs, jnp.zeros_like(residuals.h_0), block)
-    return jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell), d_h_0, d_xs
+    d_cell, d_s_0, d_xs = backward_in_blocks(residuals, d_ss, jnp.zeros_like(residuals.s_0), block)
+    return jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell), d_s_0, d_xs
 
 
-def pushforward(residuals: Residuals, cell_dot: CellParams, h_0_dot: Hidden | None, xs_dot: Inputs | None) -> Hiddens:
-    """The tangents of `h_1..h_T`, forward mode; None stands for a tangent of zero, of a leaf of `cell_dot` too.
+def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_dot: Inputs | None) -> Array:
+    """The tangents of `s_1..s_T`, forward mode; None stands for a tangent of zero, of a leaf of `cell_dot` too.
 
-    `ȧ_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h + h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh` and `ḣ_t = φ'(a_t) ∘ ȧ_t`, with a leak as in
-    `forward`. Only the last product needs the loop.
+    `ż_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h`, `u̇_t = h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh`, and the cell's map pushes them. Only the
+    last product needs the loop.
     """
-    cell, h_0, xs, r = residuals.cell, residuals.h_0, residuals.xs, residuals.r
-    d_phi = ACTIVATIONS[cell.activation].d_phi
+    cell, s_0, xs, r = residuals.cell, residuals.s_0, residuals.xs, residuals.r
     zero_b = jnp.zeros_like(cell.b_h)
-    u = jnp.zeros_like(residuals.hs)
+    z_dot = jnp.zeros((*residuals.ss.shape[:-1], cell.b_h.shape[0]), residuals.ss.dtype)
     if xs_dot is not None:
-        u += affine(xs_dot, cell.w_xh, zero_b)
+        z_dot += affine(xs_dot, cell.w_xh, zero_b)
     if cell_dot.w_xh is not None:
-        u += affine(xs, cell_dot.w_xh, zero_b)
+        z_dot += affine(xs, cell_dot.w_xh, zero_b)
     if cell_dot.b_h is not None:
-        u += jnp.broadcast_to(cell_dot.b_h, u.shape)
+        z_dot += jnp.broadcast_to(cell_dot.b_h, z_dot.shape)
+    kept_1 = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), residuals.kept)
+    tied = has_one_delta(partial(cell.backward, kept_1), s_0)
+    u_dot = None if tied else jnp.zeros_like(z_dot)
     if cell_dot.w_hh is not None:
-        u += states_read(residuals) @ cell_dot.w_hh
+        by_w_hh = states_read(residuals) @ cell_dot.w_hh
+        z_dot, u_dot = (z_dot + by_w_hh, None) if u_dot is None else (z_dot, u_dot + by_w_hh)
+    own = {name: getattr(cell_dot, name) for name in own_names(cell) if getattr(cell_dot, name) is not None}
 
-    def body(h_tm1_dot, now):
-        u_t, f_t, event = now
-        h_met_dot = event.enter(h_tm1_dot)
-        f_t_dot = d_phi(f_t) * (u_t + dropped(h_met_dot, r) @ cell.w_hh)
-        h_t_dot = event.leave(integrate(cell, f_t_dot, h_met_dot), h_tm1_dot)
-        return h_t_dot, h_t_dot
+    def body(s_tm1_dot, now):
+        z_t_dot, u_t_dot, kept_t, event = now
+        s_met_dot = event.enter(s_tm1_dot)
+        by_h = dropped(hidden(cell, s_met_dot), r) @ cell.w_hh
+        here = {name: jnp.broadcast_to(dot, s_met_dot.shape[:-1] + dot.shape) for name, dot in own.items()}
+        dots = Deltas(z_t_dot + by_h, None, here) if u_t_dot is None else Deltas(z_t_dot, u_t_dot + by_h, here)
+        s_t_dot = event.leave(push(partial(cell.backward, kept_t), dots, s_met_dot), s_tm1_dot)
+        return s_t_dot, s_t_dot
 
-    start = jnp.zeros_like(h_0) if h_0_dot is None else h_0_dot
-    _, hs_dot = lax.scan(body, start, (u, residuals.fs, residuals.events))
-    return hs_dot
+    start = jnp.zeros_like(s_0) if s_0_dot is None else s_0_dot
+    _, ss_dot = lax.scan(body, start, (z_dot, u_dot, residuals.kept, residuals.events))
+    return ss_dot
 
 
 def states_read(residuals: Residuals) -> Hiddens:
-    """What `W_hh` read at t = 1..T: the states that were left, one step later, but for units that are dropped."""
-    before = jnp.concatenate([residuals.h_0[None], residuals.hs])[:-1]
-    return dropped(residuals.events.enter(before), residuals.r)
+    """What `W_hh` read at t = 1..T: the h that was left, one step later, but for units that are dropped."""
+    return dropped(hidden(residuals.cell, states_met(residuals)), residuals.r)
+
+
+def states_met(residuals: Residuals) -> Array:
+    """The states that the steps t = 1..T started from."""
+    return residuals.events.enter(jnp.concatenate([residuals.s_0[None], residuals.ss])[:-1])
 
 
 def bptt(unroll: int = 1) -> Layer:

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 
 from ._affine import affine_d_weights
 from ._apply import last_states, readout
+from ._cells import hidden
+from ._checks import num_read
 from ._dropout import between_of, dropped, recurrent_of
 from ._events import Events
 from ._losses import weighted_loss
-from ._types import Batch, Gradients, Hiddens, Objective, Params, ReadoutParams, Result, Scalar, States
+from ._types import Batch, Gradients, Hiddens, Objective, Params, ReadoutParams, Result, Scalar, States, Trajectory
 
 
 class Layer(NamedTuple):
@@ -32,13 +34,13 @@ def backpropagate(layer: Layer, objective: Objective, params: Params, batch: Bat
     return (loss, last_states(h_0, hs)), gradients
 
 
-def forward_layers(layer: Layer, params: Params, batch: Batch, h_0: States) -> tuple[tuple[Hiddens, ...], list[Any]]:
+def forward_layers(layer: Layer, params: Params, batch: Batch, h_0: States) -> tuple[tuple[Trajectory, ...], list[Any]]:
     """The states and the residuals of each layer. Layer l + 1 reads the states of layer l."""
     all_hs, saved = [], []
     xs = batch.inputs
     for i, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
         hs, residuals = layer.forward(cell, h, xs, Events(batch.mask, batch.reset), recurrent_of(batch.drop, i))
-        xs = dropped(hs, between_of(batch.drop, i))
+        xs = dropped(hidden(cell, hs), between_of(batch.drop, i))
         all_hs.append(hs)
         saved.append(residuals)
     return tuple(all_hs), saved
@@ -49,15 +51,16 @@ def backward_layers(
     objective: Objective,
     params: Params,
     batch: Batch,
-    kept: tuple[Hiddens, list[Any]],
+    kept: tuple[Trajectory, list[Any]],
     d_h_T: States,
 ) -> tuple[Scalar, Gradients]:
     """The loss and all gradients; `d_h_T` is what later steps send back.
 
-    `kept` are the states of the highest layer and the residuals of each. Layer l + 1 reads the states of layer l, so
-    its `d_xs` is their `d_hs`.
+    `kept` are the states of the highest layer and the residuals of each. Layer l + 1 reads the h of layer l, so its
+    `d_xs` is their `d_hs`.
     """
-    hs, saved = kept
+    ss, saved = kept
+    hs = hidden(params.cells[-1], ss)
     value, d_readout, d_hs = backward_readout(objective, params.readout, batch, hs)
     d_cells, d_h_0, d_xs = [], [], d_hs
     for i in reversed(range(len(saved))):
@@ -73,7 +76,7 @@ def backward_readout(
     objective: Objective, params: ReadoutParams, batch: Batch, hs: Hiddens
 ) -> tuple[Scalar, ReadoutParams, Hiddens]:
     """The loss, and its gradients in the readout and in `hs`, of which it reads the last steps."""
-    first_read = hs.shape[0] - batch.targets.shape[0]
+    first_read = hs.shape[0] - num_read(batch)
     units, read = between_of(batch.drop, -1), hs[first_read:]
     if read.shape[0] == 0:
         zeros = ReadoutParams(*(jnp.zeros_like(w, dtype=objective.scale.dtype) for w in params))

@@ -7,17 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._activations import ACTIVATIONS
+from ._cells import Cell, num_units, own_names
 from ._require import (
     require_array,
     require_dtype,
     require_float,
     require_key,
-    require_known,
     require_shape,
     require_storable,
 )
-from ._types import Batch, CellParams, Drop, Gradients, Params, ReadoutParams, States
+from ._types import Batch, Drop, Gradients, Params, ReadoutParams, States
 
 
 def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
@@ -25,38 +24,33 @@ def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
     return bool(jnp.issubdtype(x.dtype, jnp.integer))
 
 
-def check_cell(cell: CellParams, name: str = "cell") -> None:
+def check_cell(cell: Cell, name: str = "cell") -> None:
     """Raise unless `cell` is a layer whose leaves fit each other."""
-    if not isinstance(cell, CellParams):
+    if not isinstance(cell, Cell) or isinstance(cell, type):
         raise TypeError(f"`{name}` must be CellParams, got {type(cell).__name__}.")
-    require_known("activation", cell.activation, ACTIVATIONS)
-    check_leak(cell.leak, f"{name}.leak")
-    for leaf in ("w_xh", "w_hh", "b_h"):
+    cell.check(name)
+    own = own_names(cell)
+    for leaf in ("w_xh", "w_hh", "b_h", *own):
         require_float(f"{name}.{leaf}", getattr(cell, leaf))
     if cell.w_xh.ndim != 2:
         raise ValueError(f"`{name}.w_xh` must have two axes (in, hid), got shape {cell.w_xh.shape}.")
-    hid = cell.w_xh.shape[1]
-    if cell.b_h.ndim == 1 and cell.w_hh.shape == 2 * cell.b_h.shape:  # these two agree: if one is wrong, it is `w_xh`
+    wide, gates = cell.w_xh.shape[1], cell.gates
+    if (
+        cell.b_h.ndim == 1
+        and cell.w_hh.shape == (cell.b_h.shape[0] // gates, cell.b_h.shape[0])
+        and gates * (cell.b_h.shape[0] // gates) == cell.b_h.shape[0]
+    ):  # these two agree: if one is wrong, it is `w_xh`
         units, (first, last) = cell.b_h.shape[0], cell.w_xh.shape
-        if hid != units:
+        if wide != units:
             fitting = (last if first == units else first, units)
             require_shape(f"{name}.w_xh", cell.w_xh, "(in, hid)", fitting, f"`{name}.w_hh` and `{name}.b_h`")
-    for leaf, legend, expected in (("w_hh", "(hid, hid)", (hid, hid)), ("b_h", "(hid,)", (hid,))):
+    if wide % gates:
+        raise ValueError(f"`{name}.w_xh` must have {gates} columns for each unit, got shape {cell.w_xh.shape}.")
+    units, several = wide // gates, "" if gates == 1 else f"{gates} "
+    shapes = {"w_hh": (f"(hid, {several}hid)", (units, wide)), "b_h": (f"({several}hid,)", (wide,))}
+    for leaf, (legend, expected) in (shapes | dict.fromkeys(own, ("(hid,)", (units,)))).items():
         require_shape(f"{name}.{leaf}", getattr(cell, leaf), legend, expected, f"`{name}.w_xh`")
         require_dtype(f"{name}.{leaf}", getattr(cell, leaf), cell.w_xh.dtype, f"`{name}.w_xh`")
-
-
-def check_leak(leak: object, name: str) -> None:
-    """Raise unless `leak` is a number above 0 and at most 1, known while the program is made."""
-    if isinstance(leak, jax.core.Tracer):
-        raise TypeError(
-            f"`{name}` must be a number that is known at trace time, because it is part of the structure of the "
-            f"parameters, got {leak!r}: loop over its values in Python instead of jit, vmap or grad."
-        )
-    if not isinstance(leak, (int, float, np.floating)) or isinstance(leak, bool):
-        raise TypeError(f"`{name}` must be a number above 0 and at most 1, got {leak!r}.")
-    if not 0 < leak <= 1:
-        raise ValueError(f"`{name}` must be above 0 and at most 1, got {leak!r}.")
 
 
 def check_hiddens(hs: Array) -> None:
@@ -96,14 +90,14 @@ def check_params(params: Params) -> None:
     below = params.cells[0]
     for layer, cell in enumerate(params.cells[1:], start=1):
         name, match = f"params.cells[{layer}].w_xh", f"the layer below, `params.cells[{layer - 1}]`"
-        expected = (below.w_hh.shape[0], cell.w_xh.shape[1])
+        expected = (num_units(below), cell.w_xh.shape[1])
         require_shape(name, cell.w_xh, "(hid below, hid)", expected, match)
         require_dtype(name, cell.w_xh, below.w_xh.dtype, match)
         below = cell
-    check_readout(params.readout, below.w_hh.shape[0], below.w_xh.dtype, "the highest of `params.cells`")
+    check_readout(params.readout, num_units(below), below.w_xh.dtype, "the highest of `params.cells`")
 
 
-def check_inputs(cell: CellParams, x: Array, leading: tuple[str, ...], name: str, cell_name: str) -> tuple[int, ...]:
+def check_inputs(cell: Cell, x: Array, leading: tuple[str, ...], name: str, cell_name: str) -> tuple[int, ...]:
     """Raise unless `x`, with the axes `leading` before the batch, fits `cell`; returns its batch axes."""
     require_array(name, x)
     require_storable(name, x)
@@ -148,12 +142,21 @@ def check_layout(x: Array, h: object, in_size: int, leading: tuple[str, ...], *,
         )
 
 
-def check_state(cell: CellParams, h: Array, batch: tuple[int, ...], *, names: tuple[str, str], cell_name: str) -> None:
-    """Raise unless `h` is a state `(*batch, hid)` of `cell`."""
+def check_state(
+    cell: Cell,
+    h: Array,
+    batch: tuple[int, ...],
+    *,
+    names: tuple[str, str],
+    cell_name: str,
+    parts: int | None = None,
+) -> None:
+    """Raise unless `h` is a state `(*batch, parts · hid)` of `cell`, or has as many parts as are given."""
     h_name, x_name = names
     require_float(h_name, h)
-    expected = (*batch, cell.w_hh.shape[0])
-    require_shape(h_name, h, "(*batch, hid)", expected, f"`{x_name}` and `{cell_name}.w_hh`")
+    parts = cell.parts if parts is None else parts
+    legend = "(*batch, hid)" if parts == 1 else f"(*batch, {parts} hid)"
+    require_shape(h_name, h, legend, (*batch, parts * num_units(cell)), f"`{x_name}` and `{cell_name}.w_hh`")
     require_dtype(h_name, h, cell.w_hh.dtype, f"`{cell_name}.w_hh`")
 
 
@@ -174,7 +177,12 @@ def check_flags(time_batch: tuple[int, ...], **flags: Array | None) -> None:
 
 
 def check_states(
-    params: Params, h_0: States, batch: tuple[int, ...] | None = None, match: str = "", name: str = "h_0"
+    params: Params,
+    h_0: States,
+    batch: tuple[int, ...] | None = None,
+    match: str = "",
+    name: str = "h_0",
+    parts: int | None = None,
 ) -> None:
     """Raise unless `h_0`, or what is of its kind, is a tuple of one state `(*batch, hid)` a layer.
 
@@ -188,7 +196,8 @@ def check_states(
         require_float(f"{name}[0]", h_0[0])
         batch, match = h_0[0].shape[:-1], f"{name}[0]"
     for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
-        check_state(cell, h, batch, names=(f"{name}[{layer}]", match), cell_name=f"params.cells[{layer}]")
+        names, cell_name = (f"{name}[{layer}]", match), f"params.cells[{layer}]"
+        check_state(cell, h, batch, names=names, cell_name=cell_name, parts=parts)
 
 
 def steps_shape(inputs: Array) -> tuple[int, ...]:
@@ -217,7 +226,7 @@ def check_sequence(
         raise TypeError(f"`drop` must be a Drop, got {type(drop).__name__}.")
     for field, units in (drop or Drop())._asdict().items():
         if units is not None:
-            check_states(params, units, batch, name, f"drop.{field}")
+            check_states(params, units, batch, name, f"drop.{field}", parts=1)
 
 
 def check_call(params: Params, batch: Batch, h_0: States) -> None:
@@ -228,30 +237,53 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
     if batch.key is not None:
         require_key(batch.key)
     time, *batch_axes = steps_shape(batch.inputs)
-    targets, out = batch.targets, params.readout.w_hy.shape[1]
-    require_array("batch.targets", targets)
-    require_storable("batch.targets", targets)
-    if targets.ndim > 1 and batch_axes and targets.shape[:2] == (batch_axes[0], time) != (time, batch_axes[0]):
-        raise ValueError(
-            f"`batch.targets` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape "
-            f"{targets.shape} for `batch.inputs` of {time} steps: swap the first two axes."
-        )
-    if targets.ndim < 1 or targets.shape[0] > time:
-        raise ValueError(f"`batch.targets` must cover at most the {time} steps of `batch.inputs`, got {targets.shape}.")
-    last = targets.shape[0]
-    steps = (last, *batch_axes)
-    if targets.shape not in (steps, (*steps, out)):
-        raise ValueError(
-            f"`batch.targets` must have shape (last, *batch) = {steps} or (last, *batch, out) = {(*steps, out)} "
-            f"to match `batch.inputs` and `params.readout`, got {targets.shape}."
-        )
-    if not is_tokens(targets):
-        require_array("batch.targets", targets, jnp.floating, "integer classes or floating point vectors")
-        require_dtype("batch.targets", targets, params.readout.b_y.dtype, "`params`")
+    check_targets(batch, params.readout)
     if batch.weights is not None:
+        steps = (num_read(batch), *batch_axes)
         require_float("batch.weights", batch.weights)
         require_shape("batch.weights", batch.weights, "(last, *batch)", steps, "`batch.targets`")
         require_dtype("batch.weights", batch.weights, params.readout.b_y.dtype, "`params`")
+
+
+def num_read(batch: Batch) -> int:
+    """How many of the last steps the loss reads: the length of every leaf of the targets."""
+    last: int = jax.tree.leaves(batch.targets)[0].shape[0]
+    return last
+
+
+def check_targets(batch: Batch, readout: ReadoutParams) -> None:
+    """Raise unless the leaves of the targets have the axes `(last, *batch, ...)`, of one `last`, and known types."""
+    leaves = jax.tree.leaves_with_path(batch.targets)
+    if not leaves:
+        raise ValueError(f"`batch.targets` must hold at least one array, got {batch.targets!r}.")
+    for path, leaf in leaves:
+        check_target(f"batch.targets{jax.tree_util.keystr(path)}", leaf, batch, readout)
+    lasts = {leaf.shape[0] for _, leaf in leaves}
+    if len(lasts) > 1:
+        raise ValueError(f"`batch.targets` must have leaves of one length, got {sorted(lasts)}.")
+
+
+def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams) -> None:
+    """Raise unless `targets` have the axes `(last, *batch, ...)` and a known type."""
+    time, *batch_axes = steps_shape(batch.inputs)
+    require_array(name, targets)
+    require_storable(name, targets)
+    if targets.ndim > 1 and batch_axes and targets.shape[:2] == (batch_axes[0], time) != (time, batch_axes[0]):
+        raise ValueError(
+            f"`{name}` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape "
+            f"{targets.shape} for `batch.inputs` of {time} steps: swap the first two axes."
+        )
+    if targets.ndim < 1 or targets.shape[0] > time:
+        raise ValueError(f"`{name}` must cover at most the {time} steps of `batch.inputs`, got {targets.shape}.")
+    steps = (targets.shape[0], *batch_axes)
+    if targets.shape[: len(steps)] != steps:
+        raise ValueError(
+            f"`{name}` must have shape (last, *batch) = {steps} or (last, *batch, ...) to match `batch.inputs`, got "
+            f"{targets.shape}."
+        )
+    if not is_tokens(targets):
+        require_array(name, targets, jnp.floating, "integers or floating point numbers")
+        require_dtype(name, targets, readout.b_y.dtype, "`params`")
 
 
 def require_result(result: Any, name: str) -> Any:
@@ -303,12 +335,16 @@ def check_batch(params: Params, batch: Batch, h_0: States) -> None:
         raise TypeError("`check_batch` reads values, which are not there under jit, vmap or grad: call it outside.")
     check_call(params, batch, h_0)
     mask = np.ones(steps_shape(batch.inputs), bool) if batch.mask is None else np.asarray(batch.mask)
-    last = batch.targets.shape[0]
+    last = num_read(batch)
     default = mask[mask.shape[0] - last :].astype(np.float64)
     weights = default if batch.weights is None else np.asarray(batch.weights)
     _check_values("batch.weights", weights, np.ones_like(weights, bool), 0, "")
     _check_values("batch.inputs", batch.inputs, mask, params.cells[0].w_xh.shape[0], "tokens")
-    _check_values("batch.targets", batch.targets, weights != 0, params.readout.w_hy.shape[1], "classes")
+    for path, leaf in jax.tree.leaves_with_path(batch.targets):
+        if not path:
+            _check_values("batch.targets", leaf, weights != 0, params.readout.w_hy.shape[1], "classes")
+        elif not is_tokens(leaf):  # what integers of a loss of the caller's own may be is not known
+            _check_values(f"batch.targets{jax.tree_util.keystr(path)}", leaf, weights != 0, 0, "")
     for layer, h in enumerate(h_0):
         _check_values(f"h_0[{layer}]", h, np.ones(h.shape[:-1], bool), 0, "")
     for field, units in (batch.drop or Drop())._asdict().items():

@@ -11,33 +11,22 @@ from jax import lax
 from jaxtyping import Array
 
 from ._autodiff import autodiff
+from ._cells import Cell
 from ._losses import step_weights
-from ._types import (
-    Batch,
-    CellParams,
-    Flags,
-    Gradients,
-    Hidden,
-    Hiddens,
-    Inputs,
-    Objective,
-    Params,
-    Result,
-    States,
-)
+from ._types import Batch, Flags, Gradients, Hidden, Inputs, Objective, Params, Result, State, States, Trajectory
 from ._unroll import unroll
 
 
 def unroll_sent(
-    cell: CellParams,
-    h_0: Hidden,
+    cell: Cell,
+    h_0: State,
     xs: Inputs,
     *,
     mask: Flags | None,
     reset: Flags | None,
     sent: Any,
     r: Hidden | None = None,
-) -> Hiddens:
+) -> Trajectory:
     """`unroll`, the gradient that step t sends to `h_{t-1}` times `sent[t]`: 0 is `stop_gradient`."""
 
     def body(h_tm1, now):

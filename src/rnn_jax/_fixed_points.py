@@ -18,8 +18,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
-from ._cell import step
 from ._checks import check_inputs, check_params, check_states
+from ._one_step import step
 from ._require import require_positive, require_sizes
 from ._subject import in_float64
 from ._types import Params, States, Step

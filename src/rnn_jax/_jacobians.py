@@ -10,13 +10,11 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from ._activations import ACTIVATIONS
-from ._bptt import forward, states_read
-from ._cell import pre_activation
-from ._dropout import dropped
+from ._bptt import forward, pre_activations, states_met
+from ._cells import Cell, Deltas, has_one_delta, linearised, push
 from ._events import Events, select
 from ._require import require_array, require_sizes
-from ._types import CellParams, Flags, Hidden, Inputs, accumulation_dtype
+from ._types import Flags, Hidden, Inputs, State, accumulation_dtype
 from ._unroll import check_unroll
 
 RESOLVED = 1e-4  # relative error of a singular value of a matrix; further below the largest it is rounding
@@ -24,8 +22,8 @@ SWEEPS = 16
 
 
 def step_jacobians(
-    cell: CellParams,
-    h_0: Hidden,
+    cell: Cell,
+    h_0: State,
     xs: Inputs,
     *,
     mask: Flags | None = None,
@@ -51,15 +49,28 @@ def step_jacobians(
     """
     check_unroll(cell, h_0, xs, mask, reset, r)
     _, residuals = forward(cell, h_0, xs, Events(mask, reset), r)
-    d_phi = ACTIVATIONS[cell.activation].slope(pre_activation(cell, states_read(residuals), residuals.xs))
-    w = jnp.broadcast_to(cell.w_hh.T, (*d_phi.shape, d_phi.shape[-1]))
-    w = w if r is None else dropped(w, r[..., None, :])
-    jacobians, eye = d_phi[..., None] * w, jnp.broadcast_to(jnp.eye(w.shape[-1], dtype=w.dtype), w.shape)
-    if cell.leak != 1:
-        jacobians = (1 - cell.leak) * eye + cell.leak * jacobians
+    z, u = pre_activations(residuals)
+    eye = jnp.broadcast_to(jnp.eye(h_0.shape[-1], dtype=h_0.dtype), (*residuals.ss.shape, h_0.shape[-1]))
+    w = jnp.broadcast_to(cell.w_hh, (*u.shape[:-1], *cell.w_hh.shape))
+    w = w if r is None else w * jnp.broadcast_to(r[..., None], w.shape)
+    unread = jnp.zeros((*w.shape[:-2], eye.shape[-1] - w.shape[-2], w.shape[-1]), w.dtype)  # parts of a state beside h
+    point = z, u, states_met(residuals), residuals.ss
+    jacobians = jnp.swapaxes(tangents(cell, point, (None, jnp.concatenate([w, unread], -2)), eye), -1, -2)
     if reset is not None:
         jacobians = select(reset, jnp.zeros_like(jacobians), jacobians)
     return jacobians if mask is None else select(mask, jacobians, eye)
+
+
+def tangents(cell: Cell, point: tuple[Array, ...], dots: tuple[Array | None, Array], s_dots: Array) -> Array:
+    """The tangents of `s_t` at `point = (z, u, s_before, s)`, for many tangents `dots` of `(z, u)` and of `s_before`.
+
+    None stands for a tangent of zero.
+    """
+    pull = linearised(cell, *(x[..., None, :] for x in point))
+    z_dots, u_dots = dots
+    if has_one_delta(pull, s_dots):
+        return push(pull, Deltas(u_dots if z_dots is None else u_dots + z_dots), s_dots)
+    return push(pull, Deltas(jnp.zeros_like(u_dots) if z_dots is None else z_dots, u_dots), s_dots)
 
 
 class Product(NamedTuple):

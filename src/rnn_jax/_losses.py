@@ -1,6 +1,7 @@
 """Losses as pairs `(value, d_y)`, and the sum over steps that an engine differentiates."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -8,12 +9,12 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from ._checks import is_tokens, steps_shape
+from ._checks import is_tokens, num_read, steps_shape
 from ._require import require_array, require_callable, require_known, require_storable
 from ._types import Batch, Loss, Objective, Params, Scalar, accumulation_dtype
 
 
-def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Array) -> tuple[Array, Array]:
+def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Any) -> tuple[Array, Array]:
     """Softmax cross-entropy, `ℓ = -log softmax(y_t)[target_t]` and `d_y_t = softmax(y_t) - onehot(target_t)`.
 
     In nats. A class outside 0..out-1 gives a loss of NaN.
@@ -44,7 +45,7 @@ def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Array) -> tuple[Arr
 
 
 def squared_error(
-    y_t: Float[Array, "*steps out"], target_t: Array
+    y_t: Float[Array, "*steps out"], target_t: Any
 ) -> tuple[Float[Array, "*steps"], Float[Array, "*steps out"]]:
     """Squared error summed over features, `ℓ = |y_t - target_t|²` and `d_y_t = 2 (y_t - target_t)`.
 
@@ -65,10 +66,11 @@ def squared_error(
 LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared_error": squared_error}
 
 
-def pointwise(value_fn: Callable[[Array, Array], Array]) -> Loss:
+def pointwise(value_fn: Callable[[Array, Any], Array]) -> Loss:
     """The pair of a loss of one's own, its `d_y_t` by a vjp of one step.
 
-    `value_fn(y, target) -> scalar` sees one output vector `(out,)` and its target, a class `()` or a vector `(out,)`.
+    `value_fn(y, target) -> scalar` sees one output vector `(out,)` and its target: a class `()`, a vector, or a tree of
+    what the loss needs of a step, like actions and advantages. No gradient comes from targets.
 
     >>> import jax.numpy as jnp, rnn_jax
     >>> huber = rnn_jax.pointwise(lambda y, target: jnp.sum(jnp.sqrt(1 + (y - target) ** 2) - 1))
@@ -78,9 +80,9 @@ def pointwise(value_fn: Callable[[Array, Array], Array]) -> Loss:
     """
     require_callable(value_fn=value_fn)
 
-    def loss(y_t: Array, target_t: Array) -> tuple[Array, Array]:
+    def loss(y_t: Array, target_t: Any) -> tuple[Array, Array]:
         steps = y_t.ndim - 1
-        one = (jax.ShapeDtypeStruct(x.shape[steps:], x.dtype) for x in (y_t, target_t))
+        one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[steps:], x.dtype), (y_t, target_t))
         value = jax.eval_shape(value_fn, *one)
         if getattr(value, "shape", None) != () or not jnp.issubdtype(value.dtype, jnp.floating):
             raise TypeError(f"`value_fn` of one output and its target must return a real scalar, got {value}.")
@@ -115,7 +117,7 @@ def make_objective(loss: str | Loss, reduction: str) -> Callable[[Params, Batch]
 
 def step_weights(batch: Batch, dtype: Any) -> Float[Array, "last *batch"]:
     """How much the loss of each step counts: `weights`, else the mask on those steps, else one."""
-    last = batch.targets.shape[0]
+    last = num_read(batch)
     steps = steps_shape(batch.inputs)
     if batch.weights is not None:
         return batch.weights.astype(dtype)
@@ -159,12 +161,12 @@ def weighted_loss(
     All in float32 or better until `d_ys` is returned. Outputs and targets of weight zero are never read: whatever the
     loss makes of them, infinity and NaN included, value and derivatives are 0 there.
     """
-    exact_ys, targets = ys.astype(accumulation_dtype(ys.dtype)), batch.targets
-    if not is_tokens(targets):
-        targets = targets.astype(exact_ys.dtype)
+    exact_ys = ys.astype(accumulation_dtype(ys.dtype))
+    targets = jax.tree.map(lambda x: x if is_tokens(x) else x.astype(exact_ys.dtype), batch.targets)
     w = step_weights(batch, exact_ys.dtype)
     read = None if batch.weights is None and batch.mask is None else w != 0  # None: every step
-    values, d_ys = _checked_pair(objective.loss(_some_read(read, exact_ys), _some_read(read, targets)), exact_ys)
+    seen = jax.tree.map(partial(_some_read, read), (exact_ys, targets))
+    values, d_ys = _checked_pair(objective.loss(*seen), exact_ys)
     w = objective.scale * w
     return jnp.sum(_where_read(read, w * values)), _where_read(read, w[..., None] * d_ys).astype(ys.dtype)
 

@@ -17,10 +17,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from ._activations import ACTIVATIONS
-from ._cell import integrate, pre_activation
+from ._cells import hidden, num_units
 from ._checks import check_params, check_sequence, check_states
-from ._jacobians import qr_by_rows
+from ._jacobians import qr_by_rows, tangents
+from ._one_step import products
 from ._require import require_array, require_key, require_sizes
 from ._types import Inputs, Params, Scalar, States, Step, accumulation_dtype
 
@@ -204,14 +204,14 @@ def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[S
     h_t, v_t = [], []
     above: Any = None
     for cell, h, v_l in zip(params.cells, h_tm1, v, strict=True):
-        a_t = pre_activation(cell, h, x_t)
-        h_new = integrate(cell, ACTIVATIONS[cell.activation].phi(a_t), h)
-        a_dot = v_l @ cell.w_hh if above is None else v_l @ cell.w_hh + above @ cell.w_xh
-        f_dot = ACTIVATIONS[cell.activation].slope(a_t)[..., None, :] * a_dot
-        above = integrate(cell, f_dot, v_l)
-        x_t = h_new
+        z_t, u_t = products(cell, h, x_t)
+        h_new = cell.forward(z_t, u_t, h)
+        u_dot = hidden(cell, v_l) @ cell.w_hh
+        z_dot = None if above is None else above @ cell.w_xh
+        v_new = tangents(cell, (z_t, u_t, h, h_new), (z_dot, u_dot), v_l)
+        x_t, above = hidden(cell, h_new), hidden(cell, v_new)
         h_t.append(h_new)
-        v_t.append(above)
+        v_t.append(v_new)
     return tuple(h_t), tuple(v_t)
 
 
@@ -254,7 +254,7 @@ def _check(
     steps = int(num_steps) if xs is None else xs.shape[0]  # type: ignore[arg-type]
     if steps - skip < least:
         raise ValueError(f"At least {least} steps must be left after `skip`, got {steps} steps and skip = {skip}.")
-    size = sum(cell.w_hh.shape[0] for cell in params.cells)
+    size = sum(cell.parts * num_units(cell) for cell in params.cells)
     num = size if num is None else num
     require_sizes(num=num)
     if num > size:

@@ -18,19 +18,31 @@ References: Pascanu, Mikolov and Bengio (2013), ICML, equations 9 and 10; there 
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._activations import ACTIVATIONS
 from ._anatomy import there_and_back
 from ._bptt import Residuals
+from ._cells import plain
 from ._checks import check_call
 from ._losses import make_objective
 from ._numerics import norms
 from ._require import require_positive
-from ._types import Batch, GradFn, Hiddens, Loss, Objective, Params, Result, Scalar, States, accumulation_dtype
+from ._types import (
+    Batch,
+    GradFn,
+    Hiddens,
+    Loss,
+    Objective,
+    Params,
+    Result,
+    Scalar,
+    States,
+    accumulation_dtype,
+)
 
 
 def penalise_norms(weight: float, *, loss: str | Loss, reduction: str = "mean") -> GradFn:
@@ -62,12 +74,13 @@ def _penalised(
     for name in ("mask", "reset", "drop"):
         if getattr(batch, name) is not None:
             raise ValueError(f"`batch.{name}` must be None for `penalise_norms`, got one.")
-    if any(cell.leak != 1 for cell in params.cells):
-        raise ValueError(f"`params` must have cells without leak for `penalise_norms`, got {params.cells[0].leak}.")
+    for cell in plain(params.cells, "`penalise_norms`"):
+        if cell.leak != 1:
+            raise ValueError(f"`params` must have cells without leak for `penalise_norms`, got {cell.leak}.")
     passed = there_and_back(settle(params, batch), params, batch._replace(key=None), h_0)
     d_cells = tuple(
-        replace(d_cell, w_hh=d_cell.w_hh + weight * norm_penalty(residuals, d_as)[1])
-        for d_cell, residuals, d_as in zip(passed.gradients.params.cells, passed.saved, passed.d_as, strict=True)
+        replace(layer.d_cell, w_hh=layer.d_cell.w_hh + weight * norm_penalty(residuals, layer.deltas.z)[1])  # type: ignore[type-var]
+        for residuals, layer in zip(passed.saved, passed.layers, strict=True)
     )
     gradients = passed.gradients._replace(params=passed.gradients.params._replace(cells=d_cells))
     d_params = jax.tree.map(lambda d, w: d.astype(w.dtype), gradients.params, params)
@@ -76,7 +89,8 @@ def _penalised(
 
 def norm_penalty(residuals: Residuals, d_as: Hiddens) -> tuple[Scalar, Float[Array, "hid hid"]]:
     """Ω of a layer and its immediate derivative in `W_hh`, from the `d_as` of the backward pass."""
-    d_phi = ACTIVATIONS[residuals.cell.activation].d_phi(residuals.fs[:-1])
+    cell: Any = residuals.cell
+    d_phi = cell.d_phi(residuals.kept[:-1])
     exact = accumulation_dtype(d_phi.dtype)
     w_hh, d_phi, d_as = (x.astype(exact) for x in (residuals.cell.w_hh, d_phi, d_as))
     sizes = norms(d_as[1:])[..., None]

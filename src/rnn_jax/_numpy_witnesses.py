@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from ._cells import plain
 from ._types import Batch, GradFn, Gradients, Params, States
 
 PHI: dict[str, Callable] = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0.0), "identity": lambda a: a}
@@ -91,7 +92,7 @@ class _Trace(NamedTuple):
 
 def _run(p: Problem, b: tuple, exists: list[int]) -> list[_Trace]:
     traces, below = [], [p.xs[(t, *b)] for t in exists]
-    for layer, (cell, h) in enumerate(zip(p.params.cells, p.h_0, strict=True)):
+    for layer, (cell, h) in enumerate(zip(plain(p.params.cells, "This witness"), p.h_0, strict=True)):
         trace = _Trace([], [], [])
         h_tm1: Any = h[b]
         for x_t, t in zip(below, exists, strict=True):
@@ -194,7 +195,7 @@ def rtrl(loss: str, reduction: str) -> GradFn:
             for t in range(p.mask.shape[0]):
                 if t in exists:
                     below, s_below = p.xs[(t, *b)], np.eye(size)[columns_xs[t]]
-                    for layer, cell in enumerate(p.params.cells):
+                    for layer, cell in enumerate(plain(p.params.cells, "This witness")):
                         if p.reset[(t, *b)]:
                             h[layer], s[layer] = np.zeros_like(h[layer]), np.zeros_like(s[layer])
                         on, up = p.on[layer][b], p.up[layer][b]

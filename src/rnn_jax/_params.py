@@ -12,7 +12,8 @@ from jax.nn.initializers import lecun_normal, normal, orthogonal
 from jaxtyping import Array, Float, Key
 
 from ._activations import ACTIVATIONS
-from ._checks import check_leak, check_params
+from ._cells import check_leak, num_units
+from ._checks import check_params
 from ._require import require_floating, require_key, require_known, require_positive, require_sizes
 from ._types import CellParams, Params, ReadoutParams, States, accumulation_dtype
 
@@ -155,4 +156,4 @@ def zero_state(params: Params, *batch: int) -> States:
     check_params(params)
     for size in batch:
         require_sizes(least=0, batch=size)
-    return tuple(jnp.zeros((*batch, cell.w_hh.shape[0]), cell.w_hh.dtype) for cell in params.cells)
+    return tuple(jnp.zeros((*batch, cell.parts * num_units(cell)), cell.w_hh.dtype) for cell in params.cells)

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ._checks import check_call, is_tokens, steps_shape
+from ._cells import Cell, num_units
+from ._checks import check_call, is_tokens, num_read, steps_shape
 from ._require import are_numbers, require_positive, require_sizes
 from ._types import Batch, Params
 
@@ -86,15 +87,14 @@ def default_plan(params: Params, batch: Batch) -> Plan:
     """All states kept, in blocks of about `ROWS` rows, fewer if their outputs would leave the cache.
 
     A short sequence is one block: no states to move. So is one whose number of steps is a symbol, under `jax.export`.
-    Of a longer one, autodiff must keep more than one block does: it does for tanh, not for relu, of which it keeps a
-    bit for each unit, and not for leaky units, of which a block makes `φ(a_t)` again.
+    Not so if a cell is lean: autodiff would keep less than one block.
     """
     time, *batch_axes = steps_shape(batch.inputs)
     if not are_numbers(time):
         return Plan(time)
     num_sequences = _num_sequences(batch_axes)
     states, outputs = (num_sequences * size * params.readout.w_hy.dtype.itemsize for size in params.readout.w_hy.shape)
-    keeps_much = all(cell.activation == "tanh" and cell.leak == 1 for cell in params.cells)
+    keeps_much = not any(cell.lean for cell in params.cells)
     if keeps_much and time * states <= SMALL_BYTES and time * outputs <= SMALL_BYTES:
         return Plan(max(time, 1))
     return Plan(_even(time, min(ROWS // num_sequences, OUTPUT_BYTES // max(outputs, 1))))
@@ -142,7 +142,7 @@ def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast
 
 
 def _forecast(plan: Plan, batch: Batch, sizes: "Sizes") -> Forecast:
-    time, last = batch.inputs.shape[0], batch.targets.shape[0]
+    time, last = batch.inputs.shape[0], num_read(batch)
     phases = [(time - last, max(plan.keep - last, 0)), (last, min(plan.keep, last))]
     states = sum(_kept_states(plan, length, keep) for length, keep in phases)
     again = sum(_recomputed(plan, length, keep) for length, keep in phases)
@@ -253,7 +253,7 @@ def outermost(plan: Plan, length: int, keep: int) -> tuple[int, Plan, int]:
 
 
 class Sizes(NamedTuple):
-    """Bytes: of the states, inputs and outputs of one step, and of weights; of the states, those of leaky layers."""
+    """Bytes: of the states, inputs and outputs of one step, of weights, and of what cells make again of one step."""
 
     states: int
     widest: int
@@ -261,14 +261,14 @@ class Sizes(NamedTuple):
     outputs: int
     cells: int
     readout: int
-    leaky: int
+    made_again: int
 
 
 def _sizes(params: Params, batch: Batch) -> Sizes:
     num_sequences = math.prod(steps_shape(batch.inputs)[1:])
     item = params.readout.w_hy.dtype.itemsize
     item = item if item >= 4 else 6  # on a CPU, XLA has half precision in float32 besides
-    widths = [cell.w_hh.shape[0] for cell in params.cells]
+    widths = [cell.parts * num_units(cell) for cell in params.cells]
     inputs = 0 if is_tokens(batch.inputs) else batch.inputs.shape[-1]
     cells = sum(cell.w_xh.size + cell.w_hh.size for cell in params.cells)
     cells -= params.cells[0].w_xh.size if is_tokens(batch.inputs) else 0  # its gradient is added to, row by row
@@ -280,12 +280,23 @@ def _sizes(params: Params, batch: Batch) -> Sizes:
         outputs=step * params.readout.w_hy.shape[1],
         cells=item * cells,
         readout=item * params.readout.w_hy.size,
-        leaky=step * sum(cell.w_hh.shape[0] for cell in params.cells if cell.leak != 1),
+        made_again=step * sum(map(_made_again, params.cells)),
     )
 
 
 def _block_bytes(sizes: Sizes, block: int, read: int) -> float:
     outputs, readout = read * sizes.outputs, sizes.readout
     beside_d_w_hy = readout + (2 if readout < 2 * outputs else 1) * outputs
-    of_steps = block * (3.5 * sizes.states + 2 * sizes.leaky + sizes.widest + sizes.inputs)
+    of_steps = block * (3.5 * sizes.states + sizes.made_again + sizes.widest + sizes.inputs)
     return of_steps + max(3 * outputs, beside_d_w_hy) + 0.95 * sizes.cells
+
+
+def _made_again(cell: Cell) -> int:
+    """Numbers of one step of one sequence that are made again on the way back: z + u, and what the cell keeps."""
+    if cell.from_states:
+        return 0
+    z, s = (
+        jax.ShapeDtypeStruct((wide,), cell.w_hh.dtype) for wide in (cell.b_h.shape[0], cell.parts * num_units(cell))
+    )
+    kept = jax.tree.leaves(jax.eval_shape(cell.kept, z, z, s, s))
+    return int(z.shape[0] + sum(leaf.shape[-1] for leaf in kept))

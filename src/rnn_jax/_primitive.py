@@ -19,8 +19,6 @@ Base: Any = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", N
 if Base is None:
     raise ImportError("jax.experimental.hijax has neither HiPrim nor VJPHiPrimitive")
 
-W_XH, W_HH, B_H, H_0, XS = range(5)  # the leaves of `(cell, h_0, xs, events, r)`; the flags follow
-
 
 class Members(NamedTuple):
     """One `vmap` over weights: an ensemble. `mapped`: which leaves of the arguments have the axis of members, first."""
@@ -37,9 +35,10 @@ class Unroll(Base):
     """
 
     def __init__(self, in_avals: tuple, ensemble: tuple[Members, ...] = ()):
-        _, h_0, xs, *_ = in_avals
+        cell, h_0, xs, *_ = in_avals
         sizes = tuple(members.size for members in ensemble)
-        time, batch_hid = xs.shape[_num_axes(ensemble, XS)], h_0.shape[_num_axes(ensemble, H_0) :]
+        self.h_0 = len(jax.tree.leaves(cell))  # its place among the leaves; those of the cell come first
+        time, batch_hid = xs.shape[_num_axes(ensemble, self.h_0 + 1)], h_0.shape[_num_axes(ensemble, self.h_0) :]
         self.in_avals = in_avals
         self.out_aval = h_0.update(shape=(*sizes, time, *batch_hid), weak_type=False)
         self.params = {"ensemble": ensemble}
@@ -89,12 +88,13 @@ class Unroll(Base):
         mapped = tuple(dim is not None for dim in dims)
         if not any(mapped):
             return self(*args), None
-        if any(mapped[: B_H + 1]):
+        if any(mapped[: self.h_0]):
             ensemble = (Members(axis_data.size, mapped), *self.ensemble)
             leaves = [x if dim is None else jnp.moveaxis(x, dim, 0) for x, dim in zip(xs, dims, strict=True)]
             return bind(jax.tree.unflatten(self.in_tree, leaves), ensemble), 0
 
-        timeless = {H_0} if args[-1] is None else {H_0, len(xs) - 1}  # all but h_0 and r have time before the batch
+        r = () if args[-1] is None else (len(xs) - 1,)
+        timeless = {self.h_0, *r}  # all others have time before the batch
 
         def as_batch_axis(leaf: int, x: Any, dim: int | None) -> Any:
             axis = _num_axes(self.ensemble, leaf) + (leaf not in timeless)
@@ -102,7 +102,8 @@ class Unroll(Base):
                 return jnp.moveaxis(x, dim, axis)
             return jnp.repeat(jnp.expand_dims(x, axis), axis_data.size, axis)
 
-        leaves = xs[:H_0] + [as_batch_axis(leaf, xs[leaf], dims[leaf]) for leaf in range(H_0, len(xs))]
+        first = self.h_0
+        leaves = xs[:first] + [as_batch_axis(leaf, xs[leaf], dims[leaf]) for leaf in range(first, len(xs))]
         return bind(jax.tree.unflatten(self.in_tree, leaves), self.ensemble), len(self.ensemble) + 1
 
     def _leaves(self, tree: Any) -> list:
@@ -141,7 +142,7 @@ def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
 
 
 def _residuals(args: tuple, hs: Hiddens) -> Residuals:
-    cell, h_0, xs, events, r = args
+    (cell, h_0, xs), (events, r) = args[:3], args[3:]
     return residuals_of(cell, h_0, xs, hs, events, r)
 
 

@@ -16,8 +16,16 @@ from typing import Any
 from jax import export
 
 
-def make_savable(cell_type: type, tuples: Sequence[type]) -> None:
-    """Register a dataclass of arrays and static fields, and NamedTuples, where that is needed.
+def make_savable(cell_types: Sequence[type], tuples: Sequence[type]) -> None:
+    """Register dataclasses of arrays and static fields, and NamedTuples, where that is needed."""
+    for cell_type in cell_types:
+        make_cell_savable(cell_type)
+    for tuple_type in tuples:
+        export.register_namedtuple_serialization(tuple_type, serialized_name=_name(tuple_type))
+
+
+def make_cell_savable(cell_type: type) -> None:
+    """Register a dataclass of arrays and static fields.
 
     `jax.export` writes the static fields into the calling convention of a program. A state dict of flax holds the
     arrays alone, as flax does it for its own dataclasses: the static fields are those of the target.
@@ -29,8 +37,6 @@ def make_savable(cell_type: type, tuples: Sequence[type]) -> None:
         deserialize_auxdata=lambda text: tuple(json.loads(text)),
         from_children=lambda static, arrays: cell_type(*arrays, *static),
     )
-    for tuple_type in tuples:
-        export.register_namedtuple_serialization(tuple_type, serialized_name=_name(tuple_type))
     arrays = [field.name for field in fields(cell_type) if not field.metadata.get("static")]
 
     def register_with_flax(flax: Any) -> None:

@@ -8,7 +8,7 @@ from ._differences import TOLERANCE, at_entries, largest, slopes
 from ._findings import about_steps
 from ._report import StepReport
 from ._subject import of_grad_fn
-from ._types import GradFn, Params
+from ._types import CellParams, GradFn, Params
 
 CLOCK_STEPS, CLOCK_UNITS = 256, 8
 
@@ -21,7 +21,7 @@ def by_steps(
     time = steps_shape(batch.inputs)[0]
     if not isinstance(params, Params):
         return [], ["No step can be named: that needs `params` of the type Params."]
-    if any(cell.leak != 1 for cell in params.cells):
+    if not all(isinstance(cell, CellParams) and cell.leak == 1 for cell in params.cells):
         return [], ["No step can be named: the clock's units must forget, and these leak."]
     if batch.drop is not None:
         return [], ["No step can be named: the clock's units are never dropped, and some of these are."]

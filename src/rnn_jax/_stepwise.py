@@ -10,23 +10,25 @@ from jaxtyping import Array, Float
 
 from ._autodiff import Autodiff
 from ._by_hand import Layer, backpropagate
-from ._cell import step_backward, step_forward
+from ._cells import Cell, add_to_hidden
 from ._events import Events
+from ._one_step import step_backward, step_forward
 from ._types import (
     Batch,
-    CellParams,
     Hidden,
     Hiddens,
     Inputs,
     Objective,
     Params,
     Result,
+    State,
     States,
+    Trajectory,
     accumulation_dtype,
 )
 
 
-def forward(cell: CellParams, h_0: Hidden, xs: Inputs, events: Events, r: Hidden | None) -> tuple[Hiddens, Any]:
+def forward(cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden | None) -> tuple[Trajectory, Any]:
     """`hs`, and the residuals of every step."""
 
     def body(h_tm1, now):
@@ -39,16 +41,14 @@ def forward(cell: CellParams, h_0: Hidden, xs: Inputs, events: Events, r: Hidden
     return hs, (cell, residuals, events, r)
 
 
-def backward(
-    residuals: Any, d_hs: Hiddens, d_h_T: Hidden
-) -> tuple[CellParams, Hidden, Float[Array, "time *batch in"] | None]:
+def backward(residuals: Any, d_hs: Hiddens, d_h_T: State) -> tuple[Cell, State, Float[Array, "time *batch in"] | None]:
     """`(d_cell, d_h_0, d_xs)`; `d_cell` is carried through time and summed step by step, for t = T..1."""
     cell, residuals, events, r = residuals
 
     def body(carry, now):
         d_cell, d_h_next = carry
         d_h_read, residuals_t, event = now
-        d_h_t = d_h_read + d_h_next
+        d_h_t = add_to_hidden(cell, d_h_next, d_h_read)
         d_cell_t, d_h_met, d_x_t = step_backward(cell, residuals_t._replace(r=r), event.d_leave(d_h_t))
         d_h_tm1 = event.d_enter(d_h_met, d_h_t)
         return (jax.tree.map(jnp.add, d_cell, d_cell_t), d_h_tm1), d_x_t

@@ -23,7 +23,8 @@ from ._affine import affine_d_input
 from ._blocked import Block, Problem, Run, WayBack, blocked, reach, runs_of, split, there_and_back
 from ._bptt import Residuals, deltas, weight_gradients
 from ._by_hand import backward_readout
-from ._checks import steps_shape
+from ._cells import Cell, Deltas, hidden
+from ._checks import num_read, steps_shape
 from ._definitions import LastStepsByAutodiff, WindowsByAutodiff
 from ._dropout import between_of, dropped
 from ._losses import step_weights
@@ -31,7 +32,6 @@ from ._plan import Plan, check_plan, default_plan
 from ._require import are_numbers, require_sizes
 from ._types import (
     Batch,
-    CellParams,
     Drop,
     Gradients,
     Hiddens,
@@ -76,7 +76,7 @@ class Truncated:
         problem = Problem(WayBack(), objective, params, batch)
         if are_numbers(time) and self.k1 >= time:  # one window, of all steps
             return blocked(self.plan, problem, h_0)
-        if self.k1 == self.k2 and time % self.k1 == 0 and batch.targets.shape[0] == time:
+        if self.k1 == self.k2 and time % self.k1 == 0 and num_read(batch) == time:
             step = jnp.arange(time).reshape(time, *(1 for _ in batch_axes))
             sent = ((step % self.k1 != 0) | (step == 0)).astype(h_0[0].dtype)
             return blocked(self.plan, problem._replace(sent=sent), h_0)  # windows apart: one way back, with cuts
@@ -87,7 +87,7 @@ class Truncated:
         k1, k2 = self.k1, self.k2
         time = problem.batch.inputs.shape[0]
         batch = whole_windows(problem.batch, k1, problem.objective.scale.dtype)
-        padded, read = batch.inputs.shape[0], batch.targets.shape[0]
+        padded, read = batch.inputs.shape[0], num_read(batch)
         first_read = padded - read
         if are_numbers(time, read):
             k2 = min(k2, time)
@@ -125,7 +125,8 @@ class Windows(WayBack):
         returned is what this one sends.
         """
         params, steps = problem.params, block.steps
-        value, d_readout, d_hs = backward_readout(problem.objective, params.readout, steps, block.hs)
+        hs = hidden(params.cells[-1], block.hs)
+        value, d_readout, d_hs = backward_readout(problem.objective, params.readout, steps, hs)
         pieces = Pieces(self, side_by_side(block.saved, self.k1), steps.drop, block.start)
         sent_back, sums = window_deltas(pieces, fold(d_hs, self.k1), d_h)
         d_cells, d_xs = of_all_passes(params, steps.inputs, block.saved, sums)
@@ -146,7 +147,7 @@ def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
     on.
     """
     time, *batch_axes = steps_shape(batch.inputs)
-    last = batch.targets.shape[0]
+    last = num_read(batch)
     after = -(-time // k1) * k1 - time
     unread = time - last
     before = unread - unread // k1 * k1 if are_numbers(unread) else unread  # how many windows are read is unknown
@@ -175,18 +176,18 @@ def window_plan(plan: Plan, k1: int) -> Plan:
     return plan._replace(block=max(round(plan.block / k1), 1) * k1)
 
 
-def window_deltas(pieces: Pieces, d_hs: Hiddens, later: States) -> tuple[States, States]:
+def window_deltas(pieces: Pieces, d_hs: Hiddens, later: States) -> tuple[States, tuple[Deltas, ...]]:
     """`(sent_back, sums)`, for each layer: what leaves the block in each pass, and the `d_a_t` of all passes added up,
     in windows side by side.
     """
 
-    def again(carry: tuple[States, States], now: Any) -> tuple[tuple[States, States], States]:
+    def again(carry: tuple[States, Any], now: Any) -> tuple[tuple[States, Any], States]:
         leaving, sums = carry
         q, later_q = now
         leaving, d_as = one_pass(pieces, q, None, neighbours(leaving, later_q))
         return (leaving, jax.tree.map(jnp.add, sums, d_as)), tuple(d_h[0] for d_h in leaving)
 
-    nothing = tuple(jnp.zeros_like(r.hs[0]) for r in pieces.folded)
+    nothing = tuple(jnp.zeros_like(r.ss[0]) for r in pieces.folded)
     carry = one_pass(pieces, 0, d_hs, nothing)
     first = tuple(d_h[0] for d_h in carry[0])
     passes = jnp.arange(1, pieces.windows.passes), tuple(d_h[:-1] for d_h in later)
@@ -195,7 +196,7 @@ def window_deltas(pieces: Pieces, d_hs: Hiddens, later: States) -> tuple[States,
     return sent_back, sums
 
 
-def one_pass(pieces: Pieces, q: Any, d_hs: Hiddens | None, entering: States) -> tuple[States, States]:
+def one_pass(pieces: Pieces, q: Any, d_hs: Hiddens | None, entering: States) -> tuple[States, tuple[Deltas, ...]]:
     """`(leaving, d_as)`, for each layer: every window one piece further back.
 
     In pass 0 they run over their own steps, and `d_hs` is what the loss sends to them; in pass q over those of the
@@ -203,14 +204,15 @@ def one_pass(pieces: Pieces, q: Any, d_hs: Hiddens | None, entering: States) -> 
     start.
     """
     folded = pieces.folded
-    sent = sent_on(pieces.windows, pieces.start, q, folded[0].hs)
+    sent = sent_on(pieces.windows, pieces.start, q, folded[0].ss)
     leaving, all_d_as = [], []
     for i in reversed(range(len(folded))):
-        d_reads = jnp.zeros_like(folded[i].hs) if d_hs is None else d_hs
+        cell = folded[i].cell
+        d_reads = jnp.zeros_like(hidden(cell, folded[i].ss)) if d_hs is None else d_hs
         residuals = folded[i]._replace(events=folded[i].events._replace(sent=sent))
         d_h, d_as = deltas(residuals, d_reads, entering[i])
         if i:
-            d_hs = dropped(d_as @ folded[i].cell.w_xh.T, between_of(pieces.drop, i - 1))
+            d_hs = dropped(d_as.z @ cell.w_xh.T, between_of(pieces.drop, i - 1))
         leaving.append(d_h)
         all_d_as.append(d_as)
     return tuple(reversed(leaving)), tuple(reversed(all_d_as))
@@ -222,19 +224,19 @@ def neighbours(leaving: States, later: States) -> States:
 
 
 def of_all_passes(
-    params: Params, inputs: Inputs, saved: list[Residuals], sums: States
-) -> tuple[tuple[CellParams, ...], Array | None]:
+    params: Params, inputs: Inputs, saved: list[Residuals], sums: tuple[Deltas, ...]
+) -> tuple[tuple[Cell, ...], Array | None]:
     """`(d_cells, d_xs)` from the `d_a_t` of all passes added up: still one product for each weight."""
     d_as = [unfold(d_a) for d_a in sums]
     d_cells = tuple(weight_gradients(r, d_a) for r, d_a in zip(saved, d_as, strict=True))
-    return d_cells, affine_d_input(inputs, d_as[0], params.cells[0].w_xh)
+    return d_cells, affine_d_input(inputs, d_as[0].z, params.cells[0].w_xh)
 
 
 def side_by_side(saved: list[Residuals], k1: int) -> list[Residuals]:
     """The residuals of each layer with the pieces of `k1` steps side by side; what the loop over time does not read is
     left.
     """
-    return [r._replace(hs=fold(r.hs, k1), fs=fold(r.fs, k1), events=fold(r.events, k1)) for r in saved]
+    return [r._replace(ss=fold(r.ss, k1), kept=fold(r.kept, k1), events=fold(r.events, k1)) for r in saved]
 
 
 def fold(tree: Any, k1: int) -> Any:
@@ -242,9 +244,9 @@ def fold(tree: Any, k1: int) -> Any:
     return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] // k1, k1, *x.shape[1:]), 0, 1), tree)
 
 
-def unfold(x: Array) -> Array:
+def unfold(tree: Any) -> Any:
     """`fold` undone."""
-    return jnp.swapaxes(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
 def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:
@@ -280,7 +282,7 @@ class LastSteps:
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """The loss of all steps, and the gradients of that of the steps `T - k < t ≤ T`, with `h_{T-k}` constant."""
-        time, last = batch.inputs.shape[0], batch.targets.shape[0]
+        time, last = batch.inputs.shape[0], num_read(batch)
         if not are_numbers(time, last):
             raise ValueError(
                 f"The method 'last_steps' must know how many steps there are, got {time}, {last} of them read: export "
@@ -291,13 +293,13 @@ class LastSteps:
         if k == time:
             return blocked(self.plan, Problem(way, objective, params, batch), h_0)
 
-        def part(first: int, end: int, weights: Array | None, targets: Array) -> Batch:
+        def part(first: int, end: int, weights: Array | None, targets: Any) -> Batch:
             mask, reset = (None if flags is None else flags[first:end] for flags in (batch.mask, batch.reset))
             return Batch(batch.inputs[first:end], targets, weights, mask, reset, drop=batch.drop)
 
         weights = step_weights(batch, objective.scale.dtype)
-        before = part(0, time - k, weights[: last - read], batch.targets[: last - read])
-        after = part(time - k, time, weights[last - read :], batch.targets[last - read :])
+        before = part(0, time - k, weights[: last - read], jax.tree.map(lambda x: x[: last - read], batch.targets))
+        after = part(time - k, time, weights[last - read :], jax.tree.map(lambda x: x[last - read :], batch.targets))
         (loss_before, h), _ = blocked(self.plan, Problem(way, objective, params, before), h_0)
         (loss, h_T), gradients = blocked(self.plan, Problem(way, objective, params, after), h)
         d_h_0 = jax.tree.map(jnp.zeros_like, h_0)

@@ -7,52 +7,25 @@
 A token is an integer that stands for a one-hot vector which is never built.
 """
 
-import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from ._cells import CellParams, LeakyParams
 from ._serialization import make_savable
 
 Step = Float[Array, "*batch in"] | Int[Array, "*batch"]  # features or tokens of one step
 Inputs = Float[Array, "time *batch in"] | Int[Array, "time *batch"]
 Hidden = Float[Array, "*batch hid"]
 Hiddens = Float[Array, "time *batch hid"]
+State = Float[Array, "*batch state"]  # h, and after it what else a cell carries
+Trajectory = Float[Array, "time *batch state"]
 Outputs = Float[Array, "last *batch out"]
 Flags = Bool[Array, "time *batch"]
 Scalar = Float[Array, ""]
-States = tuple[Array, ...]  # one `Hidden` a layer
-
-
-if TYPE_CHECKING:
-    Leaf = jax.Array
-else:
-    Leaf = Any  # JAX rebuilds a tree with whatever was made of its leaves: shapes, dtypes, shardings, flags
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, eq=False)
-class CellParams:
-    """Weights of one layer: `w_xh` (in, hid), `w_hh` (hid, hid), `b_h` (hid,).
-
-    The activation belongs to the weights and is static: "tanh" unless given. So is `leak`, the α of
-    `h_t = (1 - α) h_{t-1} + α φ(a_t)`, which is the time step over the time constant: a number, never traced, because
-    the program depends on it. A gradient is a `CellParams` too.
-
-    >>> import jax.numpy as jnp, rnn_jax
-    >>> cell = rnn_jax.CellParams(jnp.ones((2, 3)), jnp.eye(3), jnp.zeros(3))
-    >>> cell.activation, cell.leak
-    ('tanh', 1.0)
-    """
-
-    w_xh: Leaf
-    w_hh: Leaf
-    b_h: Leaf
-    activation: str = dataclasses.field(default="tanh", metadata={"static": True})
-    leak: float = dataclasses.field(default=1.0, metadata={"static": True})
+States = tuple[Array, ...]  # one `State` a layer
 
 
 class ReadoutParams(NamedTuple):
@@ -65,7 +38,7 @@ class ReadoutParams(NamedTuple):
 class Params(NamedTuple):
     """A stack of layers, lowest first, and the readout of the highest. A gradient is a `Params` too."""
 
-    cells: tuple[CellParams, ...]
+    cells: tuple[Any, ...]  # each a `Cell`: `CellParams`, `LeakyParams`
     readout: ReadoutParams
 
 
@@ -86,7 +59,8 @@ class Batch(NamedTuple):
     """One call's data. Only `inputs` and `targets` are required.
 
     `inputs`   features `(time, *batch, in)` or tokens `(time, *batch)`.
-    `targets`  classes `(last, *batch)` or vectors `(last, *batch, out)` for the last `last` steps:
+    `targets`  classes `(last, *batch)` or vectors `(last, *batch, out)` for the last `last` steps, or for a loss of
+               your own any tree of arrays that begin with these axes:
                `last = time` is many-to-many, `last = 1` many-to-one, between them the first steps are burn-in.
     `weights`  `(last, *batch)`, real: how much each step's loss counts. A target of weight zero is never
                read, it may be anything. Default: the mask on those steps, else one.
@@ -98,7 +72,7 @@ class Batch(NamedTuple):
     """
 
     inputs: Inputs
-    targets: Float[Array, "last *batch out"] | Int[Array, "last *batch"]
+    targets: Any
     weights: Float[Array, "last *batch"] | None = None
     mask: Flags | None = None
     reset: Flags | None = None
@@ -114,7 +88,7 @@ class Gradients(NamedTuple):
     inputs: Float[Array, "time *batch in"] | None
 
 
-make_savable(CellParams, (ReadoutParams, Params, Drop, Batch, Gradients))
+make_savable((CellParams, LeakyParams), (ReadoutParams, Params, Drop, Batch, Gradients))
 
 
 @runtime_checkable
@@ -126,7 +100,7 @@ class GradFn(Protocol):
         ...
 
 
-Loss = Callable[[Array, Array], tuple[Array, Array]]
+Loss = Callable[[Array, Any], tuple[Array, Array]]
 """`(y_t, target_t) -> (value, d_y_t)`: per step and unweighted, over any leading axes."""
 
 

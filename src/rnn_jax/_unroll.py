@@ -2,18 +2,16 @@
 
 from jax import lax
 
-from ._activations import ACTIVATIONS
-from ._cell import integrate, pre_activation
+from ._cells import Cell
 from ._checks import check_cell, check_flags, check_inputs, check_layout, check_state, steps_shape
 from ._dropout import constant
 from ._events import Events
+from ._one_step import products
 from ._sharding import promote
-from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
+from ._types import Flags, Hidden, Inputs, State, Trajectory
 
 
-def check_unroll(
-    cell: CellParams, h_0: Hidden, xs: Inputs, mask: Flags | None, reset: Flags | None, r: Hidden | None
-) -> None:
+def check_unroll(cell: Cell, h_0: State, xs: Inputs, mask: Flags | None, reset: Flags | None, r: Hidden | None) -> None:
     """Raise unless the arguments of an unroll fit each other."""
     check_cell(cell)
     batch = check_inputs(cell, xs, ("time",), "xs", "cell")
@@ -21,18 +19,18 @@ def check_unroll(
     check_state(cell, h_0, batch, names=("h_0", "xs"), cell_name="cell")
     check_flags(steps_shape(xs), mask=mask, reset=reset)
     if r is not None:
-        check_state(cell, r, batch, names=("r", "xs"), cell_name="cell")
+        check_state(cell, r, batch, names=("r", "xs"), cell_name="cell", parts=1)
 
 
 def unroll(
-    cell: CellParams,
-    h_0: Hidden,
+    cell: Cell,
+    h_0: State,
     xs: Inputs,
     *,
     mask: Flags | None = None,
     reset: Flags | None = None,
     r: Hidden | None = None,
-) -> Hiddens:
+) -> Trajectory:
     """States `h_1..h_T` from `x_1..x_T`, a `lax.scan` of `step`: the reference, differentiated by JAX.
 
     Where `mask` is false the step does not exist: `h_t = h_{t-1}`, and neither `x_t` nor `reset` is read. Where
@@ -50,13 +48,12 @@ def unroll(
     """
     check_unroll(cell, h_0, xs, mask, reset, r)
     events = Events(mask, reset)
-    cell, h_0, xs, events, r = promote((cell, h_0, events.visible(xs), events, constant(r)))
-    phi = ACTIVATIONS[cell.activation].phi
+    (cell, h_0, xs), events, r = promote(((cell, h_0, events.visible(xs)), events, constant(r)))
 
     def body(h_tm1, now):
         x_t, event = now
         h_met = event.enter(h_tm1)
-        h_t = event.leave(integrate(cell, phi(pre_activation(cell, h_met, x_t, r)), h_met), h_tm1)
+        h_t = event.leave(cell.forward(*products(cell, h_met, x_t, r), h_met), h_tm1)
         return h_t, h_t
 
     _, hs = lax.scan(body, h_0, (xs, events))

@@ -5,10 +5,11 @@ from collections.abc import Callable
 import jax
 
 from ._bptt import forward, pullback
+from ._cells import Cell
 from ._dropout import constant
 from ._events import Events
 from ._sharding import promote, refuse_explicit
-from ._types import CellParams, Flags, Hidden, Hiddens, Inputs
+from ._types import Flags, Hidden, Inputs, State, Trajectory
 from ._unroll import check_unroll
 
 
@@ -24,7 +25,7 @@ def _reverse_only_backward(residuals, d_hs):
 _reverse_only.defvjp(forward, _reverse_only_backward)
 
 
-def _fallback(args: tuple) -> Hiddens:
+def _fallback(args: tuple) -> Trajectory:
     try:
         return _reverse_only(*args)
     except TypeError as error:
@@ -37,7 +38,7 @@ def _fallback(args: tuple) -> Hiddens:
         ) from error
 
 
-_unroll: Callable[[tuple], Hiddens]
+_unroll: Callable[[tuple], Trajectory]
 try:
     from ._primitive import bind as _unroll
 except ImportError:
@@ -45,14 +46,14 @@ except ImportError:
 
 
 def unroll_bptt(
-    cell: CellParams,
-    h_0: Hidden,
+    cell: Cell,
+    h_0: State,
     xs: Inputs,
     *,
     mask: Flags | None = None,
     reset: Flags | None = None,
     r: Hidden | None = None,
-) -> Hiddens:
+) -> Trajectory:
     """States `h_1..h_T` from `x_1..x_T`: the values of `unroll`, with the derivatives written by hand.
 
     Goes anywhere `unroll` goes: under `jax.grad` and `jax.jvp` with respect to `cell`, `h_0` and `xs`, to any order

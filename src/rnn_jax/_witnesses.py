@@ -7,7 +7,7 @@ import jax
 
 from . import _numpy_witnesses as numpy_witnesses
 from ._methods import make_grad_fn
-from ._types import GradFn, Params
+from ._types import CellParams, GradFn, Params
 
 
 class Witness(NamedTuple):
@@ -21,8 +21,12 @@ def _any(params: Params) -> bool:
     return True
 
 
+def _plain(params: Params) -> bool:
+    return all(isinstance(cell, CellParams) for cell in params.cells)
+
+
 def _analytic(params: Params) -> bool:
-    return all(cell.activation in ("tanh", "identity") for cell in params.cells)
+    return _plain(params) and all(cell.activation in ("tanh", "identity") for cell in params.cells)
 
 
 WITNESSES: dict[str, Witness] = {
@@ -30,7 +34,7 @@ WITNESSES: dict[str, Witness] = {
     "autodiff": Witness(
         lambda loss, reduction: jax.jit(make_grad_fn("autodiff", loss=loss, reduction=reduction)), _any
     ),
-    "NumPy loop": Witness(numpy_witnesses.loop, _any),
-    "RTRL": Witness(numpy_witnesses.rtrl, _any),
+    "NumPy loop": Witness(numpy_witnesses.loop, _plain),
+    "RTRL": Witness(numpy_witnesses.rtrl, _plain),
 }
 """Those that know the result by themselves; central differences, in `check_gradients`, are of the method's own loss."""

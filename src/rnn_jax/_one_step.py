@@ -1,18 +1,20 @@
 """One step of the recurrence, and its hand-written derivative."""
 
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ._activations import ACTIVATIONS
 from ._affine import affine, affine_d_input, affine_d_weights
+from ._cells import Cell, Deltas, add_to_hidden, hidden
 from ._checks import check_cell, check_cotangent, check_inputs, check_layout, check_state
 from ._dropout import dropped
-from ._types import CellParams, Hidden, Step
+from ._types import Hidden, State, Step, accumulation_dtype
 
 
-def step(cell: CellParams, h_tm1: Hidden, x_t: Step) -> Hidden:
+def step(cell: Cell, h_tm1: State, x_t: Step) -> State:
     """One step, `h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)`, on any number of batch axes.
 
     With a leak α below 1 it is `h_t = (1 - α) h_{t-1} + α φ(…)`.
@@ -26,28 +28,18 @@ def step(cell: CellParams, h_tm1: Hidden, x_t: Step) -> Hidden:
 
 
 class StepResiduals(NamedTuple):
-    """What `step_forward` keeps for `step_backward`. Not `a_t`: φ' comes from `f_t = φ(a_t)`, which is `h_t` without
-    leak. `r` as in `step_forward`.
+    """What `step_forward` keeps for `step_backward`: the step's input, the states it met and left, and what the cell
+    keeps, of `CellParams` `φ(a_t)`. `r` as in `step_forward`.
     """
 
     x_t: Step
-    h_tm1: Hidden
-    h_t: Hidden
-    f_t: Hidden
+    h_tm1: State
+    h_t: State
+    kept: Any
     r: Hidden | None = None
 
 
-def integrate(cell: CellParams, f_t: Hidden, h_tm1: Hidden) -> Hidden:
-    """`h_t = (1 - α) h_{t-1} + α f_t`."""
-    return f_t if cell.leak == 1 else (1 - cell.leak) * h_tm1 + cell.leak * f_t
-
-
-def d_integrate(cell: CellParams, d_h_t: Hidden) -> tuple[Hidden, Hidden | None]:
-    """`(d_f_t, d_h_{t-1}) = (α, 1 - α) d_h_t`; None for a zero without leak."""
-    return (d_h_t, None) if cell.leak == 1 else (cell.leak * d_h_t, (1 - cell.leak) * d_h_t)
-
-
-def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step, r: Hidden | None = None) -> tuple[Hidden, StepResiduals]:
+def step_forward(cell: Cell, h_tm1: State, x_t: Step, r: Hidden | None = None) -> tuple[State, StepResiduals]:
     """`step`, with the residuals for its backward pass (the notebooks' cache). Raises as `step` does.
 
     With a dropout mask `r`, a constant, the recurrent product is `(h_{t-1} ∘ r) W_hh`.
@@ -57,21 +49,20 @@ def step_forward(cell: CellParams, h_tm1: Hidden, x_t: Step, r: Hidden | None = 
     check_layout(x_t, h_tm1, cell.w_xh.shape[0], (), names=("x_t", "h_tm1"))
     check_state(cell, h_tm1, batch, names=("h_tm1", "x_t"), cell_name="cell")
     if r is not None:
-        check_state(cell, r, batch, names=("r", "x_t"), cell_name="cell")
-    a_t = pre_activation(cell, h_tm1, x_t, r)
-    f_t = ACTIVATIONS[cell.activation].phi(a_t)
-    h_t = integrate(cell, f_t, h_tm1)
-    return h_t, StepResiduals(x_t, h_tm1, h_t, f_t, r)
+        check_state(cell, r, batch, names=("r", "x_t"), cell_name="cell", parts=1)
+    z_t, u_t = products(cell, h_tm1, x_t, r)
+    h_t = cell.forward(z_t, u_t, h_tm1)
+    return h_t, StepResiduals(x_t, h_tm1, h_t, cell.kept(z_t, u_t, h_tm1, h_t), r)
 
 
-def pre_activation(cell: CellParams, h_tm1: Hidden, x_t: Step, r: Hidden | None = None) -> Hidden:
-    """`a_t = x_t W_xh + b_h + (h_{t-1} ∘ r) W_hh`."""
-    return affine(x_t, cell.w_xh, cell.b_h) + dropped(h_tm1, r) @ cell.w_hh
+def products(cell: Cell, h_tm1: State, x_t: Step, r: Hidden | None = None) -> tuple[Array, Array]:
+    """`z_t = x_t W_xh + b_h` and `u_t = (h_{t-1} ∘ r) W_hh`."""
+    return affine(x_t, cell.w_xh, cell.b_h), dropped(hidden(cell, h_tm1), r) @ cell.w_hh
 
 
 def step_backward(
-    cell: CellParams, residuals: StepResiduals, d_h_t: Hidden
-) -> tuple[CellParams, Hidden, Float[Array, "*batch in"] | None]:
+    cell: Cell, residuals: StepResiduals, d_h_t: State
+) -> tuple[Cell, State, Float[Array, "*batch in"] | None]:
     """`(d_cell, d_h_tm1, d_x_t)` from `d_h_t = ∂L/∂h_t`: `step` transposed.
 
     `d_a_t = α d_h_t ∘ φ'(a_t)` (α is 1 without leak), then `d_W_xh = x_tᵀ d_a_t`, `d_W_hh = h_{t-1}ᵀ d_a_t`,
@@ -97,12 +88,20 @@ def step_backward(
     batch = check_inputs(cell, residuals.x_t, (), "residuals.x_t", "cell")
     check_state(cell, residuals.h_t, batch, names=("residuals.h_t", "residuals.x_t"), cell_name="cell")
     check_cotangent("d_h_t", d_h_t, residuals.h_t, "`residuals.h_t`")
-    x_t, h_tm1, _, f_t, r = residuals
-    d_f_t, d_h_kept = d_integrate(cell, d_h_t)
-    d_a_t = d_f_t * ACTIVATIONS[cell.activation].d_phi(f_t)
-    d_w_xh, d_b_h = affine_d_weights(x_t, d_a_t, cell.w_xh)
-    d_w_hh, _ = affine_d_weights(dropped(h_tm1, r), d_a_t, cell.w_hh)
-    d_h_tm1 = dropped(d_a_t @ cell.w_hh.T, r)
-    d_h_tm1 = d_h_tm1 if d_h_kept is None else d_h_tm1 + d_h_kept
-    d_x_t = affine_d_input(x_t, d_a_t, cell.w_xh)
-    return replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h), d_h_tm1, d_x_t
+    deltas, d_h_kept = cell.backward(residuals.kept, d_h_t)
+    d_cell = weight_gradients(cell, residuals.x_t, dropped(hidden(cell, residuals.h_tm1), residuals.r), deltas)
+    d_h_tm1 = dropped(deltas.of_u @ cell.w_hh.T, residuals.r)
+    if d_h_kept is not None:
+        d_h_tm1 = add_to_hidden(cell, d_h_kept, d_h_tm1)
+    return d_cell, d_h_tm1, affine_d_input(residuals.x_t, deltas.z, cell.w_xh)
+
+
+def weight_gradients(cell: Cell, x: Array, h_read: Array, deltas: Deltas) -> Cell:
+    """`d_W_xh = Σ x_tᵀ d_z_t`, `d_W_hh = Σ h_{t-1}ᵀ d_u_t`, `d_b_h = Σ d_z_t`, and those of the own parameters.
+
+    One product each, over any leading axes; `h_read` is what `W_hh` read.
+    """
+    d_w_xh, d_b_h = affine_d_weights(x, deltas.z, cell.w_xh)
+    d_w_hh, _ = affine_d_weights(h_read, deltas.of_u, cell.w_hh)
+    d_own = jax.tree.map(lambda d: jnp.sum(d, tuple(range(d.ndim - 1)), dtype=accumulation_dtype(d.dtype)), deltas.own)
+    return replace(cell, w_xh=d_w_xh, w_hh=d_w_hh, b_h=d_b_h, **d_own)  # type: ignore[type-var]

@@ -1,0 +1,192 @@
+"""The engine does not know its cell: leaks per unit, and two gated cells written here, are equal to autodiff."""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from by_numpy import by_numpy
+from problems import HID, Case, assert_trees_close, grad_fn_of, make_problem
+
+import gated
+import rnn_jax
+from gated import Gru, Lstm
+from rnn_jax import LeakyParams, Plan
+from rnn_jax._cells import Cell, own_names
+
+CELLS = {"gru": Gru, "lstm": Lstm, "leaky": LeakyParams}
+CASES = {
+    "plain": Case(batch=(3,), time=7),
+    "flags": Case(batch=(2, 2), time=7, weights=True, mask=True, reset=True, last="some"),
+    "dropped stack": Case(batch=(3,), time=6, num_layers=3, drop=True, mask=True, reset=True),
+    "tokens": Case(batch=(), time=6, num_layers=2, inputs="tokens", last="one"),
+    "one step": Case(batch=(3,), time=1, loss="squared_error"),
+}
+METHODS = {
+    "stepwise": {},
+    "bptt": {},
+    "blocked": {},
+    "blocked in blocks": {"plan": Plan(2)},
+    "blocked in segments": {"plan": Plan(2, (4,), 2)},
+    "truncated": {"k1": 2, "k2": 4},
+    "truncated apart": {"k1": 3, "k2": 3},
+    "adaptive": {"k1": 2, "bias": 0.1},
+    "last_steps": {"k": 2},
+}
+
+
+def problem_of(name, case):
+    """The package's problem for the case, with layers of this cell in the place of its own."""
+    params, batch, h_0 = make_problem(case)
+    rng, kind, cells, states = np.random.default_rng(4), CELLS[name], [], []
+    for cell, h in zip(params.cells, h_0, strict=True):
+        in_size, wide = cell.w_xh.shape[0], kind.gates * HID
+        own = {"b_n": rng.normal(0, 0.3, HID)} if kind is Gru else {}
+        own = {"leak": rng.uniform(0.1, 1, HID)} if kind is LeakyParams else own
+        weights = rng.normal(0, in_size**-0.5, (in_size, wide)), rng.normal(0, HID**-0.5, (HID, wide))
+        made = kind(*map(jnp.asarray, (*weights, rng.normal(0, 0.3, wide))), **jax.tree.map(jnp.asarray, own))
+        cells.append(made)
+        states.append(jnp.asarray(rng.normal(0, 0.5, (*h.shape[:-1], kind.parts * HID))))
+    return params._replace(cells=tuple(cells)), batch, tuple(states)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_interface_is_the_protocol(name):
+    params, _, _ = problem_of(name, CASES["plain"])
+    assert isinstance(params.cells[0], Cell)
+    assert own_names(params.cells[0]) == {"gru": ("b_n",), "lstm": (), "leaky": ("leak",)}[name]
+    assert len(inspect.getsource(gated).splitlines()) < 105
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", CELLS)
+def test_every_method_equals_autodiff(name, case):
+    """Exact methods; the others are compared with what they mean, by `stop_gradient`. Every leaf, the own ones too."""
+    case = CASES[case]
+    problem = problem_of(name, case)
+    expected = by_numpy(grad_fn_of("autodiff", case))(*problem)
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(expected[1].params.cells))
+    for label, options in METHODS.items():
+        method = label.split()[0]
+        actual = by_numpy(grad_fn_of(method, case, **options))(*problem)
+        if not rnn_jax.GRADIENTS[method].exact:
+            reference = rnn_jax.GRADIENTS[method].kind(**options).reference
+            grad_fn = rnn_jax.make_grad_fn(reference, loss=case.loss, reduction=case.reduction)
+            assert_trees_close(actual, by_numpy(grad_fn)(*problem), rtol=1e-12, floor=1e-3)
+        else:
+            assert_trees_close(actual, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_every_entry_equals_differences(name):
+    case = CASES["flags"]
+    grad_fn = jax.jit(grad_fn_of("blocked", case, plan=Plan(3)))
+    report = rnn_jax.check_gradients(grad_fn, *problem_of(name, case))
+    assert report.passed, report
+
+
+@pytest.mark.parametrize("flagged", [False, True])
+@pytest.mark.parametrize("name", CELLS)
+def test_the_unroll_under_transformations(name, flagged):
+    """`unroll_bptt` under grad, jvp, vmap over sequences and over weights, and of second order, equals `unroll`."""
+    case = Case(batch=(3,), time=6, mask=True, reset=True, drop=True) if flagged else Case(batch=(3,), time=6)
+    params, batch, h_0 = problem_of(name, case)
+    cell, s_0, xs = params.cells[0], h_0[0], batch.inputs
+    flags = {"mask": batch.mask, "reset": batch.reset} | ({"r": batch.drop.recurrent[0]} if flagged else {})
+    rng = np.random.default_rng(5)
+    weights = jnp.asarray(rng.normal(size=(case.time, *s_0.shape)))
+    args = cell, s_0, jnp.nan_to_num(xs)
+    dots = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), args)
+
+    def results(unroll):
+        def loss(*args):
+            return jnp.sum(weights * jnp.sin(unroll(*args, **flags)))
+
+        gradient = jax.grad(loss, (0, 1, 2))
+        pairs = jax.tree.map(lambda x, dot: jnp.stack([x, dot]), args, dots)
+        some = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), args[2])
+
+        def of_bias(b_h):
+            return loss(dataclasses.replace(cell, b_h=b_h), *args[1:])
+
+        return {
+            "values": unroll(*args, **flags),
+            "grad": gradient(*args),
+            "jvp": jax.jvp(loss, args, dots),
+            "jvp of the bias alone": jax.jvp(of_bias, (cell.b_h,), (dots[0].b_h,)),
+            "jvp of grad": jax.jvp(gradient, args, dots)[1],
+            "vmap over sequences": jax.vmap(lambda x: loss(cell, s_0, x))(some),
+            "vmap over weights": jax.vmap(gradient)(*pairs),
+        }  # fmt: skip
+
+    by_hand, autodiff = (
+        jax.jit(lambda unroll=unroll: results(unroll))() for unroll in (rnn_jax.unroll_bptt, rnn_jax.unroll)
+    )
+    assert_trees_close(by_hand, autodiff, rtol=1e-11)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_the_jacobians(name):
+    params, batch, h_0 = problem_of(name, CASES["plain"])
+    cell, s_0 = params.cells[0], h_0[0][0]
+    jacobians = rnn_jax.step_jacobians(cell, s_0, batch.inputs[:, 0])
+    s = s_0
+    for t in range(len(jacobians)):
+        expected = jax.jacobian(rnn_jax.step, argnums=1)(cell, s, batch.inputs[t, 0])
+        np.testing.assert_allclose(jacobians[t], expected, rtol=1e-12, atol=1e-15)
+        s = rnn_jax.step(cell, s, batch.inputs[t, 0])
+
+
+def test_equal_leaks_are_one_leak():
+    case = Case(leak=0.3, num_layers=2, mask=True, reset=True)
+    params, batch, h_0 = make_problem(case)
+    each = tuple(LeakyParams(c.w_xh, c.w_hh, c.b_h, jnp.full(HID, c.leak), c.activation) for c in params.cells)
+    one, several = (
+        by_numpy(grad_fn_of("blocked", case, plan=Plan(3)))(p, batch, h_0)
+        for p in (params, params._replace(cells=each))
+    )
+    np.testing.assert_allclose(one[0][0], several[0][0], rtol=1e-13)
+    for mine, its in zip(one[1].params.cells, several[1].params.cells, strict=True):
+        for leaf in ("w_xh", "w_hh", "b_h"):
+            np.testing.assert_allclose(getattr(mine, leaf), getattr(its, leaf), rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_training_saving_and_the_rest(name):
+    """What stands above the engine takes them as well: memory plans, the trainer, generation, the anatomy's sums."""
+    case = CASES["tokens"]._replace(batch=(2,), last="all", time=12)
+    params, batch, h_0 = jax.tree.map(
+        lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem_of(name, case)
+    )
+    zero = rnn_jax.zero_state(params, 2)
+    assert [h.shape for h in zero] == [h.shape for h in h_0]
+    forecast = rnn_jax.forecast((params, batch, zero))
+    assert rnn_jax.plan_memory((params, batch, zero), 2.0 * forecast.temporary_bytes).block >= 1
+    trainer = rnn_jax.make_trainer(
+        rnn_jax.make_grad_fn("blocked", loss=case.loss), rnn_jax.clipped_sgd(1.0, max_norm=1.0)
+    )
+    state, losses = trainer.init(params, zero), []
+    step = jax.jit(trainer.step)
+    for _ in range(100):
+        state, info = step(state._replace(h_0=zero), batch)
+        losses.append(float(info.loss))
+    assert losses[-1] < 0.8 * losses[0]
+    ys, h_T = rnn_jax.apply(state.params, zero, batch.inputs)
+    h, outputs = zero, []
+    for x_t in batch.inputs:
+        y_t, h = rnn_jax.apply_step(state.params, h, x_t)
+        outputs.append(y_t)
+    np.testing.assert_allclose(jnp.stack(outputs), ys, rtol=1e-4, atol=1e-5)
+    assert_trees_close(h, h_T, rtol=1e-4)
+
+
+def test_a_missing_own_parameter_is_told():
+    params, batch, h_0 = problem_of("leaky", CASES["plain"])
+    wrong = dataclasses.replace(params.cells[0], leak=jnp.ones(HID + 1))
+    with pytest.raises(ValueError, match=r"`params.cells\[0\].leak` must have shape \(hid,\) = \(4,\) to match"):
+        grad_fn_of("bptt", CASES["plain"])(params._replace(cells=(wrong,)), batch, h_0)
+    params, batch, h_0 = problem_of("lstm", CASES["plain"])
+    with pytest.raises(ValueError, match=r"`h_0\[0\]` must have shape \(\*batch, 2 hid\) = \(3, 8\) to match"):
+        grad_fn_of("bptt", CASES["plain"])(params, batch, (h_0[0][..., :HID],))
