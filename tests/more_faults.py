@@ -251,7 +251,7 @@ MORE = [
     _fault("lags at the step, not at its loss", "_anatomy", "lag_grid.of_losses.moved", "jnp.roll(norms(d_h), q, 0)", "norms(d_h)", lags_of_a_rotation, "test_anatomy.py::test_every_part_beside_autodiff"),
     _fault("one degree of freedom too many", "_anatomy", "decay_rate", "jnp.maximum(num - 2, 1)", "jnp.maximum(num - 1, 1)", decay_has_its_error, "test_anatomy.py::test_the_fitted_rate_and_its_error"),
     _fault("cosine of a part with itself", "_anatomy", "norm_and_cosine", "unit_and_norm(p)[0] * unit_and_norm(w)[0]", "unit_and_norm(p)[0] ** 2", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),
-    _fault("the cut of all losses, not of the windows'", "_anatomy", "cut_by_windows", "pad_steps(passed.layers[-1].local, 0, after)", "pad_steps(passed.d_hs[-1], 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
+    _fault("the cut of all losses, not of the windows'", "_anatomy", "cut_by_windows", "pad_steps(passed.layers[-1].local, 0, after)", "pad_steps(passed.layers[-1].d_hs, 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
     _fault("another interval than Wilson's", "experiments.report", "_interval", 'method="wilson"', 'method="exact"', shares_are_wilson, "test_experiments.py::test_statistics"),
     _fault("solved at the last time, not the first", "experiments.cells", "Cell.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiments.py::test_solved_and_diverged"),
     _fault("slow taken for diverged", "experiments.cells", "Cell.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiments.py::test_solved_and_diverged"),

@@ -181,6 +181,24 @@ def test_kinks_are_recognised_and_no_excuse():
     assert not report.passed and report.leaves[0].num_kinks == 0
 
 
+@pytest.mark.parametrize(
+    "fn, x, planted",
+    [
+        (lambda x: jnp.sum(jnp.abs(x) + 300 * x), np.zeros(1), lambda g: 0 * g),
+        (lambda x: jnp.sum(1e-3 * jax.nn.relu(x) + 1000 * x), np.zeros(2), lambda g: 0.5 * g),
+        (lambda x: 100 + jnp.sum(jax.nn.relu(x + 1e-4)), np.zeros(1), lambda g: 0 * g),
+        (lambda x: 1 + jnp.sum(jnp.abs(x - 1e-6)), np.zeros(1), lambda g: 0.5 * g),
+        (lambda x: 10 + jnp.sum(jax.nn.relu(x - 1e-5)), np.zeros(1), lambda g: g + 0.5),
+    ],
+)
+def test_a_kink_excuses_no_more_than_its_two_slopes(fn, x, planted):
+    """A small kink on a large slope; a kink close by, where short steps resolve that there is none at the place."""
+    assert check_gradients(fn, x).passed
+    wrong = jax.custom_vjp(fn)
+    wrong.defvjp(lambda x: (fn(x), x), lambda x, d: (planted(d * jax.grad(fn)(x)),))
+    assert not check_gradients(wrong, x).passed
+
+
 def test_a_network_of_relus_on_their_kink():
     """The IRNN on zero inputs and states: every unit stands on its kink; and a fault is still a fault."""
     case = Case(activation="relu", loss="squared_error")

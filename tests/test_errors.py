@@ -160,6 +160,8 @@ CASES = [
     (lambda: call(inputs=jnp.zeros((3, 7), int), targets=jnp.zeros((3, 7), int)), ValueError, "`batch.inputs` must have time as its first axis, (time, *batch), got shape (3, 7), whose first axis is as long"),
     (lambda: call(targets=jnp.zeros((3, 7), int)), ValueError, "`batch.targets` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape (3, 7) for `batch.inputs` of 7 steps: swap the first two axes."),
     (lambda: call(targets=jnp.zeros((3, 7, 5))), ValueError, "`batch.targets` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape (3, 7, 5)"),
+    (lambda: call(targets=jnp.zeros(3, int)), ValueError, "`batch.targets` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape (3,), which is one step for the batch axes (3,): use `batch.targets[None]`."),
+    (lambda: call(targets=jnp.zeros((3, 5))), ValueError, "got shape (3, 5), which is one step for the batch axes (3,): use `batch.targets[None]`."),
     (lambda: call(weights=jnp.zeros((3, 7))), ValueError, "`batch.weights` must have shape (last, *batch) = (7, 3) to match `batch.targets`, got (3, 7): swap its first two axes."),
     (lambda: rnn_jax.apply(PARAMS, H_0, jnp.zeros((3, 7, 3))), ValueError, "`inputs` must have time as its first axis, (time, *batch, in), got shape (3, 7, 3), whose"),
     (lambda: rnn_jax.apply(PARAMS, H_0, BATCH.inputs[0]), ValueError, "`inputs` must have time as its first axis, got shape (3, 3), which is one step for the batch of `h_0[0]`: use `inputs[None]`."),

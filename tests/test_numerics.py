@@ -11,6 +11,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from problems import EXACT, Case, assert_trees_close, cast, make_problem
 
 import rnn_jax
+from rnn_jax import _numerics
 
 F32_EPS, BF16_EPS = 2.0**-23, 2.0**-8
 IN, HID, OUT = 5, 16, 7
@@ -105,6 +106,27 @@ def test_float32_error_grows_as_the_root_of_the_steps(method, loss, reduction, t
                 assert error <= (FLOOR + SLOPE * time**0.5) * F32_EPS, f"{leaf}, T = {time}: {error / F32_EPS:.1f} eps"
             worst[time] = max(worst.get(time, 0), *errors.values())
     assert worst[10000] <= GROWTH * 10 * worst[100]
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 1e30])
+def test_the_norm_of_a_constant_under_jit(value):
+    """XLA folds what it knows: (x / scale)² must not become x² / scale², which is 0 / 0 or infinite."""
+    expected = np.float32(value) * np.sqrt(np.float32(3))
+    for of in (_numerics.tree_norm, _numerics.norms):
+        found = jax.jit(lambda of=of: of(jnp.full(3, value, jnp.float32)))()
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_step_on_nothing_changes_nothing():
+    params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=3)
+    grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")
+    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.1, max_norm=1.0))
+    nothing = rnn_jax.Batch(jnp.ones((5, 2, 3)), jnp.zeros((0, 2), int))
+    state, info = jax.jit(trainer.step)(trainer.init(params, rnn_jax.zero_state(params, 2)), nothing)
+    assert info.loss == info.grad_norm == info.update_norm == 0
+    assert all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(params), strict=True)
+    )
 
 
 def test_one_product_after_the_loop_rounds_less_than_a_running_sum():

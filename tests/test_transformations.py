@@ -413,6 +413,39 @@ def test_what_cannot_be_exported_for_any_length_says_so():
 
 @pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
 @pytest.mark.parametrize("text", ["t, b", "t, 3", "40, b"])
+def test_the_derivative_of_the_unroll_with_flags_exported_for_any_length_and_batch(text):
+    """And a program that makes its own first state, of a batch whose size is a symbol."""
+    (cell, _, xs), _, _ = problem_of("plain")
+    time, batch = jax.export.symbolic_shape(text)
+
+    def gradient(cell, xs, mask, reset):
+        params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((cell.w_hh.shape[0], 1)), jnp.ones(1)))
+        (h_0,) = rnn_jax.zero_state(params, xs.shape[1])
+        loss = lambda cell, xs: jnp.sum(unroll_bptt(cell, h_0, xs, mask=mask, reset=reset) ** 2)  # noqa: E731
+        return jax.grad(loss, (0, 1))(cell, xs)
+
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), cell)
+    flags = [jax.ShapeDtypeStruct((time, batch), bool)] * 2
+    program = jax.export.export(jax.jit(gradient))(
+        shapes, jax.ShapeDtypeStruct((time, batch, xs.shape[2]), xs.dtype), *flags
+    )
+    steps = tuple(given if isinstance(given, int) else 5 for given in (time, batch))
+    rng = np.random.default_rng(0)
+    args = cell, rng.normal(size=(*steps, xs.shape[2])), rng.random(steps) < 0.8, rng.random(steps) < 0.2
+    assert_trees_close(program.call(*args), jax.jit(gradient)(*args), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
+@pytest.mark.parametrize("method", ["bptt", "blocked"])
+def test_steps_of_a_turn_are_one_where_their_number_is_a_symbol(method):
+    case = Case()
+    program = exported(method, case, {"unroll": 4}, *jax.export.symbolic_shape("t, b"))
+    problem = make_problem(case)
+    assert_trees_close(program.call(*problem), run("autodiff", case, problem), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
+@pytest.mark.parametrize("text", ["t, b", "t, 3", "40, b"])
 def test_the_derivative_of_the_unroll_exported_for_any_length_and_batch(text):
     (cell, h_0, xs), _, _ = problem_of("plain")
     time, batch = jax.export.symbolic_shape(text)

@@ -23,7 +23,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from ._apply import last_states
-from ._blocked import Problem, WayBack, blocked
+from ._blocked import Problem, WayBack, planned, there_and_back
 from ._bptt import Residuals, bptt, states_read
 from ._by_hand import backward_readout, forward_layers
 from ._cells import Deltas, hidden
@@ -82,7 +82,8 @@ def adaptive(
     k1, bias, k2_max = method.k1, method.bias, method.k2_max
     time = batch.inputs.shape[0]
     if are_numbers(time) and k1 >= time:  # one window, of all steps
-        return jnp.asarray(k1), blocked(None, Problem(WayBack(), objective, params, batch), h_0)
+        problem = Problem(WayBack(), objective, params, batch)
+        return jnp.asarray(k1), there_and_back(problem, planned(None, problem), h_0)
     dtype = objective.scale.dtype
     batch = whole_windows(batch, k1, dtype)
     padded = batch.inputs.shape[0]

@@ -107,14 +107,14 @@ class Blocked:
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """Loss, last states and gradients."""
-        return blocked(self.plan, Problem(WayBack(self.unroll), objective, params, batch), h_0)
+        problem = Problem(WayBack(self.unroll), objective, params, batch)
+        return there_and_back(problem, planned(self.plan, problem), h_0)
 
 
-def blocked(plan: Plan | None, problem: Problem, h_0: States) -> Result:
-    """Loss, last states and gradients, a block at a time."""
+def planned(plan: Plan | None, problem: Problem) -> tuple[Run, ...]:
+    """The runs of all steps of a problem, by its plan or the default one."""
     plan = default_plan(problem.params, problem.batch) if plan is None else plan
-    runs = runs_of(plan, problem.batch.inputs.shape[0], num_read(problem.batch))
-    return there_and_back(problem, runs, h_0, jax.tree.map(jnp.zeros_like, h_0))
+    return runs_of(plan, problem.batch.inputs.shape[0], num_read(problem.batch))
 
 
 def runs_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Run, ...]:
@@ -135,8 +135,12 @@ def runs_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Run, ...]
     return before + split(plan, time - last, last, min(plan.keep, last) if plan.keep else 0, read=True)
 
 
-def there_and_back(problem: Problem, runs: Sequence[Run], h: States, d_h_T: States) -> Result:
-    """Loss, last states and gradients of the steps in `runs`, from the states `h` before them."""
+def there_and_back(problem: Problem, runs: Sequence[Run], h: States, d_h_T: States | None = None) -> Result:
+    """Loss, last states and gradients of the steps in `runs`, from the states `h` before them.
+
+    `d_h_T` is what comes to the end from later steps, zero unless given.
+    """
+    d_h_T = jax.tree.map(jnp.zeros_like, h) if d_h_T is None else d_h_T
     params, batch = problem.params, problem.batch
     h_T, kept = advance(problem, runs, 0, h)
     d_params = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), params)
@@ -200,32 +204,36 @@ def _blocks(segment: Run) -> tuple[Run, ...]:
 def retreat(problem: Problem, runs: Sequence[Run], offset: Any, kept: Sequence[Any], carry: Carry) -> Carry:
     """Back through the pieces that `advance` kept something of, the last one first."""
     for run, made in zip(reversed(runs), reversed(kept), strict=True):
+        if run.pieces == 1:
+            carry = retreat_piece(problem, run, offset + run.start, made, carry)
+            continue
 
         def body(carry, now, run=run, made=made):
             i, piece = now
-            start = offset + run.start + i * run.size
-            if run.inner is None:
-                return retreat_block(problem, run, start, _states_before(i, *made), piece, carry)
-            _, kept = advance(problem, run.inner, start, piece)
-            return retreat(problem, run.inner, start, kept, carry)
+            piece = piece if run.inner is not None else (_states_before(i, *made), piece)
+            return retreat_piece(problem, run, offset + run.start + i * run.size, piece, carry), None
 
         pieces = made if run.inner is not None else made[1]
-        carry = _scan_back(body, carry, pieces, run)
+        carry, _ = lax.scan(body, carry, (jnp.arange(run.pieces), pieces), reverse=True)
     return carry
 
 
 def _states_before(i: Any, first: States, blocks: States) -> States:
     """The states that block `i` of a run began from: the last of the block before."""
-    if isinstance(i, int):
-        return first  # the only block
     before = (lax.dynamic_index_in_dim(hs, jnp.maximum(i - 1, 0), keepdims=False)[-1] for hs in blocks)
     return tuple(jnp.where(i == 0, h, h_before) for h, h_before in zip(first, before, strict=True))
 
 
-def retreat_block(problem: Problem, block: Run, start: Any, h: States, hs: States, carry: Carry) -> Carry:
-    """Back through one block, from the states that it began from and made."""
-    steps = _steps(problem, block, start)
-    events = Events(steps.mask, steps.reset, cut(problem.sent, start, block.size))
+def retreat_piece(problem: Problem, run: Run, start: Any, piece: Any, carry: Carry) -> Carry:
+    """Back through one piece of a run, which begins at step `start`: of a segment `piece` is the states at its start,
+    of a block these and all that it made.
+    """
+    if run.inner is not None:
+        _, kept = advance(problem, run.inner, start, piece)
+        return retreat(problem, run.inner, start, kept, carry)
+    h, hs = piece
+    steps = _steps(problem, run, start)
+    events = Events(steps.mask, steps.reset, cut(problem.sent, start, run.size))
     saved, xs = [], steps.inputs
     for i, (cell, h_start, layer) in enumerate(zip(problem.params.cells, h, hs, strict=True)):
         r = recurrent_of(steps.drop, i)
@@ -250,12 +258,3 @@ def _steps(problem: Problem, run: Run, start: Any) -> Batch:
 def _scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, run: Run) -> tuple[Any, Any]:
     """`body(carry, i)` for each piece of a run, what it returns stacked; without a loop if there is one piece."""
     return body(carry, 0) if run.pieces == 1 else lax.scan(body, carry, jnp.arange(run.pieces))
-
-
-def _scan_back(body: Callable[[Carry, Any], Carry], carry: Carry, pieces: Any, run: Run) -> Carry:
-    """`body(carry, (i, pieces[i]))` for each piece of a run, the last one first."""
-    if run.pieces == 1:
-        return body(carry, (0, pieces))
-    numbered = jnp.arange(run.pieces), pieces
-    carry, _ = lax.scan(lambda carry, now: (body(carry, now), None), carry, numbered, reverse=True)
-    return carry

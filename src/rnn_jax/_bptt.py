@@ -19,7 +19,7 @@ from ._dropout import dropped
 from ._events import Events, cut
 from ._one_step import weight_gradients as products_back
 from ._plan import rows_block
-from ._require import require_sizes
+from ._require import are_numbers, require_sizes
 from ._types import (
     Batch,
     Hidden,
@@ -66,7 +66,7 @@ def forward(
         return s_t, s_t
 
     zs = affine(events.visible(xs), cell.w_xh, cell.b_h)
-    _, ss = lax.scan(body, s_0, (zs, events), unroll=unroll)
+    _, ss = lax.scan(body, s_0, (zs, events), unroll=unroll if are_numbers(zs.shape[0]) else 1)
     return ss, residuals_of(cell, s_0, xs, ss, events, r)
 
 
@@ -119,6 +119,7 @@ def deltas(
         d_s_met = only_hidden(cell, d_h_met) if d_s_kept is None else add_to_hidden(cell, d_s_kept, d_h_met)
         return event.d_enter(d_s_met, d_s_t), emit(d_s_t, deltas_t)
 
+    unroll = unroll if are_numbers(d_hs.shape[0]) else 1
     return lax.scan(body, d_s_T, (d_hs, residuals.kept, events), reverse=True, unroll=unroll)
 
 
@@ -226,7 +227,7 @@ class BPTT:
     """By hand: `d_h` alone travels back, the weight gradients are products after the loop.
 
     `unroll` is the number of steps in one turn of a loop over time. More are fewer launches per step on a GPU; a CPU
-    gains nothing.
+    gains nothing. It is 1 where the number of steps is a symbol.
     """
 
     unroll: int = 1

@@ -273,9 +273,15 @@ def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams
             f"`{name}` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape "
             f"{targets.shape} for `batch.inputs` of {time} steps: swap the first two axes."
         )
+    steps = (*targets.shape[:1], *batch_axes)
+    one_step = batch_axes and targets.shape[: len(batch_axes)] == tuple(batch_axes)
+    if one_step and targets.shape[: len(steps)] != steps:
+        raise ValueError(
+            f"`{name}` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape "
+            f"{targets.shape}, which is one step for the batch axes {tuple(batch_axes)}: use `{name}[None]`."
+        )
     if targets.ndim < 1 or targets.shape[0] > time:
         raise ValueError(f"`{name}` must cover at most the {time} steps of `batch.inputs`, got {targets.shape}.")
-    steps = (targets.shape[0], *batch_axes)
     if targets.shape[: len(steps)] != steps:
         raise ValueError(
             f"`{name}` must have shape (last, *batch) = {steps} or (last, *batch, ...) to match `batch.inputs`, got "

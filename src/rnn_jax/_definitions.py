@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import jax
@@ -17,26 +16,22 @@ from ._types import Batch, Flags, Gradients, Hidden, Inputs, Objective, Params, 
 from ._unroll import unroll
 
 
-def unroll_sent(
-    cell: Cell,
-    h_0: State,
-    xs: Inputs,
-    *,
-    mask: Flags | None,
-    reset: Flags | None,
-    sent: Any,
-    r: Hidden | None = None,
-) -> Trajectory:
-    """`unroll`, the gradient that step t sends to `h_{t-1}` times `sent[t]`: 0 is `stop_gradient`."""
+def sending_on(sent: Any) -> Callable[..., Trajectory]:
+    """`unroll`, with the gradient that step t sends to `h_{t-1}` times `sent[t]`: 0 is `stop_gradient`."""
 
-    def body(h_tm1, now):
-        x_t, mask_t, reset_t, sent_t = now
-        h_tm1 = sent_t * h_tm1 + lax.stop_gradient((1 - sent_t) * h_tm1)
-        h_t = unroll(cell, h_tm1, x_t, mask=mask_t, reset=reset_t, r=r)[0]
-        return h_t, h_t
+    def unroll_sent(
+        cell: Cell, h_0: State, xs: Inputs, *, mask: Flags | None, reset: Flags | None, r: Hidden | None = None
+    ) -> Trajectory:
+        def body(h_tm1, now):
+            x_t, mask_t, reset_t, sent_t = now
+            h_tm1 = sent_t * h_tm1 + lax.stop_gradient((1 - sent_t) * h_tm1)
+            h_t = unroll(cell, h_tm1, x_t, mask=mask_t, reset=reset_t, r=r)[0]
+            return h_t, h_t
 
-    one_by_one = jax.tree.map(lambda x: x[:, None], (xs, mask, reset))
-    return lax.scan(body, h_0, (*one_by_one, sent))[1]
+        one_by_one = jax.tree.map(lambda x: x[:, None], (xs, mask, reset))
+        return lax.scan(body, h_0, (*one_by_one, sent))[1]
+
+    return unroll_sent
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +112,7 @@ def with_loss_of(batch: Batch, read: Array, dtype: Any) -> Batch:
 
 
 def differentiated(sent: Any, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-    """Autodiff of the weighted sum, through `unroll_sent`."""
+    """Autodiff of the weighted sum, through `sending_on`."""
     steps = batch.inputs.shape[0]
     factors = sent.astype(h_0[0].dtype).reshape(steps, *sent.shape[1:], *(1,) * (h_0[0].ndim - sent.ndim + 1))
-    return autodiff(objective, params, batch, h_0, unroll=partial(unroll_sent, sent=factors))
+    return autodiff(objective, params, batch, h_0, unroll=sending_on(factors))

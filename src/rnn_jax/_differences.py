@@ -118,7 +118,7 @@ def closer(
         return Closer(found, nothing > 0, nothing > 0, nothing, nothing)
     sides = [_sides(values, index[suspects], step[suspects]) for step in steps]
     left, right, bent, rounding = (np.stack(parts) for parts in zip(*sides, strict=True))
-    kinked, at_kink = _kinks(left, right, rounding)
+    kinked, at_kink = _kinks(left, right, rounding, steps[:, suspects])
     left, right = np.where(np.isfinite(left), left, right), np.where(np.isfinite(right), right, left)
     slope, truncation = (left + right) / 2, bent + np.abs(left - right)
     error = np.where(np.isfinite(slope), truncation + rounding, np.inf)
@@ -152,17 +152,23 @@ def closer(
     )
 
 
-def _kinks(left: np.ndarray, right: np.ndarray, rounding: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _kinks(
+    left: np.ndarray, right: np.ndarray, rounding: np.ndarray, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """Which entries, `(steps, entries)`, stand on a kink, and the shortest step that shows it.
 
     The slopes of both sides differ there by the same amount for two steps: not by one that grows with the step, as a
-    bend's does, nor by what rounding makes of them.
+    bend's does, nor by what rounding makes of them. If a shorter step resolves that they agree, the kink is close by.
     """
     gap = right - left
     size = np.abs(gap)
     steady = np.abs(gap[1:] - gap[:-1]) <= 0.2 * np.minimum(size[1:], size[:-1])
     steady &= (size > 8 * rounding)[1:] & (size > 8 * rounding)[:-1]
-    return steady.any(0), len(steady) - np.argmax(steady[::-1], axis=0)
+    kinked, at_kink = steady.any(0), len(steady) - np.argmax(steady[::-1], axis=0)
+    columns = np.arange(gap.shape[1])
+    whole, shorter = size[at_kink, columns], steps < steps[at_kink, columns]
+    agree = shorter & (8 * rounding < 0.2 * whole) & (size < 0.5 * whole)
+    return kinked & ~agree.any(0), at_kink
 
 
 class Sides(NamedTuple):

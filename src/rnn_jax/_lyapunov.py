@@ -63,7 +63,9 @@ def lyapunov_exponents(
 
     A unit that is saturated is not dead: φ' comes from `a_t`, and keeps its digits until it is below the smallest
     number of the dtype, for tanh from |a_t| = 44 on in float32 and 354 in float64. -inf is a relu that is off, a
-    singular `W_hh`, or such a φ'; `LyapunovSpectrum.rounding` tells them apart.
+    singular `W_hh`, or such a φ', and `LyapunovSpectrum.rounding` tells them apart. It is also an exponent that
+    rounding has lost, where `rounding` is infinite: a recurrence that moves the state of a saturated unit to another
+    and back mixes slopes of very different sizes. float64 has more room.
 
     Args:
         key: draws the directions.
@@ -93,7 +95,9 @@ def lyapunov_exponents(
     parts = local[local.shape[0] - NUM_BLOCKS * block :].reshape(NUM_BLOCKS, block, *local.shape[1:])
     finite = jnp.isfinite(exponents)
     spread = jnp.std(jnp.mean(jnp.where(finite, parts, 0), 1), 0, ddof=1)
-    return LyapunovSpectrum(exponents, jnp.where(finite, spread / NUM_BLOCKS**0.5, jnp.inf), jnp.mean(rounding, 0))
+    found = LyapunovSpectrum(exponents, jnp.where(finite, spread / NUM_BLOCKS**0.5, jnp.inf), jnp.mean(rounding, 0))
+    order = jnp.argsort(-exponents, axis=-1)
+    return LyapunovSpectrum(*(jnp.take_along_axis(x, order, -1) for x in found))
 
 
 def flossing(

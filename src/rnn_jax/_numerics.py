@@ -38,7 +38,8 @@ def _scale(largest: Array) -> Array:
     """A power of two near `largest`, whose inverse is no subnormal number: those are taken for 0."""
     bound = jnp.finfo(largest.dtype).maxexp - 8
     exponent = jnp.clip(jnp.floor(jnp.log2(largest)), -bound, bound)  # of 0: -bound
-    return lax.stop_gradient(jnp.exp2(exponent))
+    # The barrier keeps XLA from making (x / scale)² of a constant x to x² / scale², which is 0 / 0 or infinite.
+    return lax.optimization_barrier(lax.stop_gradient(jnp.exp2(exponent)))
 
 
 def _root(square: Array) -> Array:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Key
 from ._activations import ACTIVATIONS
 from ._cells import check_leak, num_units
 from ._checks import check_params
-from ._require import require_floating, require_key, require_known, require_positive, require_sizes
+from ._require import are_numbers, require_floating, require_key, require_known, require_positive, require_sizes
 from ._types import CellParams, Params, ReadoutParams, States, accumulation_dtype
 
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
@@ -154,6 +154,6 @@ def _takes(function: Any, *args: Any) -> bool:
 def zero_state(params: Params, *batch: int) -> States:
     """States of all zeros, one `(*batch, hid)` a layer."""
     check_params(params)
-    for size in batch:
+    for size in filter(are_numbers, batch):
         require_sizes(least=0, batch=size)
     return tuple(jnp.zeros((*batch, cell.parts * num_units(cell)), cell.w_hh.dtype) for cell in params.cells)

@@ -13,6 +13,7 @@ from jax.experimental import hijax
 
 from ._bptt import Residuals, forward, pullback, pushforward, residuals_of
 from ._events import Events
+from ._require import are_numbers
 from ._types import Hiddens
 
 Base: Any = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", None)
@@ -167,4 +168,8 @@ def _or_none(tangent: Any) -> Any:
 
 
 def _or_float0(d: Any, aval: Any) -> Any:
-    return np.zeros(aval.shape, jax.dtypes.float0) if d is None else d
+    if d is not None:
+        return d
+    if are_numbers(*aval.shape):
+        return np.zeros(aval.shape, jax.dtypes.float0)
+    return hijax.Zero(aval.to_tangent_aval())  # NumPy knows no symbols

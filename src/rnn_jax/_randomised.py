@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from ._blocked import Problem, WayBack, blocked
+from ._blocked import Problem, WayBack, planned, there_and_back
 from ._checks import steps_shape
 from ._definitions import SentOn
 from ._plan import Plan, check_plan
@@ -46,7 +46,8 @@ class Randomised:
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """The loss, the last states, and gradients that are right in expectation."""
         sent = cuts(self.mean_reach, batch, h_0[0].dtype)
-        return blocked(self.plan, Problem(WayBack(), objective, params, batch, sent), h_0)
+        problem = Problem(WayBack(), objective, params, batch, sent)
+        return there_and_back(problem, planned(self.plan, problem), h_0)
 
 
 def cuts(mean_reach: float | Array, batch: Batch, dtype: Any) -> Array:

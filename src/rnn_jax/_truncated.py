@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array
 
 from ._affine import affine_d_input
-from ._blocked import Block, Problem, Run, WayBack, blocked, reach, runs_of, split, there_and_back
+from ._blocked import Block, Problem, Run, WayBack, planned, reach, runs_of, split, there_and_back
 from ._bptt import Residuals, deltas, weight_gradients
 from ._by_hand import backward_readout
 from ._cells import Cell, Deltas, hidden
@@ -75,11 +75,12 @@ class Truncated:
         time, *batch_axes = steps_shape(batch.inputs)
         problem = Problem(WayBack(), objective, params, batch)
         if are_numbers(time) and self.k1 >= time:  # one window, of all steps
-            return blocked(self.plan, problem, h_0)
+            return there_and_back(problem, planned(self.plan, problem), h_0)
         if self.k1 == self.k2 and time % self.k1 == 0 and num_read(batch) == time:
             step = jnp.arange(time).reshape(time, *(1 for _ in batch_axes))
             sent = ((step % self.k1 != 0) | (step == 0)).astype(h_0[0].dtype)
-            return blocked(self.plan, problem._replace(sent=sent), h_0)  # windows apart: one way back, with cuts
+            problem = problem._replace(sent=sent)  # windows apart: one way back, with cuts
+            return there_and_back(problem, planned(self.plan, problem), h_0)
         return self.overlapping(problem, h_0)
 
     def overlapping(self, problem: Problem, h_0: States) -> Result:
@@ -291,7 +292,8 @@ class LastSteps:
         read, k = min(self.k, last), min(self.k, time)
         way = WayBack()
         if k == time:
-            return blocked(self.plan, Problem(way, objective, params, batch), h_0)
+            problem = Problem(way, objective, params, batch)
+            return there_and_back(problem, planned(self.plan, problem), h_0)
 
         def part(first: int, end: int, weights: Array | None, targets: Any) -> Batch:
             mask, reset = (None if flags is None else flags[first:end] for flags in (batch.mask, batch.reset))
@@ -300,8 +302,9 @@ class LastSteps:
         weights = step_weights(batch, objective.scale.dtype)
         before = part(0, time - k, weights[: last - read], jax.tree.map(lambda x: x[: last - read], batch.targets))
         after = part(time - k, time, weights[last - read :], jax.tree.map(lambda x: x[last - read :], batch.targets))
-        (loss_before, h), _ = blocked(self.plan, Problem(way, objective, params, before), h_0)
-        (loss, h_T), gradients = blocked(self.plan, Problem(way, objective, params, after), h)
+        first, rest = (Problem(way, objective, params, steps) for steps in (before, after))
+        (loss_before, h), _ = there_and_back(first, planned(self.plan, first), h_0)
+        (loss, h_T), gradients = there_and_back(rest, planned(self.plan, rest), h)
         d_h_0 = jax.tree.map(jnp.zeros_like, h_0)
         d_xs = None if gradients.inputs is None else pad_steps(gradients.inputs, time - k, 0)
         return (loss_before + loss, h_T), Gradients(gradients.params, d_h_0, d_xs)

@@ -4,7 +4,8 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -32,7 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"rnn-jax {version('rnn-jax-bptt')}")
             return 0
         with contextlib.nullcontext() if verbose else quiet():
-            return _run(argv)
+            command = _command(argv)
+            return command()
     except (InputError, TrainingFailed, OutputFailed) as error:
         warn(str(error))
         return 2 if isinstance(error, InputError) else 1
@@ -55,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(argv: Sequence[str]) -> int:
+def _command(argv: Sequence[str]) -> Callable[[], int]:
+    """What `argv` asks for."""
     import tyro
 
     from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
@@ -76,17 +79,17 @@ def _run(argv: Sequence[str]) -> int:
         config=(tyro.conf.FlagCreatePairsOff,),
     )
     if isinstance(config, SampleConfig):
-        return _sample(config)
+        return partial(_sample, config)
     if isinstance(config, GradcheckConfig):
-        return _gradcheck(config)
+        return partial(_gradcheck, config)
     if isinstance(config, TruncationConfig):
-        return _truncation(config)
+        return partial(_truncation, config)
     if isinstance(config, ExperimentConfig):
-        return _experiment(config)
+        return partial(_experiment, config)
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
     if isinstance(config, AnatomyConfig):
-        return _anatomy(config, given)
-    return _train(config, given | ({"files"} if config.files else set()))
+        return partial(_anatomy, config, given)
+    return partial(_train, config, given | ({"files"} if config.files else set()))
 
 
 def _train(config: "TrainConfig", given: set[str]) -> int:
