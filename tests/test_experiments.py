@@ -336,6 +336,20 @@ def test_the_report_is_one_whole_file(tmp_path):
         assert words in text
 
 
+@pytest.mark.parametrize("highest", [2.0, 1e9])
+def test_a_curve_that_is_cut_off_is_said_to_be(highest, monkeypatch):
+    def cell(size, losses):
+        curves = {"loss": np.array(losses)[:, None]}
+        return Cell({"size": size}, [0], 1.0, np.array([0, 10, 20]), curves, 1.0, 0.0, {}, {})
+
+    figures = []
+    monkeypatch.setattr(report, "png", lambda figure: figures.append(figure) or b"")
+    report.learning_curves([cell(1, [1.0, 0.5, 0.1]), cell(2, [1.0, highest, highest])])
+    (figure,) = figures
+    inside = figure.axes[0].get_ylim()[1] >= highest
+    assert inside != any("losses above 1e+03 are cut off" in text.get_text() for text in figure.texts)
+
+
 def test_bands_leave_out_what_is_not_there():
     import matplotlib.pyplot as plt
 

@@ -185,7 +185,9 @@ def learning_curves(
         ax.set(xlabel="steps", yscale="log" if log else "linear")
     if metric == "loss" and log and np.isfinite(cells[0].chance):
         top = max(max(cell.chance, cell.curves["loss"][0].max()) for cell in cells)
-        axes[0].set_ylim(top=min(axes[0].get_ylim()[1], 1e3 * top))  # what diverges is not worth the room
+        if axes[0].get_ylim()[1] > 1e3 * top:  # what diverges is not worth the room
+            axes[0].set_ylim(top=1e3 * top)
+            figure.suptitle(f"The losses above {1e3 * top:.3g} are cut off.", x=0.01, ha="left", size="small")
     axes[0].set_ylabel(ylabel or metric.replace("_", " "))
     _legend(figure, axes)
     return Section(
