@@ -22,6 +22,7 @@ from jax import lax
 import rnn_jax
 from rnn_jax._bptt import forward
 from rnn_jax._events import Events
+from rnn_jax._layer import Layer
 from rnn_jax._unroll_bptt import _fallback
 
 RESULTS = Path(__file__).parent / "results" / "derivative_forms.json"
@@ -37,7 +38,7 @@ def custom_vjp(cell, h_0, xs):
 @jax.custom_jvp
 def custom_jvp(cell, h_0, xs):
     """A tangent recurrence that JAX transposes: stable interface, both modes, the reverse pass not written by hand."""
-    return forward(cell, h_0, xs, Events(), None)[0]
+    return forward(Layer(cell), h_0, xs, Events())[0]
 
 
 @custom_jvp.defjvp

@@ -143,7 +143,7 @@ BACKWARD = [
     backward("h_t used for h_{t-1}", "states_met", "jnp.concatenate([residuals.s_0[None], residuals.ss])[:-1]", "residuals.ss"),
     backward("h_0 forgotten in d_W_hh", "states_met", "residuals.s_0[None]", "jnp.zeros_like(residuals.s_0)[None]"),
     backward("first step forgotten in d_W_hh", "weight_gradients", "affine_d_weights(h_read, deltas.of_u, cell.w_hh)", "affine_d_weights(h_read[1:], deltas.of_u[1:], cell.w_hh)", module="_one_step"),
-    backward("input gradient shrinks as T grows", "backward", "affine_d_input(residuals.xs, all_deltas.z, residuals.cell.w_xh)", "affine_d_input(residuals.xs, all_deltas.z, residuals.cell.w_xh) / len(d_hs)", STACK),
+    backward("input gradient shrinks as T grows", "backward", "affine_d_input(residuals.xs, all_deltas.z, residuals.layer.cell.w_xh)", "affine_d_input(residuals.xs, all_deltas.z, residuals.layer.cell.w_xh) / len(d_hs)", STACK),
     backward("upstream cotangent overwritten", "deltas.body", "add_to_hidden(cell, d_s_next, d_h_read)", "d_h_read", STACK),
     backward("only the upstream cotangent of the last step", "deltas.body", "add_to_hidden(cell, d_s_next, d_h_read)", "jnp.where(jnp.any(d_s_next != 0), d_s_next, d_h_read)"),
     backward("state gradient not passed on", "deltas.body", "event.d_enter(d_s_met, d_s_t)", "d_s_next"),
@@ -176,12 +176,12 @@ BACKWARD = [
 ]  # fmt: skip
 
 DROPPED = [
-    backward("units dropped on the way there only", "deltas.body", "dropped(deltas_t.of_u @ w_hh_t, r)", "deltas_t.of_u @ w_hh_t", DROP),
-    backward("dropped units read by d_W_hh", "weight_gradients", "states_read(residuals)", "states_read(residuals._replace(r=None))", DROP),
-    backward("the leak dropped too", "deltas.body", "add_to_hidden(cell, d_s_kept, d_h_met)", "d_h_met + dropped(d_s_kept, r)", DROP),
-    backward("φ(a_t) of a leaky cell without the mask", "pre_activations", "states_read(residuals)", "states_read(residuals._replace(r=None))", DROP),
-    backward("the layer below not dropped on the way back", "backward_layers", "dropped(d_xs, between_of(batch.drop, i - 1))", "d_xs", DROP, "_by_hand"),
-    backward("the mask of the wrong layer", "backward_layers", "between_of(batch.drop, i - 1)", "between_of(batch.drop, i)", DROP, "_by_hand"),
+    backward("units dropped on the way there only", "deltas.body", "dropped(deltas_t.of_u @ w_hh_t, layer.recurrent)", "deltas_t.of_u @ w_hh_t", DROP),
+    backward("dropped units read by d_W_hh", "weight_gradients", "states_read(residuals)", "states_read(residuals._replace(layer=residuals.layer._replace(recurrent=None)))", DROP),
+    backward("the leak dropped too", "deltas.body", "add_to_hidden(cell, d_s_kept, d_h_met)", "d_h_met + dropped(d_s_kept, layer.recurrent)", DROP),
+    backward("φ(a_t) of a leaky cell without the mask", "pre_activations", "states_read(residuals)", "states_read(residuals._replace(layer=residuals.layer._replace(recurrent=None)))", DROP),
+    backward("the layer below not dropped on the way back", "backward_layers", "layers[i - 1].down(d_xs)", "d_xs", DROP, "_by_hand"),
+    backward("the mask of the wrong layer", "backward_layers", "layers[i - 1]", "layers[i]", DROP, "_by_hand"),
     backward("the readout not dropped on the way back", "backward_readout", "dropped(d_ys @ params.w_hy.T, units)", "d_ys @ params.w_hy.T", DROP, "_by_hand"),
 ]  # fmt: skip
 

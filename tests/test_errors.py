@@ -40,6 +40,27 @@ def grad_fn(method="blocked", **options):
     return rnn_jax.make_grad_fn(method_of(method, **options), loss="cross_entropy")
 
 
+class NoReference:
+    """Half of a method."""
+
+    def gradient(self, *problem):
+        return rnn_jax.BPTT().gradient(*problem)
+
+
+class Returning:
+    """A method whose result is changed; its reference cannot be had, and nobody asks for it."""
+
+    def __init__(self, change):
+        self.change = change
+
+    @property
+    def reference(self):
+        raise NotImplementedError
+
+    def gradient(self, *problem):
+        return self.change(rnn_jax.BPTT().gradient(*problem))
+
+
 def truncated(method="truncated", **options):
     return method_of(method, **options)
 
@@ -95,7 +116,7 @@ CASES = [
     # parameters
     (lambda: call(params=tuple(PARAMS)), TypeError, "`params` must be Params, got tuple."),
     (lambda: call(params=PARAMS._replace(cells=())), ValueError, "`params.cells` must hold at least one layer, got none."),
-    (lambda: call(params=PARAMS._replace(cells=list(PARAMS.cells))), TypeError, "`params.cells` must be a tuple of CellParams, got list."),
+    (lambda: call(params=PARAMS._replace(cells=list(PARAMS.cells))), TypeError, "`params.cells` must be a tuple of cells, like CellParams, got list."),
     (lambda: call(params=with_readout(w_hy=jnp.zeros((3, OUT)))), ValueError, "`readout.w_hy` must have shape (hid, out) = (4, 5) to match the highest of `params.cells`, got (3, 5)."),
     (lambda: call(params=with_readout(b_y=jnp.zeros(4))), ValueError, "`readout.b_y` must have shape (out,) = (5,) to match `readout.w_hy`, got (4,)."),
     (lambda: call(params=PARAMS._replace(cells=(CELL, CELL))), ValueError, "`params.cells[1].w_xh` must have shape (hid below, hid) = (4, 4) to match the layer below, `params.cells[0]`, got (3, 4)."),
@@ -119,6 +140,10 @@ CASES = [
     (lambda: rnn_jax.make_grad_fn("truncated", loss="cross_entropy"), ValueError, "The gradient method 'truncated' has no defaults: give the method itself, like Truncated(k1=2, k2=5, plan=None)."),
     (lambda: rnn_jax.make_grad_fn(rnn_jax.Blocked, loss="cross_entropy"), TypeError, "`method` must be a name or a method, like Blocked(), got <class"),
     (lambda: rnn_jax.make_grad_fn(3, loss="cross_entropy"), TypeError, "`method` must be a name or a method, like Blocked(), got 3."),
+    (lambda: rnn_jax.make_grad_fn(NoReference(), loss="cross_entropy"), TypeError, "like Blocked(), got <"),
+    (lambda: rnn_jax.make_grad_fn(NoReference(), loss="cross_entropy"), TypeError, ", which lacks `reference`."),
+    (lambda: rnn_jax.make_grad_fn(Returning(lambda result: result[0][0]), loss="cross_entropy")(PARAMS, BATCH, H_0), TypeError, "`Returning.gradient` of (params, batch, h_0) must return ((loss, h_T), Gradients), as a GradFn does, got float64[]."),
+    (lambda: rnn_jax.make_grad_fn(Returning(lambda result: (result[0], result[1]._replace(inputs=result[1].inputs[:2]))), loss="cross_entropy")(PARAMS, BATCH, H_0), ValueError, "`Returning.gradient` must return `gradients` with leaves of the shapes [(3, 4), (4, 4), (4,), (4, 4),"),
     (lambda: rnn_jax.Truncated(k1=3), TypeError, "missing 1 required keyword-only argument: 'k2'"),
     (lambda: rnn_jax.Blocked(block=3), TypeError, "got an unexpected keyword argument 'block'"),
     (lambda: rnn_jax.Blocked(unroll=0), ValueError, "`unroll` must be at least 1, got 0."),
@@ -244,7 +269,7 @@ CASES = [
     (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h), gradients_at(jax.tree.map(jnp.transpose, p)))), ValueError, "`gradients.params.cells[0].w_xh` must have shape (3, 4) to match `params`, got (4, 3)."),
     (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h[:1]), gradients_at(p))), ValueError, "`h_T` must have the tree structure of `h_0`, got "),
     (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h), gradients_at(jax.tree.map(lambda w: w.astype(jnp.float32), p)))), TypeError, "`gradients.params.cells[0].w_xh` must have dtype float64 to match `params`, got float32."),
-    (lambda: call(PARAMS._replace(cells=(CELL, PARAMS.readout))), TypeError, "`params.cells[1]` must be CellParams, got ReadoutParams."),
+    (lambda: call(PARAMS._replace(cells=(CELL, PARAMS.readout))), TypeError, "`params.cells[1]` must be a cell, like CellParams, got ReadoutParams."),
     (lambda: call(PARAMS._replace(readout=tuple(PARAMS.readout))), TypeError, "`readout` must be ReadoutParams, got tuple."),
     (lambda: call(with_readout(w_hy=jnp.zeros(4))), ValueError, "`readout.w_hy` must have two axes (hid, out), got shape (4,)."),
     (lambda: rnn_jax.drop_units(PARAMS, BATCH, between="half"), TypeError, "`between` must be a number from 0 to below 1, got 'half'."),

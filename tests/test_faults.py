@@ -77,7 +77,10 @@ def run_alone(test, environment):
         (Change("_gone", "", "mask", "reset"), "There must be a module `_gone`"),
         (
             Change(
-                "_bptt", "deltas.body", "dropped(deltas_t.of_u @ w_hh_t, r)", "(dropped(deltas_t.of_u @ w_hh_t, r))"
+                "_bptt",
+                "deltas.body",
+                "dropped(deltas_t.of_u @ w_hh_t, layer.recurrent)",
+                "(dropped(deltas_t.of_u @ w_hh_t, layer.recurrent))",
             ),
             "must be another than",
         ),

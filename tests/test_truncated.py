@@ -1,6 +1,8 @@
 """Truncation: each method is what its definition says, the claims of the papers hold, and the report is right."""
 
+import dataclasses
 import itertools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -380,3 +382,30 @@ def test_sharded_under_jit(method):
     split = jax.tree.map(lambda x: jax.device_put(x, columns), batch._replace(key=None))._replace(key=batch.key)
     actual = run_compiled(method, case, (params, split, jax.device_put(h_0, rows)), **options)
     assert_trees_close(actual, expected, rtol=1e-12, floor=1e-3)
+
+
+@pytest.mark.parametrize("method", rnn_jax.GRADIENTS)
+def test_methods_are_values(method):
+    """Equal, hashable and picklable, they and what they are checked against, and frozen."""
+    example = rnn_jax.GRADIENTS[method].example
+    again = dataclasses.replace(example)
+    assert example == again and hash(example) == hash(again) and example.reference == again.reference
+    for value in (example, example.reference):
+        assert pickle.loads(pickle.dumps(value)) == value
+        assert hash(value) == hash(pickle.loads(pickle.dumps(value)))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        example.plan = None
+    sharded = rnn_jax.Sharded(example, jax.devices())
+    assert sharded == rnn_jax.Sharded(example, tuple(jax.devices())) and hash(sharded)
+    with pytest.raises(ValueError, match="must not be `Sharded` itself"):
+        rnn_jax.Sharded(sharded, jax.devices())
+
+
+@pytest.mark.parametrize("method", INEXACT)
+def test_over_devices_a_method_is_its_reference_over_them(method):
+    """Each device draws and chooses for its own sequences, in both."""
+    case = Case(batch=(4,), mask=True)
+    problem = keyed(make_problem(case))
+    sharded = rnn_jax.Sharded(rnn_jax.GRADIENTS[method].example, jax.devices())
+    mine, its = (jax.jit(rnn_jax.make_grad_fn(way, loss=case.loss))(*problem) for way in (sharded, sharded.reference))
+    assert_trees_close(mine, its, rtol=1e-12, floor=1e-3)

@@ -9,7 +9,8 @@ by β or faster a step, all of them together are at most
 
 summed over windows, sequences and layers. β is how the sum fell in the last k1 steps, in the windows that had so many
 before them. With `g` the gradient of the cells so far, the relative bias is at most `r / (‖g‖ - r)`, by the triangle
-inequality. In a stack a lower layer also gets what higher ones send down on the way, so there it is an estimate.
+inequality. In a stack a lower layer also gets what higher ones send down on the way, so there it is an estimate;
+so it is of cells with parameters of their own per unit.
 
 References: Aicher, Foti and Fox (2019), UAI, arXiv:1905.07473: the assumption of geometric decay, and the bound.
 """
@@ -68,11 +69,22 @@ class Adaptive:
     @property
     def reference(self) -> WindowsByAutodiff:
         """Windows by `stop_gradient` in the plain scan, with the reach that was chosen."""
-        return WindowsByAutodiff(self.k1, lambda *problem: adaptive(self, *problem)[0])
+        return WindowsByAutodiff(self.k1, ChosenReach(self))
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """The loss of all steps, the last states, and the gradients that the windows add up to."""
         return adaptive(self, objective, params, batch, h_0)[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenReach:
+    """The k2 that a method chooses for a batch."""
+
+    method: Adaptive
+
+    def __call__(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Int[Array, ""]:
+        """A multiple of k1."""
+        return adaptive(self.method, objective, params, batch, h_0)[0]
 
 
 def adaptive(
@@ -95,7 +107,7 @@ def adaptive(
     folded = side_by_side(saved, k1)
     sizes = [jnp.max(norm_of_read(r), 0) for r in saved]
     endless = Windows(k1=k1, k2=time + padded, time=time, passes=pieces)  # no end to the reach
-    side = Pieces(endless, folded, batch.drop, 0)
+    side = Pieces(endless, folded, 0)
 
     def bias_of(rest: Scalar, d_as: tuple[Deltas, ...]) -> Scalar:
         d_cells, _ = of_all_passes(params, batch.inputs, saved, d_as)

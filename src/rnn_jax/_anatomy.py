@@ -24,7 +24,6 @@ from ._bptt import Residuals, bptt, deltas, states_read, weight_gradients
 from ._by_hand import backward_readout, forward_layers
 from ._cells import Cell, Deltas, hidden, only_hidden
 from ._checks import check_call, num_read
-from ._dropout import between_of, dropped
 from ._losses import make_objective, step_weights
 from ._numerics import norms, tree_norm, unit_and_norm
 from ._one_step import weight_gradients as products_back
@@ -192,8 +191,8 @@ def there_and_back(objective: Objective, params: Params, batch: Batch, h_0: Stat
         d_h_0, (d_hs, d_as) = deltas(saved[i], d_reads, jnp.zeros_like(h_0[i]), emit=lambda *of_step: of_step)
         layers.insert(0, OfLayer(weight_gradients(saved[i], d_as), d_h_0, d_hs, local, d_as))
         if i:
-            units, w_t = between_of(batch.drop, i - 1), params.cells[i].w_xh.T
-            d_reads, local = dropped(d_as.z @ w_t, units), dropped(of_step(saved[i], local).z @ w_t, units)
+            below, w_t = saved[i - 1].layer, params.cells[i].w_xh.T
+            d_reads, local = below.down(d_as.z @ w_t), below.down(of_step(saved[i], local).z @ w_t)
     d_xs = affine_d_input(batch.inputs, layers[0].deltas.z, params.cells[0].w_xh)
     d_params = Params(tuple(layer.d_cell for layer in layers), d_readout)
     gradients = Gradients(d_params, tuple(layer.d_h_0 for layer in layers), d_xs)
@@ -202,7 +201,8 @@ def there_and_back(objective: Objective, params: Params, batch: Batch, h_0: Stat
 
 def of_step(residuals: Residuals, d_hs: Hiddens) -> Deltas:
     """The deltas of `d_h_t`, each step by itself: nothing travels through time."""
-    made, _ = residuals.cell.backward(residuals.kept, only_hidden(residuals.cell, d_hs))
+    cell = residuals.layer.cell
+    made, _ = cell.backward(residuals.kept, only_hidden(cell, d_hs))
     return jax.tree.map(residuals.events.d_leave, made)
 
 
@@ -210,7 +210,7 @@ def layer_anatomy(residuals: Residuals, layer: OfLayer) -> LayerAnatomy:
     """What a layer's part of the backward pass says of its steps."""
 
     def of_step(now: Any) -> tuple[Cell, Cell]:
-        return norm_and_cosine(products_back(residuals.cell, *now), layer.d_cell)
+        return norm_and_cosine(products_back(residuals.layer.cell, *now), layer.d_cell)
 
     part_norms, part_cosines = lax.map(of_step, steps_of(residuals, layer.deltas))
     d_phi, saturated = saturation(residuals)
@@ -231,7 +231,7 @@ def norm_and_cosine(part: Cell, whole: Cell) -> tuple[Cell, Cell]:
 
 def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Array, " time"]]:
     """`φ'` of each step and unit, the mean over sequences; the share of them below `SATURATED`."""
-    cell: Any = residuals.cell
+    cell: Any = residuals.layer.cell
     d_phi = cell.d_phi(residuals.kept)
     time, *batch_axes, hid = d_phi.shape
     d_phi = d_phi.astype(accumulation_dtype(d_phi.dtype)).reshape(time, math.prod(batch_axes), hid)
@@ -254,14 +254,13 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
     if not lags:
         return first
     folded = side_by_side(list(passed.saved), 1)
-    pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, batch.drop, 0)  # no end to the reach
-    w_xhs = [r.cell.w_xh for r in passed.saved]
+    pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, 0)  # no end to the reach
 
     def arrived(entering: States, d_as: tuple[Deltas, ...]) -> States:
         """`∂L_i/∂h_{i-q}` of each layer."""
         from_above = (
-            dropped(d_a.z[0] @ w.T, between_of(batch.drop, layer))
-            for layer, (d_a, w) in enumerate(zip(d_as[1:], w_xhs[1:], strict=True))
+            below.layer.down(d_a.z[0] @ above.layer.cell.w_xh.T)
+            for d_a, below, above in zip(d_as[1:], passed.saved, passed.saved[1:], strict=False)
         )
         return (*map(jnp.add, entering[:-1], from_above), entering[-1])
 
@@ -344,7 +343,7 @@ def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
 
     later = tuple(jnp.zeros((windows.passes, *r.s_0.shape), r.s_0.dtype) for r in passed.saved)
     d_hs = fold(pad_steps(passed.layers[-1].local, 0, after), k1)
-    pieces = Pieces(windows, side_by_side([longer(r) for r in passed.saved], k1), batch.drop, 0)
+    pieces = Pieces(windows, side_by_side([longer(r) for r in passed.saved], k1), 0)
     _, sums = window_deltas(pieces, d_hs, later)
     d_as = [jax.tree.map(lambda x: x[:time], unfold(d_a)) for d_a in sums]
     d_cells = tuple(weight_gradients(r, d_a) for r, d_a in zip(passed.saved, d_as, strict=True))
@@ -390,7 +389,7 @@ def step_gradients(
     objective = settle(params, batch)
     passed = there_and_back(objective, params, batch, h_0)
     cells = tuple(
-        lax.map(lambda now, r=r: products_back(r.cell, *now), steps_of(r, layer.deltas))
+        lax.map(lambda now, r=r: products_back(r.layer.cell, *now), steps_of(r, layer.deltas))
         for r, layer in zip(passed.saved, passed.layers, strict=True)
     )
     time, last = batch.inputs.shape[0], num_read(batch)

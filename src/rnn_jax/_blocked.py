@@ -19,10 +19,9 @@ from ._apply import last_states
 from ._autodiff import Autodiff
 from ._bptt import bptt, residuals_of
 from ._by_hand import backward_layers, forward_layers
-from ._cells import hidden
 from ._checks import is_tokens, num_read
-from ._dropout import between_of, dropped, recurrent_of
 from ._events import Events, cut
+from ._layer import layers_of
 from ._plan import Plan, check_plan, default_plan, outermost
 from ._require import are_numbers, require_sizes
 from ._types import Batch, Gradients, Objective, Params, Result, Scalar, States, Trajectory, accumulation_dtype
@@ -235,10 +234,9 @@ def retreat_piece(problem: Problem, run: Run, start: Any, piece: Any, carry: Car
     steps = _steps(problem, run, start)
     events = Events(steps.mask, steps.reset, cut(problem.sent, start, run.size))
     saved, xs = [], steps.inputs
-    for i, (cell, h_start, layer) in enumerate(zip(problem.params.cells, h, hs, strict=True)):
-        r = recurrent_of(steps.drop, i)
-        saved.append(residuals_of(cell, h_start, xs, layer, events, r))
-        xs = dropped(hidden(cell, layer), between_of(steps.drop, i))
+    for layer, s_0, ss in zip(layers_of(problem.params, steps.drop), h, hs, strict=True):
+        saved.append(residuals_of(layer, s_0, xs, ss, events))
+        xs = layer.up(ss)
     loss, (d_params, d_h, d_xs) = problem.way.backward(problem, Block(steps, start, hs[-1], saved), carry.d_h)
     if d_xs is not None and carry.d_xs is not None:
         d_xs = lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, start, 0)

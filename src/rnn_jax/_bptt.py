@@ -12,17 +12,17 @@ from jaxtyping import Array, Float
 
 from ._affine import affine, affine_d_input
 from ._autodiff import Autodiff
-from ._by_hand import Layer, backpropagate
-from ._cells import Cell, Deltas, add_to_hidden, has_one_delta, hidden, only_hidden, own_names, push
+from ._by_hand import Loops, backpropagate
+from ._cells import Cell, Deltas, add_to_hidden, has_one_delta, only_hidden, own_names, push
 from ._checks import is_tokens, steps_shape
 from ._dropout import dropped
 from ._events import Events, cut
+from ._layer import Layer
 from ._one_step import weight_gradients as products_back
 from ._plan import rows_block
 from ._require import are_numbers, require_sizes
 from ._types import (
     Batch,
-    Hidden,
     Hiddens,
     Inputs,
     Objective,
@@ -37,42 +37,39 @@ class Residuals(NamedTuple):
     """What the forward pass keeps. Of the sequence it made, that is the states `ss` and nothing else.
 
     `kept` is what the cell's `backward` reads. Where it is made of states alone it is `ss`; otherwise it is not kept,
-    but made again of one product over all steps. `r` is the dropout mask of the recurrence; that of the layer below is
-    in `xs`.
+    but made again of one product over all steps.
     """
 
-    cell: Cell
+    layer: Layer
     s_0: Array
     xs: Inputs
     ss: Array
     events: Events
     kept: Any
-    r: Hidden | None = None
 
 
-def forward(
-    cell: Cell, s_0: Array, xs: Inputs, events: Events, r: Hidden | None, *, unroll: int = 1
-) -> tuple[Array, Residuals]:
+def forward(layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1) -> tuple[Array, Residuals]:
     """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`: the input projection z is one product before the scan.
 
-    With a dropout mask r, `W_hh` reads `h_{t-1} ∘ r`.
+    With dropout, `W_hh` reads `h_{t-1}` times its mask.
     """
+    cell = layer.cell
 
     def body(s_tm1, now):
         z_t, event = now
         s_met = event.enter(s_tm1)
-        u_t = dropped(hidden(cell, s_met), r) @ cell.w_hh
+        u_t = layer.read(s_met) @ cell.w_hh
         s_t = event.leave(cell.forward(z_t, u_t, s_met), s_tm1)
         return s_t, s_t
 
     zs = affine(events.visible(xs), cell.w_xh, cell.b_h)
     _, ss = lax.scan(body, s_0, (zs, events), unroll=unroll if are_numbers(zs.shape[0]) else 1)
-    return ss, residuals_of(cell, s_0, xs, ss, events, r)
+    return ss, residuals_of(layer, s_0, xs, ss, events)
 
 
-def residuals_of(cell: Cell, s_0: Array, xs: Inputs, ss: Array, events: Events, r: Hidden | None) -> Residuals:
+def residuals_of(layer: Layer, s_0: Array, xs: Inputs, ss: Array, events: Events) -> Residuals:
     """What `forward` keeps, from its arguments and the states it made."""
-    residuals = Residuals(cell, s_0, events.visible(xs), ss, events, ss, r)
+    cell, residuals = layer.cell, Residuals(layer, s_0, events.visible(xs), ss, events, ss)
     if cell.from_states:
         return residuals
     zs, us = pre_activations(residuals)
@@ -81,7 +78,7 @@ def residuals_of(cell: Cell, s_0: Array, xs: Inputs, ss: Array, events: Events, 
 
 def pre_activations(residuals: Residuals) -> tuple[Array, Array]:
     """`z` and `u` of all steps, each one product."""
-    cell = residuals.cell
+    cell = residuals.layer.cell
     return affine(residuals.xs, cell.w_xh, cell.b_h), states_read(residuals) @ cell.w_hh
 
 
@@ -94,7 +91,7 @@ def backward(
     weight gradients are one product each after it.
     """
     d_s_0, all_deltas = deltas(residuals, d_hs, d_s_T, unroll=unroll)
-    d_xs = affine_d_input(residuals.xs, all_deltas.z, residuals.cell.w_xh)
+    d_xs = affine_d_input(residuals.xs, all_deltas.z, residuals.layer.cell.w_xh)
     return weight_gradients(residuals, all_deltas), d_s_0, d_xs
 
 
@@ -107,7 +104,8 @@ def deltas(
     emit: Callable[[Array, Deltas], Any] = lambda d_s_t, deltas_t: deltas_t,
 ) -> tuple[Array, Any]:
     """`(d_s_0, what is emitted)`: the loop over time; it emits `Deltas` unless told otherwise."""
-    cell, events, r = residuals.cell, residuals.events, residuals.r
+    layer, events = residuals.layer, residuals.events
+    cell = layer.cell
     w_hh_t = cell.w_hh.T
 
     def body(d_s_next, now):  # d_s_next: what steps t+1.. send back to s_t
@@ -115,7 +113,7 @@ def deltas(
         d_s_t = add_to_hidden(cell, d_s_next, d_h_read)
         deltas_t, d_s_kept = cell.backward(kept_t, d_s_t)
         deltas_t = jax.tree.map(event.d_leave, deltas_t)
-        d_h_met = dropped(deltas_t.of_u @ w_hh_t, r)
+        d_h_met = dropped(deltas_t.of_u @ w_hh_t, layer.recurrent)
         d_s_met = only_hidden(cell, d_h_met) if d_s_kept is None else add_to_hidden(cell, d_s_kept, d_h_met)
         return event.d_enter(d_s_met, d_s_t), emit(d_s_t, deltas_t)
 
@@ -125,14 +123,14 @@ def deltas(
 
 def weight_gradients(residuals: Residuals, all_deltas: Deltas) -> Cell:
     """The gradient of the cell: one product for each weight, over all steps."""
-    return products_back(residuals.cell, residuals.xs, states_read(residuals), all_deltas)
+    return products_back(residuals.layer.cell, residuals.xs, states_read(residuals), all_deltas)
 
 
 def backward_in_blocks(
     residuals: Residuals, d_hs: Hiddens, d_s_T: Array, block: int
 ) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
     """`backward`, with the weight-gradient products of `block` steps at a time: their operands stay in cache."""
-    cell, xs, ss = residuals.cell, residuals.xs, residuals.ss
+    layer, xs, ss = residuals.layer, residuals.xs, residuals.ss
     time = ss.shape[0]
     if time <= block:
         return backward(residuals, d_hs, d_s_T)
@@ -143,11 +141,11 @@ def backward_in_blocks(
         s_before = jnp.where(
             start == 0, residuals.s_0, lax.dynamic_index_in_dim(ss, jnp.maximum(start - 1, 0), keepdims=False)
         )
-        now = residuals_of(cell, s_before, xs_now, ss_now, events, residuals.r)
+        now = residuals_of(layer, s_before, xs_now, ss_now, events)
         d_cell_now, d_s, d_xs = backward(now, d_hs_now, d_s)
         return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_s), d_xs
 
-    d_cell = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), cell)
+    d_cell = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), layer.cell)
     count, rest = divmod(time, block)
     carry, d_xs = (d_cell, d_s_T), []
     if rest:
@@ -162,12 +160,12 @@ def backward_in_blocks(
 def pullback(residuals: Residuals, d_ss: Array) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
     """`backward`, with each cotangent in the dtype of what it is the cotangent of, as JAX asks of a derivative rule.
 
-    `d_ss` is of the whole states: of what is not h it enters by the events of each step.
+    `d_ss` are the cotangents of the whole states.
     """
     time, *batch_axes = steps_shape(residuals.xs)
     block = rows_block(time, batch_axes)
     d_cell, d_s_0, d_xs = backward_in_blocks(residuals, d_ss, jnp.zeros_like(residuals.s_0), block)
-    return jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.cell), d_s_0, d_xs
+    return jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.layer.cell), d_s_0, d_xs
 
 
 def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_dot: Inputs | None) -> Array:
@@ -176,7 +174,8 @@ def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_d
     `ż_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h`, `u̇_t = h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh`, and the cell's map pushes them. Only the
     last product needs the loop.
     """
-    cell, s_0, xs, r = residuals.cell, residuals.s_0, residuals.xs, residuals.r
+    layer, s_0, xs = residuals.layer, residuals.s_0, residuals.xs
+    cell = layer.cell
     zero_b = jnp.zeros_like(cell.b_h)
     z_dot = jnp.zeros((*residuals.ss.shape[:-1], cell.b_h.shape[0]), residuals.ss.dtype)
     if xs_dot is not None:
@@ -196,7 +195,7 @@ def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_d
     def body(s_tm1_dot, now):
         z_t_dot, u_t_dot, kept_t, event = now
         s_met_dot = event.enter(s_tm1_dot)
-        by_h = dropped(hidden(cell, s_met_dot), r) @ cell.w_hh
+        by_h = layer.read(s_met_dot) @ cell.w_hh
         here = {name: jnp.broadcast_to(dot, s_met_dot.shape[:-1] + dot.shape) for name, dot in own.items()}
         dots = Deltas(z_t_dot + by_h, None, here) if u_t_dot is None else Deltas(z_t_dot, u_t_dot + by_h, here)
         s_t_dot = event.leave(push(partial(cell.backward, kept_t), dots, s_met_dot), s_tm1_dot)
@@ -209,7 +208,7 @@ def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_d
 
 def states_read(residuals: Residuals) -> Hiddens:
     """What `W_hh` read at t = 1..T: the h that was left, one step later, but for units that are dropped."""
-    return dropped(hidden(residuals.cell, states_met(residuals)), residuals.r)
+    return residuals.layer.read(states_met(residuals))
 
 
 def states_met(residuals: Residuals) -> Array:
@@ -217,9 +216,9 @@ def states_met(residuals: Residuals) -> Array:
     return residuals.events.enter(jnp.concatenate([residuals.s_0[None], residuals.ss])[:-1])
 
 
-def bptt(unroll: int = 1) -> Layer:
-    """The layer whose loops over time take `unroll` steps a turn."""
-    return Layer(partial(forward, unroll=unroll), partial(backward, unroll=unroll))
+def bptt(unroll: int = 1) -> Loops:
+    """The loops over time, `unroll` steps a turn."""
+    return Loops(partial(forward, unroll=unroll), partial(backward, unroll=unroll))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -9,45 +9,46 @@ from ._affine import affine_d_weights
 from ._apply import last_states, readout
 from ._cells import hidden
 from ._checks import num_read
-from ._dropout import between_of, dropped, recurrent_of
+from ._dropout import between_of, dropped
 from ._events import Events
+from ._layer import layers_of
 from ._losses import weighted_loss
 from ._types import Batch, Gradients, Hiddens, Objective, Params, ReadoutParams, Result, Scalar, States, Trajectory
 
 
-class Layer(NamedTuple):
-    """The unroll of one layer and its hand-written derivative.
+class Loops(NamedTuple):
+    """The unroll of a layer and its hand-written derivative.
 
-    `forward(cell, h_0, xs, events, r) -> (hs, residuals)`, r the dropout mask of the recurrence
-    `backward(residuals, d_hs, d_h_T) -> (d_cell, d_h_0, d_xs)`
+    `forward(layer, s_0, xs, events) -> (ss, residuals)`
+    `backward(residuals, d_hs, d_s_T) -> (d_cell, d_s_0, d_xs)`
     """
 
     forward: Callable[..., Any]
     backward: Callable[..., Any]
 
 
-def backpropagate(layer: Layer, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+def backpropagate(loops: Loops, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
     """Loss, last states and gradients of the whole sequence at once."""
-    hs, saved = forward_layers(layer, params, batch, h_0)
+    hs, saved = forward_layers(loops, params, batch, h_0)
     d_h_T = tuple(map(jnp.zeros_like, h_0))  # no step comes after T
-    loss, gradients = backward_layers(layer, objective, params, batch, (hs[-1], saved), d_h_T)
+    loss, gradients = backward_layers(loops, objective, params, batch, (hs[-1], saved), d_h_T)
     return (loss, last_states(h_0, hs)), gradients
 
 
-def forward_layers(layer: Layer, params: Params, batch: Batch, h_0: States) -> tuple[tuple[Trajectory, ...], list[Any]]:
+def forward_layers(loops: Loops, params: Params, batch: Batch, h_0: States) -> tuple[tuple[Trajectory, ...], list[Any]]:
     """The states and the residuals of each layer. Layer l + 1 reads the states of layer l."""
     all_hs, saved = [], []
-    xs = batch.inputs
-    for i, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
-        hs, residuals = layer.forward(cell, h, xs, Events(batch.mask, batch.reset), recurrent_of(batch.drop, i))
-        xs = dropped(hidden(cell, hs), between_of(batch.drop, i))
-        all_hs.append(hs)
+    xs, events = batch.inputs, Events(batch.mask, batch.reset)
+    for layer, s_0 in zip(layers_of(params, batch.drop), h_0, strict=True):
+        ss, residuals = loops.forward(layer, s_0, xs, events)
+        xs = layer.up(ss)
+        all_hs.append(ss)
         saved.append(residuals)
     return tuple(all_hs), saved
 
 
 def backward_layers(
-    layer: Layer,
+    loops: Loops,
     objective: Objective,
     params: Params,
     batch: Batch,
@@ -62,10 +63,11 @@ def backward_layers(
     ss, saved = kept
     hs = hidden(params.cells[-1], ss)
     value, d_readout, d_hs = backward_readout(objective, params.readout, batch, hs)
+    layers = layers_of(params, batch.drop)
     d_cells, d_h_0, d_xs = [], [], d_hs
     for i in reversed(range(len(saved))):
-        d_cell, d_h, d_xs = layer.backward(saved[i], d_hs, d_h_T[i])
-        d_hs = dropped(d_xs, between_of(batch.drop, i - 1)) if i else d_hs
+        d_cell, d_h, d_xs = loops.backward(saved[i], d_hs, d_h_T[i])
+        d_hs = layers[i - 1].down(d_xs) if i else d_hs
         d_cells.append(d_cell)
         d_h_0.append(d_h)
     d_params = Params(tuple(reversed(d_cells)), d_readout)

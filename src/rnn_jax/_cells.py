@@ -51,6 +51,9 @@ class Cell(Protocol):
 
     `gates` is the number of values per unit in z and u, `parts` the number in the state. `lean` says that autodiff
     keeps little of a step, less than `Blocked` does in one block.
+
+    A cell may also have `slope(z, u)` and `backward_by_slope(slope, d_s)`, for the Jacobians: the derivative with all
+    its digits where the cell saturates.
     """
 
     gates: ClassVar[int]
@@ -305,6 +308,6 @@ def linearised(cell: Cell, z: Array, u: Array, s_before: Array, s: Array) -> Pul
     """`backward` at these points. Where the cell can tell its slope, small ones keep their digits: `1 - h²` is rounding
     where tanh saturates.
     """
-    if hasattr(cell, "slope"):
+    if hasattr(cell, "backward_by_slope"):
         return partial(cell.backward_by_slope, cell.slope(z, u))  # type: ignore[attr-defined]
     return partial(cell.backward, cell.kept(z, u, s_before, s))

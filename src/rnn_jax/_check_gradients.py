@@ -16,7 +16,7 @@ from ._types import Batch, GradFn
 
 WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
 UNRESOLVED = 1e-5  # however much a function bends, no larger error is excused by it
-SHARP = 0.01  # how far both sides of a kink are apart, relative to them, where zero is not a wrong gradient
+SHARP = 1e-4  # how far both sides of a kink are apart, relative to them, where zero is not a wrong gradient
 NUM_DIRECTIONS = 3
 
 
@@ -34,7 +34,7 @@ def check_gradients(
     fourth root of the machine epsilon times the size of the leaf (at least 1), and shorter where the function bends or
     has a kink within it. Where they disagree with the gradient, slopes of either side alone decide, with steps down to
     the size of the entry: the second derivative may jump (relu squared at 0), a logarithm may end close by. On a kink
-    itself (relu at 0) any slope between those of both sides is right, and reported; if they differ by more than 1 %,
+    itself (relu at 0) any slope between those of both sides is right, and reported; if they differ by more than 1e-4,
     any between those and zero, for relu'(0) = 0 leaves out what goes through the kink. Where no step fits the
     finding says so. A leaf of more than `max_entries` has that many checked, drawn by `seed`, the largest gradient
     among them, and three directional derivatives of the whole leaf.

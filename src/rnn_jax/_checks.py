@@ -27,7 +27,7 @@ def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
 def check_cell(cell: Cell, name: str = "cell") -> None:
     """Raise unless `cell` is a layer whose leaves fit each other."""
     if not isinstance(cell, Cell) or isinstance(cell, type):
-        raise TypeError(f"`{name}` must be CellParams, got {type(cell).__name__}.")
+        raise TypeError(f"`{name}` must be a cell, like CellParams, got {type(cell).__name__}.")
     cell.check(name)
     own = own_names(cell)
     for leaf in ("w_xh", "w_hh", "b_h", *own):
@@ -82,7 +82,7 @@ def check_params(params: Params) -> None:
     if not isinstance(params, Params):
         raise TypeError(f"`params` must be Params, got {type(params).__name__}.")
     if not isinstance(params.cells, tuple):
-        raise TypeError(f"`params.cells` must be a tuple of CellParams, got {type(params.cells).__name__}.")
+        raise TypeError(f"`params.cells` must be a tuple of cells, like CellParams, got {type(params.cells).__name__}.")
     if not params.cells:
         raise ValueError("`params.cells` must hold at least one layer, got none.")
     for layer, cell in enumerate(params.cells):
@@ -287,8 +287,8 @@ def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams
             f"`{name}` must have shape (last, *batch) = {steps} or (last, *batch, ...) to match `batch.inputs`, got "
             f"{targets.shape}."
         )
-    if not is_tokens(targets):
-        require_array(name, targets, jnp.floating, "integers or floating point numbers")
+    if not is_tokens(targets) and targets.dtype != bool:
+        require_array(name, targets, jnp.floating, "integers, booleans or floating point numbers")
         require_dtype(name, targets, readout.b_y.dtype, "`params`")
 
 
@@ -306,6 +306,25 @@ def require_result(result: Any, name: str) -> Any:
     if jnp.shape(result[0][0]) != ():
         raise ValueError(f"`{name}` must return a loss of shape (), got {jnp.shape(result[0][0])}.")
     return result
+
+
+def require_gradient(result: Any, arguments: Gradients, name: str) -> Any:
+    """`result`, if it is what the `gradient` of a method returns for these arguments; dtypes are not looked at."""
+    (_, h_T), gradients = require_result(result, name)
+    for what, found, like in (("gradients", gradients, arguments), ("h_T", h_T, arguments.h_0)):
+        mine, its = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (found, like))
+        if not same_structure(found, like) or mine != its:
+            raise ValueError(f"`{name}` must return `{what}` with leaves of the shapes {its}, got {mine}.")
+    return result
+
+
+def require_method(method: Any, wanted: str) -> None:
+    """Raise a `TypeError` unless `method` has what a `Method` has; its `reference` is not computed."""
+    here = vars(method) if hasattr(method, "__dict__") else {}
+    missing = [name for name in ("gradient", "reference") if name not in here and not hasattr(type(method), name)]
+    if missing or isinstance(method, type):
+        lacks = f", which lacks `{missing[0]}`" if len(missing) == 1 else ""
+        raise TypeError(f"`method` must be {wanted}, like Blocked(), got {method!r}{lacks}.")
 
 
 def same_structure(tree: Any, other: Any) -> bool:
@@ -349,7 +368,9 @@ def check_batch(params: Params, batch: Batch, h_0: States) -> None:
     for path, leaf in jax.tree.leaves_with_path(batch.targets):
         if not path:
             _check_values("batch.targets", leaf, weights != 0, params.readout.w_hy.shape[1], "classes")
-        elif not is_tokens(leaf):  # what integers of a loss of the caller's own may be is not known
+        elif jnp.issubdtype(
+            leaf.dtype, jnp.floating
+        ):  # what integers of a loss of the caller's own may be is not known
             _check_values(f"batch.targets{jax.tree_util.keystr(path)}", leaf, weights != 0, 0, "")
     for layer, h in enumerate(h_0):
         _check_values(f"h_0[{layer}]", h, np.ones(h.shape[:-1], bool), 0, "")

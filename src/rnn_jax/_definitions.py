@@ -24,7 +24,7 @@ def sending_on(sent: Any) -> Callable[..., Trajectory]:
     ) -> Trajectory:
         def body(h_tm1, now):
             x_t, mask_t, reset_t, sent_t = now
-            h_tm1 = sent_t * h_tm1 + lax.stop_gradient((1 - sent_t) * h_tm1)
+            h_tm1 = h_tm1 + (sent_t - 1) * (h_tm1 - lax.stop_gradient(h_tm1))  # adds an exact zero
             h_t = unroll(cell, h_tm1, x_t, mask=mask_t, reset=reset_t, r=r)[0]
             return h_t, h_t
 

@@ -127,7 +127,7 @@ def closer(
     )  # the largest slope of a step
     within = np.where(seen > 0, error / np.where(seen > 0, seen, 1), np.inf)
     rows = np.arange(len(suspects))
-    at = np.where(within.min(0) <= relative, within.argmin(0), error.argmin(0)), rows
+    at = np.where(np.isfinite(within.min(0)), within.argmin(0), error.argmin(0)), rows
     sure = within[at] <= relative
     better = np.isfinite(error[at])
     least = np.fmax(rounding[at], rounding[0])  # less than the rounding of the longest step is no slope at all

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from ._bptt import forward, pre_activations, states_met
 from ._cells import Cell, Deltas, has_one_delta, linearised, push
 from ._events import Events, select
+from ._layer import Layer
 from ._require import require_array, require_sizes
 from ._types import Flags, Hidden, Inputs, State, accumulation_dtype
 from ._unroll import check_unroll
@@ -48,7 +49,7 @@ def step_jacobians(
     True
     """
     check_unroll(cell, h_0, xs, mask, reset, r)
-    _, residuals = forward(cell, h_0, xs, Events(mask, reset), r)
+    _, residuals = forward(Layer(cell, r), h_0, xs, Events(mask, reset))
     z, u = pre_activations(residuals)
     eye = jnp.broadcast_to(jnp.eye(h_0.shape[-1], dtype=h_0.dtype), (*residuals.ss.shape, h_0.shape[-1]))
     w = jnp.broadcast_to(cell.w_hh, (*u.shape[:-1], *cell.w_hh.shape))

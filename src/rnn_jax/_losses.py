@@ -162,13 +162,18 @@ def weighted_loss(
     loss makes of them, infinity and NaN included, value and derivatives are 0 there.
     """
     exact_ys = ys.astype(accumulation_dtype(ys.dtype))
-    targets = jax.tree.map(lambda x: x if is_tokens(x) else x.astype(exact_ys.dtype), batch.targets)
+    targets = jax.tree.map(partial(_as_exact, exact_ys.dtype), batch.targets)
     w = step_weights(batch, exact_ys.dtype)
     read = None if batch.weights is None and batch.mask is None else w != 0  # None: every step
     seen = jax.tree.map(partial(_some_read, read), (exact_ys, targets))
     values, d_ys = _checked_pair(objective.loss(*seen), exact_ys)
     w = objective.scale * w
     return jnp.sum(_where_read(read, w * values)), _where_read(read, w[..., None] * d_ys).astype(ys.dtype)
+
+
+def _as_exact(dtype: Any, x: Array) -> Array:
+    """Floating point numbers in `dtype`; tokens and booleans as they are."""
+    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
 
 
 def _some_read(read: Bool[Array, "last *batch"] | None, x: Array) -> Array:

@@ -10,7 +10,7 @@ from ._adaptive import Adaptive
 from ._autodiff import Autodiff
 from ._blocked import Blocked
 from ._bptt import BPTT
-from ._checks import check_call, is_tokens
+from ._checks import check_call, is_tokens, require_gradient, require_method
 from ._losses import make_objective
 from ._randomised import Randomised
 from ._require import require_floating, require_known
@@ -57,10 +57,9 @@ def make_method(method: str | Method) -> Method:
         ValueError: for an unknown name, or one without defaults.
         TypeError: for anything else.
     """
-    if isinstance(method, Method) and not isinstance(method, type):
-        return method
     if not isinstance(method, str):
-        raise TypeError(f"`method` must be a name or a method, like Blocked(), got {method!r}.")
+        require_method(method, "a name or a method")
+        return method
     require_known("gradient method", method, GRADIENTS)
     default = GRADIENTS[method].default
     if default is None:
@@ -119,7 +118,7 @@ def _at_the_door(method: Method, settle: Callable[[Params, Batch], Objective], c
     def grad_fn(params: Params, batch: Batch, h_0: States) -> Result:
         check_call(params, batch, h_0)
         key = batch.key
-        refuse_explicit((params, batch._replace(key=None), h_0), "grad_fn", "give `make_grad_fn` the `devices`")
+        refuse_explicit((params, batch._replace(key=None), h_0), "grad_fn", "take `Sharded(method, devices)`")
         params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
         batch = batch._replace(key=key)
         features = None if is_tokens(batch.inputs) else batch.inputs
@@ -128,7 +127,8 @@ def _at_the_door(method: Method, settle: Callable[[Params, Batch], Objective], c
         cast_batch = batch if xs is None else batch._replace(inputs=xs)
         if compute_dtype is not None:
             cast_batch = cast_batch._replace(drop=_cast(batch.drop, compute_dtype))
-        (loss, h_T), gradients = method.gradient(settle(p, cast_batch), p, cast_batch, h)
+        result = method.gradient(settle(p, cast_batch), p, cast_batch, h)
+        (loss, h_T), gradients = require_gradient(result, arguments, f"{type(method).__name__}.gradient")
         return (loss, _cast_like(h_T, h_0)), _cast_like(gradients, arguments)
 
     return grad_fn

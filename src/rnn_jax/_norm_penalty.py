@@ -89,10 +89,10 @@ def _penalised(
 
 def norm_penalty(residuals: Residuals, d_as: Hiddens) -> tuple[Scalar, Float[Array, "hid hid"]]:
     """Ω of a layer and its immediate derivative in `W_hh`, from the `d_as` of the backward pass."""
-    cell: Any = residuals.cell
+    cell: Any = residuals.layer.cell
     d_phi = cell.d_phi(residuals.kept[:-1])
     exact = accumulation_dtype(d_phi.dtype)
-    w_hh, d_phi, d_as = (x.astype(exact) for x in (residuals.cell.w_hh, d_phi, d_as))
+    w_hh, d_phi, d_as = (x.astype(exact) for x in (cell.w_hh, d_phi, d_as))
     sizes = norms(d_as[1:])[..., None]
     unit = d_as[1:] / jnp.where(sizes > 0, sizes, 1)  # δ_t / ‖δ_t‖: no norm over- or underflows
     v = (unit @ w_hh.T) * d_phi

@@ -13,8 +13,9 @@ from jax.experimental import hijax
 
 from ._bptt import Residuals, forward, pullback, pushforward, residuals_of
 from ._events import Events
+from ._layer import Layer
 from ._require import are_numbers
-from ._types import Hiddens
+from ._types import Hiddens, Trajectory
 
 Base: Any = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", None)
 if Base is None:
@@ -55,7 +56,7 @@ class Unroll(Base):
         return self.ensemble, self.in_avals_flat, self.in_tree
 
     def expand(self, *args):
-        return self._for_each_member(lambda args: forward(*args)[0])(args)
+        return self._for_each_member(_states)(args)
 
     def vjp_fwd(self, nzs_in, *args):
         del nzs_in
@@ -142,9 +143,14 @@ def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
     return sum(members.mapped[leaf] for members in ensemble)
 
 
+def _states(args: tuple) -> Trajectory:
+    (cell, h_0, xs), (events, r) = args[:3], args[3:]
+    return forward(Layer(cell, r), h_0, xs, events)[0]
+
+
 def _residuals(args: tuple, hs: Hiddens) -> Residuals:
     (cell, h_0, xs), (events, r) = args[:3], args[3:]
-    return residuals_of(cell, h_0, xs, hs, events, r)
+    return residuals_of(Layer(cell, r), h_0, xs, hs, events)
 
 
 def _pullback(args, hs, d_hs):

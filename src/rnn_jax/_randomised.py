@@ -21,6 +21,17 @@ from ._require import require_positive
 from ._types import Batch, Objective, Params, Result, States, accumulation_dtype
 
 
+@dataclasses.dataclass(frozen=True)
+class Cuts:
+    """`cuts` at a mean reach."""
+
+    mean_reach: float | Array
+
+    def __call__(self, batch: Batch, dtype: Any) -> Array:
+        """What each step sends back is multiplied by this."""
+        return cuts(self.mean_reach, batch, dtype)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Randomised:
     """Cut at random places and enlarged elsewhere: right on average over `batch.key`, not exact.
@@ -41,7 +52,7 @@ class Randomised:
     @property
     def reference(self) -> SentOn:
         """What each step sends back times what was drawn, by `stop_gradient`."""
-        return SentOn(lambda batch, dtype: cuts(self.mean_reach, batch, dtype))
+        return SentOn(Cuts(self.mean_reach))
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """The loss, the last states, and gradients that are right in expectation."""

@@ -9,7 +9,8 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from ._checks import is_tokens, steps_shape
+from ._autodiff import Autodiff
+from ._checks import is_tokens, require_method, steps_shape
 from ._sharding import vary
 from ._types import Batch, Gradients, Method, Objective, Params, Result, States
 
@@ -27,22 +28,26 @@ class Sharded:
 
     Raises:
         TypeError: unless `method` is a method and `devices` are devices.
-        ValueError: for no devices, or one named twice.
+        ValueError: for no devices, one named twice, or a method that is `Sharded` already.
     """
 
     method: Method
     devices: Sequence[jax.Device]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.method, Method) or isinstance(self.method, type):
-            raise TypeError(f"`method` must be a gradient method, like Blocked(), got {self.method!r}.")
+        require_method(self.method, "a gradient method")
+        if isinstance(self.method, Sharded):
+            raise ValueError("`method` must not be `Sharded` itself: give all devices at once.")
         check_devices(self.devices)
         object.__setattr__(self, "devices", tuple(self.devices))  # hashable
 
     @property
-    def reference(self) -> Method:
-        """That of `method`, on the same devices if what it draws depends on them."""
-        return self.method.reference
+    def reference(self) -> Any:
+        """`Autodiff()` of an exact method; otherwise its reference on the same devices, which draw or choose apart."""
+        reference = self.method.reference
+        if isinstance(reference, Autodiff):
+            return reference
+        return self if reference == self.method else Sharded(reference, self.devices)
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """Loss, last states and gradients of the whole batch."""

@@ -9,13 +9,13 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ._autodiff import Autodiff
-from ._by_hand import Layer, backpropagate
+from ._by_hand import Loops, backpropagate
 from ._cells import Cell, add_to_hidden
 from ._events import Events
+from ._layer import Layer
 from ._one_step import step_backward, step_forward
 from ._types import (
     Batch,
-    Hidden,
     Hiddens,
     Inputs,
     Objective,
@@ -28,28 +28,29 @@ from ._types import (
 )
 
 
-def forward(cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden | None) -> tuple[Trajectory, Any]:
+def forward(layer: Layer, s_0: State, xs: Inputs, events: Events) -> tuple[Trajectory, Any]:
     """`hs`, and the residuals of every step."""
 
     def body(h_tm1, now):
         x_t, event = now
-        h_new, residuals_t = step_forward(cell, event.enter(h_tm1), x_t, r)
+        h_new, residuals_t = step_forward(layer.cell, event.enter(h_tm1), x_t, layer.recurrent)
         h_t = event.leave(h_new, h_tm1)
         return h_t, (h_t, residuals_t._replace(r=None))  # the same at every step
 
-    _, (hs, residuals) = lax.scan(body, h_0, (events.visible(xs), events))
-    return hs, (cell, residuals, events, r)
+    _, (hs, residuals) = lax.scan(body, s_0, (events.visible(xs), events))
+    return hs, (layer, residuals, events)
 
 
 def backward(residuals: Any, d_hs: Hiddens, d_h_T: State) -> tuple[Cell, State, Float[Array, "time *batch in"] | None]:
     """`(d_cell, d_h_0, d_xs)`; `d_cell` is carried through time and summed step by step, for t = T..1."""
-    cell, residuals, events, r = residuals
+    layer, residuals, events = residuals
+    cell = layer.cell
 
     def body(carry, now):
         d_cell, d_h_next = carry
         d_h_read, residuals_t, event = now
         d_h_t = add_to_hidden(cell, d_h_next, d_h_read)
-        d_cell_t, d_h_met, d_x_t = step_backward(cell, residuals_t._replace(r=r), event.d_leave(d_h_t))
+        d_cell_t, d_h_met, d_x_t = step_backward(cell, residuals_t._replace(r=layer.recurrent), event.d_leave(d_h_t))
         d_h_tm1 = event.d_enter(d_h_met, d_h_t)
         return (jax.tree.map(jnp.add, d_cell, d_cell_t), d_h_tm1), d_x_t
 
@@ -69,4 +70,4 @@ class Stepwise:
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """Loss, last states and gradients."""
-        return backpropagate(Layer(forward, backward), objective, params, batch, h_0)
+        return backpropagate(Loops(forward, backward), objective, params, batch, h_0)

@@ -26,13 +26,11 @@ from ._by_hand import backward_readout
 from ._cells import Cell, Deltas, hidden
 from ._checks import num_read, steps_shape
 from ._definitions import LastStepsByAutodiff, WindowsByAutodiff
-from ._dropout import between_of, dropped
 from ._losses import step_weights
 from ._plan import Plan, check_plan, default_plan
 from ._require import are_numbers, require_sizes
 from ._types import (
     Batch,
-    Drop,
     Gradients,
     Hiddens,
     Inputs,
@@ -68,7 +66,7 @@ class Truncated:
     @property
     def reference(self) -> WindowsByAutodiff:
         """Each window by itself, by `stop_gradient` in the plain scan."""
-        return WindowsByAutodiff(self.k1, lambda *_: self.k2)
+        return WindowsByAutodiff(self.k1, FixedReach(self.k2))
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """The loss of all steps, the last states, and the gradients that the windows add up to."""
@@ -110,6 +108,18 @@ class Truncated:
         return (loss, h_T), Gradients(gradients.params, d_h_0, d_xs)
 
 
+@dataclasses.dataclass(frozen=True)
+class FixedReach:
+    """k2 of every batch."""
+
+    k2: int
+
+    def __call__(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> int:
+        """It does not depend on the batch."""
+        del objective, params, batch, h_0
+        return self.k2
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Windows(WayBack):
     """The windows of `time` steps; `passes` is how many pieces of `k1` steps the longest of them reaches into."""
@@ -128,7 +138,7 @@ class Windows(WayBack):
         params, steps = problem.params, block.steps
         hs = hidden(params.cells[-1], block.hs)
         value, d_readout, d_hs = backward_readout(problem.objective, params.readout, steps, hs)
-        pieces = Pieces(self, side_by_side(block.saved, self.k1), steps.drop, block.start)
+        pieces = Pieces(self, side_by_side(block.saved, self.k1), block.start)
         sent_back, sums = window_deltas(pieces, fold(d_hs, self.k1), d_h)
         d_cells, d_xs = of_all_passes(params, steps.inputs, block.saved, sums)
         return value, Gradients(Params(d_cells, d_readout), sent_back, d_xs)
@@ -139,7 +149,6 @@ class Pieces(NamedTuple):
 
     windows: Windows
     folded: list[Residuals]
-    drop: Drop | None
     start: Any
 
 
@@ -208,12 +217,12 @@ def one_pass(pieces: Pieces, q: Any, d_hs: Hiddens | None, entering: States) -> 
     sent = sent_on(pieces.windows, pieces.start, q, folded[0].ss)
     leaving, all_d_as = [], []
     for i in reversed(range(len(folded))):
-        cell = folded[i].cell
+        cell = folded[i].layer.cell
         d_reads = jnp.zeros_like(hidden(cell, folded[i].ss)) if d_hs is None else d_hs
         residuals = folded[i]._replace(events=folded[i].events._replace(sent=sent))
         d_h, d_as = deltas(residuals, d_reads, entering[i])
         if i:
-            d_hs = dropped(d_as.z @ cell.w_xh.T, between_of(pieces.drop, i - 1))
+            d_hs = folded[i - 1].layer.down(d_as.z @ cell.w_xh.T)
         leaving.append(d_h)
         all_d_as.append(d_as)
     return tuple(reversed(leaving)), tuple(reversed(all_d_as))

@@ -8,6 +8,7 @@ from ._bptt import forward, pullback
 from ._cells import Cell
 from ._dropout import constant
 from ._events import Events
+from ._layer import Layer
 from ._sharding import promote, refuse_explicit
 from ._types import Flags, Hidden, Inputs, State, Trajectory
 from ._unroll import check_unroll
@@ -15,14 +16,18 @@ from ._unroll import check_unroll
 
 @jax.custom_vjp
 def _reverse_only(cell, h_0, xs, events, r):
-    return forward(cell, h_0, xs, events, r)[0]
+    return forward(Layer(cell, r), h_0, xs, events)[0]
+
+
+def _reverse_only_forward(cell, h_0, xs, events, r):
+    return forward(Layer(cell, r), h_0, xs, events)
 
 
 def _reverse_only_backward(residuals, d_hs):
     return *pullback(residuals, d_hs), None, None  # flags are booleans, and r is a constant
 
 
-_reverse_only.defvjp(forward, _reverse_only_backward)
+_reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward)
 
 
 def _fallback(args: tuple) -> Trajectory:
