@@ -188,6 +188,12 @@ def test_kinks_are_recognised_and_no_excuse():
         (lambda x: 100 + jnp.sum(jax.nn.relu(x + 1e-4)), np.zeros(1), lambda g: 0 * g),
         (lambda x: 1 + jnp.sum(jnp.abs(x - 1e-6)), np.zeros(1), lambda g: 0.5 * g),
         (lambda x: 10 + jnp.sum(jax.nn.relu(x - 1e-5)), np.zeros(1), lambda g: g + 0.5),
+        (lambda x: 1e6 + jnp.sum(jnp.sin(5000 * x + 0.7)) / 5000, np.zeros(1), lambda g: 0.5 * g),
+        (lambda x: 1e7 + jnp.sum(jnp.sin(1e4 * x + 0.7)) / 1e4, np.ones(1), lambda g: 0.5 * g),
+        (lambda x: jnp.sum(jnp.where(x > 0, 1.0, 0.0)), np.zeros(2), lambda g: g + 1),
+        (lambda x: 1e6 + 1e-2 * jnp.sum(jax.nn.relu(x)), np.zeros(1), lambda g: g + 0.1),
+        (lambda x: 1e3 + 1e-5 * jnp.sum(jax.nn.relu(x)), np.zeros(1), lambda g: g + 1e-3),
+        (lambda x: jnp.sum(jnp.floor(x)), np.ones(1), lambda g: g + 1),
     ],
 )
 def test_a_kink_excuses_no_more_than_its_two_slopes(fn, x, planted):

@@ -48,8 +48,30 @@ def run_of(*bits):
 
 @pytest.mark.parametrize(
     "bits",
-    [(5.0, 3.0, 2.1), (6.6, 7.3, 7.29), (6.6, 7.3, 1e4, 3e9), (1e30, 0.5), (3.3, 3.3), (5.2,), (1e5,), (4.0, 0.0), ()],
-    ids=["good", "above", "diverged", "recovered", "flat", "one", "one diverged", "to zero", "empty"],
+    [
+        (5.0, 3.0, 2.1),
+        (6.6, 7.3, 7.29),
+        (6.6, 7.3, 1e4, 3e9),
+        (1e30, 0.5),
+        (3.3, 3.3),
+        (5.2,),
+        (1e5,),
+        (4.0, 0.0),
+        (40.0, 0.0, 0.0),
+        (),
+    ],
+    ids=[
+        "good",
+        "above",
+        "diverged",
+        "recovered",
+        "flat",
+        "one",
+        "one diverged",
+        "to zero",
+        "diverged to zero",
+        "empty",
+    ],
 )
 def test_learning_curve(drawn, bits):
     (axes,) = drawn(plots.learning_curve, run_of(*bits), BASELINES, "a run")

@@ -117,6 +117,12 @@ DAMAGED = {  # what stands in settings.json, what instead, and what is said of i
     "deep": ('"symbols": "', '"more": ' + 100_000 * "[" + 100_000 * "]" + ', "symbols": "', "it is nested too deep"),
     "no hash": ('"text_sha256": "', '"text_sha256": "g', "text_sha256 is 'g"),
     "no counting": ('"unigram"', '"pentagram"', "baselines must be numbers for bigram, trigram, unigram, got {'pent"),
+    "counting huge": (
+        '"unigram": ',
+        f'"unigram": {10**400}, "x": ',
+        "baselines must be numbers for bigram, trigram, unigram",
+    ),
+    "files a word": ('"files": [', '"files": "word", "x": [', "files is 'word'"),
     "counting nan": ('"unigram": ', '"unigram": NaN, "x": ', "baselines must be numbers for bigram, trigram, unigram"),
     "name with nul": ('"files": [', '"files": ["a\\u0000b", ', "files holds 'a\\x00b'"),
     "numbers": ('"hidden_size": 16', '"hidden_size": 1e400', "hidden_size is inf"),

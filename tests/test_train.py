@@ -139,6 +139,8 @@ def test_the_environment_itself(finished, tmp_path):
     result = process(*args, cwd=tmp_path, JAX_ENABLE_X64="1", JAX_DISABLE_JIT="1", JAX_NUM_CPU_DEVICES="3")
     assert result.returncode == 0, result.stderr
     assert result.stdout == command(*args, cwd=tmp_path).stdout
+    result = process(*args, cwd=tmp_path, JAX_DEFAULT_DEVICE="gpu")  # which device it is is the command's business
+    assert result.returncode == 0, result.stderr
     result = process(*args, cwd=tmp_path, JAX_ENABLE_X64="maybe")
     assert result.returncode == 2 and "invalid truth value 'maybe' for environment 'JAX_ENABLE_X64'" in result.stderr
     assert result.stderr.startswith("rnn-jax: JAX must be able to read its settings") and result.stderr.count("\n") == 1
@@ -540,10 +542,13 @@ def test_what_is_wrong_with_a_run():
         return advice.what_is_wrong(config.TrainConfig(**settings), records, 64)
 
     assert told() is None and told(bits=9.0, step=25) is None
+    assert told(bits=13.0, step=25).startswith("the loss is 13.00 bits")
     assert told(norm=2e6, max_norm=None) == (
         "the gradient explodes: its norm is 2e+06 before clipping. Train anew with --max-norm 1."
     )
     assert told(bits=6.1) == (
         "the loss is 6.10 bits, above the 6.00 of uniform guessing. Train anew with --learning-rate 0.025."
     )
+    assert told(bits=6.1, max_norm=1e-20).endswith("Train anew with --max-norm 1.")
+    assert told(bits=6.1, max_value=1e-10).endswith("Train anew with --max-value None.")
     assert "costs 7.00 bits" in told(held_out=7.0) and "learns it by heart" in told(held_out=7.0)

@@ -91,7 +91,7 @@ def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
     """
     longest = STEP * np.maximum(1.0, leaf_size)
     own = [np.where(size > 0, STEP * size, longest) for size in (np.minimum(leaf_size, 1.0), entry_size)]
-    return np.stack([*(longest * 64.0**-n for n in range(5)), *own])
+    return np.stack([longest, longest / 8, *(longest * 64.0**-n for n in range(1, 5)), *own])
 
 
 class Closer(NamedTuple):
@@ -111,14 +111,20 @@ def closer(
 
     Central differences take f to be smooth across the place. Slopes of one side ask that of each side alone: they
     are right where the second derivative jumps (relu squared at 0), and at the edge of a domain, where only one side
-    is there. That of the step with the smallest error, which counts how far both sides disagree, is taken instead.
+    is there. That of the step with the smallest error, which counts how far both sides disagree, is taken instead. At
+    a jump of f itself both are that of the side without it.
     """
     nothing = np.zeros(len(index))
     if not len(suspects):
         return Closer(found, nothing > 0, nothing > 0, nothing, nothing)
     sides = [_sides(values, index[suspects], step[suspects]) for step in steps]
     left, right, bent, rounding = (np.stack(parts) for parts in zip(*sides, strict=True))
-    kinked, at_kink = _kinks(left, right, rounding, steps[:, suspects])
+    rows, tried = np.arange(len(suspects)), steps[:, suspects]
+    kinked, at_kink = _kinks(left, right, rounding, tried)
+    jumps, at_jump = _kinks(left * tried, right * tried, rounding * tried, tried)
+    flat = np.where(np.abs(left) <= np.abs(right), left, right)[at_jump, rows]  # the side without the jump
+    left_at = np.where(kinked, left[at_kink, rows], flat)
+    right_at = np.where(kinked, right[at_kink, rows], flat)
     left, right = np.where(np.isfinite(left), left, right), np.where(np.isfinite(right), right, left)
     slope, truncation = (left + right) / 2, bent + np.abs(left - right)
     error = np.where(np.isfinite(slope), truncation + rounding, np.inf)
@@ -126,7 +132,6 @@ def closer(
         1, keepdims=True
     )  # the largest slope of a step
     within = np.where(seen > 0, error / np.where(seen > 0, seen, 1), np.inf)
-    rows = np.arange(len(suspects))
     at = np.where(np.isfinite(within.min(0)), within.argmin(0), error.argmin(0)), rows
     sure = within[at] <= relative
     better = np.isfinite(error[at])
@@ -146,9 +151,9 @@ def closer(
             found.shortened,
         ),
         put(nothing, sure, everywhere),
-        put(nothing, kinked & ~sure, everywhere),
-        put(nothing, left[at_kink, rows], everywhere),
-        put(nothing, right[at_kink, rows], everywhere),
+        put(nothing, (kinked | jumps) & ~sure, everywhere),
+        put(nothing, left_at, everywhere),
+        put(nothing, right_at, everywhere),
     )
 
 
@@ -159,11 +164,12 @@ def _kinks(
 
     The slopes of both sides differ there by the same amount for two steps: not by one that grows with the step, as a
     bend's does, nor by what rounding makes of them. If a shorter step resolves that they agree, the kink is close by.
+    Times the step they differ by the same amount at a jump of f.
     """
     gap = right - left
     size = np.abs(gap)
     steady = np.abs(gap[1:] - gap[:-1]) <= 0.2 * np.minimum(size[1:], size[:-1])
-    steady &= (size > 8 * rounding)[1:] & (size > 8 * rounding)[:-1]
+    steady &= (size > 8 * rounding)[1:] & (size > 8 * rounding)[:-1] & (steps[1:] != steps[:-1])
     kinked, at_kink = steady.any(0), len(steady) - np.argmax(steady[::-1], axis=0)
     columns = np.arange(gap.shape[1])
     whole, shorter = size[at_kink, columns], steps < steps[at_kink, columns]

@@ -6,16 +6,18 @@ from typing import Any
 from .config import TrainConfig, default_rate, default_scale
 
 EXPLODED = 1000.0  # the norm of a gradient of mean cross-entropy, before clipping; where it learns, below 10
-BEGUN = 50  # steps before which nothing is said
+BEGUN = 50  # steps before which nothing is said, unless the loss is far above uniform guessing
 
 
 def what_is_wrong(config: TrainConfig, records: list[dict[str, Any]], num_symbols: int) -> str | None:
     """What a person should know of a run with these metrics, and what to try; None if it learns."""
     trained = [record for record in records if "bits" in record]
     validated = [record["validation_bits"] for record in records if "validation_bits" in record]
-    if not trained or trained[-1]["step"] < BEGUN:
+    if not trained:
         return None
     bits, norm, uniform = trained[-1]["bits"], trained[-1]["grad_norm"], math.log2(num_symbols)
+    if trained[-1]["step"] < BEGUN and bits <= 2 * uniform:
+        return None
     if norm > EXPLODED:
         return f"the gradient explodes: its norm is {norm:.2g} before clipping. {remedy(config)}"
     if bits > uniform:
@@ -37,8 +39,10 @@ def remedy(config: TrainConfig) -> str:
         options.append(f"--recurrent-scale {default_scale(config):g}")
     if rate != default_rate(config):
         options.append(f"--learning-rate {default_rate(config):g}")
-    if config.max_norm is None or config.max_norm > 1:
+    if config.max_norm != 1:  # too large and it explodes, too small and it does not move
         options.append("--max-norm 1")
+    if config.max_value is not None:
+        options.append("--max-value None")
     if config.drop_recurrent > 0.2:
         options.append("--drop-recurrent 0.2")
     return f"Train anew with {' '.join(options) or f'--learning-rate {rate / 10:g}'}."

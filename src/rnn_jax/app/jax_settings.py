@@ -21,6 +21,7 @@ SETTINGS = {  # all that changes a result, or stops a program that is right
     "jax_numpy_rank_promotion": "allow",
     "jax_numpy_dtype_promotion": "standard",
     "jax_default_matmul_precision": None,
+    "jax_default_device": None,
     "jax_default_prng_impl": "threefry2x32",
     "jax_threefry_partitionable": True,
     "jax_random_seed_offset": 0,

@@ -134,7 +134,10 @@ def train_until(
             bar.update(num_steps * characters_per_step)
             stopping = step == config.steps or bool(received)  # asked once a turn: what is stopped is also saved
             if stopping or step % config.eval_every == 0:
-                record(validation_bits=float(validate(state.params)))
+                validation_bits = float(validate(state.params))
+                if not np.isfinite(validation_bits):
+                    raise TrainingFailed(_not_finite(step - num_steps, num_steps, manager.latest_step(), run))
+                record(validation_bits=validation_bits)
                 save(manager, step, state)
                 with tqdm.external_write_mode():
                     _show(run, state, write)

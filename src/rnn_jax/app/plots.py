@@ -18,23 +18,28 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     """Bits per character against characters read: training, validation, and the n-gram baselines as lines."""
     train = [(r["characters"], r["bits"]) for r in records if "bits" in r]
     validation = [(r["characters"], r["validation_bits"]) for r in records if "validation_bits" in r]
+    shown = np.array([bits for _, bits in train + validation] + list(baselines.values()))
+    diverged = shown.max() > 3 * max(baselines.values())  # otherwise, on a logarithmic axis, learning is a flat line
+    heights = above_zero(shown) if diverged else shown
+    train = [(at, height) for (at, _), height in zip(train, heights, strict=False)]
+    held_out = [(at, height) for (at, _), height in zip(validation, heights[len(train) :], strict=False)]
     figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
     if train:
         axes.plot(*np.transpose(train), color="tab:blue", alpha=0.5, linewidth=0.8, label="training", **_dots(train))
     if validation:
-        axes.plot(*np.transpose(validation), color="tab:red", marker="o", markersize=4, label="held-out text")
-        characters, bits = validation[-1]
+        axes.plot(*np.transpose(held_out), color="tab:red", marker="o", markersize=4, label="held-out text")
+        _, bits = validation[-1]
         words = f"{bits:.2f}" if bits < 100 else f"{bits:.2g}"
-        axes.annotate(words, (characters, bits), xytext=(0, 8), textcoords="offset points", ha="center")
+        axes.annotate(words, held_out[-1], xytext=(0, 8), textcoords="offset points", ha="center")
     for (name, bits), style in zip(baselines.items(), (":", "-.", "--"), strict=True):
         axes.axhline(bits, color="0.45", linestyle=style, linewidth=1.2, label=f"{name} {bits:.2f}")
-    shown = [bits for _, bits in train + validation] + list(baselines.values())
-    if max(shown) > 3 * max(baselines.values()):  # it diverged; otherwise what is learned would be a flat line
-        axes.set(yscale="log", ylim=(0.8 * min(shown), 1.5 * max(shown)))
+    if diverged:
+        axes.set(yscale="log", ylim=(0.8 * heights.min(), 1.5 * heights.max()))
     else:
-        axes.set_ylim(np.floor(min(shown) * 4) / 4 - 0.05, max(shown) + 0.3)
+        axes.set_ylim(np.floor(shown.min() * 4) / 4 - 0.05, shown.max() + 0.3)
     axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
-    axes.set(xlabel="characters read", ylabel="bits per character", title=_literal(title))
+    ylabel = _with_zeros("bits per character", shown) if diverged else "bits per character"
+    axes.set(xlabel="characters read", ylabel=ylabel, title=_literal(title))
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=5, edgecolor="none")  # within, it would hide a part of the curve
     _save(figure, path)

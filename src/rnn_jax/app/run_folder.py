@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -147,6 +148,8 @@ def read_settings(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
         if facts.pop("format") != FORMAT:
             raise ValueError("it is of another format")
         settings = facts.pop("settings")
+        if not isinstance(settings["files"], list):
+            raise ValueError(f"files is {settings['files']!r}")
         config = TrainConfig(**settings | {"files": tuple(settings["files"])})
         for name, hint in typing.get_type_hints(TrainConfig).items():
             if not _has_type(getattr(config, name), hint):
@@ -207,7 +210,7 @@ def _is_unicode(text: str) -> bool:
 
 def _is_number(value: Any) -> bool:
     """Whether this is a finite number of JSON."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _is_measured(value: Any) -> bool:

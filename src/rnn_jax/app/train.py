@@ -128,9 +128,10 @@ def _summarise(run: Run, step: int) -> None:
     say(f"in {run.folder}: learning-curve.png,{watched} sample.txt, metrics.jsonl, settings.json, checkpoint")
     folder = pasted(run.folder)
     say(f"next: rnn-jax sample {folder} --length 500 --temperature 0.7")
-    say(f"      rnn-jax anatomy {folder}")
+    text = " - < FILE" if "-" in run.config.files else ""  # what came from standard input is not kept
+    say(f"      rnn-jax anatomy {folder}{text}")
     more = "" if step < run.config.steps else f" --steps {2 * step}"
-    say(f"      rnn-jax train --resume {folder}{more}")
+    say(f"      rnn-jax train --resume {folder}{more}{text}")
 
 
 def _say(what: str, words: str) -> None:
