@@ -22,12 +22,15 @@ def test_nothing_held_out_is_learned():
 
 
 def test_metrics_end_where_a_run_goes_on(tmp_path):
-    """What was written after the checkpoint is written anew; a line cut short ends what is read."""
+    """What was written after the checkpoint is written anew; a line that is damaged loses no other."""
     records = [{"step": step, "characters": step, "seconds": 0.0} for step in (10, 20, 30)]
     run_folder.write_metrics(tmp_path, records)
     assert run_folder.read_metrics(tmp_path, 20) == records[:2]
     with open(tmp_path / run_folder.METRICS, "a") as file:
         file.write('{"step": 40, "char')
+    assert run_folder.read_metrics(tmp_path, 40) == records
+    first, *others = (tmp_path / run_folder.METRICS).read_text().splitlines()
+    (tmp_path / run_folder.METRICS).write_text("\n".join([first, "junk", f'{{"step": 10{400 * "0"}}}', *others]))
     assert run_folder.read_metrics(tmp_path, 40) == records
 
 

@@ -421,6 +421,7 @@ def test_the_derivative_of_the_unroll_with_flags_exported_for_any_length_and_bat
     def gradient(cell, xs, mask, reset):
         params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((cell.w_hh.shape[0], 1)), jnp.ones(1)))
         (h_0,) = rnn_jax.zero_state(params, xs.shape[1])
+        mask &= rnn_jax.lengths_to_mask(jnp.sum(mask, 0), xs.shape[0])
         loss = lambda cell, xs: jnp.sum(unroll_bptt(cell, h_0, xs, mask=mask, reset=reset) ** 2)  # noqa: E731
         return jax.grad(loss, (0, 1))(cell, xs)
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from ._require import require_floating, require_sizes, require_storable
+from ._require import are_numbers, require_floating, require_sizes, require_storable
 from ._types import Batch
 
 
@@ -27,7 +27,8 @@ def lengths_to_mask(lengths: Any, time: int) -> Bool[Array, "time *batch"]:
     >>> rnn_jax.lengths_to_mask(jnp.array([3, 0, 1]), 3).astype(int).tolist()
     [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     """
-    require_sizes(least=0, time=time)
+    if are_numbers(time):  # in a program exported for any length it is a symbol
+        require_sizes(least=0, time=time)
     if not isinstance(lengths, jax.Array):
         lengths = np.asarray(lengths, None if np.size(lengths) else int)
         require_storable("lengths", lengths)
@@ -37,6 +38,7 @@ def lengths_to_mask(lengths: Any, time: int) -> Bool[Array, "time *batch"]:
     if (
         not isinstance(lengths, jax.core.Tracer)
         and lengths.size
+        and are_numbers(time)
         and not 0 <= int(lengths.min()) <= int(lengths.max()) <= time
     ):
         raise ValueError(f"`lengths` must be from 0 to the {time} steps, got {np.asarray(lengths).tolist()}.")

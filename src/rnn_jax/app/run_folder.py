@@ -268,17 +268,16 @@ def write(path: Path, text: str) -> None:
 
 
 def read_metrics(folder: Path, up_to: int) -> list[dict[str, Any]]:
-    """The metrics up to step `up_to`; a line that is none, cut short by a crash say, ends them."""
+    """The metrics up to step `up_to`; a line that is none, cut short by a crash say, is left out."""
     records: list[dict[str, Any]] = []
     path = folder / METRICS
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):
-            break
-        if not _is_record(record, up_to):
-            break
-        records.append(record)
+            continue
+        if _is_record(record, up_to):
+            records.append(record)
     return records
 
 
