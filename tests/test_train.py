@@ -551,4 +551,7 @@ def test_what_is_wrong_with_a_run():
     )
     assert told(bits=6.1, max_norm=1e-20).endswith("Train anew with --max-norm 1.")
     assert told(bits=6.1, max_value=1e-10).endswith("Train anew with --max-value None.")
+    assert told(bits=5.5, held_out=6.5, momentum=0.9999) == (
+        "the held-out text costs 6.50 bits, above the 6.00 of guessing. Train anew with --momentum 0.9."
+    )
     assert "costs 7.00 bits" in told(held_out=7.0) and "learns it by heart" in told(held_out=7.0)

@@ -6,6 +6,7 @@ from typing import Any
 from .config import TrainConfig, default_rate, default_scale
 
 EXPLODED = 1000.0  # the norm of a gradient of mean cross-entropy, before clipping; where it learns, below 10
+LEARNED = 0.75  # of the bits of uniform guessing: what costs less has been learned
 BEGUN = 50  # steps before which nothing is said, unless the loss is far above uniform guessing
 
 
@@ -22,6 +23,10 @@ def what_is_wrong(config: TrainConfig, records: list[dict[str, Any]], num_symbol
         return f"the gradient explodes: its norm is {norm:.2g} before clipping. {remedy(config)}"
     if bits > uniform:
         return f"the loss is {bits:.2f} bits, above the {uniform:.2f} of uniform guessing. {remedy(config)}"
+    if validated and validated[-1] > uniform and bits > LEARNED * uniform:
+        return (
+            f"the held-out text costs {validated[-1]:.2f} bits, above the {uniform:.2f} of guessing. {remedy(config)}"
+        )
     if validated and validated[-1] > uniform:
         return (
             f"the held-out text costs {validated[-1]:.2f} bits, above the {uniform:.2f} of uniform guessing, though "
@@ -43,6 +48,8 @@ def remedy(config: TrainConfig) -> str:
         options.append("--max-norm 1")
     if config.max_value is not None:
         options.append("--max-value None")
+    if config.momentum > 0.9:
+        options.append("--momentum 0.9")
     if config.drop_recurrent > 0.2:
         options.append("--drop-recurrent 0.2")
     return f"Train anew with {' '.join(options) or f'--learning-rate {rate / 10:g}'}."
