@@ -13,7 +13,8 @@ import rnn_jax
 SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = {
     "ground": [
-        *("_activations", "_require", "_cells", "_serialization", "_types", "_checks", "_numerics", "_sharding"),
+        *("_activations", "_require", "_cells", "_serialization", "_types"),
+        *("_checks", "_results", "_numerics", "_sharding"),
         *("_params", "_losses", "_text", "_sequences", "_dropout", "_events", "_layer", "_tasks"),
     ],
     "cell": ["_affine", "_one_step"],

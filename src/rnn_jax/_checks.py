@@ -16,7 +16,7 @@ from ._require import (
     require_shape,
     require_storable,
 )
-from ._types import Batch, Drop, Gradients, Params, ReadoutParams, States
+from ._types import Batch, Drop, Params, ReadoutParams, States
 
 
 def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
@@ -34,16 +34,12 @@ def check_cell(cell: Cell, name: str = "cell") -> None:
         require_float(f"{name}.{leaf}", getattr(cell, leaf))
     if cell.w_xh.ndim != 2:
         raise ValueError(f"`{name}.w_xh` must have two axes (in, hid), got shape {cell.w_xh.shape}.")
-    wide, gates = cell.w_xh.shape[1], cell.gates
-    if (
-        cell.b_h.ndim == 1
-        and cell.w_hh.shape == (cell.b_h.shape[0] // gates, cell.b_h.shape[0])
-        and gates * (cell.b_h.shape[0] // gates) == cell.b_h.shape[0]
-    ):  # these two agree: if one is wrong, it is `w_xh`
-        units, (first, last) = cell.b_h.shape[0], cell.w_xh.shape
-        if wide != units:
-            fitting = (last if first == units else first, units)
-            require_shape(f"{name}.w_xh", cell.w_xh, "(in, hid)", fitting, f"`{name}.w_hh` and `{name}.b_h`")
+    (first, wide), gates = cell.w_xh.shape, cell.gates
+    agree = cell.b_h.ndim == 1 and cell.w_hh.shape[1:] == cell.b_h.shape == (gates * cell.w_hh.shape[0],)
+    if agree and cell.b_h.shape != (wide,):  # if one of the three is wrong, it is `w_xh`
+        right = cell.b_h.shape[0]
+        fitting = (wide if first == right else first, right)
+        require_shape(f"{name}.w_xh", cell.w_xh, "(in, hid)", fitting, f"`{name}.w_hh` and `{name}.b_h`")
     if wide % gates:
         raise ValueError(f"`{name}.w_xh` must have {gates} columns for each unit, got shape {cell.w_xh.shape}.")
     units, several = wide // gates, "" if gates == 1 else f"{gates} "
@@ -290,56 +286,6 @@ def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams
     if not is_tokens(targets) and targets.dtype != bool:
         require_array(name, targets, jnp.floating, "integers, booleans or floating point numbers")
         require_dtype(name, targets, readout.b_y.dtype, "`params`")
-
-
-def require_result(result: Any, name: str) -> Any:
-    """`result`, if it is what a `GradFn` returns."""
-    pairs = isinstance(result, tuple) and len(result) == 2 and isinstance(result[0], tuple) and len(result[0]) == 2
-    if not pairs or not isinstance(result[1], Gradients):
-        came = jax.tree.map(
-            lambda leaf: str(jax.typeof(leaf)) if hasattr(leaf, "dtype") else type(leaf).__name__, result
-        )
-        raise TypeError(
-            f"`{name}` of (params, batch, h_0) must return ((loss, h_T), Gradients), as a GradFn does, got {came}."
-        )
-    require_array(f"the loss of {name}", result[0][0], jnp.floating, "a floating point number")
-    if jnp.shape(result[0][0]) != ():
-        raise ValueError(f"`{name}` must return a loss of shape (), got {jnp.shape(result[0][0])}.")
-    return result
-
-
-def require_gradient(result: Any, arguments: Gradients, name: str) -> Any:
-    """`result`, if it is what the `gradient` of a method returns for these arguments; dtypes are not looked at."""
-    (_, h_T), gradients = require_result(result, name)
-    for what, found, like in (("gradients", gradients, arguments), ("h_T", h_T, arguments.h_0)):
-        mine, its = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (found, like))
-        if not same_structure(found, like) or mine != its:
-            raise ValueError(f"`{name}` must return `{what}` with leaves of the shapes {its}, got {mine}.")
-    return result
-
-
-def require_method(method: Any, wanted: str) -> None:
-    """Raise a `TypeError` unless `method` has what a `Method` has; its `reference` is not computed."""
-    here = vars(method) if hasattr(method, "__dict__") else {}
-    missing = [name for name in ("gradient", "reference") if name not in here and not hasattr(type(method), name)]
-    if missing or isinstance(method, type):
-        lacks = f", which lacks `{missing[0]}`" if len(missing) == 1 else ""
-        raise TypeError(f"`method` must be {wanted}, like Blocked(), got {method!r}{lacks}.")
-
-
-def same_structure(tree: Any, other: Any) -> bool:
-    """Whether two trees are alike but for their leaves."""
-    structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(other)
-    return structures[0] == structures[1]
-
-
-def require_like(name: str, tree: Any, like: Any, match: str) -> None:
-    """Raise unless `tree` has the structure, shapes and dtypes of `like`."""
-    if not same_structure(tree, like):
-        came = f"{jax.tree.structure(tree)} instead of {jax.tree.structure(like)}"
-        raise ValueError(f"`{name}` must have the tree structure of `{match}`, got {came}.")
-    for (path, leaf), other in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(like), strict=True):
-        check_cotangent(f"{name}{jax.tree_util.keystr(path)}", leaf, other, f"`{match}`")
 
 
 def check_batch(params: Params, batch: Batch, h_0: States) -> None:

@@ -10,10 +10,11 @@ from ._adaptive import Adaptive
 from ._autodiff import Autodiff
 from ._blocked import Blocked
 from ._bptt import BPTT
-from ._checks import check_call, is_tokens, require_gradient, require_method
+from ._checks import check_call, is_tokens
 from ._losses import make_objective
 from ._randomised import Randomised
 from ._require import require_floating, require_known
+from ._results import require_gradient, require_method
 from ._sharding import promote, refuse_explicit
 from ._stepwise import Stepwise
 from ._truncated import LastSteps, Truncated

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._checks import is_tokens, require_result, same_structure
+from ._checks import is_tokens
+from ._results import require_result, same_structure
 from ._types import Batch, GradFn, Gradients
 
 

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from ._checks import check_params, check_states, require_like, require_result
+from ._checks import check_params, check_states
 from ._numerics import tree_norm, unit_and_norm
 from ._require import require_callable, require_positive, require_rates
+from ._results import require_like, require_result
 from ._types import Batch, GradFn, Params, States
 
 
