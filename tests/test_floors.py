@@ -39,7 +39,16 @@ FLOORS = {
     "train": ["_trainer"],
     "study": [
         *("_problems", "_numpy_witnesses", "_witnesses", "_report", "_findings", "_clock"),
-        *("_differences", "_subject", "_steps", "_check_gradients", "_anatomy", "_norm_penalty"),
+        *(
+            "_differences",
+            "_subject",
+            "_compared",
+            "_next_to",
+            "_steps",
+            "_check_gradients",
+            "_anatomy",
+            "_norm_penalty",
+        ),
         "_truncation_report",
         *("_jacobians", "_lyapunov", "_fixed_points"),
     ],

@@ -6,8 +6,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from ._differences import STEP, TOLERANCE, Values, along, at_entries, closer, largest, slopes, steps_to_try
+from ._compared import (
+    NUM_DIRECTIONS,
+    Beside,
+    Sample,
+    about,
+    compared,
+    differences_of,
+    differentiable,
+    doubtful,
+    leaf_report,
+    worst,
+)
+from ._differences import STEP, TOLERANCE, largest
 from ._findings import Finding, about_leaf
+from ._next_to import decided_next_to
 from ._report import LeafReport, Report, StepReport
 from ._require import require_callable, require_sizes
 from ._steps import by_steps
@@ -15,9 +28,6 @@ from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_r
 from ._types import Batch, GradFn
 
 WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
-UNRESOLVED = 1e-5  # however much a function bends, no larger error is excused by it
-SHARP = 1e-4  # how far both sides of a kink are apart, relative to them, where zero is not a wrong gradient
-NUM_DIRECTIONS = 3
 
 
 def check_gradients(
@@ -29,17 +39,23 @@ def check_gradients(
     rule (`custom_vjp`, `custom_jvp`, a primitive, or JAX's own): then `jax.vjp` is checked at a seeded random
     cotangent, with respect to everything in `args` that is floating point.
 
-    It is set beside central differences of the function's own value (of a `GradFn`, its loss; the last states are
-    compared beside a witness only). Each has four points `θ ± δ, θ ± 2δ` and an estimate of its own error; `δ` is the
-    fourth root of the machine epsilon times the size of the leaf (at least 1), and shorter where the function bends or
-    has a kink within it. Where they disagree with the gradient, slopes of either side alone decide, with steps down to
-    the size of the entry: the second derivative may jump (relu squared at 0), a logarithm may end close by. On a kink
-    itself (relu at 0) any slope between those of both sides is right, and reported; if they differ by more than 1e-4,
-    any between those and zero, for relu'(0) = 0 leaves out what goes through the kink. Where no step fits the
-    finding says so. A leaf of more than `max_entries` has that many checked, drawn by `seed`, the largest gradient
-    among them, and three directional derivatives of the whole leaf.
+    It is compared with central differences of the value that `fn` computes (of a `GradFn`, its loss; the last states
+    are compared with a witness only):
 
-    Or it is set beside a `witness`, another `GradFn`, in loss, last states and every entry. A truncated method needs
+    - Four points `θ ± δ, θ ± 2δ`, with an estimate of their own error. `δ` is the fourth root of the machine epsilon
+      times the size of the leaf (at least 1), to the nearest power of two, and shorter where the function bends.
+    - Where they disagree with the gradient, slopes of either side alone decide, with steps down to the size of the
+      entry: the second derivative may jump (relu squared at 0), a logarithm may end close by. What cancels inside of
+      `fn` is measured there and allowed for.
+    - On a kink (relu at 0) any slope between those of both sides is right, and reported; if they differ by more than
+      1e-4, any between those and zero, for relu'(0) = 0 leaves out what goes through the kink.
+    - Where there is a kink, or no step fits, the gradient must be right next to the place too, and at it a limit of
+      those close by (equals that are sorted, `x^1.1` at 0). If no step fits next to it either, the report says that
+      it cannot be decided.
+    - Of a leaf of more than `max_entries` that many are checked, drawn by `seed`, the largest gradient among them, and
+      three directional derivatives of the whole leaf.
+
+    Or it is compared with a `witness`, another `GradFn`, in loss, last states and every entry. A truncated method needs
     one: it is not the gradient of its own loss.
 
     Where the gradient of a `GradFn` is wrong, a clock built into the problem makes the function itself show what it
@@ -89,152 +105,37 @@ def check_gradients(
         if dtype:  # then steps would be told by noise
             words.insert(0, f"Something inside is computed in {dtype}, and differences need float64 throughout.")
         elif unexplained and is_grad_fn:
-            steps, about = by_steps(fn, witness, args, unexplained)
-            words += about
+            steps, told = by_steps(fn, witness, args, unexplained)
+            words += told
         passed = all(leaf.passed for leaf in leaves)
         return Report(passed, tuple(leaves), tuple(steps), tuple(words), tolerance, settings)
 
 
-class _Beside(NamedTuple):
-    """Entries of one leaf beside what they should be, and how far off that may be, by truncation and by rounding."""
-
-    entries: list[str]
-    analytic: np.ndarray
-    numeric: np.ndarray
-    truncation: np.ndarray
-    rounding: np.ndarray
-    kink: np.ndarray
-    shortened: int
-
-
 def _beside_differences(subject: Subject, max_entries: int, rng: Any) -> tuple[list[LeafReport], list[Finding]]:
-    values = at_entries(subject.value, subject.theta)
-    at_center = float(values(np.zeros(1, int), np.zeros(1))[0])
+    differences = differences_of(subject)
+    at_center = float(differences.at_entries(subject.theta)(np.zeros(1, int), np.zeros(1))[0])
     if not np.isfinite(at_center):
         raise ValueError(f"The value of `fn` at `args` must be finite, got {at_center}.")
     leaves, findings = [], []
     for leaf in subject.leaves:
-        d = subject.gradient[leaf.entries]
-        index = _entries_to_check(d, max_entries, rng)
-        beside = _entrywise(subject, values, leaf, index)
-        right = beside.numeric.reshape(leaf.shape) if len(index) == d.size else None
-        if right is None:
-            beside = _with_directions(beside, subject, leaf, rng)
-        report = _leaf_report(leaf, beside, TOLERANCE)
+        sample = _sample(leaf, subject.gradient[leaf.entries], max_entries, rng)
+        beside = compared(subject, differences, sample)
+        report = leaf_report(sample, beside, TOLERANCE)
+        finding = None if report.passed else about(subject.gradient, sample, beside, report)
+        if doubtful(beside) or not (report.passed or differentiable(subject, differences, sample, beside, rng)):
+            report, finding = decided_next_to(subject, differences, sample, beside, rng)
         leaves.append(report)
-        if not report.passed:
-            finding = about_leaf(leaf.name, d.reshape(leaf.shape), right, _worst(report))
-            findings.append(finding._replace(words=finding.words + _unfit(beside, report)))
+        findings += [finding] if finding else []
     return leaves, findings
 
 
-def _unfit(beside: _Beside, report: LeafReport) -> str:
-    """A sentence if the differences at the worst entry are no better than what they find."""
-    at = beside.entries.index(report.entry)
-    own = beside.truncation[at] + beside.rounding[at]
-    if np.isfinite(own) and abs(report.analytic - report.numeric) > 10 * own:
-        return ""
-    return f" But no step of the differences fits this place, they may be off by {own:.2g} themselves: use a witness."
-
-
-def _entries_to_check(d: np.ndarray, max_entries: int, rng: Any) -> np.ndarray:
-    """All, or as many as asked for, the largest among them."""
+def _sample(leaf: Leaf, d: np.ndarray, max_entries: int, rng: Any) -> Sample:
+    """All entries; or as many as asked for, the largest among them, and some directions."""
     if d.size <= max_entries:
-        return np.arange(d.size)
+        return Sample(leaf, np.arange(d.size), np.zeros((0, d.size)))
     drawn = rng.choice(d.size, max_entries, replace=False)
     drawn[0] = np.argmax(np.abs(d))
-    return np.unique(drawn)
-
-
-def _entrywise(subject: Subject, values: Values, leaf: Leaf, index: np.ndarray) -> _Beside:
-    """The gradient beside central differences at the entries `index` of a leaf."""
-    d, theta = subject.gradient[leaf.entries], np.asarray(subject.theta[leaf.entries])
-    entries = [_entry(int(k), leaf.shape) for k in index]
-    return _beside(entries, d[index], values, leaf.entries.start + index, largest(theta), np.abs(theta[index]), d)
-
-
-def _beside(
-    entries: list[str],
-    analytic: np.ndarray,
-    values: Values,
-    at: np.ndarray,
-    leaf_size: float,
-    sizes: np.ndarray,
-    d: np.ndarray,
-) -> _Beside:
-    """`analytic`, part of the gradient `d` of a leaf, beside slopes of `values`; `sizes` of what is moved."""
-    leaf_sizes = np.full(len(at), leaf_size)
-    found = slopes(values, at, leaf_sizes, TOLERANCE / 4 * largest(d))
-    steps = steps_to_try(leaf_sizes, sizes)
-    again = closer(found, values, at, _suspects(analytic, found.slope), steps, TOLERANCE)
-    found = again.found
-    sides = np.stack([again.left, again.right])
-    sharp = np.abs(again.right - again.left) >= SHARP * np.abs(sides).max(0)
-    sides = np.stack([*sides, np.where(sharp, 0, again.left)])  # relu'(0) = 0 leaves out what goes through a kink
-    margin = UNRESOLVED * max(largest(d), largest(found.slope))
-    kink = again.kinked & (sides.min(0) - margin <= analytic) & (analytic <= sides.max(0) + margin)
-    return _Beside(entries, analytic, found.slope, found.truncation, found.rounding, kink, found.shortened)
-
-
-def _suspects(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
-    return np.flatnonzero(~(np.abs(analytic - numeric) <= TOLERANCE * max(largest(analytic), largest(numeric))))
-
-
-def _with_directions(beside: _Beside, subject: Subject, leaf: Leaf, rng: Any) -> _Beside:
-    """The whole leaf at once as well, along random directions of length one."""
-    d, theta = subject.gradient[leaf.entries], np.asarray(subject.theta[leaf.entries])
-    nearest = np.min(np.abs(theta), initial=np.inf, where=theta != 0)  # to zero, where a domain may end
-    size = np.array([nearest * np.sqrt(d.size) if np.isfinite(nearest) else 0.0])
-    for number in range(NUM_DIRECTIONS):
-        u = np.zeros(len(subject.theta))
-        u[leaf.entries] = rng.choice([-1.0, 1.0], d.size) / np.sqrt(d.size)
-        values, slope = along(subject.value, subject.theta, u), np.array([u[leaf.entries] @ d])
-        more = _beside([f"direction {number + 1}"], slope, values, np.zeros(1, int), largest(theta), size, d)
-        beside = _Beside(
-            [*beside.entries, *more.entries],
-            np.append(beside.analytic, more.analytic),
-            np.append(beside.numeric, more.numeric),
-            np.append(beside.truncation, more.truncation),
-            np.append(beside.rounding, more.rounding),
-            np.append(beside.kink, more.kink),
-            beside.shortened,
-        )
-    return beside
-
-
-def _leaf_report(leaf: Leaf, beside: _Beside, tolerance: float, floor: float = 0.0) -> LeafReport:
-    """An entry may be off by the tolerance, by what rounding may do to it, and within bounds by the truncation."""
-    num_checked = sum(entry.startswith("(") for entry in beside.entries)
-    if not beside.entries:
-        return LeafReport(leaf.name, leaf.shape, 0, 0.0, "-", 0.0, 0.0, 0.0, 0, 0, True, np.zeros(0))
-    scale = max(largest(beside.analytic), largest(beside.numeric), floor)
-    allowed = np.maximum(tolerance * scale, np.minimum(10 * beside.truncation, UNRESOLVED * scale) + beside.rounding)
-    off = np.where(beside.kink, 0.0, np.abs(beside.analytic - beside.numeric))
-    off = np.where(np.isfinite(off), off, np.inf)
-    worst = int(np.argmax(off / np.maximum(allowed, np.finfo(float).tiny)))
-    unit = scale or 1.0
-    return LeafReport(
-        name=leaf.name,
-        shape=leaf.shape,
-        num_checked=num_checked,
-        error=float(off[worst] / unit),
-        entry=beside.entries[worst],
-        analytic=float(beside.analytic[worst]),
-        numeric=float(beside.numeric[worst]),
-        resolved=float(np.max(allowed) / unit),
-        num_kinks=int(beside.kink.sum()),
-        num_shortened=beside.shortened,
-        passed=bool(np.all(off <= allowed)),
-        errors=off / unit,
-    )
-
-
-def _worst(report: LeafReport) -> str:
-    return f"most at {report.entry}, {report.analytic:.6g} where {report.numeric:.6g} is right"
-
-
-def _entry(flat: int, shape: tuple[int, ...]) -> str:
-    return "(" + ", ".join(str(int(i)) for i in np.unravel_index(flat, shape)) + ")" if shape else "()"
+    return Sample(leaf, np.unique(drawn), rng.choice([-1.0, 1.0], (NUM_DIRECTIONS, d.size)) / np.sqrt(d.size))
 
 
 def _beside_witness(fn: GradFn, witness: GradFn, args: tuple) -> tuple[list[LeafReport], list[Finding]]:
@@ -253,11 +154,12 @@ def _beside_witness(fn: GradFn, witness: GradFn, args: tuple) -> tuple[list[Leaf
                 f"`witness` must return finite numbers, got {y[~np.isfinite(y)][0]} in {_part_name(path)}."
             )
         leaf = Leaf(_part_name(path), y.shape, slice(0, y.size))
-        entries, exact = [_entry(k, y.shape) for k in range(y.size)], np.zeros(y.size)
-        beside = _Beside(entries, x.ravel(), y.ravel(), exact, exact, exact.astype(bool), 0)
-        report = _leaf_report(leaf, beside, WITNESS_TOLERANCE, floor=1e-3 * everything)  # rounding of a leaf of zeros
+        exact, no_kink = np.zeros(y.size), np.zeros(y.size, bool)
+        beside = Beside(x.ravel(), y.ravel(), exact, exact, no_kink, no_kink, np.zeros(1))
+        everywhere = Sample(leaf, np.arange(y.size), np.zeros((0, y.size)))
+        report = leaf_report(everywhere, beside, WITNESS_TOLERANCE, floor=1e-3 * everything)  # of a leaf of zeros
         leaves.append(report)
-        findings += [] if report.passed else [about_leaf(leaf.name, x, y, _worst(report))]
+        findings += [] if report.passed else [about_leaf(leaf.name, x, y, worst(report))]
     return leaves, findings
 
 

@@ -1,5 +1,6 @@
 """Slopes of a function by central differences, each with an estimate of its own error."""
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -7,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxtyping import Array
 
 EPS = float(np.finfo(np.float64).eps)
 STEP = EPS**0.25  # a truncation of δ⁴ against a rounding of ε/δ
@@ -27,33 +29,44 @@ class Slopes(NamedTuple):
     shortened: int
 
 
+def power_of_two(x: np.ndarray) -> np.ndarray:
+    """The nearest power of two: a step that `θ ± δ` holds exactly."""
+    return np.exp2(np.round(np.log2(x)))
+
+
 def largest(x: np.ndarray) -> float:
     """The largest absolute value among those that are finite."""
     return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
 
 
-def at_entries(f: Callable, theta: np.ndarray) -> Values:
-    """`values(i, s)[n] = f(θ + s[n] e_i[n])`, compiled once for any number of them."""
-    width = max(1, min(CHUNK, 4 * theta.size))
+def at_entries(f: Callable, num_entries: int) -> Callable[[np.ndarray], Values]:
+    """`at_entries(f, n)(θ)` is `values(i, s)[n] = f(θ + s[n] e_i[n])`, compiled once for any number and any `θ`."""
+    width = max(1, min(CHUNK, 4 * num_entries))
 
     @jax.jit
     def chunk(theta, index, shift):
         return lax.map(lambda pair: f(theta.at[pair[0]].add(pair[1])), (index, shift))
 
-    def values(index: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    def values(theta: Array, index: np.ndarray, shift: np.ndarray) -> np.ndarray:
         padding = (0, -len(index) % width)
         rows = (np.pad(x, padding).reshape(-1, width) for x in (index, shift))
         out = [np.asarray(chunk(theta, *map(jnp.asarray, row))) for row in zip(*rows, strict=True)]
         return np.concatenate([*out, np.zeros(0)])[: len(index)]
 
-    return values
+    return lambda theta: functools.partial(values, jnp.asarray(theta))
 
 
-def along(f: Callable, theta: np.ndarray, direction: np.ndarray) -> Values:
-    """`values(_, s)[n] = f(θ + s[n] u)` for one direction `u`."""
-    u = jnp.asarray(direction)
-    chunk = jax.jit(lambda shift: lax.map(lambda s: f(theta + s * u), shift))
-    return lambda index, shift: np.asarray(chunk(jnp.asarray(shift)))
+def along(f: Callable) -> Callable[[np.ndarray, np.ndarray], Values]:
+    """`along(f)(θ, u)` is `values(_, s)[n] = f(θ + s[n] u)`, compiled once for any `θ` and direction `u`."""
+
+    @jax.jit
+    def chunk(theta, u, shift):
+        return lax.map(lambda s: f(theta + s * u), shift)
+
+    def values(theta: Array, u: Array, index: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return np.asarray(chunk(theta, u, jnp.asarray(shift)))
+
+    return lambda theta, u: functools.partial(values, jnp.asarray(theta), jnp.asarray(u))
 
 
 def _four_points(values: Values, index: np.ndarray, step: np.ndarray) -> np.ndarray:
@@ -68,7 +81,7 @@ def _four_points(values: Values, index: np.ndarray, step: np.ndarray) -> np.ndar
 
 def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -> Slopes:
     """The slopes at the entries `index` of leaves of that `size`; the steps shrink until the error is `enough`."""
-    longest = STEP * np.maximum(1.0, size)
+    longest = power_of_two(STEP * np.maximum(1.0, size))
     found = _four_points(values, index, longest)
     shortened = np.zeros(len(index), bool)
     for step in (longest * factor for factor in SHORTER):
@@ -90,8 +103,11 @@ def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
     at 1e-8 it leaves the domain of a logarithm.
     """
     longest = STEP * np.maximum(1.0, leaf_size)
-    own = [np.where(size > 0, STEP * size, longest) for size in (np.minimum(leaf_size, 1.0), entry_size)]
-    return np.stack([longest, longest / 8, *(longest * 64.0**-n for n in range(1, 5)), *own])
+    steps = [power_of_two(step) for step in (longest, longest / 8, *(longest * 64.0**-n for n in range(1, 5)))]
+    steps += [
+        power_of_two(np.where(size > 0, STEP * size, longest)) for size in (np.minimum(leaf_size, 1.0), entry_size)
+    ]
+    return np.stack([*steps, np.min(steps, axis=0) / 8])
 
 
 class Closer(NamedTuple):
@@ -117,16 +133,19 @@ def closer(
     nothing = np.zeros(len(index))
     if not len(suspects):
         return Closer(found, nothing > 0, nothing > 0, nothing, nothing)
-    sides = [_sides(values, index[suspects], step[suspects]) for step in steps]
-    left, right, bent, rounding = (np.stack(parts) for parts in zip(*sides, strict=True))
     rows, tried = np.arange(len(suspects)), steps[:, suspects]
+    sides = [_sides(values, index[suspects], step) for step in tried]
+    left, right, bent, rounding = (np.stack(parts) for parts in zip(*sides, strict=True))
+    bound = rounding
+    rounding = np.maximum(rounding, 18 * _noise(values, index[suspects], tried) / tried)
     kinked, at_kink = _kinks(left, right, rounding, tried)
     jumps, at_jump = _kinks(left * tried, right * tried, rounding * tried, tried)
     flat = np.where(np.abs(left) <= np.abs(right), left, right)[at_jump, rows]  # the side without the jump
     left_at = np.where(kinked, left[at_kink, rows], flat)
     right_at = np.where(kinked, right[at_kink, rows], flat)
     left, right = np.where(np.isfinite(left), left, right), np.where(np.isfinite(right), right, left)
-    slope, truncation = (left + right) / 2, bent + np.abs(left - right)
+    slope = (left + right) / 2
+    truncation = np.fmax(bent + np.abs(left - right), _spread(slope, rounding, tried))
     error = np.where(np.isfinite(slope), truncation + rounding, np.inf)
     seen = np.where(error <= 0.01 * np.abs(slope), np.abs(slope), 0).max(
         1, keepdims=True
@@ -135,7 +154,7 @@ def closer(
     at = np.where(np.isfinite(within.min(0)), within.argmin(0), error.argmin(0)), rows
     sure = within[at] <= relative
     better = np.isfinite(error[at])
-    least = np.fmax(rounding[at], rounding[0])  # less than the rounding of the longest step is no slope at all
+    least = np.fmax(rounding[at], bound[0])  # less than the rounding of the longest step is no slope at all
 
     def put(old: np.ndarray, new: np.ndarray, which: np.ndarray) -> np.ndarray:
         old = old.astype(new.dtype)
@@ -155,6 +174,43 @@ def closer(
         put(nothing, left_at, everywhere),
         put(nothing, right_at, everywhere),
     )
+
+
+def _noise(values: Values, index: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The noise of `f` around each place at the scale of each step: what cancels inside of `f` is lost.
+
+    Fourth differences of a smooth function vanish with their spacing, those of independent errors of size σ have the
+    variance 70 σ² (J. J. Moré, S. M. Wild, Estimating computational noise, 2011). Of both sides the smaller counts: a
+    kink or the end of a domain may stand on the other. Where neither shows any, f may be rounded to one number: then
+    that of the next longer step. A few points may lie on a line by chance: of three steps in a row the median.
+    """
+    shifts = np.outer([-1.0, 1.0], np.arange(8)) / 64
+    noise = np.zeros_like(steps)
+    for row, step in enumerate(steps):
+        f = values(np.repeat(index, shifts.size), np.outer(step, shifts).ravel()).reshape(-1, *shifts.shape)
+        with np.errstate(invalid="ignore", over="ignore"):
+            found = np.sqrt(np.mean(np.diff(f, 4) ** 2, axis=-1) / 70)
+        found = np.min(found, axis=1, initial=np.inf, where=np.isfinite(found))
+        noise[row] = np.where(np.isfinite(found), found, 0.0)
+    order = np.argsort(-steps, axis=0)
+    ordered = np.take_along_axis(noise, order, 0)
+    for row in range(1, len(ordered)):
+        ordered[row] = np.where(ordered[row] > 0, ordered[row], ordered[row - 1])
+    around = np.concatenate([ordered[:1], ordered, ordered[-1:]])
+    np.put_along_axis(noise, order, np.median([around[:-2], around[1:-1], around[2:]], axis=0), 0)
+    return noise
+
+
+def _spread(slope: np.ndarray, rounding: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """How far each slope is from those of steps shorter by up to 64, less what rounding may do to both.
+
+    There is none shorter than the shortest: as far as that of the next longer step.
+    """
+    shorter = (steps[:, None] > steps) & (steps[:, None] <= 64 * steps)  # (steps, shorter steps, entries)
+    with np.errstate(invalid="ignore"):
+        apart = np.abs(slope[:, None] - slope) - rounding[:, None] - rounding
+    spread = np.max(np.nan_to_num(apart), axis=1, initial=0.0, where=shorter)
+    return np.where(np.any(shorter, axis=1), spread, spread[np.argsort(steps, axis=0)[1], np.arange(steps.shape[1])])
 
 
 def _kinks(

@@ -9,7 +9,9 @@ class LeafReport(NamedTuple):
     """One leaf, its worst entry, and how far that is off relative to the largest entry of the leaf.
 
     `num_kinks` entries stand on a kink of the loss, where any slope between those of both sides and zero is a right
-    one; for `num_shortened` a kink or a sharp bend close by asked for a shorter step. The smallest relative error that
+    one; for `num_shortened` a kink or a sharp bend close by asked for a shorter step; `num_next_to` are no places for
+    differences, and right because the gradient is right next to them and they are a limit of it. If no step fits there
+    either, the leaf is not `decided`, and has not `passed`. The smallest relative error that
     would have been noticed everywhere is `resolved`. `errors` are those of every entry checked.
     """
 
@@ -23,7 +25,9 @@ class LeafReport(NamedTuple):
     resolved: float
     num_kinks: int
     num_shortened: int
+    num_next_to: int
     passed: bool
+    decided: bool
     errors: np.ndarray
 
 
@@ -56,17 +60,34 @@ class Report(NamedTuple):
     @property
     def failing(self) -> tuple[str, ...]:
         """The names of the leaves that are wrong."""
-        return tuple(leaf.name for leaf in self.leaves if not leaf.passed)
+        return tuple(leaf.name for leaf in self.leaves if leaf.decided and not leaf.passed)
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The names of the leaves of which differences cannot tell whether they are right."""
+        return tuple(leaf.name for leaf in self.leaves if not leaf.decided)
+
+    @property
+    def verdict(self) -> str:
+        """Right, wrong or undecided, in one sentence."""
+        if self.failing:
+            return f"The gradient is WRONG in {', '.join(self.failing)}."
+        return (
+            f"The gradient cannot be decided in {', '.join(self.undecided)}."
+            if self.undecided
+            else "The gradient is right."
+        )
 
     def __str__(self) -> str:
         """The table, the findings, and how it was checked."""
         width = max(len(leaf.name) for leaf in self.leaves)
-        lines = [f"The gradient is {'right' if self.passed else 'WRONG in ' + ', '.join(self.failing)}."]
+        lines = [self.verdict]
         lines.append(f"{'leaf':{width}}  {'checked':>12}  {'error':>7}  {'at':14}{'analytic':>14}{'numeric':>14}")
         for leaf in self.leaves:
             checked = f"{leaf.num_checked} of {int(np.prod(leaf.shape))}"
-            note = "" if leaf.passed else "  WRONG"
+            note = "" if leaf.passed else "  WRONG" if leaf.decided else "  UNDECIDED"
             note += f"  ({leaf.num_kinks} on a kink)" if leaf.num_kinks else ""
+            note += f"  ({leaf.num_next_to} told next to it)" if leaf.num_next_to else ""
             note += "  (below what differences resolve)" if leaf.resolved > 1e-4 else ""
             note += f"  ({leaf.num_shortened} near a kink or bend)" if leaf.num_shortened else ""
             numbers = f"{leaf.analytic:14.6e}{leaf.numeric:14.6e}"

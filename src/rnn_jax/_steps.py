@@ -48,7 +48,7 @@ def _counted_by_clock(
     fn: GradFn, witness: GradFn | None, clocked: tuple, params: Params, unexplained: set[str]
 ) -> tuple[list[StepReport], list[str]]:
     subject = of_grad_fn(fn, *clocked)
-    values = at_entries(subject.value, subject.theta)
+    values = at_entries(subject.value, subject.theta.size)(subject.theta)
     numbers = rows_of_steps(params, subject.unravel(np.arange(len(subject.theta), dtype=float)))
     right = {} if witness is None else rows_of_steps(params, witness(*clocked)[1])
     steps, words = [], []

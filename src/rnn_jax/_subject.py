@@ -28,6 +28,11 @@ class Subject(NamedTuple):
     gradient: np.ndarray
     leaves: list[Leaf]
     unravel: Callable[[Any], Any]
+    gradient_at: Callable[[np.ndarray], np.ndarray]
+
+    def moved(self, theta: np.ndarray) -> "Subject":
+        """The same function at another place, with its gradient there."""
+        return self._replace(theta=theta, gradient=self.gradient_at(theta))
 
 
 def in_float64(x: Any) -> Any:
@@ -74,7 +79,11 @@ def of_grad_fn(fn: GradFn, params: Any, batch: Batch, h_0: Any) -> Subject:
         params, h_0, inputs = unravel(theta)
         return fn(params, batch if inputs is None else batch._replace(inputs=inputs), h_0)[0][0]
 
-    return _subject(value, theta, unravel, at, fn(params, batch, h_0)[1], "")
+    def gradients(theta: Any) -> Any:
+        params, h_0, inputs = unravel(theta)
+        return fn(params, batch if inputs is None else batch._replace(inputs=inputs), h_0)[1]
+
+    return _subject(value, theta, unravel, at, gradients, "")
 
 
 def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
@@ -104,7 +113,8 @@ def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
         pairs = zip(outputs(theta), cotangents, strict=True)
         return sum((jnp.sum(y.astype(jnp.float64) * c) for y, c in pairs), jnp.zeros(()))
 
-    return _subject(value, theta, unravel, at, unravel(jax.jit(jax.grad(value))(theta)), "args")
+    gradient = jax.jit(jax.grad(value))
+    return _subject(value, theta, unravel, at, lambda theta: unravel(gradient(theta)), "args")
 
 
 def _refuse_complex(what: str, leaves: list) -> None:
@@ -112,7 +122,10 @@ def _refuse_complex(what: str, leaves: list) -> None:
         raise TypeError(f"{what} must be real, got complex numbers: pass real and imaginary parts.")
 
 
-def _subject(value: Callable, theta: np.ndarray, unravel: Callable, at: Any, gradients: Any, root: str) -> Subject:
+def _subject(
+    value: Callable, theta: np.ndarray, unravel: Callable, at: Any, gradients_at: Callable, root: str
+) -> Subject:
+    gradients = gradients_at(jnp.asarray(theta))
     if not same_structure(gradients, at):
         raise ValueError("`fn` must return a gradient of the structure of what it is a gradient of.")
     leaves, start = [], 0
@@ -122,8 +135,14 @@ def _subject(value: Callable, theta: np.ndarray, unravel: Callable, at: Any, gra
             raise ValueError(f"`fn` must return a gradient of shape {x.shape} for {name}, got {d.shape}.")
         leaves.append(Leaf(name, x.shape, slice(start, start + x.size)))
         start += x.size
-    flat = [np.asarray(d, np.float64).ravel() for d in jax.tree.leaves(gradients)]
-    return Subject(value, theta, np.concatenate(flat), leaves, unravel)
+
+    def flat(gradients: Any) -> np.ndarray:
+        return np.concatenate([np.asarray(d, np.float64).ravel() for d in jax.tree.leaves(gradients)])
+
+    def gradient_at(theta: np.ndarray) -> np.ndarray:
+        return flat(gradients_at(jnp.asarray(theta)))
+
+    return Subject(value, theta, flat(gradients), leaves, unravel, gradient_at)
 
 
 def low_precision(subject: Subject) -> str:

@@ -175,7 +175,7 @@ def gradient_report(path: Path, report: Report) -> None:
     axes = above.subplots()
     for row, leaf in enumerate(report.leaves):
         x = np.clip(leaf.errors, 1e-17, 1e2)
-        color = "tab:blue" if leaf.passed else "tab:red"
+        color = "tab:blue" if leaf.passed else "tab:red" if leaf.decided else "tab:orange"
         y = row + np.random.default_rng(row).uniform(-0.3, 0.3, len(x))
         axes.scatter(x, y, s=8, color=color, alpha=0.6, linewidths=0)
     axes.set_yticks(range(len(report.leaves)), [leaf.name for leaf in report.leaves])
