@@ -218,6 +218,31 @@ def test_a_damaged_checkpoint_does_not_hide_the_one_before(finished, tmp_path, c
     gc.collect()  # here, not in the next test
 
 
+def test_a_step_that_is_a_file_is_damaged(finished, tmp_path):
+    """Named like one whose arrays are damaged, and put aside when the run goes on."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoint" / "60")
+    (tmp_path / "run" / "checkpoint" / "60").write_text("a file")
+    told = "step 60 of 'run' is damaged: it is not a folder. Going on from step 50"
+    assert told in command("sample", "run", "--length", 9, cwd=tmp_path).stderr
+    resumed = command("train", "--resume", "run", "--steps", 60, cwd=tmp_path)
+    assert resumed.returncode == 0 and told in resumed.stderr, resumed.stderr
+    assert losses(tmp_path / "run") == losses(finished[0] / "run")
+    assert {path.name for path in (tmp_path / "run" / "checkpoint").iterdir()} == {"50", "60", "60.damaged"}
+
+
+def test_names_that_no_step_has(finished, tmp_path):
+    """Folders and files beside the checkpoints whose names are read as numbers, above all steps: they change nothing."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    others = {"070", "٣٣٣", "1٣٣٣", "²", "+80", "8_0"}
+    for name in others:
+        (tmp_path / "run" / "checkpoint" / name).mkdir()
+    assert not command("sample", "run", "--length", 9, cwd=tmp_path).stderr
+    resumed = command("train", "--resume", "run", "--steps", 61, cwd=tmp_path)
+    assert resumed.returncode == 0 and not resumed.stderr, resumed.stderr
+    assert {path.name for path in (tmp_path / "run" / "checkpoint").iterdir()} == {"60", "61"} | others
+
+
 def test_a_checkpoint_without_a_checksum_is_read(tmp_path, monkeypatch):
     """As they were before there was one."""
 

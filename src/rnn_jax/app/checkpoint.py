@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,10 +30,28 @@ class _Unusable(Exception):
     """Why a checkpoint cannot be used: what stands after "step 60 of 'run'"."""
 
 
+class _Names:
+    """The names of steps for orbax, which otherwise takes a folder with digits of another script for a step too."""
+
+    standard = ocp.path.step.standard_name_format()
+
+    def build_name(self, step: int) -> str:
+        """The name of a step."""
+        return self.standard.build_name(step)
+
+    def find_all(self, base_path: Any) -> Iterator[Any]:
+        """The steps in a folder."""
+        return (found for found in self.standard.find_all(base_path) if _is_step(found.path.name))
+
+    def find_step(self, base_path: Any, step: int) -> Any:
+        """One step in a folder."""
+        return self.standard.find_step(base_path, step)
+
+
 def checkpoints(folder: Path) -> ocp.CheckpointManager:
     """The manager that saves the checkpoints of a run, to be used in a `with`."""
     path = (folder / CHECKPOINT).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False, step_name_format=_Names())
     try:
         return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
     except (OSError, ValueError) as error:
@@ -46,6 +64,17 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
     manager.save(step, args=ocp.args.StandardSave(arrays | {CHECKSUM: _checksum(arrays)}))
 
 
+def _is_step(name: str) -> bool:
+    """Whether this is how the checkpoint of a step is called."""
+    return name.isascii() and name.isdigit() and name == str(int(name))
+
+
+def _steps(path: Path) -> list[int]:
+    """The steps in a folder of checkpoints, the newest first, whether they can be read or not."""
+    names = (entry.name for entry in path.iterdir()) if path.is_dir() else ()
+    return sorted((int(name) for name in names if _is_step(name)), reverse=True)
+
+
 def restore(folder: Path, template: Any) -> Restored:
     """The newest saved state that is whole, in the tree of `template`, whose shapes and dtypes it must have.
 
@@ -55,10 +84,9 @@ def restore(folder: Path, template: Any) -> Restored:
         InputError: if there is none, none can be read, or they are of another model.
     """
     path, name, damaged = (folder / CHECKPOINT).absolute(), repr(str(folder)), dict[int, str]()
-    steps = ocp.utils.checkpoint_steps(path) if path.is_dir() else []
-    for step in sorted(steps, reverse=True):
+    for step in _steps(path):
         try:
-            return Restored(_read(path / str(step) / "default", template), step, damaged)
+            return Restored(_read(path / str(step), template), step, damaged)
         except _Unusable as error:
             damaged[step] = str(error)
         unended.set()
@@ -88,7 +116,9 @@ def _read(path: Path, template: Any) -> Any:
     Raises:
         _Unusable: if it cannot be read, is not what was saved, or is of another model.
     """
-    handler, wanted = ocp.StandardCheckpointHandler(), _named_leaves(template)
+    if not path.is_dir():
+        raise _Unusable("is damaged: it is not a folder")
+    path, handler, wanted = path / "default", ocp.StandardCheckpointHandler(), _named_leaves(template)
     try:
         found = {leaf: (array.shape, array.dtype) for leaf, array in handler.metadata(path).items()}
     except Exception as error:  # orbax raises of many kinds, for a folder damaged in many ways
