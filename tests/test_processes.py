@@ -95,6 +95,21 @@ def test_a_platform_that_is_not_there(finished, variable, asked):
     )
 
 
+@pytest.mark.parametrize(
+    "variable, asked", [("JAX_NUM_CPU_DEVICES", "0"), ("XLA_FLAGS", "--xla_force_host_platform_device_count=0")]
+)
+def test_an_environment_that_asks_for_no_device(finished, variable, asked):
+    """Its variable is named, whatever platform is asked for."""
+    for platforms in ("", "cpu"):
+        environment = {"XLA_FLAGS": "", "JAX_PLATFORMS": platforms, variable: asked}
+        result = process("sample", "run", cwd=finished[0], **environment)
+        assert result.returncode == 2 and result.stdout == ""
+        assert result.stderr == (
+            f"rnn-jax: {variable} must ask for at least one device of the CPU, got {asked!r}. "
+            "Unset it, or ask for 1 or more.\n"
+        )
+
+
 BRIEF = f"'{REAL_TEXT}' --run new --steps 1 {' '.join(SMALL)}"
 FULL = "rnn-jax: standard output cannot be written: No space left on device.\n"
 WRITES = {  # the command and where its words go; its status, and what it says on standard error

@@ -232,7 +232,7 @@ def test_a_step_that_is_a_file_is_damaged(finished, tmp_path):
 
 
 def test_names_that_no_step_has(finished, tmp_path):
-    """Folders and files beside the checkpoints whose names are read as numbers, above all steps: they change nothing."""
+    """Folders beside the checkpoints whose names could be read as numbers change nothing."""
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     others = {"070", "٣٣٣", "1٣٣٣", "²", "+80", "8_0"}
     for name in others:

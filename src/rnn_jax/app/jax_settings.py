@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 
 import jax
@@ -44,7 +45,7 @@ def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]
     A CPU becomes `num_devices` devices, unless JAX has started already or XLA_FLAGS say how many it is.
 
     Raises:
-        InputError: if the environment asks for a platform that is not there.
+        InputError: if the environment asks for a platform that is not there, or for no device.
     """
     if num_devices > 1:
         with contextlib.suppress(RuntimeError):
@@ -63,10 +64,15 @@ def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]
 
 
 def check_platform() -> None:
-    """Raise an `InputError` if JAX was told to use a platform that it does not find here."""
+    """Raise an `InputError` if JAX does not start: it was told to use what is not here, or no device."""
     try:
         jax.devices()
     except Exception as error:  # RuntimeError or AssertionError, by platform and version
+        if variable := _variable_of_no_cpu():
+            raise InputError(
+                f"{variable} must ask for at least one device of the CPU, got {os.environ[variable]!r}. "
+                f"Unset it, or ask for 1 or more."
+            ) from error
         for variable in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME"):
             if asked := os.environ.get(variable):
                 raise InputError(
@@ -74,6 +80,14 @@ def check_platform() -> None:
                     f"{', '.join(_platforms())}. Unset {variable}, or set it to what is there."
                 ) from error
         raise InputError(f"JAX must find a device, but it does not start: {error}") from error
+
+
+def _variable_of_no_cpu() -> str | None:
+    """The variable of the environment that makes the CPU no device at all, if there is one."""
+    if "JAX_NUM_CPU_DEVICES" in os.environ and jax.config.values.get("jax_num_cpu_devices") == 0:
+        return "JAX_NUM_CPU_DEVICES"
+    counts = re.findall(r"--xla_force_host_platform_device_count=(\S*)", os.environ.get("XLA_FLAGS", ""))
+    return "XLA_FLAGS" if counts and re.fullmatch("0+", counts[-1]) else None
 
 
 def _platforms() -> list[str]:
