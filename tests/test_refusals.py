@@ -8,7 +8,7 @@ import jax
 import pytest
 from commands import REAL_TEXT, command, everything
 
-from rnn_jax.app import config, corpus, jax_settings, limits
+from rnn_jax.app import config, console, corpus, jax_settings, limits
 from rnn_jax.app.errors import InputError
 
 BAD_ANATOMY = {
@@ -291,6 +291,64 @@ def test_every_number_has_a_range(annotations_unchecked, kind):
             given = needed | {name: (value,) if several else value}
             with pytest.raises(InputError, match=f"--{name.replace('_', '-')} must be from "):
                 check(kind(**given), *more)
+
+
+DIGITS = 5000 * "1"  # Python reads integers of at most 4,300
+EMPTY = {  # what takes a path, and the sentence that an empty one gets
+    "train --run": ["train", "real.txt", "--run", ""],
+    "train --run=": ["train", "real.txt", "--run="],
+    "train --resume": ["train", "--resume", ""],
+    "train FILE": ["train", "real.txt", ""],
+    "train --resume FILE": ["train", "--resume", "run", "--steps", "99", ""],
+    "sample RUN": ["sample", ""],
+    "gradcheck --picture": ["gradcheck", "--picture", ""],
+    "truncation RUN": ["truncation", ""],
+    "truncation FILE": ["truncation", "run", ""],
+    "truncation --picture": ["truncation", "run", "--picture", ""],
+    "anatomy RUN": ["anatomy", ""],
+    "anatomy FILE": ["anatomy", "run", ""],
+    "anatomy --page": ["anatomy", "--page", ""],
+    "experiment --out": ["experiment", "digits", "--out", ""],
+}
+
+
+@pytest.mark.parametrize("label", EMPTY)
+def test_an_empty_name_is_no_path(bad_place, label):
+    """Python takes it for the folder you stand in."""
+    before, name = everything(bad_place), label.split()[-1].rstrip("=")
+    result = command(*EMPTY[label], cwd=bad_place)
+    assert result.returncode == 2, result.stdout + result.stderr
+    assert result.stderr == f"rnn-jax: {name} must name a {'file' if name == 'FILE' else 'path'}, got ''.\n"
+    assert everything(bad_place) == before
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_numbers_of_any_length_have_a_range(bad_place, kind):
+    """Not in Python's own words."""
+    name = kind.__name__.removesuffix("Config").lower()
+    needed = {"sample": ["run"], "truncation": ["run"], "experiment": ["digits"]}.get(name, [])
+    for option in (option for option, types in numbers_of(kind).items() if int in types):
+        result = command(name, *needed, f"--{option.replace('_', '-')}", DIGITS, cwd=bad_place)
+        assert result.returncode == 2, result.stdout + result.stderr
+        assert result.stderr.startswith(f"rnn-jax: --{option.replace('_', '-')} must be from "), result.stderr
+        assert result.stderr.endswith(", got a number of more than 4,300 digits.\n") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["train", "--st\x1b[31meps", "3"], ["train", "--activation", "\x1b]0;title\x07"], ["\x1b[31m"], ["train", "--\x9b31m"],
+        ["train", "--steps", "\u202e3"],
+    ],
+)  # fmt: skip
+def test_wrong_arguments_drive_no_terminal(bad_place, args):
+    """The message of a refused argument shows what drives a terminal written out; what is not refused stays as it is."""
+    result = command(*args, cwd=bad_place)
+    wrong = next(word for word in args if console.shown(word) != word)
+    assert result.returncode == 2 and console.shown(wrong) in result.stderr, result.stderr
+    assert console.shown(result.stderr) == result.stderr
+    result = command("sample", "no\x1bwhere", cwd=bad_place)
+    assert result.stderr.startswith(r"rnn-jax: RUN must be a folder left by `rnn-jax train`, but 'no\x1bwhere' has no")
 
 
 def not_there():

@@ -2,15 +2,16 @@
 
 import contextlib
 import dataclasses
+import io
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .console import be_printable, quiet, say, warn
+from .console import be_printable, quiet, say, shown, warn
 from .errors import InputError, OutputFailed, TrainingFailed
 
 if TYPE_CHECKING:
@@ -59,11 +60,49 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _command(argv: Sequence[str]) -> Callable[[], int]:
     """What `argv` asks for."""
+    from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TruncationConfig
+
+    with _numbers_of_any_length():
+        config = _parsed(argv)
+    if isinstance(config, SampleConfig):
+        return partial(_sample, config)
+    if isinstance(config, GradcheckConfig):
+        return partial(_gradcheck, config)
+    if isinstance(config, TruncationConfig):
+        return partial(_truncation, config)
+    if isinstance(config, ExperimentConfig):
+        return partial(_experiment, config)
+    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
+    if isinstance(config, AnatomyConfig):
+        return partial(_anatomy, config, given)
+    return partial(_train, config, given | ({"files"} if config.files else set()))
+
+
+def _parsed(argv: Sequence[str]) -> Any:
+    """The settings in `argv`. If they are refused, the message shows the arguments with nothing that drives a terminal.
+
+    Raises:
+        SystemExit: if they are refused, or help was asked for.
+    """
+    words = [shown(word) for word in argv]
+    if words == list(argv):
+        return _parse(argv)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return _parse(argv)
+    except SystemExit as refused:
+        if refused.code:
+            _parse(words)
+        raise
+
+
+def _parse(argv: Sequence[str]) -> Any:
+    """The settings in `argv`, by tyro."""
     import tyro
 
     from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
 
-    config = tyro.extras.subcommand_cli_from_dict(
+    return tyro.extras.subcommand_cli_from_dict(
         {
             "train": TrainConfig,
             "sample": SampleConfig,
@@ -78,18 +117,17 @@ def _command(argv: Sequence[str]) -> Callable[[], int]:
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
-    if isinstance(config, SampleConfig):
-        return partial(_sample, config)
-    if isinstance(config, GradcheckConfig):
-        return partial(_gradcheck, config)
-    if isinstance(config, TruncationConfig):
-        return partial(_truncation, config)
-    if isinstance(config, ExperimentConfig):
-        return partial(_experiment, config)
-    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
-    if isinstance(config, AnatomyConfig):
-        return partial(_anatomy, config, given)
-    return partial(_train, config, given | ({"files"} if config.files else set()))
+
+
+@contextlib.contextmanager
+def _numbers_of_any_length() -> Iterator[None]:
+    """Let Python read integers of any number of digits, so that their ranges refuse them."""
+    before = sys.get_int_max_str_digits()
+    sys.set_int_max_str_digits(0)
+    try:
+        yield
+    finally:
+        sys.set_int_max_str_digits(before)
 
 
 def _train(config: "TrainConfig", given: set[str]) -> int:

@@ -7,8 +7,31 @@ from typing import Annotated, Literal
 
 import tyro
 
+from .errors import InputError
+
 LEARNING_RATES = {"sgd": 0.25, "adam": 0.002}
 UNBOUNDED = {"sgd": 0.05, "adam": 0.002}  # of a network without activation, whose states nothing holds
+
+
+def _named(option: str) -> tyro.constructors.PrimitiveConstructorSpec[Path]:
+    """The paths of `option`. An empty one, which Python takes for the folder you stand in, is refused."""
+
+    def path(words: list[str]) -> Path:
+        if not words[0]:
+            raise InputError(f"{option} must name a path, got ''.")
+        return Path(words[0])
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="PATH",
+        instance_from_str=path,
+        is_instance=lambda value: isinstance(value, Path),
+        str_from_instance=lambda value: [str(value)],
+    )
+
+
+RunFolder = Annotated[Path, _named("RUN")]
+Picture = Annotated[Path, _named("--picture")]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,11 +48,11 @@ class TrainConfig:
     and CRLF becomes LF; settings.json counts both. Default: the standard library's sources. With --resume: where the
     text of the run is now, if it has moved.
     """
-    run: Path | None = None
+    run: Annotated[Path, _named("--run")] | None = None
     """Folder to leave the run in. Default: the first free of runs/char-1, runs/char-2, …"""
     overwrite: bool = False
     """Replace the run in --run, if there is one."""
-    resume: Path | None = None
+    resume: Annotated[Path, _named("--resume")] | None = None
     """Go on with the run in this folder, with its settings; only --steps and FILE may be given with it."""
 
     hidden_size: int = 256
@@ -107,7 +130,7 @@ class TrainConfig:
 class SampleConfig:
     """Let a trained character model write on from a prompt."""
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[RunFolder, tyro.conf.Positional]
     """The folder that `rnn-jax train` left."""
     prompt: str | None = None
     """What the text starts with. Default: a line break, or the first symbol the model knows."""
@@ -136,7 +159,7 @@ class GradcheckConfig:
     """Methods to check. Default: all."""
     grid: Literal["small", "full"] = "small"
     """small: every pair of the main options, half a minute a method. full: every triple of all, some minutes."""
-    picture: Path | None = None
+    picture: Picture | None = None
     """Leave a picture of all errors here, a PNG."""
     seed: int = 0
     """Seed of the weights and the data."""
@@ -150,7 +173,7 @@ class TruncationConfig:
     time and memory; and how fast the gradient decays with the lag.
     """
 
-    run: Annotated[Path, tyro.conf.Positional]
+    run: Annotated[RunFolder, tyro.conf.Positional]
     """The folder that `rnn-jax train` left."""
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
     """Where the text of the run is now, if it has moved."""
@@ -160,7 +183,7 @@ class TruncationConfig:
     """Steps of text that the full gradient goes through."""
     streams: int = 8
     """Pieces of the text, side by side."""
-    picture: Path | None = None
+    picture: Picture | None = None
     """Where to leave the picture, a PNG. Default: truncation.png in the run's folder."""
 
 
@@ -173,13 +196,13 @@ class AnatomyConfig:
     text; without RUN, of a network as it is drawn.
     """
 
-    run: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
+    run: Annotated[RunFolder | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None
     """The folder that `rnn-jax train` left."""
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
     """Where the text of the run is now, if it has moved."""
     gains: tuple[float, ...] = ()
     """Factors of W_hh to compare. Default: 0.5 1 1.5 of a run, 0.5 0.9 1 1.1 1.5 else."""
-    page: Path | None = None
+    page: Annotated[Path, _named("--page")] | None = None
     """Where to leave the page. Default: anatomy.html in the run's folder, or here."""
     window: int = 100
     """Steps."""
@@ -215,7 +238,7 @@ class ExperimentConfig:
     """How many seeds each setting is trained from. Default: the experiment's own number."""
     quick: bool = False
     """A small grid, short trainings, few seeds: to see that it runs, and what comes out."""
-    out: Path = Path("experiments")
+    out: Annotated[Path, _named("--out")] = Path("experiments")
     """The folder in which the experiment has one of its name; with --quick, NAME-quick."""
 
 

@@ -33,6 +33,8 @@ def read_corpus(files: tuple[str, ...]) -> Corpus:
     """
     if not files:
         return _standard_library()
+    if "" in files:
+        raise InputError("FILE must name a file, got ''.")
     if files.count("-") > 1:
         raise InputError("FILE must name standard input, `-`, at most once.")
     texts, marks, returns = zip(*map(_read, files), strict=True)

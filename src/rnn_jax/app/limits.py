@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
@@ -154,7 +155,13 @@ def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:
 
 def _require(config: object, name: str, holds: bool, expected: str) -> None:
     if not holds:
-        value = getattr(config, name)
-        came = repr(str(value) if isinstance(value, Path) else value)
-        came = came if len(came) <= LONGEST else f"{came[:LONGEST]}…"
-        raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {came}.")
+        raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {came(getattr(config, name))}.")
+
+
+def came(value: object) -> str:
+    """What came, in a message."""
+    try:
+        words = repr(str(value) if isinstance(value, Path) else value)
+    except ValueError:  # Python writes no longer numbers
+        words = f"a number of more than {sys.get_int_max_str_digits():,} digits"
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"
