@@ -207,11 +207,11 @@ def momentum_of_one_is_refused(package):
 
 
 def metrics_end_at_the_checkpoint(package):
-    run_folder = _module(package, "app.run_folder")
+    metrics = _module(package, "app.metrics")
     with tempfile.TemporaryDirectory() as folder:
         records = [{"step": step, "characters": step, "seconds": 0.0} for step in (10, 20, 30)]
-        run_folder.write_metrics(Path(folder), records)
-        return [record["step"] for record in run_folder.read_metrics(Path(folder), 20)] == [10, 20]
+        metrics.write_metrics(Path(folder), records)
+        return [record["step"] for record in metrics.read_metrics(Path(folder), 20)] == [10, 20]
 
 
 def nothing_held_out_is_learned(package):
@@ -257,7 +257,7 @@ MORE = [
     _fault("slow taken for diverged", "experiments.cells", "Cell.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiments.py::test_solved_and_diverged"),
     _fault("infinity written into JSON", "experiments.cells", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiments.py::test_a_cell_comes_back_from_its_file"),
     _fault("momentum of one let through", "app.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
-    _fault("metrics after the checkpoint kept", "app.run_folder", "_is_record", '0 <= record["step"] <= up_to', '0 <= record["step"]', metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
+    _fault("metrics after the checkpoint kept", "app.metrics", "read_metrics", 'record is not None and record["step"] <= up_to', "record is not None", metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
     _fault("what is held out is learned", "app.data", "prepare", "make_streams(tokens[:num_train], num_streams)", "make_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
     _fault("a window past the end of the streams", "app.loop", "make_next_batch.next_batch", "(streams.shape[0] - 1) // window", "streams.shape[0] // window", windows_begin_again_in_time, "test_streams.py::test_the_windows_of_a_stream"),
 ]  # fmt: skip

@@ -54,7 +54,7 @@ FLOORS = {
     ],
     "app": [
         *("app.errors", "app.console", "app.config", "app.limits", "app.corpus", "app.lock"),  # these import no jax,
-        "app.run_folder",  # nor does this
+        *("app.settings_file", "app.run_folder", "app.metrics"),  # nor do these
         "app.jax_settings",
         *("app.baselines", "app.plots", "app.advice", "app.data", "app.model", "app.checkpoint"),
         *("app.sample", "app.watch", "app.truncation", "app.examine", "app.html_page", "app.anatomy_page"),

@@ -93,9 +93,18 @@ BAD_TRAIN = {
         "the other settings come from the run; got --seed too.",
     ),
     "resume with another text": (["--resume", "run", "short.txt"], "'run' must find the text that it began with, but"),
-    "resume typed wrong": (["--resume", "typed"], "'typed/settings.json' does not: hidden_size is '16'"),
-    "resume bad choice": (["--resume", "choice"], "'choice/settings.json' does not: activation is 'gelu'"),
-    "resume no symbols": (["--resume", "blank"], "'blank/settings.json' does not: no 'symbols'"),
+    "resume typed wrong": (
+        ["--resume", "typed"],
+        "'typed/settings.json' does not: hidden_size must be an integer, got \"16\".",
+    ),
+    "resume bad choice": (
+        ["--resume", "choice"],
+        '\'choice/settings.json\' does not: activation must be one of "tanh", "relu"',
+    ),
+    "resume no symbols": (
+        ["--resume", "blank"],
+        "'blank/settings.json' does not: symbols must be a text, but is missing.",
+    ),
     "run cannot be made": (["real.txt", "--run", "real.txt/run"], "--run must name a folder that can be made, but"),
     "replacement under way": (
         ["real.txt", "--run", "emptied"],
@@ -113,22 +122,58 @@ BAD_TRAIN = {
 }
 DAMAGED = {  # what stands in settings.json, what instead, and what is said of it
     "twice": ('"symbols": "', '"symbols": "zz', "symbols must be sorted and without repeats"),
-    "surrogate": ('"symbols": "', '"symbols": "\\ud800', "symbols holds half of a surrogate pair"),
+    "surrogate": ('"symbols": "', '"symbols": "\\ud800', "symbols must be Unicode text, but holds half of a surrogate pair"),
     "deep": ('"symbols": "', '"more": ' + 100_000 * "[" + 100_000 * "]" + ', "symbols": "', "it is nested too deep"),
-    "no hash": ('"text_sha256": "', '"text_sha256": "g', "text_sha256 is 'g"),
-    "no counting": ('"unigram"', '"pentagram"', "baselines must be numbers for bigram, trigram, unigram, got {'pent"),
+    "no hash": ('"text_sha256": "', '"text_sha256": "g', 'text_sha256 must be 64 hexadecimal digits, got "g'),
+    "no counting": ('"unigram"', '"pentagram"', "baselines must be numbers for bigram, trigram, unigram, got {\"pent"),
     "counting huge": (
         '"unigram": ',
         f'"unigram": {10**400}, "x": ',
         "baselines must be numbers for bigram, trigram, unigram",
     ),
-    "files a word": ('"files": [', '"files": "word", "x": [', "files is 'word'"),
+    "files a word": ('"files": [', '"files": "word", "x": [', 'files must be a list in which each item is a text, got "word".'),
     "counting nan": ('"unigram": ', '"unigram": NaN, "x": ', "baselines must be numbers for bigram, trigram, unigram"),
-    "name with nul": ('"files": [', '"files": ["a\\u0000b", ', "files holds 'a\\x00b'"),
-    "numbers": ('"hidden_size": 16', '"hidden_size": 1e400', "hidden_size is inf"),
+    "name with nul": ('"files": [', '"files": ["a\\u0000b", ', 'files must hold names that a file can have, got "a\\u0000b".'),
+    "numbers": ('"hidden_size": 16', '"hidden_size": 1e400', "hidden_size must be an integer, got Infinity."),
     "large": ('"hidden_size": 16', '"hidden_size": 16000000000000', "--hidden-size must be "),
-    "dtype": ('"dtype": "float32"', '"dtype": "float16"', "dtype is 'float16'"),
+    "dtype": ('"dtype": "float32"', '"dtype": "float16"', 'dtype must be one of "float32", "float64", "bfloat16", got "float16".'),
     "long": ('"symbols": "', '"more": "' + 2**24 * "x" + '", "symbols": "', "it has more than 16,777,216 bytes"),
+    "format true": ('"format": 1', '"format": true', "format must be 1, got true."),
+    "format 1.0": ('"format": 1', '"format": 1.0', "format must be 1, got 1.0."),
+    "no format": ('"format"', '"formal"', "format must be an integer, but is missing."),
+    "settings a list": ('"settings": {', '"settings": [], "x": {', "settings must be an object, got []."),
+    "no settings": ('"settings": {', '"x": {', "settings must be an object, but is missing."),
+    "no files": ('"files": [', '"seed": 3, "x": [', "files must be a list in which each item is a text, but is missing."),
+    "files null": ('"files": [', '"files": null, "x": [', "files must be a list in which each item is a text, got null."),
+    "files of numbers": ('"files": [', '"files": [3, ', "files must be a list in which each item is a text, got [3, "),
+    "files empty": ('"files": [', '"files": ["", ', 'files must hold names that a file can have, got "".'),
+    "a setting too many": ('"leak"', '"leek"', 'settings must hold none but those of `rnn-jax train`, got "leek".'),
+    "a setting of the command": ('"leak": 1.0', '"run": null', "settings must hold none but those of `rnn-jax train`"),
+    "a word": ('"leak": 1.0', '"leak": "much"', 'leak must be a number, got "much".'),
+    "a list": ('"watch": false', '"watch": []', "watch must be true or false, got []."),
+    "or null": ('"k1": null', '"k1": {}', "k1 must be an integer or null, got {}."),
+    "text a number": ('"text": "', '"text": 5, "x": "', "text must be a text, got 5."),
+    "text empty": ('"text": "', '"text": "", "x": "', "text must not be empty."),
+    "left out a list": ('"left_out": {', '"left_out": [], "x": {', "left_out must be an object in which each value is an integer, got []."),
+    "left out null": ('"carriage_returns": 0', '"carriage_returns": null', "left_out must be an object in which each value is an"),
+    "left out negative": ('"carriage_returns": 0', '"carriage_returns": -1', "left_out must be at least 0, got {"),
+    "characters a word": ('"num_characters": ', '"num_characters": "many", "x": ', 'num_characters must be an integer, got "many".'),
+    "characters true": ('"num_characters": ', '"num_characters": true, "x": ', "num_characters must be an integer, got true."),
+    "characters 0": ('"num_characters": ', '"num_characters": 0, "x": ', "num_characters must be at least 1, got 0."),
+    "versions null": ('"versions": {', '"versions": null, "x": {', "versions must be an object in which each value is a text, got null."),
+    "version a number": ('"versions": {', '"versions": {"cuda": 12, ', "versions must be an object in which each value is a text, got {"),
+    "machine a word": ('"machine": {', '"machine": "here", "x": {', "machine must be an object in which each value is a text or an"),
+    "command null": ('"command": "', '"command": null, "x": "', "command must be a text, got null."),
+    "counting a word": ('"unigram": ', '"unigram": "many", "x": ', "baselines must be an object in which each value is a number, got {"),
+    "long number": ('"hidden_size": 16', '"hidden_size": 16' + 5000 * "0", "its integers must have at most 4,000 digits, got one of 5,002."),
+    "30 levels": ('"symbols": "', '"more": ' + 30 * "[" + 30 * "]" + ', "symbols": "', "it is nested too deep."),
+}  # fmt: skip
+WHOLE = {  # what stands in settings.json, and what is said of it
+    "empty": (b"", "it must be JSON, but line 1 is not, at column 1."),
+    "a list": (b'["format"]', 'it must be an object, got ["format"].'),
+    "a word": (b'"format"', 'it must be an object, got "format".'),
+    "null": (b"null", "it must be an object, got null."),
+    "latin": (b'{"format": "\xe4"}', "it must be UTF-8 text, got byte 0xe4 at 12."),
 }
 DAMAGED_CHECKPOINT = {
     "one too many": ('"symbols": "', '"symbols": "\\u0001', "of shape (88, 16), expected float32 of shape (89, 16)"),
@@ -248,6 +293,23 @@ def test_a_run_s_settings_are_input_too(bad_place, tmp_path, label):
         told = "--resume must find the symbols" if (label, args[0]) == ("one too many", "train") else sentence
         assert told in result.stderr, result.stderr[-400:]
         assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("label", WHOLE)
+def test_settings_that_are_no_settings(bad_place, tmp_path, label):
+    """Each command that reads a run refuses them, and none replaces what may be another's."""
+    data, sentence = WHOLE[label]
+    shutil.copytree(bad_place / "run", tmp_path / "run")
+    (tmp_path / "run" / "settings.json").write_bytes(data)
+    before = everything(tmp_path)
+    for args in (["sample", "run"], ["train", "--resume", "run", "--steps", "90"], ["anatomy", "run"]):
+        result = command(*args, cwd=tmp_path)
+        assert (result.returncode, result.stderr) == (
+            2, f"rnn-jax: RUN must hold readable settings, but 'run/settings.json' does not: {sentence}\n"
+        )  # fmt: skip
+    result = command("train", REAL_TEXT, "--run", "run", "--overwrite", cwd=tmp_path)
+    assert result.returncode == 2 and "but 'run' holds other things than a run." in result.stderr, result.stderr
+    assert everything(tmp_path) == before
 
 
 CONFIGS = {

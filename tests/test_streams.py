@@ -8,6 +8,7 @@ from rnn_jax.app import run_folder
 from rnn_jax.app.config import TrainConfig
 from rnn_jax.app.data import HELD_OUT, prepare
 from rnn_jax.app.loop import make_next_batch
+from rnn_jax.app.metrics import read_metrics, write_metrics
 
 
 def test_nothing_held_out_is_learned():
@@ -21,17 +22,21 @@ def test_nothing_held_out_is_learned():
     assert rnn_jax.decode(data.symbols, learned) == text[: len(learned)]
 
 
-def test_metrics_end_where_a_run_goes_on(tmp_path):
-    """What was written after the checkpoint is written anew; a line that is damaged loses no other."""
+def test_metrics_end_where_a_run_goes_on(tmp_path, capsys):
+    """What was written after the checkpoint is written anew; a line that is damaged loses no other, and is counted."""
     records = [{"step": step, "characters": step, "seconds": 0.0} for step in (10, 20, 30)]
-    run_folder.write_metrics(tmp_path, records)
-    assert run_folder.read_metrics(tmp_path, 20) == records[:2]
+    write_metrics(tmp_path, records)
+    assert read_metrics(tmp_path, 20) == records[:2]
+    assert not capsys.readouterr().err
     with open(tmp_path / run_folder.METRICS, "a") as file:
         file.write('{"step": 40, "char')
-    assert run_folder.read_metrics(tmp_path, 40) == records
+    assert read_metrics(tmp_path, 40) == records
+    name = repr(str(tmp_path / run_folder.METRICS))
+    assert capsys.readouterr().err == f"rnn-jax: 1 damaged line is skipped in {name}.\n"
     first, *others = (tmp_path / run_folder.METRICS).read_text().splitlines()
-    (tmp_path / run_folder.METRICS).write_text("\n".join([first, "junk", f'{{"step": 10{400 * "0"}}}', *others]))
-    assert run_folder.read_metrics(tmp_path, 40) == records
+    (tmp_path / run_folder.METRICS).write_text("\n".join([first, "junk", f'{{"step": 10{400 * "0"}}}', "", *others]))
+    assert read_metrics(tmp_path, 40) == records
+    assert capsys.readouterr().err == f"rnn-jax: 3 damaged lines are skipped in {name}.\n"
 
 
 def test_the_windows_of_a_stream():

@@ -172,7 +172,9 @@ def test_resume_for_longer(finished, tmp_path):
     assert out.returncode == 2 and "--steps must be above the 60 that 'run' has done" in out.stderr
     with open(tmp_path / "run" / "metrics.jsonl", "ab") as file:
         file.write(b'5\n{"a": 1}\n\xff\xfe\n')
-    train(tmp_path, "--resume", "run", "--steps", 61)
+    resumed = command("train", "--resume", "run", "--steps", 61, cwd=tmp_path)
+    assert resumed.returncode == 0
+    assert resumed.stderr == "rnn-jax: 3 damaged lines are skipped in 'run/metrics.jsonl'.\n"
     before, after = metrics(finished[0] / "run"), metrics(tmp_path / "run")
     assert after[:-2] == before and after[-1]["step"] == max(losses(tmp_path / "run")) == 61
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["settings"]["steps"] == 61
@@ -455,9 +457,38 @@ def test_a_text_that_has_moved(tmp_path):
         assert result.returncode == 0, result.stderr
         if name == "train":  # it remembers the new place; here the others have to do without
             text_of = json.loads((tmp_path / "run" / "settings.json").read_text())
-            assert text_of["settings"]["files"] == [str(moved)]
+            assert text_of["settings"]["files"] == [str(moved)] and text_of["text"] == "moved.txt"
             text_of["settings"]["files"] = [str(text)]
             (tmp_path / "run" / "settings.json").write_text(json.dumps(text_of))
+
+
+def test_standard_input_replaces_no_file(tmp_path):
+    """A run that goes on with its text from there finds it the next time where it was."""
+    text = REAL_TEXT.read_text()
+    (tmp_path / "text.txt").write_text(text)
+    train(tmp_path, "text.txt", "--run", "run", "--steps", 1, *SMALL)
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    for steps in (2, 3):
+        result = command("train", "--resume", "run", "-", "--steps", steps, cwd=tmp_path, stdin=text)
+        assert result.returncode == 0 and "text      -: " in result.stdout, result.stderr
+        assert "- < FILE" not in result.stdout
+    settings["settings"]["steps"] = 3
+    assert json.loads((tmp_path / "run" / "settings.json").read_text()) == settings
+    train(tmp_path, "--resume", "run", "--steps", 4)
+
+
+def test_a_run_that_cannot_go_on_stays_as_it_is(finished, tmp_path):
+    """Its settings are written when all is checked: the checkpoint, the steps, the metrics."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    (tmp_path / "run" / "metrics.jsonl").mkdir()
+    shutil.copy(REAL_TEXT, tmp_path / "moved.txt")
+    damage(tmp_path / "run" / "checkpoint" / "60", flipped)
+    before = everything(tmp_path)
+    result = command("train", "--resume", "run", "moved.txt", "--steps", 70, cwd=tmp_path)
+    assert result.returncode == 2, result.stdout
+    assert "RUN must hold metrics that can be read, but 'run/metrics.jsonl' is not: Is a directory." in result.stderr
+    assert everything(tmp_path) == before
 
 
 def test_runs_are_numbered_and_their_text_must_not_change(tmp_path):

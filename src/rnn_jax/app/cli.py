@@ -1,7 +1,6 @@
 """The entry point of `rnn-jax`. What can be refused without jax is refused before it is imported."""
 
 import contextlib
-import dataclasses
 import io
 import os
 import sys
@@ -134,7 +133,7 @@ def _train(config: "TrainConfig", given: set[str]) -> int:
     from .corpus import corpus_of_run, read_corpus
     from .limits import check_train_config
     from .lock import locked
-    from .run_folder import check_free, resumed
+    from .run_folder import check_free, resumed, with_text
 
     check_train_config(config)
     if config.resume is None:
@@ -146,7 +145,7 @@ def _train(config: "TrainConfig", given: set[str]) -> int:
     config, facts = resumed(config, given)
     with locked(run):
         corpus = corpus_of_run(run, config.files, files, facts["text_sha256"])
-        config = dataclasses.replace(config, files=files or config.files)
+        config, facts = with_text(config, facts, files, corpus)
         with _jax(config.dtype, config.devices):
             return import_module(".train", __package__).train(config, facts, corpus)
 

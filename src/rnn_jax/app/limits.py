@@ -164,4 +164,9 @@ def came(value: object) -> str:
         words = repr(str(value) if isinstance(value, Path) else value)
     except ValueError:  # Python writes no longer numbers
         words = f"a number of more than {sys.get_int_max_str_digits():,} digits"
+    return shortened(words)
+
+
+def shortened(words: str) -> str:
+    """What came, not too long for a message."""
     return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"

@@ -23,6 +23,7 @@ from .config import TrainConfig
 from .console import say, warn
 from .data import BITS, TextData, make_validate
 from .errors import TrainingFailed
+from .metrics import append_metrics
 from .model import compute_dtype_of, make_gradient
 from .plots import learning_curve, watched
 from .sample import default_prompt, make_writer
@@ -106,7 +107,7 @@ def train_until(
     def record(**values: Any) -> None:
         seconds = round(time.monotonic() - start, 3)
         records.append({"step": step, "characters": step * characters_per_step, **values, "seconds": seconds})
-        run_folder.append_metrics(run.folder, records[-1])
+        append_metrics(run.folder, records[-1])
 
     with tqdm(
         total=config.steps * characters_per_step,

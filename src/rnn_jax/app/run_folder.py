@@ -5,19 +5,16 @@ import dataclasses
 import itertools
 import json
 import os
-import re
 import shutil
-import sys
-import types
-import typing
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
+from .corpus import Corpus
 from .errors import InputError
-from .limits import check_train_config
 from .lock import LOCK, locked
+from .settings_file import FORMAT, NOT_STORED, checked, read_json
 
 SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (
     *("settings.json", "metrics.jsonl", "learning-curve.png", "sample.txt"),
@@ -25,10 +22,6 @@ SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (
 )
 WATCHED, TRUNCATION, ANATOMY = "watch.png", "truncation.png", "anatomy.html"
 OWNED = {LOCK, SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT, WATCHED, TRUNCATION, ANATOMY}
-FORMAT = 1
-MOST_BYTES = 2**24  # of settings: a million symbols are less
-BASELINES = {"unigram", "bigram", "trigram"}
-FACTS = {"text": str, "text_sha256": str, "symbols": str, "baselines": dict}
 
 
 def check_free(config: TrainConfig) -> None:
@@ -68,9 +61,10 @@ def _is_run(folder: Path) -> bool:
     if {path.name.removesuffix(".new") for path in folder.iterdir()} - OWNED:
         return False
     try:
-        return "format" in _read_json(folder / SETTINGS)
-    except (OSError, ValueError, TypeError):
+        found = read_json(folder / SETTINGS)
+    except (OSError, ValueError):
         return False
+    return isinstance(found, dict) and "format" in found
 
 
 def _aside(folder: Path) -> Path:
@@ -128,7 +122,7 @@ def _first_free() -> Path:
 def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:
     """Write `settings.json`: the settings, and what they cannot tell, `facts`."""
     settings = dataclasses.asdict(config)
-    for name in ("run", "overwrite", "resume"):
+    for name in NOT_STORED:
         del settings[name]
     settings["files"] = [name if name == "-" else str(Path(name).absolute()) for name in config.files]
     write(folder / SETTINGS, json.dumps({"format": FORMAT, "settings": settings, **facts}, indent=1) + "\n")
@@ -144,89 +138,10 @@ def read_settings(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"RUN must be a folder left by `rnn-jax train`, but {str(folder)!r} has no {SETTINGS}.")
     try:
-        facts = _read_json(path)
-        if facts.pop("format") != FORMAT:
-            raise ValueError("it is of another format")
-        settings = facts.pop("settings")
-        if not isinstance(settings["files"], list):
-            raise ValueError(f"files is {settings['files']!r}")
-        config = TrainConfig(**settings | {"files": tuple(settings["files"])})
-        for name, hint in typing.get_type_hints(TrainConfig).items():
-            if not _has_type(getattr(config, name), hint):
-                raise ValueError(f"{name} is {getattr(config, name)!r}")
-        for name, kind in FACTS.items():
-            if not isinstance(facts[name], kind) or not facts[name]:
-                raise ValueError(f"{name} is {facts[name]!r}")
-        _check_facts(facts)
-        _check_names(config.files)
-        check_train_config(config)
-    except KeyError as error:
-        raise InputError(f"RUN must hold readable settings, but {str(path)!r} does not: no {error}.") from error
-    except (OSError, ValueError, TypeError, AttributeError, InputError) as error:
-        raise InputError(f"RUN must hold readable settings, but {str(path)!r} does not: {error}") from error
-    return config, facts
-
-
-def _read_json(path: Path) -> Any:
-    """What a file of settings holds.
-
-    Raises:
-        OSError, ValueError: if it cannot be read; however it is damaged, of these two.
-    """
-    with open(path, "rb") as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise ValueError(f"it has more than {MOST_BYTES:,} bytes")
-    try:
-        return json.loads(data.decode("utf-8"))
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-
-
-def _check_facts(facts: dict[str, Any]) -> None:
-    """Raise a `ValueError` for the first fact that `rnn-jax train` cannot have written."""
-    symbols, baselines = facts["symbols"], facts["baselines"]
-    for name in ("symbols", "text"):
-        if not _is_unicode(facts[name]):
-            raise ValueError(f"{name} holds half of a surrogate pair")
-    if list(symbols) != sorted(set(symbols)):
-        raise ValueError("symbols must be sorted and without repeats")
-    if not re.fullmatch("[0-9a-f]{64}", facts["text_sha256"]):
-        raise ValueError(f"text_sha256 is {facts['text_sha256']!r}")
-    if set(baselines) != BASELINES or not all(_is_number(bits) and bits >= 0 for bits in baselines.values()):
-        raise ValueError(f"baselines must be numbers for {', '.join(sorted(BASELINES))}, got {baselines!r}")
-
-
-def _check_names(names: tuple[str, ...]) -> None:
-    """Raise a `ValueError` for a name that no file can have."""
-    for name in names:
-        if not name or "\0" in name or not _is_unicode(name):
-            raise ValueError(f"files holds {name!r}")
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= symbol <= "\udfff" for symbol in text)
-
-
-def _is_number(value: Any) -> bool:
-    """Whether this is a finite number of JSON."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_measured(value: Any) -> bool:
-    """Whether this is a number, none that is known, or a list of such."""
-    return all(map(_is_measured, value)) if isinstance(value, list) else value is None or _is_number(value)
-
-
-def _is_record(record: Any, up_to: int) -> bool:
-    """Whether this is a line that a run of `up_to` steps writes into its metrics."""
-    if not isinstance(record, dict) or not {"step", "characters", "seconds"} <= record.keys():
-        return False
-    if not all(_is_number(value) for name, value in record.items() if name != "watch"):
-        return False
-    look = record.get("watch", {})
-    watched = isinstance(look, dict) and all(map(_is_measured, look.values()))
-    return watched and isinstance(record["step"], int) and 0 <= record["step"] <= up_to
+        return checked(read_json(path))
+    except (OSError, ValueError, InputError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).removesuffix(".")
+        raise InputError(f"RUN must hold readable settings, but {str(path)!r} does not: {reason}.") from error
 
 
 def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str, Any]]:
@@ -246,18 +161,16 @@ def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str
     return dataclasses.replace(stored, resume=config.resume, steps=steps), facts
 
 
-def _has_type(value: Any, hint: Any) -> bool:
-    """Whether a setting has the type of its annotation."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return any(_has_type(value, one) for one in args)
-    if origin is typing.Literal:
-        return value in args
-    if origin is tuple:
-        return isinstance(value, tuple) and all(isinstance(item, args[0]) for item in value)
-    if hint in (int, float):
-        return isinstance(value, (int, hint)) and not isinstance(value, bool)
-    return isinstance(value, hint)
+def with_text(
+    config: TrainConfig, facts: dict[str, Any], files: tuple[str, ...], corpus: Corpus
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """The settings and facts of a run that goes on with `corpus`, which was read from the `files` given, if any.
+
+    What comes from standard input is there only once: then the run keeps the files it has.
+    """
+    if not files or "-" in files:
+        return config, facts
+    return dataclasses.replace(config, files=files), facts | {"text": corpus.source, "left_out": corpus.left_out}
 
 
 def write(path: Path, text: str) -> None:
@@ -265,32 +178,3 @@ def write(path: Path, text: str) -> None:
     draft = path.with_name(path.name + ".new")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
-
-
-def read_metrics(folder: Path, up_to: int) -> list[dict[str, Any]]:
-    """The metrics up to step `up_to`; a line that is none, cut short by a crash say, is left out."""
-    records: list[dict[str, Any]] = []
-    path = folder / METRICS
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else ():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            continue
-        if _is_record(record, up_to):
-            records.append(record)
-    return records
-
-
-def write_metrics(folder: Path, records: list[dict[str, Any]]) -> None:
-    """Write all metrics anew."""
-    write(folder / METRICS, "".join(map(_line, records)))
-
-
-def append_metrics(folder: Path, record: dict[str, Any]) -> None:
-    """Add one line to the metrics."""
-    with open(folder / METRICS, "a", encoding="utf-8") as file:
-        file.write(_line(record))
-
-
-def _line(record: dict[str, Any]) -> str:
-    return json.dumps(record) + "\n"

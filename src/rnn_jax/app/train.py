@@ -22,6 +22,7 @@ from .corpus import Corpus
 from .data import TextData, predicted_positions, prepare
 from .errors import InputError, TrainingFailed
 from .loop import Run, signals, train_until
+from .metrics import read_metrics, write_metrics
 from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
 
 ROUNDING = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.1}  # below it a gradient differs by no more than rounding
@@ -58,19 +59,21 @@ def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
 def _train_in(
     folder: Path, config: TrainConfig, facts: dict[str, Any], data: TextData, trainer: Trainer, state: TrainState
 ) -> int:
-    """Train with everything kept in `folder`."""
+    """Train with everything kept in `folder`; nothing there is changed before all is checked."""
+    records: list[dict[str, Any]] = []
     if config.resume is not None:
         restored = restore(folder, jax.eval_shape(lambda: state))
         warn_of_damage(folder, restored)
         state = restored.state
         if restored.step >= config.steps:
             raise InputError(f"--steps must be above the {restored.step} that {str(folder)!r} has done.")
+        records = read_metrics(folder, restored.step)
         set_aside(folder, restored.damaged)
     with checkpoints(folder) as manager:
         run_folder.write_settings(folder, config, facts)
+        write_metrics(folder, records)
         _say("run", f"{folder}, from step {int(state.num_steps):,} to {config.steps:,}; Ctrl-C saves and ends it\n")
-        run = Run(folder, config, data, facts, run_folder.read_metrics(folder, int(state.num_steps)))
-        run_folder.write_metrics(folder, run.records)
+        run = Run(folder, config, data, facts, records)
         with signals() as received:
             state = train_until(run, trainer, state, manager, received)
     _summarise(run, int(state.num_steps))
