@@ -47,6 +47,11 @@ BAD_TRAIN = {
     "long name": (["real.txt", "--run", "x" * 300], "--run must name a path that can be used, got 'xxx"),
     "long beside": (["real.txt", "--run", "x" * 250], "--run must name a path that can be used, got 'xxx"),
     "long resume": (["--resume", "x" * 300], "--resume must name a path that can be used, got 'xxx"),
+    "file not utf-8": (["\udcff.txt"], r"FILE must have a name in UTF-8, got '\udcff.txt'."),
+    "run not utf-8": (
+        ["real.txt", "--run", "\udcff"],
+        r"--run must name a path that can be used, got '\udcff': it is not",
+    ),
     "long file": (["x" * 300], "is not: File name too long."),
     "endless": (["/dev/zero"], "FILE must have at most 1,048,576 bytes, but file '/dev/zero' has more."),
     "steps 0": (["--steps", "0"], "--steps must be from 1 to 2,147,483,647, got 0."),
@@ -180,6 +185,7 @@ DAMAGED_CHECKPOINT = {
     "other numbers": ('"dtype": "float32"', '"dtype": "float64"', "is float32 of shape (88, 16), expected float64 of"),
 }
 BAD_SAMPLE = {
+    "not utf-8": (["\udcff"], r"RUN must name a path that can be used, got '\udcff': it is not UTF-8."),
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
     "unknown symbols": (["run", "--prompt", "def ☃é"], "--prompt must hold only symbols that the model saw in training, got 'é', '☃';"),
     "no prompt": (["run", "--prompt", ""], "--prompt must be at least one symbol, got ''."),

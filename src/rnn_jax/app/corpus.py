@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import InputError
+from .limits import is_unicode
 
 MOST_BYTES = 2**30  # of one file: a text that is read without an end, /dev/zero say, is refused
 
@@ -35,6 +36,9 @@ def read_corpus(files: tuple[str, ...]) -> Corpus:
         return _standard_library()
     if "" in files:
         raise InputError("FILE must name a file, got ''.")
+    for name in files:
+        if not is_unicode(name):
+            raise InputError(f"FILE must have a name in UTF-8, got {name!r}.")
     if files.count("-") > 1:
         raise InputError("FILE must name standard input, `-`, at most once.")
     texts, marks, returns = zip(*map(_read, files), strict=True)

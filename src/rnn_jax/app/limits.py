@@ -133,6 +133,8 @@ def check_path(config: object, name: str) -> None:
     if path is None:
         return
     try:
+        if not is_unicode(str(path)):
+            raise ValueError("it is not UTF-8")
         beside = path.absolute().with_name(f"{path.absolute().name}.replaced")  # the longest of what is put there
         for one in (path, beside):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
@@ -143,6 +145,11 @@ def check_path(config: object, name: str) -> None:
         raise InputError(
             f"{option} must name a path that can be used, got {str(path)[:LONGEST]!r}: {reason}."
         ) from error
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, as names of files have in Python for bytes that are not UTF-8."""
+    return not any("\ud800" <= symbol <= "\udfff" for symbol in text)
 
 
 def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .config import TrainConfig
-from .limits import check_train_config, shortened
+from .limits import check_train_config, is_unicode, shortened
 
 FORMAT = 1
 MOST_BYTES = 2**24  # of settings: a million symbols are less
@@ -107,7 +107,7 @@ def _config(settings: dict[str, Any]) -> TrainConfig:
             raise ValueError(f"settings must hold none but those of `rnn-jax train`, got {_came(name)}")
         _check_type(name, value, hints[name])
     for name in settings["files"]:
-        if not name or "\0" in name or not _is_unicode(name):
+        if not name or "\0" in name or not is_unicode(name):
             raise ValueError(f"files must hold names that a file can have, got {_came(name)}")
     return TrainConfig(**settings | {"files": tuple(settings["files"])})
 
@@ -118,7 +118,7 @@ def _check_facts(facts: dict[str, Any]) -> None:
     for name in ("symbols", "text"):
         if not facts[name]:
             raise ValueError(f"{name} must not be empty")
-        if not _is_unicode(facts[name]):
+        if not is_unicode(facts[name]):
             raise ValueError(f"{name} must be Unicode text, but holds half of a surrogate pair")
     if list(symbols) != sorted(set(symbols)):
         raise ValueError("symbols must be sorted and without repeats")
@@ -135,10 +135,6 @@ def _check_facts(facts: dict[str, Any]) -> None:
 def is_number(value: Any) -> bool:
     """Whether this is a finite number of JSON."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def _is_unicode(text: str) -> bool:
-    return not any("\ud800" <= symbol <= "\udfff" for symbol in text)
 
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
