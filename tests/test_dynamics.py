@@ -202,7 +202,11 @@ def test_states_that_grow_out_of_range_and_units_that_are_dead():
     h_0 = rnn_jax.zero_state(params)
     short, long = (spectrum(params, h_0, jnp.ones((steps, 1), jnp.float32)) for steps in (100, 300))
     np.testing.assert_allclose(short.exponents, np.log(2), rtol=1e-5)
-    assert np.all(np.isnan(long.exponents))
+    assert np.all(np.isnan(long.exponents)) and np.all(long.rounding == np.inf) and np.all(long.errors == np.inf)
+    linear = network(3 * np.eye(3))
+    linear = linear._replace(cells=(rnn_jax.CellParams(jnp.ones((1, 3)), 3 * jnp.eye(3), jnp.zeros(3), "identity"),))
+    found = spectrum(linear, rnn_jax.zero_state(linear), jnp.ones((800, 1)))
+    assert np.all(np.isnan(found.exponents)) and np.all(found.rounding == np.inf)
     dead = network(np.eye(3), "relu", b_h=-jnp.ones(3))
     assert np.all(spectrum(dead, rnn_jax.zero_state(dead), num_steps=20).exponents == -np.inf)
 
@@ -280,6 +284,30 @@ def test_units_that_are_off_are_told_from_rounding():
     found = spectrum(params, rnn_jax.zero_state(params), num_steps=40, skip=10)
     np.testing.assert_allclose(found.exponents, [0, 0, -np.inf], atol=1e-6)
     assert found.rounding[2] == 0 and np.all(np.isfinite(found.rounding))
+
+
+@pytest.mark.parametrize("single", [False, True])
+@pytest.mark.parametrize("w_hh", [[[0.5]], 0.5 * np.eye(2), [[0.5, 0.2], [0.1, 0.5]]])
+def test_a_slope_that_underflows_is_no_exact_zero(w_hh, single):
+    """`log(W / cosh(60)²)` is -120 in float64; float32 has no such number, float64 none such as `1 / cosh(400)²`."""
+    b_h = np.full(len(w_hh), 60.0 if single else 400.0)
+    params = network(w_hh, "tanh", b_h=jnp.asarray(b_h))
+    found = spectrum(
+        in_single(params) if single else params,
+        rnn_jax.zero_state(in_single(params) if single else params),
+        num_steps=20,
+        skip=2,
+    )
+    assert np.all(found.exponents == -np.inf) and np.all(found.rounding == np.inf)
+
+
+def test_an_underflow_below_a_relu_that_is_off():
+    """The tanh layer may have lost its slope, the unit above it is certainly off."""
+    tanh = rnn_jax.CellParams(jnp.ones((1, 1)), jnp.array([[0.5]]), jnp.array([60.0]), "tanh")
+    relu = rnn_jax.CellParams(jnp.ones((1, 1)), jnp.array([[0.5]]), jnp.array([-9.0]), "relu")
+    params = in_single(network([[0.5]])._replace(cells=(tanh, relu)))
+    found = spectrum(params, rnn_jax.zero_state(params), num_steps=20, skip=2)
+    assert np.all(found.exponents == -np.inf) and sorted(found.rounding) == [0, np.inf]
 
 
 def test_no_sequences():

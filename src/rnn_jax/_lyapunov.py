@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from ._cells import hidden, num_units
+from ._cells import Cell, CellParams, LeakyParams, hidden, num_units
 from ._checks import check_params, check_sequence, check_states
 from ._jacobians import qr_by_rows, tangents
 from ._one_step import products
@@ -34,8 +34,9 @@ class LyapunovSpectrum(NamedTuple):
     `exponents` -inf is a direction in which nothing is left, NaN a trajectory that grew out of range.
     `errors`    standard errors, from the means of ten parts of the way; infinite where the exponent is not finite.
     `rounding`  how far rounding may have moved each: trust one whose `rounding` is small. 0 beside -inf says that a
-                direction is certainly dead: no unit passes it on. Infinite beside -inf says that what is left of it
-                was at some step not above rounding: `W_hh` is singular, or nearly so for its dtype.
+                direction is certainly dead: all units that it is in are relus that are off. Infinite beside -inf says
+                that what is left of it was at some step not above rounding: `W_hh` is singular, or nearly so for its
+                dtype, or a φ' is below the smallest number of the dtype. Infinite beside NaN.
     """
 
     exponents: Float[Array, "*batch num"]
@@ -63,7 +64,7 @@ def lyapunov_exponents(
 
     A unit that is saturated is not dead: φ' comes from `a_t`, and keeps its digits until it is below the smallest
     number of the dtype, for tanh from |a_t| = 44 on in float32 and 354 in float64. -inf is a relu that is off, a
-    singular `W_hh`, or such a φ', and `LyapunovSpectrum.rounding` tells them apart. It is also an exponent that
+    singular `W_hh`, or such a φ'; only for the first is `LyapunovSpectrum.rounding` 0. It is also an exponent that
     rounding has lost, where `rounding` is infinite: a recurrence that moves the state of a saturated unit to another
     and back mixes slopes of very different sizes. float64 has more room.
 
@@ -177,35 +178,40 @@ def local_exponents(
         xs = jnp.zeros((steps, *batch, params.cells[0].w_xh.shape[0]), dtype)
 
     def body(carry: tuple[States, States], x_t: Any) -> tuple[tuple[States, States], tuple[Array, Array]]:
-        h, v = tangent_step(params, *carry, x_t)
+        h, v, off = tangent_step(params, *carry, x_t)
         turned = jnp.swapaxes(jnp.concatenate(v, -1), -1, -2)
         q, r = qr_by_rows(turned)
         v = tuple(jnp.swapaxes(part, -1, -2) for part in _split(q, h))
         finite = jnp.all(jnp.isfinite(jnp.concatenate(h, -1)), -1, keepdims=True)
-        logs, rounding = logs_of_diagonal(turned, q, jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1)))
-        return (h, v), (jnp.where(finite, logs, jnp.nan), rounding)
+        diagonal = jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1))
+        logs, rounding = logs_of_diagonal(turned, q, diagonal, jnp.concatenate(off, -1))
+        return (h, v), (jnp.where(finite, logs, jnp.nan), jnp.where(finite, rounding, jnp.inf))
 
     carry, _ = lax.scan(body, (h_0, q), xs[:skip])
     return lax.scan(body, carry, xs[skip:])[1]
 
 
-def logs_of_diagonal(x: Array, q: Array, diagonal: Array) -> tuple[Array, Array]:
+def logs_of_diagonal(x: Array, q: Array, diagonal: Array, off: Array) -> tuple[Array, Array]:
     """The logs of the diagonal of R in `x = Q R`, and what rounding may have done to them.
 
     Rounding moves each row of x by some epsilons of its own largest entry, and so `R[i, i] = Q[:, i] · x[:, i]` by
-    those of the rows that `Q[:, i]` lies in. What is not above that may be zero, and is taken for it.
+    those of the rows that `Q[:, i]` lies in. What is not above that may be zero, and is taken for it. It is certainly
+    zero if all of these rows are those of units that are `off`.
     """
-    x, q, size = lax.stop_gradient(x), lax.stop_gradient(q), lax.stop_gradient(diagonal)
+    x, q, size = lax.stop_gradient(x), jnp.abs(lax.stop_gradient(q)), lax.stop_gradient(diagonal)
     epsilons = NUM_EPSILONS * x.shape[-2] ** 0.5 * jnp.finfo(x.dtype).eps
-    noise = epsilons * jnp.sum(jnp.abs(q) * jnp.max(jnp.abs(x), axis=-1, keepdims=True), axis=-2)
+    noise = epsilons * jnp.sum(q * jnp.max(jnp.abs(x), axis=-1, keepdims=True), axis=-2)
     lost = size <= noise
-    rounding = jnp.where(lost, jnp.inf, noise / jnp.where(lost, 1, size))
-    return jnp.where(lost, -jnp.inf, jnp.log(jnp.where(lost, 1, diagonal))), jnp.where(size == 0, 0, rounding)
+    dead = (size == 0) & (jnp.sum(jnp.where(off[..., None], 0, q), axis=-2) <= epsilons)
+    rounding = jnp.where(lost | ~jnp.isfinite(size), jnp.inf, noise / jnp.where(lost, 1, size))
+    return jnp.where(lost, -jnp.inf, jnp.log(jnp.where(lost, 1, diagonal))), jnp.where(dead, 0, rounding)
 
 
-def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[States, States]:
-    """One step of all layers, and `J_t` of the rows of `v`, `(*batch, num, hid)` a layer: forward mode by hand."""
-    h_t, v_t = [], []
+def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[States, States, States]:
+    """One step of all layers, `J_t` of the rows of `v`, `(*batch, num, hid)` a layer, and `off`: forward mode by
+    hand.
+    """
+    h_t, v_t, off = [], [], []
     above: Any = None
     for cell, h, v_l in zip(params.cells, h_tm1, v, strict=True):
         z_t, u_t = products(cell, h, x_t)
@@ -216,7 +222,15 @@ def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[S
         x_t, above = hidden(cell, h_new), hidden(cell, v_new)
         h_t.append(h_new)
         v_t.append(v_new)
-    return tuple(h_t), tuple(v_t)
+        off.append(is_off(cell, z_t, u_t, h_new))
+    return tuple(h_t), tuple(v_t), tuple(off)
+
+
+def is_off(cell: Cell, z_t: Array, u_t: Array, h_t: Array) -> Array:
+    """Which units have a slope of exactly zero: a relu that is off. Another slope that is zero may have underflowed."""
+    if isinstance(cell, CellParams | LeakyParams) and cell.activation == "relu":
+        return cell.slope(z_t, u_t) == 0
+    return jnp.zeros_like(h_t, dtype=bool)
 
 
 def _single(tree: Any) -> Any:
