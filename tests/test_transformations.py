@@ -1,8 +1,10 @@
 """Every transformation of JAX on `unroll_bptt`, in float64 against the plain scan: `docs/transformations.md`."""
 
 import os
+import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -393,6 +395,95 @@ def test_plans_exported_for_multiples_of_their_blocks():
     time, batch = jax.export.symbolic_shape("t, b")
     with pytest.raises(ValueError, match="`plan` must cut t steps, t of them read, into equal blocks and segments"):
         exported("blocked", case, {"plan": plan}, time, batch)
+
+
+def shapes_of(problem, time, batch):
+    """The problem of `make_problem` with symbols for its numbers of steps and sequences."""
+    params, example, h_0 = problem
+    num_steps, num_sequences = example.inputs.shape[:2]
+    last = time if example.targets.shape[0] == num_steps else example.targets.shape[0]
+
+    def with_symbols(x, *sizes):
+        return None if x is None else jax.ShapeDtypeStruct((*sizes, *x.shape[len(sizes) :]), x.dtype)
+
+    steps = {name: with_symbols(getattr(example, name), time, batch) for name in ("inputs", "mask", "reset")}
+    read = {name: with_symbols(getattr(example, name), last, batch) for name in ("targets", "weights")}
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    return shapes, rnn_jax.Batch(**steps, **read), tuple(with_symbols(h, batch) for h in h_0)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
+@pytest.mark.parametrize(
+    "case",
+    [Case(num_layers=2), Case(mask=True, reset=True, inputs="tokens"), Case(last="one", leak=0.3)],
+    ids=["stack", "flags", "last"],
+)
+@pytest.mark.parametrize("options", [{}, {"lags": 4}, {"k1": 3, "k2": 4}, {"lags": 2, "k1": 2, "k2": 20}], ids=str)
+def test_the_anatomy_exported_for_any_length_and_batch(case, options):
+    """Of sequences shorter than the lags the lags past their length are zero."""
+    look = jax.jit(partial(rnn_jax.anatomy, **options))
+    program = jax.export.export(look)(*shapes_of(make_problem(case), *jax.export.symbolic_shape("t, b")))
+    for time, batch in ((7, 3), (2, 1)):
+        problem = make_problem(case._replace(time=time, batch=(batch,)))
+        expected, found = look(*problem), program.call(*problem)
+        grids = [np.asarray(grid) for grid in found.lag_norms]
+        num = min(options.get("lags", 0), time) + 1
+        assert all(len(grid) == options.get("lags", 0) + 1 and not grid[num:].any() for grid in grids)
+        found = found._replace(lag_norms=tuple(jnp.asarray(grid[:num]) for grid in grids))
+        if num < 3:  # the rate of fewer than two lags is None
+            found, expected = (x._replace(decay=None, decay_error=None) for x in (found, expected))
+        found, expected = (jax.tree.map(jnp.nan_to_num, x) for x in (found, expected))  # an error that is infinite
+        if found.cut is not None:  # where nothing is lost, rounding is
+            found, expected = (x._replace(cut=jax.tree.map(lambda x: 1 + x, x.cut)) for x in (found, expected))
+        assert_trees_close(found, expected, rtol=1e-9, floor=1e-9)
+
+
+@pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
+def test_what_needs_some_steps_is_exported_with_that_constraint():
+    """And says which, if the symbols lack it."""
+    params, example, h_0 = make_problem(Case(time=30))
+    part = example._replace(targets=example.targets[-4:])
+    key, xs, tokens = jax.random.key(0), example.inputs, jnp.zeros((30, 3), int)
+    of_tokens = rnn_jax.init_params(key, input_size=5, hidden_size=4, output_size=5, dtype=xs.dtype)
+    jacobians = rnn_jax.step_jacobians(params.cells[0], h_0[0][0], xs[:, 0])
+    alone = tuple(h[0] for h in h_0)
+    for least, name, call, args in (
+        (13, "xs", lambda p, x: rnn_jax.lyapunov_exponents(key, p, alone, x, skip=3), (params, xs[:, 0])),
+        (4, "xs", lambda p, x: rnn_jax.flossing(key, p, alone, x, num=2, skip=3), (params, xs[:, 0])),
+        (6, "jacobians", lambda js: rnn_jax.log_singular_values(js, [2, 6]), (jacobians,)),
+        (3, "inputs", lambda p, x: rnn_jax.apply(p, h_0, x, last=3), (params, xs)),
+        (2, "prompt", lambda p, x: rnn_jax.generate(key, p, x, 5), (of_tokens, tokens)),
+        (7, "streams", lambda x: rnn_jax.window_batch(x, 1, 5), (tokens,)),
+        (4, "batch.inputs", lambda p, x: rnn_jax.step_gradients(p, part._replace(inputs=x), h_0), (params, xs)),
+    ):  # fmt: skip
+
+        def export(constraint, call=call, args=args):
+            (time,) = jax.export.symbolic_shape("t", constraints=constraint)
+            *others, last = args
+            shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), others)
+            return jax.export.export(jax.jit(call))(*shapes, jax.ShapeDtypeStruct((time, *last.shape[1:]), last.dtype))
+
+        sentence = f"`{name}` must be known to have at least {least} steps, got t: export it for symbols with this"
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            export([f"t >= {least - 1}"])
+        assert_trees_close(export([f"t >= {least}"]).call(*args), jax.jit(call)(*args), rtol=1e-9, floor=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "call"),
+    [
+        ("truncation_report", lambda x: rnn_jax.truncation_report(*make_problem(Case())[:2], (x,), [1])),
+        ("fixed_points", lambda x: rnn_jax.fixed_points(make_problem(Case())[0], (x,))),
+        ("make_streams", lambda x: rnn_jax.make_streams(x[0], 1)),
+        ("decode", lambda x: rnn_jax.decode("ab", x[0])),
+        ("pack_sequences", lambda x: rnn_jax.pack_sequences([x], [x])),
+        ("pad_sequences", lambda x: rnn_jax.pad_sequences([x], [x])),
+    ],
+)
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_what_reads_values_says_so_under_jit(name, call):
+    with pytest.raises(TypeError, match=f"`{name}` reads values, which are not there under jit, vmap or grad"):
+        jax.jit(call)(jnp.zeros((3, 4)))
 
 
 @pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers

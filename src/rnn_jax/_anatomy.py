@@ -27,7 +27,7 @@ from ._checks import check_call, num_read
 from ._losses import make_objective, step_weights
 from ._numerics import norms, tree_norm, unit_and_norm
 from ._one_step import weight_gradients as products_back
-from ._require import require_sizes
+from ._require import are_numbers, require_sizes
 from ._sharding import promote, refuse_explicit
 from ._truncated import (
     Pieces,
@@ -120,9 +120,10 @@ def anatomy(
 ) -> Anatomy:
     """Loss and gradient, and where the gradient comes from, in one forward and one backward pass.
 
-    The lag grid, of lags 0 to `lags`, takes as many steps back for all losses side by side, the memory of one more
-    sequence of states, and `(lags + 1) T` numbers a layer and sequence. With `k1` and `k2`, `cut` says what the
-    windows of `"truncated"` lose.
+    The lag grid, of lags 0 to `lags` (to T, if `lags` is larger), takes as many steps back for all losses side by side,
+    the memory of one more sequence of states, and `(lags + 1) T` numbers a layer and sequence. With `k1` and `k2`,
+    `cut` says what the windows of `"truncated"` lose. Exported for any length, T a symbol, the grid has all `lags`,
+    zero past T.
     Pure: jit it with the options bound, `jax.jit(functools.partial(anatomy, lags=20))`. Under jit, what is not used
     costs nothing.
 
@@ -152,7 +153,8 @@ def anatomy(
 
     passed = there_and_back(settle(params, batch), params, batch, h_0)
     layers = tuple(map(layer_anatomy, passed.saved, passed.layers))
-    grid = lag_grid(passed, batch, min(lags, batch.inputs.shape[0]))
+    time = batch.inputs.shape[0]
+    grid = lag_grid(passed, batch, min(lags, time) if are_numbers(time) else lags)
     decay, error = decay_rate(mean_over_steps(grid))
     cut = None if k1 is None or k2 is None else cut_by_windows(passed, batch, k1, k2)
     gradients = jax.tree.map(lambda d, x: d.astype(x.dtype), passed.gradients.params, params)
@@ -330,13 +332,17 @@ def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar | None, Scalar | No
 def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
     """What the windows of `"truncated"` send back, from the states of the pass that was made."""
     time = batch.inputs.shape[0]
-    after = -time % k1 if time else k1  # there is a window at least, even if no step of it exists
-    k2 = min(k2, max(time, 1))
-    windows = Windows(k1=k1, k2=k2, time=time, passes=max(-(-(k2 + after) // k1), 1))
+    after = -(-time // k1) * k1 - time if time != 0 else k1  # there is a window at least, even if no step of it exists
+    if are_numbers(time):
+        k2 = min(k2, max(time, 1))
+        passes = max(-(-(k2 + after) // k1), 1)
+    else:
+        passes = -(-(k2 + k1 - 1) // k1)  # enough for any number of steps
+    windows = Windows(k1=k1, k2=k2, time=time, passes=passes)
 
     def longer(r: Residuals) -> Residuals:
         events = r.events
-        if events.mask is None and after:
+        if events.mask is None and after != 0:
             events = events._replace(mask=jnp.ones(r.ss.shape[:-1], bool))
         ss, kept, events = pad_steps((r.ss, r.kept, events), 0, after)
         return r._replace(ss=ss, kept=kept, events=events)

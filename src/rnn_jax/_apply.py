@@ -18,7 +18,7 @@ from ._checks import (
 )
 from ._dropout import between_of, constant, dropped, recurrent_of
 from ._one_step import step_forward
-from ._require import are_numbers, require_callable, require_sizes
+from ._require import are_numbers, is_below, require_callable, require_sizes
 from ._types import Drop, Flags, Inputs, Outputs, Params, ReadoutParams, State, States, Step, Trajectory
 from ._unroll import unroll
 
@@ -74,7 +74,7 @@ def apply(
     require_callable(unroll=unroll)
     if are_numbers(last):
         require_sizes(least=0, last=last)
-    if last > time:
+    if is_below("inputs", time, last):
         raise ValueError(f"`last` must be from 0 to the {time} steps of `inputs`, got {last}.")
     xs, hs = inputs, []
     for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):

@@ -9,12 +9,14 @@ from jaxtyping import Array
 
 from ._cells import Cell, num_units, own_names
 from ._require import (
+    is_below,
     require_array,
     require_dtype,
     require_float,
     require_key,
     require_shape,
     require_storable,
+    require_values,
 )
 from ._types import Batch, Drop, Params, ReadoutParams, States
 
@@ -276,7 +278,7 @@ def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams
             f"`{name}` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape "
             f"{targets.shape}, which is one step for the batch axes {tuple(batch_axes)}: use `{name}[None]`."
         )
-    if targets.ndim < 1 or targets.shape[0] > time:
+    if targets.ndim < 1 or is_below("batch.inputs", time, targets.shape[0]):
         raise ValueError(f"`{name}` must cover at most the {time} steps of `batch.inputs`, got {targets.shape}.")
     if targets.shape[: len(steps)] != steps:
         raise ValueError(
@@ -302,8 +304,7 @@ def check_batch(params: Params, batch: Batch, h_0: States) -> None:
     ...
     ValueError: `batch.inputs` must hold tokens from 0 to 2, got 3 at (2,).
     """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, batch, h_0))):
-        raise TypeError("`check_batch` reads values, which are not there under jit, vmap or grad: call it outside.")
+    require_values("check_batch", (params, batch, h_0))
     check_call(params, batch, h_0)
     mask = np.ones(steps_shape(batch.inputs), bool) if batch.mask is None else np.asarray(batch.mask)
     last = num_read(batch)

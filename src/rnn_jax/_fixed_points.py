@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from ._checks import check_inputs, check_params, check_states
 from ._one_step import step
-from ._require import require_positive, require_sizes
+from ._require import require_positive, require_sizes, require_values
 from ._subject import in_float64
 from ._types import Params, States, Step
 
@@ -70,8 +70,7 @@ def fixed_points(
     >>> [round(float(h), 3) for h in found.states[0][order, 0]], found.stable[order].tolist()
     ([-0.958, 0.0, 0.958], [True, False, True])
     """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, starts, x))):
-        raise TypeError("`fixed_points` reads values, which are not there under jit, vmap or grad: call it outside.")
+    require_values("fixed_points", (params, starts, x))
     check_params(params)
     require_sizes(max_steps=max_steps)
     require_positive(apart=apart, tolerance=tolerance)

@@ -10,7 +10,15 @@ from jaxtyping import Array, Float, Int, Key
 from ._apply import apply, apply_step
 from ._checks import check_params, check_sequence, is_tokens, steps_shape
 from ._params import zero_state
-from ._require import require_array, require_callable, require_key, require_positive, require_sizes
+from ._require import (
+    are_numbers,
+    is_below,
+    require_array,
+    require_callable,
+    require_key,
+    require_positive,
+    require_sizes,
+)
 from ._types import Inputs, Params, States, accumulation_dtype
 
 Draw = Callable[[Key[Array, ""], Array], Array]  # (key, y_t) -> x_{t+1}
@@ -81,10 +89,13 @@ def generate(
     if h_0 is None:
         h_0 = zero_state(params, *steps_shape(prompt)[1:])
     check_sequence(params, h_0, prompt, None, None, name="prompt")
-    if prompt.shape[0] < 1:
+    time = prompt.shape[0]
+    if not are_numbers(time):
+        is_below("prompt", time, 2)  # JAX has no loop over what may be no step: those before the last
+    if time < 1:
         raise ValueError(f"`prompt` must have at least one step, got shape {prompt.shape}.")
     _check_draw(draw, key, params, h_0, prompt)
-    h = h_0 if prompt.shape[0] == 1 else apply(params, h_0, prompt[:-1], last=0)[1]
+    h = h_0 if time == 1 else apply(params, h_0, prompt[:-1], last=0)[1]
 
     def body(carry, key_t):
         h_tm1, x_t = carry

@@ -14,7 +14,7 @@ from ._bptt import forward, pre_activations, states_met
 from ._cells import Cell, Deltas, has_one_delta, linearised, push
 from ._events import Events, select
 from ._layer import Layer
-from ._require import require_array, require_sizes
+from ._require import is_below, require_array, require_sizes
 from ._types import Flags, Hidden, Inputs, State, accumulation_dtype
 from ._unroll import check_unroll
 
@@ -111,7 +111,7 @@ def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Any) -> F
     require_sizes(**{f"lags[{i}]": lag for i, lag in enumerate(lags)})
     jacobians = jacobians.astype(accumulation_dtype(jacobians.dtype))
     time, hid, _ = jacobians.shape
-    if lags and max(lags) > time:
+    if lags and is_below("jacobians", time, max(lags)):
         raise ValueError(f"`lags` must be from 1 to the {time} steps of `jacobians`, got {max(lags)}.")
     if not lags:
         return jnp.zeros((0, hid), jacobians.dtype)

@@ -21,7 +21,7 @@ from ._cells import Cell, CellParams, LeakyParams, hidden, num_units
 from ._checks import check_params, check_sequence, check_states
 from ._jacobians import qr_by_rows, tangents
 from ._one_step import products
-from ._require import require_array, require_key, require_sizes
+from ._require import is_below, require_array, require_key, require_sizes
 from ._types import Inputs, Params, Scalar, States, Step, accumulation_dtype
 
 NUM_BLOCKS = 10
@@ -154,13 +154,14 @@ def kaplan_yorke(exponents: Float[Array, " num"]) -> Scalar:
     2.062
     """
     require_array("exponents", exponents, jnp.floating, "floating point numbers")
-    if exponents.ndim != 1 or not len(exponents):
+    if exponents.ndim != 1 or exponents.shape[0] == 0:
         raise ValueError(f"`exponents` must be those of one trajectory, (num,), got shape {exponents.shape}.")
     sums = jnp.cumsum(exponents)
     j = jnp.sum(jnp.cumprod((sums >= 0).astype(int)))
     before = jnp.where(j > 0, sums[jnp.maximum(j - 1, 0)], 0)
-    after = jnp.abs(exponents[jnp.minimum(j, len(exponents) - 1)])
-    part = jnp.where(j < len(exponents), before / jnp.where(after > 0, after, 1), 0)
+    num = exponents.shape[0]
+    after = jnp.abs(exponents[jnp.minimum(j, num - 1)])
+    part = jnp.where(j < num, before / jnp.where(after > 0, after, 1), 0)
     largest = jnp.max(exponents)  # NaN if one of them is
     return jnp.where(jnp.isnan(largest), largest, j.astype(exponents.dtype) + part)
 
@@ -270,7 +271,7 @@ def _check(
     else:
         check_sequence(params, h_0, xs, None, None, name="xs")
     steps = int(num_steps) if xs is None else xs.shape[0]  # type: ignore[arg-type]
-    if steps - skip < least:
+    if is_below("xs", steps, skip + least):
         raise ValueError(f"At least {least} steps must be left after `skip`, got {steps} steps and skip = {skip}.")
     size = sum(cell.parts * num_units(cell) for cell in params.cells)
     num = size if num is None else num

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.errors import InconclusiveDimensionOperation
 from jax.export import is_symbolic_dim
 from jaxtyping import Array
 
@@ -69,6 +70,27 @@ def require_storable(name: str, x: Any) -> None:
 def are_numbers(*sizes: Any) -> bool:
     """Whether no size is a symbol of `jax.export`, of which most comparisons cannot be decided."""
     return not any(is_symbolic_dim(size) for size in sizes)
+
+
+def is_below(name: str, steps: Any, least: Any) -> bool:
+    """Whether a number of steps is below `least`; both may be symbols of `jax.export`.
+
+    Raises:
+        ValueError: if the constraints of the symbols do not decide it.
+    """
+    try:
+        return bool(steps < least)
+    except InconclusiveDimensionOperation as error:
+        raise ValueError(
+            f"`{name}` must be known to have at least {least} steps, got {steps}: export it for symbols with this "
+            f'constraint, `jax.export.symbolic_shape(..., constraints=["{steps} >= {least}"])`.'
+        ) from error
+
+
+def require_values(who: str, tree: Any) -> None:
+    """Raise a `TypeError` if a leaf has no value, because it is traced."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        raise TypeError(f"`{who}` reads values, which are not there under jit, vmap or grad: call it outside.")
 
 
 def require_floating(name: str, dtype: Any) -> None:

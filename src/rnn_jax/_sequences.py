@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
-from ._require import are_numbers, require_floating, require_sizes, require_storable
+from ._require import are_numbers, require_floating, require_sizes, require_storable, require_values
 from ._types import Batch
 
 
@@ -93,6 +93,7 @@ def pack_sequences(
 def _in_rows(
     inputs: Sequence[Any], targets: Sequence[Any], time: int | None, dtype: Any, *, apart: bool
 ) -> tuple[Batch, list[Place]]:
+    require_values("pad_sequences" if apart else "pack_sequences", (list(inputs), list(targets)))
     xs, ys = [np.asarray(x) for x in inputs], [np.asarray(y) for y in targets]
     _check_ragged(xs, ys)
     longest = max(len(x) for x in xs)

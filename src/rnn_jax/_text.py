@@ -5,7 +5,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int
 
-from ._require import require_array, require_integer, require_sizes, require_storable
+from ._require import is_below, require_array, require_integer, require_sizes, require_storable, require_values
 from ._types import Batch
 
 
@@ -42,6 +42,7 @@ def decode(symbols: str, tokens: Int[Array, " time"] | Int[np.ndarray, " time"])
     Raises:
         ValueError: if a token is not the index of one of `symbols`.
     """
+    require_values("decode", tokens)
     tokens = np.asarray(tokens)
     if tokens.ndim != 1 or tokens.size and not np.issubdtype(tokens.dtype, np.integer):
         raise TypeError(f"`tokens` must be one axis of integers, got {tokens.dtype}{list(tokens.shape)}.")
@@ -63,6 +64,7 @@ def make_streams(tokens: Int[np.ndarray, " length"], num_streams: int) -> Int[np
     """
     require_sizes(num_streams=num_streams)
     require_array("tokens", tokens)
+    require_values("make_streams", tokens)
     if tokens.ndim != 1 or len(tokens) < num_streams:
         raise ValueError(f"`tokens` must be one axis of at least {num_streams} symbols, got shape {tokens.shape}.")
     time = len(tokens) // num_streams
@@ -82,11 +84,11 @@ def window_batch(streams: Int[Array, "time streams"], start: int | Int[Array, ""
     require_sizes(window=window)
     require_array("streams", streams)
     require_storable("streams", streams)
-    if window >= streams.shape[0]:
+    if is_below("streams", streams.shape[0], window + 1):
         raise ValueError(f"`window` must be below the {streams.shape[0]} steps of `streams`, got {window}.")
     if not isinstance(start, jax.core.Tracer):
         require_integer("start", start)
-        if not 0 <= int(start) < streams.shape[0] - window:
+        if int(start) < 0 or is_below("streams", streams.shape[0], int(start) + window + 1):
             raise ValueError(f"`start` must be from 0 to {streams.shape[0] - window - 1}, got {start}.")
     piece = lax.dynamic_slice_in_dim(streams, start, window + 1)
     return Batch(inputs=piece[:-1], targets=piece[1:])

@@ -11,7 +11,7 @@ import numpy as np
 from ._anatomy import anatomy, mean_over_steps
 from ._checks import check_call
 from ._methods import make_grad_fn
-from ._require import require_sizes
+from ._require import require_sizes, require_values
 from ._truncated import Truncated
 from ._types import Batch, GradFn, Loss, Params, States
 
@@ -98,6 +98,7 @@ def truncation_report(
     >>> report.rows[-1].whole.error < 1e-5
     True
     """
+    require_values("truncation_report", (params, batch, h_0))
     check_call(params, batch, h_0)
     if not isinstance(ks, (Sequence, np.ndarray)) or isinstance(ks, str) or not len(ks):
         raise ValueError(f"`ks` must be a list of at least one number of steps, got {ks!r}.")
