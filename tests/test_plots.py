@@ -1,13 +1,14 @@
 """No picture leaves out what it is of: everything drawn lies within the axes, and a single point has a marker."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 import rnn_jax
-from rnn_jax.app import plots
+from rnn_jax.app import anatomy_page, plots
 
 BASELINES = {"unigram": 4.57, "bigram": 3.66, "trigram": 3.0}
 
@@ -126,3 +127,81 @@ def test_truncation(drawn, errors, lag_norms):
     left, right = drawn(plots.truncation, report, "a run")
     assert_all_is_shown(left)
     assert_all_is_shown(right, least=3)
+
+
+@pytest.fixture
+def panels(monkeypatch, annotations_unchecked):
+    """`panels(section, **findings)`: the axes of a picture of the anatomy page."""
+    del annotations_unchecked
+
+    def axes_of(section, **findings):
+        figures = []
+        monkeypatch.setattr(anatomy_page, "png", lambda figure: figures.append(figure) or b"")
+        section(SimpleNamespace(gains=(0.5, 1.0), detailed=1.0, **findings))
+        for figure in figures:
+            figure.canvas.draw()
+            plt.close(figure)
+        return [axes for figure in figures for axes in figure.axes]
+
+    return axes_of
+
+
+def said(axes):
+    return [text.get_text() for text in axes.texts]
+
+
+def triangles(axes):
+    """How many, all of them within the picture or on its edge."""
+    lines = [line for line in axes.get_lines() if line.get_marker() == "v"]
+    return sum(len(line.get_xdata()) for line in lines)
+
+
+LOGS = {
+    "dead": (np.full((3, 4), -np.inf), "all {}: nothing passes"),
+    "grown": (np.full((3, 4), np.nan), "nothing is finite: out of range"),
+    "both": (np.where(np.arange(4) < 2, -np.inf, np.nan) + np.zeros((3, 1)), "nothing to draw: {} or out of range"),
+    "some": (np.where(np.arange(4) < 2, -np.inf, -1.0) + np.zeros((3, 1)), None),
+}
+
+
+@pytest.mark.parametrize(("logs", "words"), LOGS.values(), ids=LOGS)
+def test_the_anatomy_of_what_does_not_pass(panels, logs, words):
+    """No axes are empty without a word; each minus infinity has its triangle."""
+    spectra = [SimpleNamespace(exponents=row, errors=np.zeros(4), dimension=0.0) for row in logs[:2]]
+    (spectrum,) = panels(anatomy_page.lyapunov, spectra=spectra, num_counted=10)
+    assert triangles(spectrum) == np.sum(logs[:2] == -np.inf)
+    assert said(spectrum) == ([] if words is None else [words.format("minus infinity")])
+    (product,) = panels(anatomy_page.products, singular_values=[logs.T], product_lags=[1, 2, 3, 4])
+    shown = logs[[0, 1]]  # the first and the middle one
+    assert triangles(product) == np.sum(shown == -np.inf)
+    assert said(product) == ([] if words is None else [words.format("minus infinity")])
+    with np.errstate(over="ignore"):
+        norms = 10.0 ** logs[0]
+    layer = rnn_jax.CellParams(norms, norms, norms)
+    whole = SimpleNamespace(layers=[SimpleNamespace(part_norms=layer, part_cosines=layer)])
+    above, _ = panels(anatomy_page.contributions, whole=whole)
+    assert triangles(above) == np.sum(norms == 0)
+    assert said(above) == ([] if words is None else [words.format("zero")])
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-3, np.nan])
+@pytest.mark.parametrize("last", [0.0, 1.0, np.inf])
+def test_the_profile_shows_its_zeros(panels, first, last):
+    profiles = [np.array([[first, first, last]]), np.array([[0.0, 1e-2, last]])]
+    (axes,) = panels(anatomy_page.profile, profiles=profiles)
+    assert triangles(axes) == sum(int(np.sum(norms == 0)) for norms in profiles)
+    assert_all_is_shown(axes) if not np.isnan(first) else None
+    assert "zeros at the bottom" in axes.get_ylabel() and not said(axes)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("grid", [0.0, np.inf, 1.0])
+def test_the_lag_map_shows_its_zeros(panels, grid):
+    norms = np.full((3, 5, 2), grid)
+    norms[2, 3:] = 0
+    axes, *_ = panels(anatomy_page.lag_map, whole=SimpleNamespace(lag_norms=(norms,)))
+    grey = np.ma.filled(axes.images[0].get_array(), np.nan)
+    there = np.arange(3)[:, None] <= np.arange(5) + 1
+    assert np.array_equal(np.isfinite(grey), there & (norms[..., 0] == 0))
+    words = {0.0: ["all zero: nothing passes"], np.inf: ["nothing to draw: zero or out of range"], 1.0: []}
+    assert said(axes) == words[grid] and len(axes.images) == 1 + (grid == 1)

@@ -6,6 +6,7 @@ import numpy as np
 from .. import TruncationReport
 from .examine import Findings
 from .html_page import Section, html_page, png
+from .plots import above_zero, mark_dead, say_if_empty, with_zeros
 
 ROUNDING = 1e-4  # nats a step, in float32: less is not told from zero
 
@@ -43,7 +44,10 @@ def _predictable(first: float, error: float) -> str:
     if np.isnan(first):
         return "the states grow out of the range of their numbers, and so do gradients."
     if first == -np.inf:
-        return "every direction dies on the way, at units that pass nothing on; no gradient is left far back."
+        return (
+            "every direction dies on the way, at units that pass nothing on, or less than these numbers can hold; no "
+            "gradient is left far back."
+        )
     if first < -margin:
         return (
             f"nearby states meet, and far back a gradient vanishes: of that of one loss about 1 % is left "
@@ -81,13 +85,18 @@ def profile(found: Findings) -> Section:
     num_layers, time = found.profiles[0].shape
     figure, panels = plt.subplots(1, num_layers, figsize=(9, 4), layout="constrained", sharey=True, squeeze=False)
     colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(found.gains)))
-    t = np.arange(1, time + 1)
+    t, profiles = np.arange(1, time + 1), np.stack(found.profiles)
+    profiles = np.where(np.isfinite(profiles), profiles, np.nan)
+    shown = above_zero(profiles)
     for layer, axes in enumerate(panels[0]):
-        for gain, norms, color in zip(found.gains, found.profiles, colors, strict=True):
-            axes.semilogy(t, np.where(norms[layer] > 0, norms[layer], np.nan), color=color, label=f"{gain:g}")
+        for gain, norms, color in zip(found.gains, shown[:, layer], colors, strict=True):
+            axes.semilogy(t, norms, color=color, label=f"{gain:g}")
+        for norms, is_zero, color in zip(shown[:, layer], profiles[:, layer] == 0, colors, strict=True):
+            axes.plot(t[is_zero], norms[is_zero], color=color, marker="v", linestyle="none")
         axes.set(xlabel="step t", title=f"layer {layer + 1}")
         axes.grid(alpha=0.25)
-    panels[0, 0].set_ylabel("‖δ$_t$‖")
+        say_if_empty(axes, profiles[:, layer])
+    panels[0, 0].set_ylabel(with_zeros("‖δ$_t$‖", profiles))
     panels[0, -1].legend(title="gain", fontsize="small")
     rows = [
         (f"{gain:g}", layer + 1, norms[layer][0], norms[layer][-1], _slope(norms[layer]))
@@ -98,7 +107,8 @@ def profile(found: Findings) -> Section:
         "What one loss sends back",
         png(figure),
         "The norm of δ_t = ∂L_T/∂h_t, of the loss of the last step alone, all sequences together. Read from right to "
-        "left: a straight line that falls is a gradient that vanishes exponentially, one that rises explodes.",
+        "left: a straight line that falls is a gradient that vanishes exponentially, one that rises explodes. A "
+        "triangle is a norm of exactly zero, which has no place on this axis; what is missing is not finite.",
         ("gain", "layer", "‖δ_1‖", "‖δ_T‖", "factor a step back"),
         rows,
     )
@@ -113,14 +123,25 @@ def _slope(norms: np.ndarray) -> float:
     return float(np.exp(-np.polyfit(t, np.log(norms[seen]), 1)[0]))
 
 
+def _logs(norms: np.ndarray) -> np.ndarray:
+    """Logarithms to the base of ten; of zero minus infinity."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.log10(norms)
+
+
 def lag_map(found: Findings) -> Section:
     """`‖∂L_i/∂h_{i-lag}‖` of every loss and lag."""
     grid = np.sqrt(sum(np.square(g.astype(np.float64)) for g in found.whole.lag_norms))
     grid = np.sqrt(np.mean(np.square(grid.reshape(*grid.shape[:2], -1)), 2))
-    logs = np.log10(np.where(grid > 0, grid, np.nan))
+    there = np.arange(len(grid))[:, None] <= np.arange(grid.shape[1]) + 1  # no state is before h_0
+    logs = _logs(np.where(there, grid, np.nan))
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    image = axes.imshow(logs, origin="lower", aspect="auto", extent=(0.5, grid.shape[1] + 0.5, -0.5, len(grid) - 0.5))
-    figure.colorbar(image, label="log$_{10}$ ‖∂L$_i$/∂h$_{i-lag}$‖")
+    place = {"origin": "lower", "aspect": "auto", "extent": (0.5, grid.shape[1] + 0.5, -0.5, len(grid) - 0.5)}
+    axes.imshow(np.where(there & (grid == 0), 0.8, np.nan), cmap="gray", vmin=0, vmax=1, **place)
+    if np.isfinite(logs).any():
+        image = axes.imshow(np.where(np.isfinite(logs), logs, np.nan), **place)
+        figure.colorbar(image, label="log$_{10}$ ‖∂L$_i$/∂h$_{i-lag}$‖")
+    say_if_empty(axes, logs[there], "zero")
     axes.set(xlabel="loss of step i", ylabel="lag")
     shown = sorted({0, 1, 2, 5, 10, 20, 50, 100, len(grid) - 1} & set(range(len(grid))))
     means = [np.mean(grid[lag, max(lag - 1, 0) :]) for lag in shown]
@@ -129,7 +150,7 @@ def lag_map(found: Findings) -> Section:
         png(figure),
         "Each column is the loss of one step, each row so many steps before it: bright is where its gradient is large. "
         "Colour that fades upwards evenly is a gradient that vanishes; bright columns are losses that reach far. The "
-        "upper left corner is empty, for there are no steps so far back.",
+        "upper left corner is empty, for there are no steps so far back. Grey is exactly zero.",
         ("lag", "mean norm"),
         list(zip(shown, means, strict=True)),
     )
@@ -147,6 +168,8 @@ def products(found: Findings) -> Section:
         for i, color in zip(shown, colors, strict=True):
             values = np.where(np.isfinite(logs[:, i]), logs[:, i], np.nan) / np.log(10)
             axes.plot(found.product_lags, values, color=color, marker=".", label=f"{i + 1}.")
+            mark_dead(axes, found.product_lags, logs[:, i], color)
+        say_if_empty(axes, logs)
         axes.axhline(0, color="0.5", linewidth=0.8)
         axes.set(xlabel="factors", title=f"layer {layer + 1}")
         axes.grid(alpha=0.25)
@@ -161,8 +184,8 @@ def products(found: Findings) -> Section:
         png(figure),
         "Singular values of J_T J_{T-1} ⋯, the Jacobians of one layer along the first sequence, the largest first: by "
         "how much a gradient can grow (above 0) or shrink (below) on so many steps, in the best direction and in "
-        "others, down to the middle one. They part because each direction has a rate of its own; a line that ends has "
-        "no direction left: minus infinity.",
+        "others, down to the middle one. They part because each direction has a rate of its own. A triangle at the "
+        "bottom is minus infinity: no direction is left.",
         ("layer", "factors", "ln of the largest", "ln of the middle", "ln of the smallest"),
         rows,
     )
@@ -175,7 +198,10 @@ def lyapunov(found: Findings) -> Section:
     for gain, spectrum, color in zip(found.gains, found.spectra, colors, strict=True):
         index = np.arange(1, len(spectrum.exponents) + 1)
         bars = 2 * np.where(np.isfinite(spectrum.errors), spectrum.errors, 0)
-        axes.errorbar(index, spectrum.exponents, bars, color=color, marker=".", label=f"{gain:g}")
+        shown = np.where(np.isfinite(spectrum.exponents), spectrum.exponents, np.nan)
+        axes.errorbar(index, shown, bars, color=color, marker=".", label=f"{gain:g}")
+        mark_dead(axes, index, spectrum.exponents, color)
+    say_if_empty(axes, np.stack([spectrum.exponents for spectrum in found.spectra]))
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.set(xlabel="i", ylabel="λ$_i$, nats a step")
     axes.grid(alpha=0.25)
@@ -190,8 +216,9 @@ def lyapunov(found: Findings) -> Section:
         f"The rates at which neighbouring states part (above 0) or meet (below), over {found.num_counted:,} steps; "
         "bars are two standard errors. The gradient grows or vanishes at the rate of the first. All below 0: the state "
         "forgets where it began. Some above 0 while the states stay bounded: chaos, and the dimension says in how many "
-        "directions. What is missing is minus infinity: nothing passes in that direction, at units that are off, a "
-        "singular W_hh or units so saturated that float32 cannot hold their slope; or it grew out of range.",
+        "directions. A triangle at the bottom is minus infinity: nothing passes in that direction, at units that are "
+        "off, a singular W_hh or units so saturated that float32 cannot hold their slope. What is missing grew out of "
+        "range.",
         ("gain", "λ_1", "error", f"λ_{len(found.spectra[0].exponents)}", "Kaplan-Yorke dimension"),
         rows,
     )
@@ -255,9 +282,11 @@ def contributions(found: Findings) -> Section:
         t = np.arange(1, len(norms) + 1)
         seen = np.where(norms > 0, 1, np.nan)  # at t = 1 h_0 is zero, and adds nothing
         above.plot(t, seen * norms, color=f"C{i}", marker=".", label=f"layer {i + 1}")
+        mark_dead(above, t, _logs(norms), f"C{i}")
         below.plot(t, seen * cosines, color=f"C{i}", marker=".")
         whole = np.sum(norms * cosines)
         rows.append((i + 1, whole, np.sum(norms), np.mean(cosines), int(t[np.argmax(norms)]) if len(t) else 0))
+    say_if_empty(above, np.stack([_logs(np.asarray(layer.part_norms.w_hh, np.float64)) for layer in layers]), "zero")
     above.set(yscale="log", ylabel="‖h$_{t-1}^T$ d_a$_t$‖")
     above.legend(fontsize="small")
     below.set(xlabel="step t", ylabel="cosine with the whole", ylim=(-1.05, 1.05))
@@ -268,7 +297,8 @@ def contributions(found: Findings) -> Section:
         "What each step adds to the gradient of W_hh",
         png(figure),
         "The size of each step's part, and whether it points along the gradient (1), across it (0) or against it (-1). "
-        "Norm times cosine adds up to the norm of the gradient: a few large steps that agree, or many that cancel.",
+        "Norm times cosine adds up to the norm of the gradient: a few large steps that agree, or many that cancel. A "
+        "triangle at the bottom is a step that adds nothing, like the first, where h_0 is zero.",
         ("layer", "‖d_W_hh‖", "sum of the norms", "mean cosine", "largest at t"),
         rows,
     )

@@ -38,7 +38,7 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     else:
         axes.set_ylim(np.floor(shown.min() * 4) / 4 - 0.05, shown.max() + 0.3)
     axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
-    ylabel = _with_zeros("bits per character", shown) if diverged else "bits per character"
+    ylabel = with_zeros("bits per character", shown) if diverged else "bits per character"
     axes.set(xlabel="characters read", ylabel=ylabel, title=_literal(title))
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=5, edgecolor="none")  # within, it would hide a part of the curve
@@ -56,8 +56,28 @@ def above_zero(values: np.ndarray) -> np.ndarray:
     return np.where(values == 0, positive.min() / 10 if len(positive) else 1e-12, values)
 
 
-def _with_zeros(words: str, values: np.ndarray) -> str:
+def with_zeros(words: str, values: np.ndarray) -> str:
+    """The label of such an axis."""
     return f"{words}\n(zeros at the bottom)" if np.any(values == 0) else words
+
+
+def mark_dead(axes: Any, x: np.ndarray, logs: np.ndarray, color: Any) -> None:
+    """A triangle on the lower edge for each log that is minus infinity."""
+    dead = np.asarray(x)[logs == -np.inf]
+    if len(dead):
+        place = {"transform": axes.get_xaxis_transform(), "clip_on": False}
+        axes.plot(dead, np.zeros(len(dead)), color=color, marker="v", linestyle="none", **place)
+
+
+def say_if_empty(axes: Any, logs: np.ndarray, lowest: str = "minus infinity") -> None:
+    """What stands in the place of a picture of logs of which none can be drawn; `lowest` is what minus infinity is."""
+    if np.isfinite(logs).any():
+        return
+    dead = logs == -np.inf
+    words = f"all {lowest}: nothing passes" if dead.all() else "nothing is finite: out of range"
+    words = f"nothing to draw: {lowest} or out of range" if dead.any() and not dead.all() else words
+    box = {"facecolor": "white", "edgecolor": "0.5", "boxstyle": "round"}
+    axes.text(0.5, 0.5, words, transform=axes.transAxes, ha="center", va="center", bbox=box)
 
 
 def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
@@ -79,12 +99,12 @@ def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
         spectrum.plot(steps, radius, color=color, marker=".", label=f"layer {layer + 1}: radius")
         spectrum.plot(steps, norm, color=color, linestyle="--", **_dots(steps), label=f"layer {layer + 1}: norm")
         units.plot(steps, 100 * column["saturated"][:, layer], color=color, marker=".", label=f"layer {layer + 1}")
-    words = _with_zeros("‖δ$_t$‖: median over time, quartiles, range", quantiles)
+    words = with_zeros("‖δ$_t$‖: median over time, quartiles, range", quantiles)
     profile.set(yscale="log", ylabel=words, title="what arrives at the states")
     clipping.plot(steps, above_zero(norms), color="tab:blue", marker=".")
     clipping.set(
         yscale="log",
-        ylabel=_with_zeros("norm before clipping", norms),
+        ylabel=with_zeros("norm before clipping", norms),
         title="the gradient, and how much clipping leaves of it",
     )
     ratio = clipping.twinx()
@@ -134,7 +154,7 @@ def truncation(path: Path, report: TruncationReport, title: str) -> None:
         words = f"{report.decay:.3f}{error} a step"
         left.semilogy(lags[1:], middle[1:], color="tab:red", linestyle="--", label=words)
         left.legend()
-    left.set(xlabel="lag", ylabel=_with_zeros("mean of ‖∂L$_t$/∂h$_{t-lag}$‖", report.lag_norms))
+    left.set(xlabel="lag", ylabel=with_zeros("mean of ‖∂L$_t$/∂h$_{t-lag}$‖", report.lag_norms))
     ks = sorted({row.k2 for row in report.rows})
     whole_windows = [row for row in report.rows if row.k1 == row.k2]
     names = sorted({name for row in report.rows for name, leaf in row.leaves.items() if leaf.error > 0})
@@ -155,7 +175,7 @@ def truncation(path: Path, report: TruncationReport, title: str) -> None:
         )
     right.set(
         xlabel="k2: windows of k1 steps that reach back k2",
-        ylabel=_with_zeros("‖truncated - full‖ / ‖full‖", np.array(list(errors.values()))),
+        ylabel=with_zeros("‖truncated - full‖ / ‖full‖", np.array(list(errors.values()))),
     )
     right.set_xticks(ks, map(str, ks))
     right.xaxis.set_minor_locator(matplotlib.ticker.NullLocator())
