@@ -57,7 +57,8 @@ FLOORS = {
         *("app.settings_file", "app.run_folder", "app.metrics"),  # nor do these
         "app.jax_settings",
         *("app.baselines", "app.plots", "app.advice", "app.data", "app.model", "app.checkpoint"),
-        *("app.sample", "app.watch", "app.truncation", "app.examine", "app.html_page", "app.anatomy_page"),
+        *("app.sample", "app.watch", "app.truncation", "app.examine"),
+        *("app.verdict", "app.html_page", "app.anatomy_page"),
         *("app.anatomy", "app.gradcheck", "app.loop", "app.train"),
     ],
     "experiments": [

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from commands import command
 from pages import Page
 
 import rnn_jax
-from rnn_jax.app.anatomy_page import truncated
+from rnn_jax.app.config import TrainConfig
 from rnn_jax.app.examine import reach
-from rnn_jax.app.truncation import advice
+from rnn_jax.app.truncation import advice, train_command
+from rnn_jax.app.verdict import truncated
 
 
 def test_anatomy_of_a_run(finished, tmp_path):
@@ -35,11 +37,12 @@ def test_anatomy_of_a_run(finished, tmp_path):
     assert place.read_text(encoding="utf-8") == text  # the same seed, the same page
 
 
-def measured(errors):
-    """A report with these errors of (k1, k2)."""
+def measured(errors, steps=200, lag_norms=(1.0, 1.0, 1.0)):
+    """A report with these errors of (k1, k2), of so many steps."""
     distance = {pair: rnn_jax.Distance(error, 1.0) for pair, error in errors.items()}
     rows = [rnn_jax.TruncationRow(*pair, found, {}, 1.0, None) for pair, found in distance.items()]
-    return rnn_jax.TruncationReport(tuple(rows), rows[-1], np.ones(3), 0.9, 0.1)
+    full = rnn_jax.TruncationRow(steps, steps, rnn_jax.Distance(0.0, 1.0), {}, 1.0, None)
+    return rnn_jax.TruncationReport(tuple(rows), full, np.array(lag_norms), 0.9, 0.1)
 
 
 def test_what_is_advised_was_measured():
@@ -49,12 +52,52 @@ def test_what_is_advised_was_measured():
         "Truncated k2 = 22 steps back, the gradient of these sequences loses 20.0% with k1 = 22, 3.7% with k1 = 11, "
         "1.0% with k1 = 1, 4.0% with k1 = 25 (measured)."
     )
-    words = advice(report, window=20)
+    run = TrainConfig(window=20)
+    words = advice(report, run, 10**6)
     assert "k1 = 11, k2 = 22: it loses 3.7% of this gradient" in words
-    assert words.endswith("next: rnn-jax train --window 22 --k1 11 --k2 22")
-    assert "None of these loses at most 5%" in advice(measured({(22, 22): 0.2, (11, 22): np.nan}), window=50)
+    assert words.endswith("next: rnn-jax train --window 66 --k1 11 --k2 22")
+    assert "None of these loses at most 5%" in advice(measured({(22, 22): 0.2, (11, 22): np.nan}), run, 10**6)
     assert "cannot be told" in truncated(measured({(22, 22): np.nan}))
     assert [reach(exponent, 100) for exponent in (-0.21, -0.01, 0.0, 0.3, -np.inf, np.nan)] == [22, 50, 50, 50, 1, 50]
+
+
+def test_what_was_not_measured_is_not_advised():
+    """A window must hold three reaches; what is dead or out of range has no cheapest truncation."""
+    run, errors = TrainConfig(window=20), {(5, 5): 0.2, (22, 22): 0.01}
+    for steps in (66, 65):
+        words = advice(measured(errors, steps), run, 10**6)
+        assert ("next: rnn-jax train --window 66" in words) == (steps == 66)
+    assert "What k2 = 22 loses can be told from at least 66 steps, got 65: give --window 66" in words
+    words = advice(measured(errors), run, 2000)
+    assert "next:" not in words and "32 streams of that need 2,257 characters, and this text has 2,000" in words
+    for norms in ([0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1e-9, 0.0]):
+        report = measured({(1, 1): 0.0, (2, 2): 0.0}, lag_norms=norms)
+        assert advice(report, run, 10**6) == (
+            "Nothing is learned through time in this run: no gradient reaches the step before. There is nothing to "
+            "advise."
+        )
+        assert truncated(report) == "Nothing is learned through time in this run: no gradient reaches the step before."
+    assert advice(measured({(1, 1): np.nan}), run, 10**6) == (
+        "The gradient of this run is not finite: there is nothing to advise."
+    )
+
+
+def test_the_command_that_is_advised_trains_like_the_run_but_for_the_truncation():
+    run = TrainConfig(
+        files=("/a text.txt", "-"),
+        run=Path("run"),
+        activation="relu",
+        max_norm=None,
+        learning_rate=0.1,
+        watch=True,
+        method="bptt",
+        adaptive_bias=0.1,
+        k1=3,
+    )
+    assert train_command(run, window=30, k1=2, k2=4) == (
+        "rnn-jax train '/a text.txt' - --activation relu --window 30 --k1 2 --k2 4 --learning-rate 0.1 "
+        "--max-norm None --watch < FILE"
+    )
 
 
 def test_anatomy_of_a_random_network_in_a_browser(tmp_path):

@@ -293,17 +293,25 @@ def test_truncated(brief, truncated, tmp_path):
     out = train(tmp_path, REAL_TEXT, "--run", "adaptive", *options)
     assert "by hand (adaptive, k1 = 4, bias = 0.1)" in out and "MORE THAN ROUNDING" not in out
 
-    options = ["--ks", 1, 18, "--window", 20, "--streams", 2]
+    options = ["--ks", 1, 18, "--window", 60, "--streams", 2]
     result = command("truncation", cwd / "run", *options, "--picture", "picture.png", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     table = [line.split() for line in result.stdout.splitlines() if line[:6].strip().isdigit()]
     errors = {(int(row[0]), int(row[1])): float(row[2]) for row in table}
-    assert list(errors) == [(1, 1), (18, 18), (9, 18), (1, 18), (20, 20)]
-    assert errors.pop((20, 20)) == 0 < min(errors.values())
+    assert list(errors) == [(1, 1), (18, 18), (9, 18), (1, 18), (60, 60)]
+    assert errors.pop((60, 60)) == 0 < min(errors.values())
     kept = [pair for pair, error in errors.items() if error <= 0.05]
     k1, k2 = min(kept, key=lambda pair: (pair[1] / pair[0], pair[1]))
     assert f"k1 = {k1}, k2 = {k2}: it loses {errors[k1, k2]:.1%} of" in result.stdout
-    assert f"--window 20 --k1 {k1} --k2 {k2}" in result.stdout
+    (hint,) = [line.removeprefix("next:") for line in result.stdout.splitlines() if line.startswith("next:")]
+    assert f"--window {max(20, 3 * k2)} --k1 {k1} --k2 {k2}" in hint
+    args = shlex.split(hint)
+    assert args[:3] == ["rnn-jax", "train", str(REAL_TEXT)]
+    out = train(tmp_path, *args[2:])
+    again = json.loads((tmp_path / "runs" / "char-1" / "settings.json").read_text())["settings"]
+    before = json.loads((cwd / "run" / "settings.json").read_text())["settings"]
+    changed = {name for name, value in before.items() if again[name] != value}
+    assert changed <= {"run", "window", "k1", "k2"} and f"truncated, k1 = {k1}, k2 = {k2}" in out
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-from .anatomy_page import page, verdict
+from .anatomy_page import page
 from .config import AnatomyConfig, TrainConfig
 from .console import say
 from .corpus import Corpus
 from .errors import InputError
 from .examine import RANDOM_GAINS, RUN_GAINS, examine, random_subject, trained_subject
 from .run_folder import ANATOMY, write
+from .verdict import verdict
 
 
 def anatomy(config: AnatomyConfig, settings: TrainConfig | None, facts: dict[str, Any], corpus: Corpus | None) -> int:

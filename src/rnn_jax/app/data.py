@@ -28,14 +28,19 @@ class TextData(NamedTuple):
     held_out: np.ndarray
 
 
+def least_characters(num_streams: int, window: int) -> int:
+    """What a text must have for one window of every stream and two held-out symbols."""
+    num_read = num_streams * (window + 1)
+    return max(math.ceil(num_read / (1 - HELD_OUT)), num_read + 2)
+
+
 def prepare(text: str, num_streams: int, window: int) -> TextData:
     """Cut a text into what is learned and what is held out, and both into streams.
 
     Raises:
         InputError: if the text is too short for one window of every stream and two held-out symbols.
     """
-    num_read = num_streams * (window + 1)
-    needed = max(math.ceil(num_read / (1 - HELD_OUT)), num_read + 2)
+    needed = least_characters(num_streams, window)
     if len(text) < needed:
         raise InputError(
             f"FILE must hold at least {needed:,} characters for --streams {num_streams} of --window {window}, "

@@ -61,7 +61,7 @@ def with_zeros(words: str, values: np.ndarray) -> str:
     return f"{words}\n(zeros at the bottom)" if np.any(values == 0) else words
 
 
-def mark_dead(axes: Any, x: np.ndarray, logs: np.ndarray, color: Any) -> None:
+def mark_dead(axes: Any, x: Any, logs: np.ndarray, color: Any) -> None:
     """A triangle on the lower edge for each log that is minus infinity."""
     dead = np.asarray(x)[logs == -np.inf]
     if len(dead):
