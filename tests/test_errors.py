@@ -40,6 +40,18 @@ def grad_fn(method="blocked", **options):
     return rnn_jax.make_grad_fn(method_of(method, **options), loss="cross_entropy")
 
 
+def both_ways(cells=(CELL, CELL), h_0=(H_0[0], H_0[0]), **options):
+    return rnn_jax.bidirectional(cells, h_0, BATCH.inputs, **options)
+
+
+def of_two_axes(**changes):
+    batch = rnn_jax.Batch(jnp.zeros((7, 2, 5, IN)), jnp.zeros((7, 2, 5), int))
+    return call(batch=batch._replace(**changes), h_0=(jnp.zeros((2, 5, HID)),) * 2)
+
+
+_, RESIDUALS = rnn_jax.step_forward(CELL, H_0[0], BATCH.inputs[0])
+
+
 class NoReference:
     """Half of a method."""
 
@@ -103,9 +115,9 @@ CASES = [
     (lambda: call(targets=jnp.zeros((8, 3), int)), ValueError, "`batch.targets` must cover at most the 7 steps of `batch.inputs`, got (8, 3)."),
     (lambda: call(targets=jnp.zeros((7, 2), int)), ValueError, "`batch.targets` must have shape (last, *batch) = (7, 3) or (last, *batch, ...) to match `batch.inputs`, got (7, 2)."),
     (lambda: call(weights=jnp.zeros((6, 3))), ValueError, "`batch.weights` must have shape (last, *batch) = (7, 3) to match `batch.targets`, got (6, 3)."),
-    (lambda: call(mask=jnp.ones((7,), bool)), ValueError, "`mask` must have shape (time, *batch) = (7, 3) to match the inputs, got (7,)."),
-    (lambda: call(mask=jnp.ones((7, 3))), TypeError, "`mask` must hold booleans, got dtype float64."),
-    (lambda: call(reset=jnp.ones((7, 3), int)), TypeError, "`reset` must hold booleans, got dtype int64."),
+    (lambda: call(mask=jnp.ones((7,), bool)), ValueError, "`batch.mask` must have shape (time, *batch) = (7, 3) to match the inputs, got (7,)."),
+    (lambda: call(mask=jnp.ones((7, 3))), TypeError, "`batch.mask` must hold booleans, got dtype float64."),
+    (lambda: call(reset=jnp.ones((7, 3), int)), TypeError, "`batch.reset` must hold booleans, got dtype int64."),
     # dtypes in a GradFn
     (lambda: call(inputs=BATCH.inputs.astype(jnp.float32)), TypeError, "`batch.inputs` must have dtype float64 to match `params.cells[0].w_xh`, got float32."),
     (lambda: call(inputs=BATCH.inputs > 0), TypeError, "`batch.inputs` must hold floating point features or integer tokens, got dtype bool."),
@@ -117,8 +129,8 @@ CASES = [
     (lambda: call(params=tuple(PARAMS)), TypeError, "`params` must be Params, got tuple."),
     (lambda: call(params=PARAMS._replace(cells=())), ValueError, "`params.cells` must hold at least one layer, got none."),
     (lambda: call(params=PARAMS._replace(cells=list(PARAMS.cells))), TypeError, "`params.cells` must be a tuple of cells, like CellParams, got list."),
-    (lambda: call(params=with_readout(w_hy=jnp.zeros((3, OUT)))), ValueError, "`readout.w_hy` must have shape (hid, out) = (4, 5) to match the highest of `params.cells`, got (3, 5)."),
-    (lambda: call(params=with_readout(b_y=jnp.zeros(4))), ValueError, "`readout.b_y` must have shape (out,) = (5,) to match `readout.w_hy`, got (4,)."),
+    (lambda: call(params=with_readout(w_hy=jnp.zeros((3, OUT)))), ValueError, "`params.readout.w_hy` must have shape (hid, out) = (4, 5) to match the highest of `params.cells`, got (3, 5)."),
+    (lambda: call(params=with_readout(b_y=jnp.zeros(4))), ValueError, "`params.readout.b_y` must have shape (out,) = (5,) to match `params.readout.w_hy`, got (4,)."),
     (lambda: call(params=PARAMS._replace(cells=(CELL, CELL))), ValueError, "`params.cells[1].w_xh` must have shape (hid below, hid) = (4, 4) to match the layer below, `params.cells[0]`, got (3, 4)."),
     # a layer
     (lambda: rnn_jax.unroll(cell(w_hh=jnp.zeros((3, 4))), H_0[0], BATCH.inputs), ValueError, "`cell.w_hh` must have shape (hid, hid) = (4, 4) to match `cell.w_xh`, got (3, 4)."),
@@ -131,7 +143,7 @@ CASES = [
     (lambda: rnn_jax.unroll_bptt(cell(), H_0[0][:2], BATCH.inputs), ValueError, "`h_0` must have shape (*batch, hid) = (3, 4) to match `xs` and `cell.w_hh`, got (2, 4)."),
     (lambda: rnn_jax.step(cell(), H_0[0], BATCH.inputs), ValueError, "`x_t` must be one step, without a time axis, got shape (7, 3, 3): use `x_t[t]`."),
     (lambda: rnn_jax.step_backward(cell(), rnn_jax.step_forward(cell(), H_0[0], BATCH.inputs[0])[1], jnp.zeros(4)), ValueError, "`d_h_t` must have shape (3, 4) to match `residuals.h_t`, got (4,)."),
-    (lambda: rnn_jax.readout(PARAMS.readout, TWO_DIMS), ValueError, "`readout.w_hy` must have shape (hid, out) = (3, 5) to match `hs`, got (4, 5)."),
+    (lambda: rnn_jax.readout(PARAMS.readout, TWO_DIMS), ValueError, "`hs` must have shape (*steps, hid) = (7, 4) to match `params.w_hy`, got (7, 3)."),
     (lambda: rnn_jax.apply(PARAMS, H_0, BATCH.inputs, last=8), ValueError, "`last` must be from 0 to the 7 steps of `inputs`, got 8."),
     # names
     (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; there are 'autodiff', 'stepwise', 'bptt', 'blocked', 'truncated', 'adaptive', 'randomised', 'last_steps'."),
@@ -192,10 +204,10 @@ CASES = [
     (lambda: rnn_jax.apply(PARAMS, H_0, BATCH.inputs[0]), ValueError, "`inputs` must have time as its first axis, got shape (3, 3), which is one step for the batch of `h_0[0]`: use `inputs[None]`."),
     (lambda: rnn_jax.unroll(CELL, H_0[0], jnp.zeros((3, 7, 3))), ValueError, "`xs` must have time as its first axis, (time, *batch, in), got shape (3, 7, 3), whose"),
     (lambda: rnn_jax.unroll_bptt(CELL, H_0[0], jnp.zeros((3, 7, 3))), ValueError, "`xs` must have time as its first axis, (time, *batch, in), got shape (3, 7, 3), whose"),
-    (lambda: rnn_jax.bidirectional((CELL, CELL), (H_0[0], H_0[0]), jnp.zeros((3, 7, 3))), ValueError, "`xs` must have time as its first axis, (time, *batch, in), got shape (3, 7, 3), whose first axis is as long as the batch of `h_0[1]`"),
+    (lambda: rnn_jax.bidirectional((CELL, CELL), (H_0[0], H_0[0]), jnp.zeros((3, 7, 3))), ValueError, "`xs` must have time as its first axis, (time, *batch, in), got shape (3, 7, 3), whose first axis is as long as the batch of `h_0[0]`"),
     (lambda: rnn_jax.unroll(cell(w_xh=CELL.w_xh.T), H_0[0], BATCH.inputs), ValueError, "`cell.w_xh` must have shape (in, hid) = (3, 4) to match `cell.w_hh` and `cell.b_h`, got (4, 3): swap its first two axes."),
     (lambda: rnn_jax.unroll(cell(w_xh=jnp.zeros((3, 5))), H_0[0], BATCH.inputs), ValueError, "`cell.w_xh` must have shape (in, hid) = (3, 4) to match `cell.w_hh` and `cell.b_h`, got (3, 5)."),
-    (lambda: call(with_readout(w_hy=PARAMS.readout.w_hy.T)), ValueError, "`readout.w_hy` must have shape (hid, out) = (4, 5) to match the highest of `params.cells`, got (5, 4): swap its first two axes."),
+    (lambda: call(with_readout(w_hy=PARAMS.readout.w_hy.T)), ValueError, "`params.readout.w_hy` must have shape (hid, out) = (4, 5) to match the highest of `params.cells`, got (5, 4): swap its first two axes."),
     # integers where features are meant
     (lambda: call(inputs=jnp.zeros((7, 3, 3), jnp.uint8)), TypeError, "`batch.inputs` must hold floating point numbers to be features, got uint8 in the shape (7, 3, 3): integers are tokens and have no feature axis, so cast them, `batch.inputs.astype(jnp.float32)`."),
     (lambda: call(inputs=jnp.zeros((3, 7, 3), jnp.uint8)), TypeError, "`batch.inputs` must hold floating point numbers to be features, got uint8 in the shape (3, 7, 3)"),
@@ -270,9 +282,28 @@ CASES = [
     (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h[:1]), gradients_at(p))), ValueError, "`h_T` must have the tree structure of `h_0`, got "),
     (lambda: trained_by(lambda p, b, h: ((jnp.zeros(()), h), gradients_at(jax.tree.map(lambda w: w.astype(jnp.float32), p)))), TypeError, "`gradients.params.cells[0].w_xh` must have dtype float64 to match `params`, got float32."),
     (lambda: call(PARAMS._replace(cells=(CELL, PARAMS.readout))), TypeError, "`params.cells[1]` must be a cell, like CellParams, got ReadoutParams."),
-    (lambda: call(PARAMS._replace(readout=tuple(PARAMS.readout))), TypeError, "`readout` must be ReadoutParams, got tuple."),
-    (lambda: call(with_readout(w_hy=jnp.zeros(4))), ValueError, "`readout.w_hy` must have two axes (hid, out), got shape (4,)."),
+    (lambda: call(PARAMS._replace(readout=tuple(PARAMS.readout))), TypeError, "`params.readout` must be ReadoutParams, got tuple."),
+    (lambda: call(with_readout(w_hy=jnp.zeros(4))), ValueError, "`params.readout.w_hy` must have two axes (hid, out), got shape (4,)."),
     (lambda: rnn_jax.drop_units(PARAMS, BATCH, between="half"), TypeError, "`between` must be a number from 0 to below 1, got 'half'."),
+    # the sentence names what the caller passed
+    (lambda: rnn_jax.readout(PARAMS.readout._replace(w_hy=PARAMS.readout.w_hy.T), jnp.zeros((7, HID))), ValueError, "`params.w_hy` must have shape (hid, out) = (4, 5) to match `hs`, got (5, 4): swap its first two axes."),
+    (lambda: rnn_jax.readout(PARAMS.readout._replace(b_y=jnp.zeros(9)), jnp.zeros((7, HID))), ValueError, "`params.b_y` must have shape (out,) = (5,) to match `params.w_hy`, got (9,)."),
+    (lambda: rnn_jax.readout(PARAMS.readout, jnp.zeros((7, HID), jnp.float32)), TypeError, "`hs` must have dtype float64 to match `params.w_hy`, got float32."),
+    (lambda: rnn_jax.readout(PARAMS, jnp.zeros((7, HID))), TypeError, "`params` must be ReadoutParams, got Params."),
+    (lambda: rnn_jax.fixed_points(PARAMS, (jnp.zeros((2, 9)), jnp.zeros((2, HID)))), ValueError, "`starts[0]` must have shape (*batch, hid) = (2, 4) to match `params.cells[0].w_hh`, got (2, 9)."),
+    (lambda: both_ways(h_0=(jnp.zeros((3, 9)), H_0[0])), ValueError, "`h_0[0]` must have shape (*batch, hid) = (3, 4) to match `xs` and `cells[0].w_hh`, got (3, 9)."),
+    (lambda: both_ways(rs=(jnp.zeros((3, 9)), None)), ValueError, "`rs[0]` must have shape (*batch, hid) = (3, 4) to match `xs` and `cells[0].w_hh`, got (3, 9)."),
+    (lambda: both_ways(rs=(None, jnp.zeros((3, 9)))), ValueError, "`rs[1]` must have shape (*batch, hid) = (3, 4) to match `xs` and `cells[1].w_hh`, got (3, 9)."),
+    (lambda: both_ways(cells=(cell(w_xh=jnp.zeros((9, HID))), cell())), ValueError, "to match `cells[0].w_xh`, got (7, 3, 3)."),
+    (lambda: rnn_jax.step_backward(cell(), RESIDUALS._replace(h_tm1=jnp.zeros((3, 9))), H_0[0]), ValueError, "`residuals.h_tm1` must have shape (*batch, hid) = (3, 4) to match `residuals.x_t` and `cell.w_hh`, got (3, 9)."),
+    # two batch axes before time
+    (lambda: rnn_jax.unroll(cell(), jnp.zeros((2, 5, HID)), jnp.zeros((2, 5, 7, IN))), ValueError, "`xs` must have time as its first axis, (time, *batch, in), got shape (2, 5, 7, 3), whose first 2 axes are as long as the batch of `h_0`: use `jnp.moveaxis(xs, 2, 0)`."),
+    (lambda: rnn_jax.unroll_bptt(cell(), jnp.zeros((2, 5, HID)), jnp.zeros((2, 5, 7), int)), ValueError, "(time, *batch), got shape (2, 5, 7), whose first 2 axes are as long as the batch of `h_0`: use `jnp.moveaxis(xs, 2, 0)`."),
+    (lambda: of_two_axes(inputs=jnp.zeros((2, 5, 7, IN))), ValueError, "use `jnp.moveaxis(batch.inputs, 2, 0)`."),
+    (lambda: of_two_axes(targets=jnp.zeros((2, 5, 7), int)), ValueError, "`batch.targets` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape (2, 5, 7) for `batch.inputs` of 7 steps: use `jnp.moveaxis(batch.targets, 2, 0)`."),
+    (lambda: of_two_axes(mask=jnp.ones((2, 5, 7), bool)), ValueError, "`batch.mask` must have shape (time, *batch) = (7, 2, 5) to match the inputs, got (2, 5, 7): use `jnp.moveaxis(batch.mask, 2, 0)`."),
+    (lambda: of_two_axes(weights=jnp.ones((2, 5, 7))), ValueError, "use `jnp.moveaxis(batch.weights, 2, 0)`."),
+    (lambda: rnn_jax.apply_step(PARAMS, (jnp.zeros((2, 5, HID)),) * 2, jnp.zeros((2, 5, 7, IN))), ValueError, "`x_t` must be one step, without a time axis, got shape (2, 5, 7, 3): use `jnp.moveaxis(x_t, 2, 0)[t]`."),
     # the rest of the surface
     (lambda: rnn_jax.zero_state(PARAMS, -1), ValueError, "`batch` must be at least 0, got -1."),
     (lambda: rnn_jax.zero_state(PARAMS, (2, 3)), TypeError, "`batch` must be an integer of at least 0, got (2, 3)."),
@@ -316,7 +347,7 @@ CASES = [
     (lambda: rnn_jax.fixed_points(PARAMS, (jnp.full((2, 4), jnp.nan), jnp.zeros((2, 4)))), ValueError, "`starts` must be at least one, of finite numbers."),
     (lambda: rnn_jax.fixed_points(PARAMS, (jnp.zeros((0, 4)), jnp.zeros((0, 4)))), ValueError, "`starts` must be at least one, of finite numbers."),
     (lambda: jax.jit(rnn_jax.fixed_points)(PARAMS, H_0), TypeError, "`fixed_points` reads values, which are not there under jit, vmap or grad: call it outside."),
-    (lambda: rnn_jax.fixed_points(PARAMS, (jnp.zeros(4), jnp.zeros(4))), ValueError, "`starts` must have the axes (num, hid), got shape (4,)."),
+    (lambda: rnn_jax.fixed_points(PARAMS, (jnp.zeros(4), jnp.zeros(4))), ValueError, "`starts[0]` must have the axes (num, hid), got shape (4,)."),
     (lambda: rnn_jax.fixed_points(PARAMS, H_0, jnp.zeros(9)), ValueError, "`x` must have shape (*batch, in) = (3,) to match `params.cells[0].w_xh`, got (9,)."),
     (lambda: rnn_jax.bidirectional(CELL, (H_0[0], H_0[0]), BATCH.inputs), TypeError, "`cells` must be a tuple of two, one for each direction, got CellParams."),
     (lambda: rnn_jax.bidirectional((CELL, CELL), jnp.zeros((2, 4)), BATCH.inputs), TypeError, "`h_0` must be a tuple of two, one for each direction, got ArrayImpl."),
@@ -324,11 +355,11 @@ CASES = [
     (lambda: rnn_jax.drop_units(PARAMS, BATCH, between=0.5), ValueError, "`batch.key` must be given: it is what `drop_units` draws from."),
     (lambda: rnn_jax.drop_units(PARAMS, BATCH, between=1.0), ValueError, "`between` must be from 0 to below 1, got 1.0."),
     (lambda: rnn_jax.drop_units(PARAMS, None, between=0.5), TypeError, "`batch` must be a Batch, got NoneType."),
-    (lambda: call(drop=rnn_jax.Drop(between=H_0[:1])), ValueError, "`drop.between` must hold one state for each of the 2 layers, got 1."),
-    (lambda: call(drop=rnn_jax.Drop(recurrent=(H_0[0], jnp.ones(9)))), ValueError, "`drop.recurrent[1]` must have shape (*batch, hid) = (3, 4) to match `batch.inputs` and `params.cells[1].w_hh`, got (9,)."),
+    (lambda: call(drop=rnn_jax.Drop(between=H_0[:1])), ValueError, "`batch.drop.between` must hold one state for each of the 2 layers, got 1."),
+    (lambda: call(drop=rnn_jax.Drop(recurrent=(H_0[0], jnp.ones(9)))), ValueError, "`batch.drop.recurrent[1]` must have shape (*batch, hid) = (3, 4) to match `batch.inputs` and `params.cells[1].w_hh`, got (9,)."),
     (lambda: rnn_jax.drop_units(PARAMS, BATCH._replace(key=jax.random.PRNGKey(0)), between=0.5), TypeError, "`key` must be one typed key, as jax.random.key(seed) makes it, got uint32(2,)."),
     (lambda: rnn_jax.check_batch(PARAMS, BATCH._replace(drop=rnn_jax.Drop(H_0, (H_0[0], H_0[1] * jnp.nan))), H_0), ValueError, "`batch.drop.recurrent[1]` must hold finite numbers, got nan at (0, 0)."),
-    (lambda: call(drop=H_0), TypeError, "`drop` must be a Drop, got tuple."),
+    (lambda: call(drop=H_0), TypeError, "`batch.drop` must be a Drop, got tuple."),
     (lambda: rnn_jax.unroll(CELL, H_0[0], BATCH.inputs, r=jnp.ones(4)), ValueError, "`r` must have shape (*batch, hid) = (3, 4) to match `xs` and `cell.w_hh`, got (4,)."),
     # a loss called directly
     (lambda: rnn_jax.squared_error(jnp.zeros((2, 3)), jnp.zeros((2,))), ValueError, "`targets` must have shape (2, 3) to match the outputs, got (2,)."),

@@ -8,11 +8,10 @@ from jaxtyping import Array, Float
 from ._affine import affine
 from ._cells import hidden
 from ._checks import (
-    check_hiddens,
     check_inputs,
     check_layout,
     check_params,
-    check_readout,
+    check_read,
     check_sequence,
     check_states,
 )
@@ -25,8 +24,7 @@ from ._unroll import unroll
 
 def readout(params: ReadoutParams, hs: Float[Array, "*steps hid"]) -> Float[Array, "*steps out"]:
     """`y_t = h_t W_hy + b_y`, over any leading axes."""
-    check_hiddens(hs)
-    check_readout(params, hs.shape[-1], hs.dtype, "`hs`")
+    check_read(params, hs)
     return affine(hs, params.w_hy, params.b_y)
 
 

@@ -7,7 +7,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from ._cells import Cell, hidden
-from ._checks import check_cell, check_inputs, check_layout, check_state
+from ._checks import check_cell, check_flags, check_inputs, check_layout, check_state, steps_shape
 from ._require import require_callable
 from ._types import Flags, Hidden, Inputs, Trajectory
 from ._unroll_bptt import unroll_bptt
@@ -49,16 +49,25 @@ def bidirectional(
         if not isinstance(pair, tuple) or len(pair) != 2:
             raise TypeError(f"`{name}` must be a tuple of two, one for each direction, got {type(pair).__name__}.")
     (there, back), (r, r_back) = cells, rs
-    check_cell(there, "cells[0]")
-    check_cell(back, "cells[1]")
-    batch = check_inputs(back, xs, ("time",), "xs", "cells[1]")
-    check_layout(xs, h_0[1], back.w_xh.shape[0], ("time",), names=("xs", "h_0[1]"))
-    check_state(back, h_0[1], batch, names=("h_0[1]", "xs"), cell_name="cells[1]")
+    for i in range(2):
+        _check_direction(i, cells[i], h_0[i], xs, rs[i])
+    check_flags(steps_shape(xs), mask=mask, reset=reset)
     hs = unroll(there, h_0[0], xs, mask=mask, reset=reset, **_dropping(r))
     flipped = (None if x is None else x[::-1] for x in (mask, _seen_from_behind(mask, reset)))
     mask_back, reset_back = flipped
     hs_back = unroll(back, h_0[1], xs[::-1], mask=mask_back, reset=reset_back, **_dropping(r_back))[::-1]
     return jnp.concatenate([hidden(there, hs), hidden(back, hs_back)], -1)
+
+
+def _check_direction(i: int, cell: Cell, h_0: Hidden, xs: Inputs, r: Hidden | None) -> None:
+    """Raise unless what is given for direction `i` fits."""
+    cell_name, h_name = f"cells[{i}]", f"h_0[{i}]"
+    check_cell(cell, cell_name)
+    batch = check_inputs(cell, xs, ("time",), "xs", cell_name)
+    check_layout(xs, h_0, cell.w_xh.shape[0], ("time",), names=("xs", h_name))
+    check_state(cell, h_0, batch, names=(h_name, "xs"), cell_name=cell_name)
+    if r is not None:
+        check_state(cell, r, batch, names=(f"rs[{i}]", "xs"), cell_name=cell_name, parts=1)
 
 
 def _dropping(r: Hidden | None) -> dict[str, Hidden]:

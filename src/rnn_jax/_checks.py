@@ -51,28 +51,33 @@ def check_cell(cell: Cell, name: str = "cell") -> None:
         require_dtype(f"{name}.{leaf}", getattr(cell, leaf), cell.w_xh.dtype, f"`{name}.w_xh`")
 
 
-def check_hiddens(hs: Array) -> None:
-    """Raise unless `hs` is a floating point array with a feature axis."""
-    require_float("hs", hs)
-    if hs.ndim < 1:
-        raise ValueError(f"`hs` must have the axes (*steps, hid), got shape {hs.shape}.")
-
-
-def check_readout(readout: ReadoutParams, hid: int, dtype: Any, match: str) -> None:
+def check_readout(readout: ReadoutParams, hid: int, dtype: Any, match: str, name: str) -> None:
     """Raise unless `readout` reads a layer of `hid` units."""
     if not isinstance(readout, ReadoutParams):
-        raise TypeError(f"`readout` must be ReadoutParams, got {type(readout).__name__}.")
-    require_float("readout.w_hy", readout.w_hy)
-    require_float("readout.b_y", readout.b_y)
+        raise TypeError(f"`{name}` must be ReadoutParams, got {type(readout).__name__}.")
+    require_float(f"{name}.w_hy", readout.w_hy)
+    require_float(f"{name}.b_y", readout.b_y)
     if readout.w_hy.ndim != 2:
-        raise ValueError(f"`readout.w_hy` must have two axes (hid, out), got shape {readout.w_hy.shape}.")
+        raise ValueError(f"`{name}.w_hy` must have two axes (hid, out), got shape {readout.w_hy.shape}.")
     out = readout.w_hy.shape[1]
     if readout.w_hy.shape == (*readout.b_y.shape, hid):
         (out,) = readout.b_y.shape
-    require_shape("readout.w_hy", readout.w_hy, "(hid, out)", (hid, out), match)
-    require_shape("readout.b_y", readout.b_y, "(out,)", (out,), "`readout.w_hy`")
-    require_dtype("readout.w_hy", readout.w_hy, dtype, match)
-    require_dtype("readout.b_y", readout.b_y, dtype, match)
+    require_shape(f"{name}.w_hy", readout.w_hy, "(hid, out)", (hid, out), match)
+    require_shape(f"{name}.b_y", readout.b_y, "(out,)", (out,), f"`{name}.w_hy`")
+    require_dtype(f"{name}.w_hy", readout.w_hy, dtype, match)
+    require_dtype(f"{name}.b_y", readout.b_y, dtype, match)
+
+
+def check_read(params: ReadoutParams, hs: Array) -> None:
+    """Raise unless the readout `params` fits itself, and `hs` are states `(*steps, hid)` that it reads."""
+    require_float("hs", hs)
+    if hs.ndim < 1:
+        raise ValueError(f"`hs` must have the axes (*steps, hid), got shape {hs.shape}.")
+    fits_itself = isinstance(params, ReadoutParams) and jnp.shape(params.w_hy)[1:] == jnp.shape(params.b_y)
+    hid = params.w_hy.shape[0] if fits_itself else hs.shape[-1]
+    check_readout(params, hid, params.w_hy.dtype if fits_itself else hs.dtype, "`hs`", "params")
+    require_shape("hs", hs, "(*steps, hid)", (*hs.shape[:-1], hid), "`params.w_hy`")
+    require_dtype("hs", hs, params.w_hy.dtype, "`params.w_hy`")
 
 
 def check_params(params: Params) -> None:
@@ -92,7 +97,7 @@ def check_params(params: Params) -> None:
         require_shape(name, cell.w_xh, "(hid below, hid)", expected, match)
         require_dtype(name, cell.w_xh, below.w_xh.dtype, match)
         below = cell
-    check_readout(params.readout, num_units(below), below.w_xh.dtype, "the highest of `params.cells`")
+    check_readout(params.readout, num_units(below), below.w_xh.dtype, "the highest of `params.cells`", "params.readout")
 
 
 def check_inputs(cell: Cell, x: Array, leading: tuple[str, ...], name: str, cell_name: str) -> tuple[int, ...]:
@@ -125,19 +130,26 @@ def check_layout(x: Array, h: object, in_size: int, leading: tuple[str, ...], *,
             f"`{x_name}` must hold floating point numbers to be features, got {x.dtype} in the shape {x.shape}: "
             f"integers are tokens and have no feature axis, so cast them, `{x_name}.astype(jnp.float32)`."
         )
-    if not leading and steps[1:] == batch:
-        raise ValueError(f"`{x_name}` must be one step, without a time axis, got shape {x.shape}: use `{x_name}[t]`.")
+    for axis in range(0 if leading else len(steps)):
+        if (*steps[:axis], *steps[axis + 1 :]) == batch:
+            one = f"jnp.moveaxis({x_name}, {axis}, 0)[t]" if axis else f"{x_name}[t]"
+            raise ValueError(f"`{x_name}` must be one step, without a time axis, got shape {x.shape}: use `{one}`.")
     if leading and steps == batch:
         raise ValueError(
             f"`{x_name}` must have time as its first axis, got shape {x.shape}, which is one step for the batch of "
             f"`{h_name}`: use `{x_name}[None]`."
         )
-    if leading and len(steps) > 1 and (steps[0], *steps[2:]) == batch:
-        legend = "(time, *batch)" if is_tokens(x) else "(time, *batch, in)"
-        raise ValueError(
-            f"`{x_name}` must have time as its first axis, {legend}, got shape {x.shape}, whose first axis is as long "
-            f"as the batch of `{h_name}`: use `jnp.swapaxes({x_name}, 0, 1)`."
-        )
+    if not leading or len(steps) != len(batch) + 1:
+        return
+    legend = "(time, *batch)" if is_tokens(x) else "(time, *batch, in)"
+    for axis in range(1, len(steps)):
+        if (*steps[:axis], *steps[axis + 1 :]) == batch:
+            which = "axis is" if axis == 1 else f"{axis} axes are"
+            move = f"jnp.swapaxes({x_name}, 0, 1)" if axis == 1 else f"jnp.moveaxis({x_name}, {axis}, 0)"
+            raise ValueError(
+                f"`{x_name}` must have time as its first axis, {legend}, got shape {x.shape}, whose first {which} as "
+                f"long as the batch of `{h_name}`: use `{move}`."
+            )
 
 
 def check_state(
@@ -154,7 +166,8 @@ def check_state(
     require_float(h_name, h)
     parts = cell.parts if parts is None else parts
     legend = "(*batch, hid)" if parts == 1 else f"(*batch, {parts} hid)"
-    require_shape(h_name, h, legend, (*batch, parts * num_units(cell)), f"`{x_name}` and `{cell_name}.w_hh`")
+    match = f"`{cell_name}.w_hh`" if x_name == h_name else f"`{x_name}` and `{cell_name}.w_hh`"
+    require_shape(h_name, h, legend, (*batch, parts * num_units(cell)), match)
     require_dtype(h_name, h, cell.w_hh.dtype, f"`{cell_name}.w_hh`")
 
 
@@ -166,9 +179,10 @@ def check_cotangent(name: str, d_x: Array, x: Array, match: str) -> None:
     require_dtype(name, d_x, x.dtype, match)
 
 
-def check_flags(time_batch: tuple[int, ...], **flags: Array | None) -> None:
-    """Raise unless each of `mask` and `reset` that is given is bool `(time, *batch)`."""
-    for name, flag in flags.items():
+def check_flags(time_batch: tuple[int, ...], prefix: str = "", **flags: Array | None) -> None:
+    """Raise unless each of `mask` and `reset` that is given is bool `(time, *batch)`; `prefix` is whose they are."""
+    for field, flag in flags.items():
+        name = f"{prefix}{field}"
         if flag is not None:
             require_array(name, flag, jnp.bool_, "booleans")
             require_shape(name, flag, "(time, *batch)", time_batch, "the inputs")
@@ -213,18 +227,19 @@ def check_sequence(
     *,
     name: str = "inputs",
 ) -> None:
-    """Raise unless states, inputs and flags fit `params` and each other."""
+    """Raise unless states, inputs and flags fit `params` and each other; what is of a batch is called so."""
     check_params(params)
     batch = check_inputs(params.cells[0], inputs, ("time",), name, "params.cells[0]")
     if isinstance(h_0, tuple) and h_0:
         check_layout(inputs, h_0[0], params.cells[0].w_xh.shape[0], ("time",), names=(name, "h_0[0]"))
     check_states(params, h_0, batch, name)
-    check_flags(steps_shape(inputs), mask=mask, reset=reset)
+    prefix = "batch." if name.startswith("batch.") else ""
+    check_flags(steps_shape(inputs), prefix, mask=mask, reset=reset)
     if drop is not None and not isinstance(drop, Drop):
-        raise TypeError(f"`drop` must be a Drop, got {type(drop).__name__}.")
+        raise TypeError(f"`{prefix}drop` must be a Drop, got {type(drop).__name__}.")
     for field, units in (drop or Drop())._asdict().items():
         if units is not None:
-            check_states(params, units, batch, name, f"drop.{field}", parts=1)
+            check_states(params, units, batch, name, f"{prefix}drop.{field}", parts=1)
 
 
 def check_call(params: Params, batch: Batch, h_0: States) -> None:
@@ -270,6 +285,12 @@ def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams
         raise ValueError(
             f"`{name}` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape "
             f"{targets.shape} for `batch.inputs` of {time} steps: swap the first two axes."
+        )
+    places = len(batch_axes)
+    if places > 1 and targets.shape[: places + 1] == (*batch_axes, time) != (time, *batch_axes):
+        raise ValueError(
+            f"`{name}` must have time as its first axis, (last, *batch) or (last, *batch, out), got shape "
+            f"{targets.shape} for `batch.inputs` of {time} steps: use `jnp.moveaxis({name}, {places}, 0)`."
         )
     steps = (*targets.shape[:1], *batch_axes)
     one_step = batch_axes and targets.shape[: len(batch_axes)] == tuple(batch_axes)

@@ -76,7 +76,7 @@ def fixed_points(
     require_positive(apart=apart, tolerance=tolerance)
     check_states(params, starts, name="starts")
     if starts[0].ndim != 2:
-        raise ValueError(f"`starts` must have the axes (num, hid), got shape {starts[0].shape}.")
+        raise ValueError(f"`starts[0]` must have the axes (num, hid), got shape {starts[0].shape}.")
     if not len(starts[0]) or not all(np.all(np.isfinite(h)) for h in starts):
         raise ValueError("`starts` must be at least one, of finite numbers.")
     if x is not None and check_inputs(params.cells[0], x, (), "x", "params.cells[0]"):

@@ -87,6 +87,9 @@ def step_backward(
         raise TypeError(f"`residuals` must be StepResiduals, got {type(residuals).__name__}.")
     batch = check_inputs(cell, residuals.x_t, (), "residuals.x_t", "cell")
     check_state(cell, residuals.h_t, batch, names=("residuals.h_t", "residuals.x_t"), cell_name="cell")
+    check_state(cell, residuals.h_tm1, batch, names=("residuals.h_tm1", "residuals.x_t"), cell_name="cell")
+    if residuals.r is not None:
+        check_state(cell, residuals.r, batch, names=("residuals.r", "residuals.x_t"), cell_name="cell", parts=1)
     check_cotangent("d_h_t", d_h_t, residuals.h_t, "`residuals.h_t`")
     deltas, d_h_kept = cell.backward(residuals.kept, d_h_t)
     d_cell = weight_gradients(cell, residuals.x_t, dropped(hidden(cell, residuals.h_tm1), residuals.r), deltas)

@@ -135,6 +135,9 @@ def require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], m
     if x.shape != expected:
         swapped = len(expected) > 1 and x.shape == (expected[1], expected[0], *expected[2:])
         hint = ": swap its first two axes" if swapped else ""
+        for axis in range(2, len(expected)):
+            if x.shape == (*expected[1 : axis + 1], expected[0], *expected[axis + 1 :]):
+                hint = f": use `jnp.moveaxis({name}, {axis}, 0)`"
         raise ValueError(f"`{name}` must have shape {legend} = {expected} to match {match}, got {x.shape}{hint}.")
 
 
