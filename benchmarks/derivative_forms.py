@@ -20,10 +20,10 @@ import numpy as np
 from jax import lax
 
 import rnn_jax
-from rnn_jax._bptt import forward
-from rnn_jax._events import Events
-from rnn_jax._layer import Layer
-from rnn_jax._unroll_bptt import _fallback
+from rnn_jax._nn.events import Events
+from rnn_jax._nn.layer import Layer
+from rnn_jax._nn.loops import forward
+from rnn_jax._nn.unroll_bptt import _fallback
 
 RESULTS = Path(__file__).parent / "results" / "derivative_forms.json"
 SIZES = [(128, 32, 64, 256), (512, 16, 64, 128), (50, 32, 128, 512)]  # time, batch, in, hid

@@ -18,7 +18,7 @@ from derivative_forms import race
 from jax import lax
 
 import rnn_jax
-from rnn_jax._plan import default_plan
+from rnn_jax._gradients.plan import default_plan
 
 RESULTS = Path(__file__).parent / "results" / "variants.json"
 STEPS = [(8, 128), (32, 128), (64, 256), (32, 512), (64, 1024)]  # batch, hid

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import jax
 
-from rnn_jax.app.config import TrainConfig
-from rnn_jax.app.corpus import read_corpus
-from rnn_jax.app.data import prepare
-from rnn_jax.app.loop import DISPATCH, make_dispatch, make_next_batch
-from rnn_jax.app.model import initial_state, make_character_trainer, make_gradient
-from rnn_jax.app.watch import make_watch
+from rnn_jax._cli.config import TrainConfig
+from rnn_jax._cli.training.loop import DISPATCH, make_dispatch, make_next_batch
+from rnn_jax._cli.training.model import initial_state, make_character_trainer, make_gradient
+from rnn_jax._cli.training.watch import make_watch
+from rnn_jax.data._corpus import read_corpus
+from rnn_jax.data._held_out import prepare
 
 RESULTS = Path(__file__).parent / "results" / "watch.json"
 ROUNDS = 9

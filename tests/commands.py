@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax
 import jaxtyping
 
-from rnn_jax.app import cli
+from rnn_jax._cli import main as cli
 
 COMMAND = Path(sys.executable).with_name("rnn-jax")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "0")

@@ -134,7 +134,7 @@ def accumulate_windows(grad_fn):
 # What they are
 
 
-def backward(name: str, function: str, old: str, new: str, case: Case = PLAIN, module: str = "_bptt") -> Fault:
+def backward(name: str, function: str, old: str, new: str, case: Case = PLAIN, module: str = "_nn.loops") -> Fault:
     return Fault(name, Change(module, function, old, new), Checked(case))
 
 
@@ -142,35 +142,35 @@ BACKWARD = [
     backward("Jacobians in forward time order", "deltas", "reverse=True", "reverse=False", STACK),
     backward("h_t used for h_{t-1}", "states_met", "jnp.concatenate([residuals.s_0[None], residuals.ss])[:-1]", "residuals.ss"),
     backward("h_0 forgotten in d_W_hh", "states_met", "residuals.s_0[None]", "jnp.zeros_like(residuals.s_0)[None]"),
-    backward("first step forgotten in d_W_hh", "weight_gradients", "affine_d_weights(h_read, deltas.of_u, cell.w_hh)", "affine_d_weights(h_read[1:], deltas.of_u[1:], cell.w_hh)", module="_one_step"),
+    backward("first step forgotten in d_W_hh", "weight_gradients", "affine_d_weights(h_read, deltas.of_u, cell.w_hh)", "affine_d_weights(h_read[1:], deltas.of_u[1:], cell.w_hh)", module="_nn.step"),
     backward("input gradient shrinks as T grows", "backward", "affine_d_input(residuals.xs, all_deltas.z, residuals.layer.cell.w_xh)", "affine_d_input(residuals.xs, all_deltas.z, residuals.layer.cell.w_xh) / len(d_hs)", STACK),
     backward("upstream cotangent overwritten", "deltas.body", "add_to_hidden(cell, d_s_next, d_h_read)", "d_h_read", STACK),
     backward("only the upstream cotangent of the last step", "deltas.body", "add_to_hidden(cell, d_s_next, d_h_read)", "jnp.where(jnp.any(d_s_next != 0), d_s_next, d_h_read)"),
     backward("state gradient not passed on", "deltas.body", "event.d_enter(d_s_met, d_s_t)", "d_s_next"),
-    backward("bias gradient dropped", "weight_gradients", "b_h=d_b_h", "b_h=0 * d_b_h", module="_one_step"),
-    backward("bias gradient twice", "weight_gradients", "b_h=d_b_h", "b_h=2 * d_b_h", module="_one_step"),
-    backward("φ' forgotten", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t)", module="_cells"),
-    backward("φ' twice", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t * slope_t * slope_t)", module="_cells"),
-    backward("tanh' = 1 - h", "CellParams.d_phi", "ACTIVATIONS[self.activation].d_phi(kept)", "1 - kept", module="_cells"),
-    backward("tanh' off by 0.1 %", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t * slope_t * 1.001)", module="_cells"),
-    backward("relu' = 1 everywhere", "", "x > 0", "x >= 0", Case(activation="relu"), "_activations"),
+    backward("bias gradient dropped", "weight_gradients", "b_h=d_b_h", "b_h=0 * d_b_h", module="_nn.step"),
+    backward("bias gradient twice", "weight_gradients", "b_h=d_b_h", "b_h=2 * d_b_h", module="_nn.step"),
+    backward("φ' forgotten", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t)", module="_cells.protocol"),
+    backward("φ' twice", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t * slope_t * slope_t)", module="_cells.protocol"),
+    backward("tanh' = 1 - h", "CellParams.d_phi", "ACTIVATIONS[self.activation].d_phi(kept)", "1 - kept", module="_cells.protocol"),
+    backward("tanh' off by 0.1 %", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t * slope_t * 1.001)", module="_cells.protocol"),
+    backward("relu' = 1 everywhere", "", "x > 0", "x >= 0", Case(activation="relu"), "_cells.activations"),
     backward("mask off by one", "deltas", "(d_hs, residuals.kept, events)", "(d_hs, residuals.kept, events._replace(mask=jnp.roll(events.mask, 1, 0)))", FLAGGED),
-    backward("mask stops the gradient", "d_enter", "self.leave(self.enter(d_h_met), d_h_t)", "self.leave(self.enter(d_h_met), 0 * d_h_t)", FLAGGED, "_events"),
+    backward("mask stops the gradient", "d_enter", "self.leave(self.enter(d_h_met), d_h_t)", "self.leave(self.enter(d_h_met), 0 * d_h_t)", FLAGGED, "_nn.events"),
     backward("reset off by one", "deltas", "(d_hs, residuals.kept, events)", "(d_hs, residuals.kept, events._replace(reset=jnp.roll(events.reset, 1, 0)))", FLAGGED),
-    backward("reset lets the gradient through", "d_enter", "self.enter(d_h_met)", "d_h_met", FLAGGED, "_events"),
+    backward("reset lets the gradient through", "d_enter", "self.enter(d_h_met)", "d_h_met", FLAGGED, "_nn.events"),
     backward("gradient of h_0 dropped", "backward", "(weight_gradients(residuals, all_deltas), d_s_0, d_xs)", "(weight_gradients(residuals, all_deltas), 0 * d_s_0, d_xs)"),
     backward("W_hh not transposed", "deltas", "cell.w_hh.T", "cell.w_hh"),
-    backward("d_W_hh transposed", "weight_gradients", "w_hh=d_w_hh", "w_hh=d_w_hh.T", module="_one_step"),
+    backward("d_W_hh transposed", "weight_gradients", "w_hh=d_w_hh", "w_hh=d_w_hh.T", module="_nn.step"),
     backward("gradient stops every three steps", "deltas", "(d_hs, residuals.kept, events)", "(d_hs, residuals.kept, events._replace(reset=jnp.broadcast_to(jnp.arange(len(d_hs))[:, None] % 3 == 0, d_hs.shape[:-1])))"),
-    backward("1 % off in one weight", "weight_gradients", "w_hh=d_w_hh", "w_hh=d_w_hh.at[1, 2].multiply(1.01)", module="_one_step"),
-    backward("bias averaged over the batch", "affine_d_weights", "jnp.sum(d_y, steps, dtype=dtype)", "jnp.mean(d_y, steps, dtype=dtype)", module="_affine"),
-    backward("a token's row overwritten, not added to", "affine_d_weights", "rows.add", "rows.set", Case(inputs="tokens"), "_affine"),
+    backward("1 % off in one weight", "weight_gradients", "w_hh=d_w_hh", "w_hh=d_w_hh.at[1, 2].multiply(1.01)", module="_nn.step"),
+    backward("bias averaged over the batch", "affine_d_weights", "jnp.sum(d_y, steps, dtype=dtype)", "jnp.mean(d_y, steps, dtype=dtype)", module="_nn.affine"),
+    backward("a token's row overwritten, not added to", "affine_d_weights", "rows.add", "rows.set", Case(inputs="tokens"), "_nn.affine"),
     backward("factor 2 of the squared error", "squared_error", "2 * error", "error", Case(loss="squared_error"), "_losses"),
     backward("one-hot not subtracted", "cross_entropy", "e / total - is_target.astype(y_t.dtype)", "e / total", module="_losses"),
     backward("weights of the steps forgotten", "weighted_loss", "w[..., None] * d_ys", "d_ys / w.size", module="_losses"),
-    backward("loss sent to the first steps, not the last", "backward_readout", "[jnp.zeros_like(hs[:first_read]), d_read]", "[d_read, jnp.zeros_like(hs[:first_read])]", Case(last="some"), "_by_hand"),
-    backward("b_y never updated", "backward_readout", "ReadoutParams(d_w_hy, d_b_y)", "ReadoutParams(d_w_hy, 0 * d_b_y)", module="_by_hand"),
-    backward("W_hy updated before it is used", "backward_readout", "d_ys @ params.w_hy.T", "d_ys @ (params.w_hy - 0.1 * d_w_hy).T", module="_by_hand"),
+    backward("loss sent to the first steps, not the last", "backward_readout", "[jnp.zeros_like(hs[:first_read]), d_read]", "[d_read, jnp.zeros_like(hs[:first_read])]", Case(last="some"), "_gradients.by_hand"),
+    backward("b_y never updated", "backward_readout", "ReadoutParams(d_w_hy, d_b_y)", "ReadoutParams(d_w_hy, 0 * d_b_y)", module="_gradients.by_hand"),
+    backward("W_hy updated before it is used", "backward_readout", "d_ys @ params.w_hy.T", "d_ys @ (params.w_hy - 0.1 * d_w_hy).T", module="_gradients.by_hand"),
     Fault("steps clipped before they are added up", None, Checked(PLAIN, clip_each_step)),
     Fault("windows that accumulate", None, Checked(PLAIN, accumulate_windows)),
 ]  # fmt: skip
@@ -180,14 +180,14 @@ DROPPED = [
     backward("dropped units read by d_W_hh", "weight_gradients", "states_read(residuals)", "states_read(residuals._replace(layer=residuals.layer._replace(recurrent=None)))", DROP),
     backward("the leak dropped too", "deltas.body", "add_to_hidden(cell, d_s_kept, d_h_met)", "d_h_met + dropped(d_s_kept, layer.recurrent)", DROP),
     backward("φ(a_t) of a leaky cell without the mask", "pre_activations", "states_read(residuals)", "states_read(residuals._replace(layer=residuals.layer._replace(recurrent=None)))", DROP),
-    backward("the layer below not dropped on the way back", "backward_layers", "layers[i - 1].down(d_xs)", "d_xs", DROP, "_by_hand"),
-    backward("the mask of the wrong layer", "backward_layers", "layers[i - 1]", "layers[i]", DROP, "_by_hand"),
-    backward("the readout not dropped on the way back", "backward_readout", "dropped(d_ys @ params.w_hy.T, units)", "d_ys @ params.w_hy.T", DROP, "_by_hand"),
+    backward("the layer below not dropped on the way back", "backward_layers", "layers[i - 1].down(d_xs)", "d_xs", DROP, "_gradients.by_hand"),
+    backward("the mask of the wrong layer", "backward_layers", "layers[i - 1]", "layers[i]", DROP, "_gradients.by_hand"),
+    backward("the readout not dropped on the way back", "backward_readout", "dropped(d_ys @ params.w_hy.T, units)", "d_ys @ params.w_hy.T", DROP, "_gradients.by_hand"),
 ]  # fmt: skip
 
 
 def blocked(name: str, function: str, old: str, new: str, plan: Plan = Plan(2), case: Case = FLAGGED_STACK) -> Fault:  # noqa: B008
-    return Fault(name, Change("_blocked", function, old, new), beside("blocked", case, plan=plan))
+    return Fault(name, Change("_gradients.blocked", function, old, new), beside("blocked", case, plan=plan))
 
 
 SEGMENTED = Plan(2, (3,), 2)
@@ -199,10 +199,10 @@ BLOCKED = [
     blocked("d_h of the last block only", "retreat_piece", "d_h", "carry.d_h"),
     blocked("the loss of one block only", "retreat_piece", "carry.loss + loss", "loss"),
     blocked("weight gradients of one block only", "retreat_piece", "jax.tree.map(jnp.add, carry.d_params, d_params)", "jax.tree.map(lambda d, w: d.astype(w.dtype), d_params, carry.d_params)"),
-    blocked("targets of the block after", "_steps", "cut((batch.targets, batch.weights), first_read, run.read)", "(cut(batch.targets, first_read + run.size, run.read), cut(batch.weights, first_read, run.read))"),
-    blocked("weights of the first block", "_steps", "cut((batch.targets, batch.weights), first_read, run.read)", "(cut(batch.targets, first_read, run.read), cut(batch.weights, 0, run.read))"),
-    blocked("mask of the first block", "_steps", "cut((batch.inputs, batch.mask, batch.reset), start, run.size)", "(cut(batch.inputs, start, run.size), cut(batch.mask, 0, run.size), cut(batch.reset, start, run.size))"),
-    blocked("reset of the first block", "_steps", "cut((batch.inputs, batch.mask, batch.reset), start, run.size)", "(*cut((batch.inputs, batch.mask), start, run.size), cut(batch.reset, 0, run.size))"),
+    blocked("targets of the block after", "verify._steps", "cut((batch.targets, batch.weights), first_read, run.read)", "(cut(batch.targets, first_read + run.size, run.read), cut(batch.weights, first_read, run.read))"),
+    blocked("weights of the first block", "verify._steps", "cut((batch.targets, batch.weights), first_read, run.read)", "(cut(batch.targets, first_read, run.read), cut(batch.weights, 0, run.read))"),
+    blocked("mask of the first block", "verify._steps", "cut((batch.inputs, batch.mask, batch.reset), start, run.size)", "(cut(batch.inputs, start, run.size), cut(batch.mask, 0, run.size), cut(batch.reset, start, run.size))"),
+    blocked("reset of the first block", "verify._steps", "cut((batch.inputs, batch.mask, batch.reset), start, run.size)", "(*cut((batch.inputs, batch.mask), start, run.size), cut(batch.reset, 0, run.size))"),
     blocked("burn-in read out", "split", "read * block", "min(block, 2)"),
     blocked("scale of the mean from a block", "WayBack.backward", "problem.objective", "problem.objective._replace(scale=1 / jnp.sum(block.steps.weights))"),
     blocked("blocks forward in time", "retreat", "reverse=True", "reverse=False"),
@@ -217,7 +217,9 @@ BLOCKED = [
 def truncated(name: str, function: str, old: str, new: str, k2: int = 5) -> Fault:
     """With several windows a block, and several blocks."""
     return Fault(
-        name, Change("_truncated", function, old, new), beside("truncated", FLAGGED_STACK, k1=2, k2=k2, plan=Plan(4))
+        name,
+        Change("_gradients.truncation.windows", function, old, new),
+        beside("truncated", FLAGGED_STACK, k1=2, k2=k2, plan=Plan(4)),
     )
 
 

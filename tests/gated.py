@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from rnn_jax._cells import Deltas
+from rnn_jax._cells.protocol import Deltas
 
 
 class Gated:

@@ -146,7 +146,7 @@ def decay_has_its_error(package):
     norms = np.exp(-0.3 * np.arange(12) + 0.2 * np.random.default_rng(0).standard_normal(12))
     lag = np.arange(1, 12)
     (slope, _), covariance = np.polyfit(lag, np.log(norms[1:]), 1, cov=True)
-    _, error = by_numpy(_module(package, "_anatomy").decay_rate)(norms)
+    _, error = by_numpy(_module(package, "analysis._anatomy").decay_rate)(norms)
     return np.isclose(error, np.exp(slope) * covariance[0, 0] ** 0.5)
 
 
@@ -169,7 +169,7 @@ def cut_is_truncated(package):
 
 
 def _cell(package, losses, solved):
-    cells = _module(package, "experiments.cells")
+    cells = _module(package, "experiments._trials")
     losses, solved = np.asarray(losses, float), np.asarray(solved, float)
     curves = {"loss": losses, "solved": solved, "finite": np.isfinite(losses).astype(float)}
     steps = np.arange(len(losses)) * 10
@@ -177,7 +177,7 @@ def _cell(package, losses, solved):
 
 
 def shares_are_wilson(package):
-    return _module(package, "experiments.report").share(np.array([True] * 8 + [False] * 2)) == "8 of 10 [0.49, 0.94]"
+    return _module(package, "experiments._report").share(np.array([True] * 8 + [False] * 2)) == "8 of 10 [0.49, 0.94]"
 
 
 def solved_at_the_first(package):
@@ -200,14 +200,14 @@ def cells_are_json(package):
 
 def momentum_of_one_is_refused(package):
     try:
-        _module(package, "app.limits").check_train_config(_module(package, "app.config").TrainConfig(momentum=1.0))
-    except _module(package, "app.errors").InputError:
+        _module(package, "_cli.limits").check_train_config(_module(package, "_cli.config").TrainConfig(momentum=1.0))
+    except _module(package, "_reporting.errors").InputError:
         return True
     return False
 
 
 def metrics_end_at_the_checkpoint(package):
-    metrics = _module(package, "app.metrics")
+    metrics = _module(package, "_cli.metrics")
     with tempfile.TemporaryDirectory() as folder:
         records = [{"step": step, "characters": step, "seconds": 0.0} for step in (10, 20, 30)]
         metrics.write_metrics(Path(folder), records)
@@ -216,14 +216,14 @@ def metrics_end_at_the_checkpoint(package):
 
 def nothing_held_out_is_learned(package):
     text = "abc" * 400 + "z" * 60
-    data = _module(package, "app.data").prepare(text, 4, 10)
+    data = _module(package, "data._held_out").prepare(text, 4, 10)
     return package.encode(data.symbols, "z")[0] not in np.asarray(data.streams)
 
 
 def windows_begin_again_in_time(package):
     """Of 20 symbols and windows of 10 there is one, and its targets."""
-    config = _module(package, "app.config").TrainConfig(window=10, streams=2)
-    next_batch = _module(package, "app.loop").make_next_batch(config)
+    config = _module(package, "_cli.config").TrainConfig(window=10, streams=2)
+    next_batch = _module(package, "_cli.training.loop").make_next_batch(config)
     streams = jnp.arange(40).reshape(20, 2)
     state = package.TrainState(None, None, (jnp.zeros((2, 3)),), jnp.asarray(1))
     return np.array_equal(jax.jit(next_batch)(state, streams)[1].inputs, streams[:10])
@@ -234,30 +234,30 @@ def _fault(name, module, function, old, new, holds, killed_by):
 
 
 MORE = [
-    _fault("steps of inner segments not counted", "_plan", "_recomputed", "size + _recomputed(inner, size, 0)", "size", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
-    _fault("states at the end not counted", "_plan", "_kept_states", "max(of_one, _kept_states(inner, length - count * size, keep))", "of_one", states_kept, "test_blocked.py::test_the_forecast_of_bytes_is_what_xla_allots"),
-    _fault("a plan twice the budget", "_plan", "plan_memory", "cost.temporary_bytes <= budget_bytes", "cost.temporary_bytes <= 2 * budget_bytes", within_the_budget, "test_blocked.py::test_plan_memory_stays_within_its_budget_and_spends_it"),
-    Fault("what is left begins where the segments do", Change("_blocked", "split", "split(inner, start + count * size, length - count * size, keep, read=read)", "split(inner, start, length - count * size, keep, read=read)"), beside("blocked", FLAGGED_STACK, plan=Plan(2, (5,))), "test_blocked.py::test_equal_to_autodiff_under_every_plan"),
-    _fault("what is kept at the end also kept before it", "_blocked", "runs_of", "max(plan.keep - last, 0)", "plan.keep", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
-    _fault("each device by its own mean", "_sharded", "Sharded.gradient.on_each", "vary(scale, AXIS)", "1 / batch.weights.sum()", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
-    _fault("devices averaged, not summed", "_sharded", "Sharded.gradient.on_each", "lax.psum((loss, gradients.params), AXIS)", "lax.pmean((loss, gradients.params), AXIS)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
-    _fault("the mean taken twice", "_sharded", "Sharded.gradient.on_each", "vary(scale, AXIS)", "vary(scale * scale, AXIS)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
-    _fault("devices that draw the same", "_sharded", "Sharded.gradient.on_each", "jax.random.fold_in(key, lax.axis_index(AXIS))", "jax.random.fold_in(key, 0)", devices_draw_apart, "test_dropout.py::test_devices_draw_each_their_own"),
-    _fault("fewer units dropped than asked for", "_dropout", "drop_units.draw", "jnp.asarray(1 / (1 - rate), cell.w_hh.dtype)", "jnp.asarray(1 / (1 - rate) ** 0.5, cell.w_hh.dtype)", dropout_drops_its_share, "test_dropout.py::test_rates_and_what_is_kept"),
-    _fault("the same units between and in the recurrence", "_dropout", "drop_units", "draw(keys[1], recurrent)", "draw(keys[0], recurrent)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
-    _fault("the same units in every layer", "_dropout", "drop_units.draw", "jax.random.split(key, len(params.cells))", "[key] * len(params.cells)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
-    _fault("a key used twice", "_dropout", "drop_units", "key=key", "key=batch.key", dropout_uses_a_key_once, "test_dropout.py::test_a_key_is_used_once"),
-    _fault("what is not saturated counted", "_anatomy", "saturation", "d_phi < SATURATED", "d_phi >= SATURATED", saturation_is_counted, "test_anatomy.py::test_saturation"),
-    _fault("lags at the step, not at its loss", "_anatomy", "lag_grid.of_losses.moved", "jnp.roll(norms(d_h), q, 0)", "norms(d_h)", lags_of_a_rotation, "test_anatomy.py::test_every_part_beside_autodiff"),
-    _fault("one degree of freedom too many", "_anatomy", "decay_rate", "jnp.maximum(num - 2, 1)", "jnp.maximum(num - 1, 1)", decay_has_its_error, "test_anatomy.py::test_the_fitted_rate_and_its_error"),
-    _fault("cosine of a part with itself", "_anatomy", "norm_and_cosine", "unit_and_norm(p)[0] * unit_and_norm(w)[0]", "unit_and_norm(p)[0] ** 2", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),
-    _fault("the cut of all losses, not of the windows'", "_anatomy", "cut_by_windows", "pad_steps(passed.layers[-1].local, 0, after)", "pad_steps(passed.layers[-1].d_hs, 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
-    _fault("another interval than Wilson's", "experiments.report", "_interval", 'method="wilson"', 'method="exact"', shares_are_wilson, "test_experiments.py::test_statistics"),
-    _fault("solved at the last time, not the first", "experiments.cells", "Cell.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiments.py::test_solved_and_diverged"),
-    _fault("slow taken for diverged", "experiments.cells", "Cell.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiments.py::test_solved_and_diverged"),
-    _fault("infinity written into JSON", "experiments.cells", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiments.py::test_a_cell_comes_back_from_its_file"),
-    _fault("momentum of one let through", "app.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
-    _fault("metrics after the checkpoint kept", "app.metrics", "read_metrics", 'record is not None and record["step"] <= up_to', "record is not None", metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
-    _fault("what is held out is learned", "app.data", "prepare", "make_streams(tokens[:num_train], num_streams)", "make_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
-    _fault("a window past the end of the streams", "app.loop", "make_next_batch.next_batch", "(streams.shape[0] - 1) // window", "streams.shape[0] // window", windows_begin_again_in_time, "test_streams.py::test_the_windows_of_a_stream"),
+    _fault("steps of inner segments not counted", "_gradients.plan", "_recomputed", "size + _recomputed(inner, size, 0)", "size", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
+    _fault("states at the end not counted", "_gradients.plan", "_kept_states", "max(of_one, _kept_states(inner, length - count * size, keep))", "of_one", states_kept, "test_blocked.py::test_the_forecast_of_bytes_is_what_xla_allots"),
+    _fault("a plan twice the budget", "_gradients.plan", "plan_memory", "cost.temporary_bytes <= budget_bytes", "cost.temporary_bytes <= 2 * budget_bytes", within_the_budget, "test_blocked.py::test_plan_memory_stays_within_its_budget_and_spends_it"),
+    Fault("what is left begins where the segments do", Change("_gradients.blocked", "split", "split(inner, start + count * size, length - count * size, keep, read=read)", "split(inner, start, length - count * size, keep, read=read)"), beside("blocked", FLAGGED_STACK, plan=Plan(2, (5,))), "test_blocked.py::test_equal_to_autodiff_under_every_plan"),
+    _fault("what is kept at the end also kept before it", "_gradients.blocked", "runs_of", "max(plan.keep - last, 0)", "plan.keep", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
+    _fault("each device by its own mean", "_gradients.over_devices", "Sharded.gradient.on_each", "vary(scale, AXIS)", "1 / batch.weights.sum()", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
+    _fault("devices averaged, not summed", "_gradients.over_devices", "Sharded.gradient.on_each", "lax.psum((loss, gradients.params), AXIS)", "lax.pmean((loss, gradients.params), AXIS)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
+    _fault("the mean taken twice", "_gradients.over_devices", "Sharded.gradient.on_each", "vary(scale, AXIS)", "vary(scale * scale, AXIS)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
+    _fault("devices that draw the same", "_gradients.over_devices", "Sharded.gradient.on_each", "jax.random.fold_in(key, lax.axis_index(AXIS))", "jax.random.fold_in(key, 0)", devices_draw_apart, "test_dropout.py::test_devices_draw_each_their_own"),
+    _fault("fewer units dropped than asked for", "_nn.dropout", "drop_units.draw", "jnp.asarray(1 / (1 - rate), cell.w_hh.dtype)", "jnp.asarray(1 / (1 - rate) ** 0.5, cell.w_hh.dtype)", dropout_drops_its_share, "test_dropout.py::test_rates_and_what_is_kept"),
+    _fault("the same units between and in the recurrence", "_nn.dropout", "drop_units", "draw(keys[1], recurrent)", "draw(keys[0], recurrent)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
+    _fault("the same units in every layer", "_nn.dropout", "drop_units.draw", "jax.random.split(key, len(params.cells))", "[key] * len(params.cells)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
+    _fault("a key used twice", "_nn.dropout", "drop_units", "key=key", "key=batch.key", dropout_uses_a_key_once, "test_dropout.py::test_a_key_is_used_once"),
+    _fault("what is not saturated counted", "analysis._anatomy", "saturation", "d_phi < SATURATED", "d_phi >= SATURATED", saturation_is_counted, "test_anatomy.py::test_saturation"),
+    _fault("lags at the step, not at its loss", "analysis._anatomy", "lag_grid.of_losses.moved", "jnp.roll(norms(d_h), q, 0)", "norms(d_h)", lags_of_a_rotation, "test_anatomy.py::test_every_part_beside_autodiff"),
+    _fault("one degree of freedom too many", "analysis._anatomy", "decay_rate", "jnp.maximum(num - 2, 1)", "jnp.maximum(num - 1, 1)", decay_has_its_error, "test_anatomy.py::test_the_fitted_rate_and_its_error"),
+    _fault("cosine of a part with itself", "analysis._anatomy", "norm_and_cosine", "unit_and_norm(p)[0] * unit_and_norm(w)[0]", "unit_and_norm(p)[0] ** 2", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),
+    _fault("the cut of all losses, not of the windows'", "analysis._anatomy", "cut_by_windows", "pad_steps(passed.layers[-1].local, 0, after)", "pad_steps(passed.layers[-1].d_hs, 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
+    _fault("another interval than Wilson's", "experiments._report", "_interval", 'method="wilson"', 'method="exact"', shares_are_wilson, "test_experiments.py::test_statistics"),
+    _fault("solved at the last time, not the first", "experiments._trials", "Cell.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiments.py::test_solved_and_diverged"),
+    _fault("slow taken for diverged", "experiments._trials", "Cell.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiments.py::test_solved_and_diverged"),
+    _fault("infinity written into JSON", "experiments._trials", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiments.py::test_a_cell_comes_back_from_its_file"),
+    _fault("momentum of one let through", "_cli.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
+    _fault("metrics after the checkpoint kept", "_cli.metrics", "read_metrics", 'record is not None and record["step"] <= up_to', "record is not None", metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
+    _fault("what is held out is learned", "data._held_out", "prepare", "make_streams(tokens[:num_train], num_streams)", "make_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
+    _fault("a window past the end of the streams", "_cli.training.loop", "make_next_batch.next_batch", "(streams.shape[0] - 1) // window", "streams.shape[0] // window", windows_begin_again_in_time, "test_streams.py::test_the_windows_of_a_stream"),
 ]  # fmt: skip

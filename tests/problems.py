@@ -10,7 +10,7 @@ from by_numpy import by_numpy
 from jax.extend.core import jaxprs_in_params
 
 import rnn_jax
-from rnn_jax._problems import HID, IN, OUT, Case, make_problem
+from rnn_jax.verify._problems import HID, IN, OUT, Case, make_problem
 
 EXACT = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
 

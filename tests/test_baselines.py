@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rnn_jax.app import baselines
+from rnn_jax.data import _ngrams as baselines
 
 
 def test_ngrams_against_counting_by_hand():

@@ -14,7 +14,7 @@ import gated
 import rnn_jax
 from gated import Gru, Lstm
 from rnn_jax import LeakyParams, Plan
-from rnn_jax._cells import Cell, own_names
+from rnn_jax._cells.protocol import Cell, own_names
 
 CELLS = {"gru": Gru, "lstm": Lstm, "leaky": LeakyParams}
 CASES = {

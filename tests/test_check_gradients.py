@@ -14,9 +14,10 @@ from plant import Change, plant
 from problems import Case, cast, make_problem
 
 import rnn_jax
-from rnn_jax import _clock, check_gradients
-from rnn_jax.app import gradcheck, plots
-from rnn_jax.app.config import GradcheckConfig
+from rnn_jax import check_gradients
+from rnn_jax._cli import gradcheck, plots
+from rnn_jax._cli.config import GradcheckConfig
+from rnn_jax.verify import _clock
 
 
 def grad_fn_of(case, **options):
@@ -449,7 +450,12 @@ def test_steps_are_only_said_to_be_right_where_that_can_be_told(w_hh):
     cell = params.cells[0]
     params = params._replace(cells=(type(cell)(cell.w_xh, w_hh * cell.w_hh, cell.b_h, cell.activation),))
     off = plant(
-        Change("_cells", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t * slope_t * 1.01)")
+        Change(
+            "_cells.protocol",
+            "CellParams.backward_by_slope",
+            "Deltas(d_s_t * slope_t)",
+            "Deltas(d_s_t * slope_t * 1.01)",
+        )
     )
     grad_fn = off.make_grad_fn("bptt", loss=case.loss)
     report = off.check_gradients(by_numpy_unless_traced(grad_fn), *_of(off, params, batch, h_0))

@@ -18,13 +18,16 @@ from test_tasks import digest
 
 import rnn_jax
 from rnn_jax import experiments
-from rnn_jax.app.errors import InputError
-from rnn_jax.experiments import Experiment, report, run_experiment, tables, training
-from rnn_jax.experiments import cells as cells_module
-from rnn_jax.experiments import experiment as experiment_module
-from rnn_jax.experiments.catalogue import CATALOGUE
-from rnn_jax.experiments.cells import Cell, read_cell, save_cell
-from rnn_jax.experiments.training import make_program, train
+from rnn_jax._reporting.errors import InputError
+from rnn_jax.experiments import Experiment, run_experiment
+from rnn_jax.experiments import _experiment as experiment_module
+from rnn_jax.experiments import _report as report
+from rnn_jax.experiments import _tables as tables
+from rnn_jax.experiments import _training as training
+from rnn_jax.experiments import _trials as cells_module
+from rnn_jax.experiments._training import make_program, train
+from rnn_jax.experiments._trials import Cell, read_cell, save_cell
+from rnn_jax.experiments.catalogue.names import CATALOGUE
 
 TASK, SIZES = rnn_jax.TASKS["parity"], {"time": 6}
 
@@ -383,7 +386,7 @@ def test_starts():
 def test_digits():
     from sklearn.datasets import load_digits
 
-    from rnn_jax.experiments.data import digit_parts, digits
+    from rnn_jax.experiments._data import digit_parts, digits
 
     images, classes, parts = digit_parts()
     assert sorted(np.concatenate(parts)) == list(range(1797))
@@ -406,7 +409,7 @@ def test_digits():
 
 
 def test_sunspots():
-    from rnn_jax.experiments import data
+    from rnn_jax.experiments import _data as data
 
     months, numbers = data.sunspots()
     assert (months[0], months[-1], len(numbers), numbers[0]) == ("1749-01", "2008-12", 3120, 58.0)
@@ -433,14 +436,14 @@ def test_sunspots():
 
 def test_one_sequence_is_no_chance():
     """What is trained on one sequence alone can answer without looking at it."""
-    from rnn_jax.experiments import notebooks
+    from rnn_jax.experiments.catalogue import notebooks
 
     chances = [notebooks.make(setting).chance for setting in notebooks.settings(False)]
     assert chances[:3] == [0, 0, 0] and 1.3 < chances[3] <= math.log(4)
 
 
 def data_tasks():
-    from rnn_jax.experiments import data
+    from rnn_jax.experiments import _data as data
 
     return {
         "digits": (data.digits().train.task, {}),
@@ -470,7 +473,8 @@ def test_forecasts_by_baselines(monkeypatch):
     """The autoregression beside the library's own dynamic forecasts; the others by their definitions."""
     from statsmodels.tsa.ar_model import AutoReg
 
-    from rnn_jax.experiments import data, forecast
+    from rnn_jax.experiments import _data as data
+    from rnn_jax.experiments.catalogue import forecast
 
     monkeypatch.setattr(forecast, "MOST_LAGS", 24)
     _, numbers = data.sunspots()
@@ -491,7 +495,7 @@ def test_forecasts_by_baselines(monkeypatch):
 
 
 def test_flossing_brings_exponents_to_zero(monkeypatch):
-    from rnn_jax.experiments import long_memory
+    from rnn_jax.experiments.catalogue import long_memory
 
     for name, value in {"FLOSS_STEPS": 40, "FLOSS_LENGTH": 20, "FLOSS_NUM": 4}.items():
         monkeypatch.setattr(long_memory, name, value)
@@ -532,7 +536,7 @@ def test_an_experiment_from_the_command_line(tmp_path):
 
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_grids_are_made_of_plain_values(name):
-    from rnn_jax.experiments.command import load
+    from rnn_jax._cli.experiment import load
 
     found = load(name)
     assert found.name == name

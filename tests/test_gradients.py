@@ -11,8 +11,8 @@ from problems import EXACT, Case, assert_trees_close, equations, innermost_loops
 from witness import central_differences
 
 import rnn_jax
-from rnn_jax import _activations
-from rnn_jax.app import gradcheck
+from rnn_jax._cells import activations as _activations
+from rnn_jax._cli import gradcheck
 
 CASES = gradcheck.covering(gradcheck.OPTIONS, 2)  # every pair of options occurs; `gradcheck --grid full`: triples
 BY_HAND = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact and name != "autodiff"]

@@ -10,10 +10,10 @@ from commands import command
 from pages import Page
 
 import rnn_jax
-from rnn_jax.app.config import TrainConfig
-from rnn_jax.app.examine import reach
-from rnn_jax.app.truncation import advice, train_command
-from rnn_jax.app.verdict import truncated
+from rnn_jax._cli.anatomy.examine import reach
+from rnn_jax._cli.anatomy.verdict import truncated
+from rnn_jax._cli.config import TrainConfig
+from rnn_jax._cli.truncation import advice, train_command
 
 
 def test_anatomy_of_a_run(finished, tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import rnn_jax
-from rnn_jax.app import anatomy_page, plots
+from rnn_jax._cli import plots
+from rnn_jax._cli.anatomy import page as anatomy_page
 
 BASELINES = {"unigram": 4.57, "bigram": 3.66, "trigram": 3.0}
 

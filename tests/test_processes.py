@@ -11,7 +11,7 @@ import time
 import pytest
 from commands import COMMAND, ENVIRONMENT, REAL_TEXT, SMALL, command, losses, metrics, process, train
 
-from rnn_jax.app import train as train_module
+from rnn_jax._cli.training import train as train_module
 
 UNCACHED = {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # killed while it writes there, it would leave half of a program
 LONG = ["--steps", "600", *SMALL[:-4], "--eval-every", "100"]
@@ -170,7 +170,7 @@ def test_the_default_run_beats_the_trigram_clearly(tmp_path):
 
 def test_help_imports_no_jax():
     code = (
-        "import sys; from rnn_jax.app.cli import main\n"
+        "import sys; from rnn_jax._cli.main import main\n"
         "try: main([*sys.argv[1:], '--help'])\n"
         "finally: assert 'jax' not in sys.modules"
     )
@@ -180,7 +180,7 @@ def test_help_imports_no_jax():
 
 
 def test_without_the_extra_it_says_how_to_get_it():
-    code = "import sys; sys.modules['tyro'] = None; from rnn_jax.app.cli import main; sys.exit(main(['train']))"
+    code = "import sys; sys.modules['tyro'] = None; from rnn_jax._cli.main import main; sys.exit(main(['train']))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert result.stderr == "rnn-jax: needs tyro: pip install 'rnn-jax-bptt[app]'\n"

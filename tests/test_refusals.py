@@ -8,8 +8,10 @@ import jax
 import pytest
 from commands import REAL_TEXT, command, everything
 
-from rnn_jax.app import config, console, corpus, jax_settings, limits
-from rnn_jax.app.errors import InputError
+from rnn_jax._cli import config, jax_settings, limits
+from rnn_jax._reporting import console
+from rnn_jax._reporting.errors import InputError
+from rnn_jax.data import _corpus as corpus
 
 BAD_ANATOMY = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from problems import EXACT, Case, assert_trees_close, cast, grad_fn_of, make_problem, options_of, run, run_compiled
 
 import rnn_jax
-from rnn_jax import _sequences
+from rnn_jax.data import _sequences
 
 METHODS = [*EXACT, "truncated", "last_steps", "adaptive"]
 TIME = 6

@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnn_jax
-from rnn_jax.app import run_folder
-from rnn_jax.app.config import TrainConfig
-from rnn_jax.app.data import HELD_OUT, prepare
-from rnn_jax.app.loop import make_next_batch
-from rnn_jax.app.metrics import read_metrics, write_metrics
+from rnn_jax._cli import run_folder
+from rnn_jax._cli.config import TrainConfig
+from rnn_jax._cli.metrics import read_metrics, write_metrics
+from rnn_jax._cli.training.loop import make_next_batch
+from rnn_jax.data._held_out import HELD_OUT, prepare
 
 
 def test_nothing_held_out_is_learned():

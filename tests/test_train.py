@@ -30,8 +30,10 @@ from commands import (
 )
 
 import rnn_jax
-from rnn_jax.app import advice, checkpoint, config, console, lock, loop, plots, run_folder, sample
-from rnn_jax.app.jax_settings import jax_settings
+from rnn_jax._cli import config, plots, run_folder, sample
+from rnn_jax._cli.jax_settings import jax_settings
+from rnn_jax._cli.training import advice, checkpoint, loop
+from rnn_jax._reporting import console, lock
 
 BRIEF = [*SMALL, "--schedule", "constant"]  # at a constant rate 25 steps are one program, however many follow
 TRUNCATED = ["--k1", 5, "--k2", 10]

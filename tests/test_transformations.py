@@ -17,7 +17,8 @@ from jax.sharding import AxisType, PartitionSpec
 from problems import Case, assert_trees_close, grad_fn_of, make_problem, options_of, run
 
 import rnn_jax
-from rnn_jax import _bptt, unroll, unroll_bptt
+from rnn_jax import unroll, unroll_bptt
+from rnn_jax._nn import loops as _bptt
 
 ALL = (0, 1, 2)
 CASES = {

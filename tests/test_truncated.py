@@ -27,8 +27,10 @@ from problems import (
 from witness import central_differences
 
 import rnn_jax
-from rnn_jax import Plan, _adaptive, _randomised
-from rnn_jax.app.gradcheck import covering
+from rnn_jax import Plan
+from rnn_jax._cli.gradcheck import covering
+from rnn_jax._gradients.truncation import adaptive as _adaptive
+from rnn_jax._gradients.truncation import randomised as _randomised
 
 CASES = covering(OPTIONS | {"num_layers": [1, 2]}, 2)
 FLAGGED = Case(num_layers=2, weights=True, mask=True, reset=True, time=13)

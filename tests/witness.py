@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from rnn_jax import Gradients
-from rnn_jax import _numpy_witnesses as loops
+from rnn_jax.verify import _numpy_witnesses as loops
 
 
 def one_hot(index, size):

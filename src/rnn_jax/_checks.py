@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._cells import Cell, num_units, own_names
+from ._cells.protocol import Cell, num_units, own_names
 from ._require import (
     is_below,
     require_array,

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ._cells import CellParams, LeakyParams
+from ._cells.protocol import CellParams, LeakyParams
 from ._serialization import make_savable
 
 Step = Float[Array, "*batch in"] | Int[Array, "*batch"]  # features or tokens of one step

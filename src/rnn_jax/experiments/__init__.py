@@ -1,4 +1,11 @@
-"""Experiments: grids of settings trained from many seeds, and their reports."""
+"""Experiments: grids of settings trained from many seeds, and their reports.
+
+`_trials`, `_training`           one cell of a grid with its seed; training many seeds in one program
+`_experiment`                    running a grid, resumed where it stopped
+`_tables`, `_report`, `_parts`   tables; pages; networks and measures that experiments share
+`_data`                          digits and sunspots
+`catalogue/`                     the nine that `rnn-jax experiment` knows
+"""
 
 import lazy_loader
 

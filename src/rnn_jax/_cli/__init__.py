@@ -1,0 +1,8 @@
+"""The command `rnn-jax`: needs the extra `app`.
+
+`main`                                        the entry point: arguments, errors, exit status
+`config`, `limits`, `jax_settings`            options; their ranges; the settings of JAX while a command runs
+`run_folder`, `settings_file`, `metrics`      what a run leaves behind
+`training/`, `anatomy/`                       `rnn-jax train`; `rnn-jax anatomy`
+`sample`, `gradcheck`, `truncation`, `experiment`, `plots`   the other subcommands, and their pictures
+"""

@@ -1,0 +1,103 @@
+"""JAX as the command needs it, whatever the environment says."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+
+import jax
+from jax.extend import backend
+
+from .._reporting.errors import InputError
+
+SETTINGS = {  # all that changes a result, or stops a program that is right
+    "jax_disable_jit": False,
+    "jax_debug_nans": False,  # a run that diverges is told so
+    "jax_debug_infs": False,
+    "jax_debug_key_reuse": False,
+    "jax_check_tracer_leaks": False,
+    "jax_enable_checks": False,
+    "jax_no_tracing": False,
+    "jax_no_execution": False,
+    "jax_numpy_rank_promotion": "allow",
+    "jax_numpy_dtype_promotion": "standard",
+    "jax_default_matmul_precision": None,
+    "jax_default_device": None,
+    "jax_default_prng_impl": "threefry2x32",
+    "jax_threefry_partitionable": True,
+    "jax_random_seed_offset": 0,
+    "jax_high_dynamic_range_gumbel": False,
+    "jax_error_checking_behavior_nan": "ignore",
+    "jax_error_checking_behavior_divide": "ignore",
+    "jax_error_checking_behavior_oob": "ignore",
+    "jax_array_garbage_collection_guard": None,
+    "jax_transfer_guard": None,
+    "jax_transfer_guard_host_to_device": None,
+    "jax_transfer_guard_device_to_device": None,
+    "jax_transfer_guard_device_to_host": None,
+}
+
+
+@contextlib.contextmanager
+def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]:
+    """JAX with `SETTINGS`, and with 64-bit numbers only for "float64"; afterwards as it was.
+
+    A CPU becomes `num_devices` devices, unless JAX has started already or XLA_FLAGS say how many it is.
+
+    Raises:
+        InputError: if the environment asks for a platform that is not there, or for no device.
+    """
+    if num_devices > 1:
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", num_devices)
+    check_platform()
+    ours = {name: value for name, value in SETTINGS.items() if name in jax.config.values}  # they come and go
+    ours["jax_enable_x64"] = dtype == "float64"
+    before = {name: getattr(jax.config, name) for name in ours}
+    try:
+        for name, value in ours.items():
+            jax.config.update(name, value)  # of all threads: orbax restores in one of its own
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def check_platform() -> None:
+    """Raise an `InputError` if JAX does not start: it was told to use what is not here, or no device."""
+    try:
+        jax.devices()
+    except Exception as error:  # RuntimeError or AssertionError, by platform and version
+        if variable := _variable_of_no_cpu():
+            raise InputError(
+                f"{variable} must ask for at least one device of the CPU, got {os.environ[variable]!r}. "
+                f"Unset it, or ask for 1 or more."
+            ) from error
+        for variable in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME"):
+            if asked := os.environ.get(variable):
+                raise InputError(
+                    f"{variable} must name a platform that JAX finds here, got {asked!r}: there is "
+                    f"{', '.join(_platforms())}. Unset {variable}, or set it to what is there."
+                ) from error
+        raise InputError(f"JAX must find a device, but it does not start: {error}") from error
+
+
+def _variable_of_no_cpu() -> str | None:
+    """The variable of the environment that makes the CPU no device at all, if there is one."""
+    if "JAX_NUM_CPU_DEVICES" in os.environ and jax.config.values.get("jax_num_cpu_devices") == 0:
+        return "JAX_NUM_CPU_DEVICES"
+    counts = re.findall(r"--xla_force_host_platform_device_count=(\S*)", os.environ.get("XLA_FLAGS", ""))
+    return "XLA_FLAGS" if counts and re.fullmatch("0+", counts[-1]) else None
+
+
+def _platforms() -> list[str]:
+    """The platforms that JAX finds when it is not told which."""
+    before = jax.config.values["jax_platforms"]
+    try:
+        jax.config.update("jax_platforms", None)
+        backend.clear_backends()
+        return sorted(backend.backends())
+    except RuntimeError:
+        return ["none"]
+    finally:
+        jax.config.update("jax_platforms", before)

@@ -1,0 +1,179 @@
+"""What the settings of each command may be. Imports no jax."""
+
+import contextlib
+import dataclasses
+import difflib
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+from .._reporting.errors import InputError
+from .config import (
+    AnatomyConfig,
+    ExperimentConfig,
+    GradcheckConfig,
+    SampleConfig,
+    TrainConfig,
+    TruncationConfig,
+    bytes_of,
+)
+
+MOST_STEPS = 2**31 - 1  # they are counted in int32
+RANGES: dict[str, tuple[float, float]] = {  # of every number, both ends included
+    **dict.fromkeys(("hidden_size",), (1, 2**16)),
+    **dict.fromkeys(("num_layers", "devices"), (1, 1024)),
+    **dict.fromkeys(("streams", "window", "k1", "k2", "ks", "lags"), (1, 2**20)),
+    **dict.fromkeys(("steps", "eval_every", "watch_every"), (1, MOST_STEPS)),
+    **dict.fromkeys(("learning_rate", "max_norm", "max_value", "recurrent_scale", "adaptive_bias"), (1e-30, 1e38)),
+    "leak": (1e-6, 1),
+    "momentum": (0, 0.9999),
+    **dict.fromkeys(("drop_between", "drop_recurrent"), (0, 0.999)),
+    "length": (1, 10**7),
+    "temperature": (0, 1e6),
+    "gains": (1e-6, 1e6),
+    "seeds": (1, 10**4),
+    "seed": (0, 2**32 - 1),
+}
+LONGEST = 200  # characters of what came, in a message
+COLDEST = 1e-6  # the lowest temperature but 0, which is what a lower one comes to
+
+
+def _check_ranges(config: object) -> None:
+    """Raise an `InputError` for the first number that is not in its range."""
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        if field.name not in RANGES or value is None:
+            continue
+        low, high = RANGES[field.name]
+        values = value if isinstance(value, tuple) else (value,)
+        _require(config, field.name, all(low <= one <= high for one in values), f"from {_short(low)} to {_short(high)}")
+
+
+def _short(number: int | float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+
+
+def check_train_config(config: TrainConfig) -> None:
+    """Raise an `InputError` for the first setting out of range."""
+    _check_ranges(config)
+    for name in ("run", "resume"):
+        check_path(config, name)
+    _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
+    if config.memory is not None:
+        _require(config, "memory", bool(bytes_of(config.memory)), "a number of bytes above 0, like 200MB or 64MiB")
+        _require(config, "memory", config.method == "blocked", "left out unless --method is blocked")
+    cut = config.k1 is not None or config.k2 is not None or config.adaptive_bias is not None
+    if cut:
+        _require(config, "method", config.method == "blocked", "left out with --k1, --k2 and --adaptive-bias")
+        _require(config, "memory", config.memory is None, "left out with --k1, --k2 and --adaptive-bias")
+    for name in ("k1", "k2"):
+        value = getattr(config, name)
+        _require(
+            config, name, value is None or 1 <= value <= config.window, f"from 1 to the {config.window} of --window"
+        )
+    if config.adaptive_bias is not None:
+        _require(config, "k2", config.k2 is None, "left out with --adaptive-bias, which chooses it")
+        _require(config, "k1", config.k1 is not None, "given with --adaptive-bias")
+    elif cut:
+        _require(config, "k2", config.k2 is not None, "given with --k1, or else --adaptive-bias")
+        _require(config, "k2", (config.k1 or 1) <= (config.k2 or 0), f"at least --k1, which is {config.k1}")
+
+
+def check_sample_config(config: SampleConfig) -> None:
+    """Raise an `InputError` for the first setting out of range."""
+    _check_ranges(config)
+    check_path(config, "run")
+    _require(config, "temperature", not 0 < config.temperature < COLDEST, f"0 or at least {COLDEST:g}")
+    _require(config, "prompt", config.prompt != "", "at least one symbol")
+
+
+def check_gradcheck_config(config: GradcheckConfig) -> None:
+    """Raise an `InputError` for the first setting out of range."""
+    _check_ranges(config)
+    _check_picture(config)
+
+
+def check_truncation_config(config: TruncationConfig) -> None:
+    """Raise an `InputError` for the first setting out of range."""
+    _check_ranges(config)
+    check_path(config, "run")
+    _require(config, "ks", bool(config.ks), "one or more numbers")
+    _check_picture(config)
+
+
+def check_anatomy_config(config: AnatomyConfig, given: set[str]) -> None:
+    """Raise an `InputError` for the first setting out of range, or of a random network where a run is `given`."""
+    if config.run is not None:
+        for name in sorted(given & {"hidden_size", "num_layers", "activation", "leak", "recurrent_init"}):
+            raise InputError(f"--{name.replace('_', '-')} must be left out with RUN, whose network it is.")
+    _check_ranges(config)
+    _require(config, "window", config.window >= 2, "at least 2")
+    for name in ("run", "page"):
+        check_path(config, name)
+    if config.page is not None:
+        _require(config, "page", config.page.suffix == ".html", "a file that ends in .html")
+        _require(config, "page", not config.page.is_dir(), "a file, not a folder")
+        _require(config, "page", config.page.absolute().parent.is_dir(), "a file in a folder that is there")
+
+
+def check_experiment_config(config: ExperimentConfig, names: Collection[str]) -> None:
+    """Raise an `InputError` for an unknown name, or the first setting out of range."""
+    if config.name not in {*names, "list", "all"}:
+        close = difflib.get_close_matches(config.name, names, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise InputError(f"NAME must be an experiment, got {config.name!r}: {hint}There are {', '.join(names)}.")
+    _check_ranges(config)
+    check_path(config, "out")
+    _require(config, "out", not config.out.is_file(), "a folder, not a file")
+
+
+def check_path(config: object, name: str) -> None:
+    """Raise an `InputError` if a path is one that the system does not take, too long say."""
+    path = getattr(config, name)
+    if path is None:
+        return
+    try:
+        if not is_unicode(str(path)):
+            raise ValueError("it is not UTF-8")
+        beside = path.absolute().with_name(f"{path.absolute().name}.replaced")  # the longest of what is put there
+        for one in (path, beside):
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                one.lstat()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        option = "RUN" if name == "run" and not isinstance(config, TrainConfig) else f"--{name}"
+        raise InputError(
+            f"{option} must name a path that can be used, got {str(path)[:LONGEST]!r}: {reason}."
+        ) from error
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has no half of a surrogate pair, as names of files have in Python for bytes that are not UTF-8."""
+    return not any("\ud800" <= symbol <= "\udfff" for symbol in text)
+
+
+def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:
+    check_path(config, "picture")
+    if config.picture is not None:
+        _require(config, "picture", not config.picture.is_dir(), "a file, not a folder")
+        _require(config, "picture", config.picture.suffix == ".png", "a file that ends in .png")
+        _require(config, "picture", config.picture.absolute().parent.is_dir(), "a file in a folder that is there")
+
+
+def _require(config: object, name: str, holds: bool, expected: str) -> None:
+    if not holds:
+        raise InputError(f"--{name.replace('_', '-')} must be {expected}, got {came(getattr(config, name))}.")
+
+
+def came(value: object) -> str:
+    """What came, in a message."""
+    try:
+        words = repr(str(value) if isinstance(value, Path) else value)
+    except ValueError:  # Python writes no longer numbers
+        words = f"a number of more than {sys.get_int_max_str_digits():,} digits"
+    return shortened(words)
+
+
+def shortened(words: str) -> str:
+    """What came, not too long for a message."""
+    return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"

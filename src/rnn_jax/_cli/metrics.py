@@ -1,0 +1,70 @@
+"""The metrics of a run: one line of JSON for each look at it. Imports no jax."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .._reporting.console import warn
+from .._reporting.errors import InputError
+from .run_folder import METRICS, write
+from .settings_file import is_number, parsed
+
+
+def read_metrics(folder: Path, up_to: int) -> list[dict[str, Any]]:
+    """The metrics up to step `up_to`. Lines that are none, cut short by a crash say, are skipped, which is said.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    path = folder / METRICS
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    except OSError as error:
+        raise InputError(
+            f"RUN must hold metrics that can be read, but {str(path)!r} is not: {error.strerror}."
+        ) from error
+    records = [_record(line) for line in text.split("\n") if line.strip()]
+    if skipped := records.count(None):
+        lines = "damaged line is" if skipped == 1 else "damaged lines are"
+        warn(f"{skipped} {lines} skipped in {str(path)!r}.")
+    return [record for record in records if record is not None and record["step"] <= up_to]
+
+
+def write_metrics(folder: Path, records: list[dict[str, Any]]) -> None:
+    """Write all metrics anew."""
+    write(folder / METRICS, "".join(map(_line, records)))
+
+
+def append_metrics(folder: Path, record: dict[str, Any]) -> None:
+    """Add one line to the metrics."""
+    with open(folder / METRICS, "a", encoding="utf-8") as file:
+        file.write(_line(record))
+
+
+def _line(record: dict[str, Any]) -> str:
+    return json.dumps(record) + "\n"
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """What a line holds, if it is one that a run writes."""
+    try:
+        record = parsed(line)
+    except ValueError:
+        return None
+    return record if _is_record(record) else None
+
+
+def _is_record(record: Any) -> bool:
+    """Whether this is what a run writes into its metrics."""
+    if not isinstance(record, dict) or not {"step", "characters", "seconds"} <= record.keys():
+        return False
+    if not all(is_number(value) for name, value in record.items() if name != "watch"):
+        return False
+    look = record.get("watch", {})
+    watched = isinstance(look, dict) and all(map(_is_measured, look.values()))
+    return watched and isinstance(record["step"], int) and record["step"] >= 0
+
+
+def _is_measured(value: Any) -> bool:
+    """Whether this is a number, none that is known, or a list of such."""
+    return all(map(_is_measured, value)) if isinstance(value, list) else value is None or is_number(value)

@@ -1,0 +1,180 @@
+"""What a run leaves behind, but for its checkpoints. Imports no jax: bad input is answered at once."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .._reporting.errors import InputError
+from .._reporting.lock import LOCK, locked
+from ..data._corpus import Corpus
+from .config import TrainConfig
+from .settings_file import FORMAT, NOT_STORED, checked, read_json
+
+SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (
+    *("settings.json", "metrics.jsonl", "learning-curve.png", "sample.txt"),
+    "checkpoint",
+)
+WATCHED, TRUNCATION, ANATOMY = "watch.png", "truncation.png", "anatomy.html"
+OWNED = {LOCK, SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT, WATCHED, TRUNCATION, ANATOMY}
+
+
+def check_free(config: TrainConfig) -> None:
+    """Raise an `InputError` if a run cannot begin in the folder the settings name: nothing is replaced unasked."""
+    if config.run is None:
+        return
+    folder, name = config.run.resolve(), repr(str(config.run))
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--run must name a folder, but {name} is a file.")
+    if _aside(folder).exists():
+        raise InputError(
+            f"--run must name a folder whose replacement is not under way, but {str(_aside(folder))!r} holds "
+            f"what {name} was before: move it back or remove it."
+        )
+    if folder.is_dir() and _contents(folder):
+        if not _is_run(folder):
+            raise InputError(f"--run must name a new or empty folder, but {name} holds other things than a run.")
+        if not config.overwrite:
+            raise InputError(
+                f"--run must name a new folder, but {name} holds a run: take another name, or give --overwrite, "
+                f"or go on with it by --resume."
+            )
+        if Path.cwd().is_relative_to(folder):
+            raise InputError(f"--run must not name the folder you stand in when it is to be replaced, got {name}.")
+    parent = next(parent for parent in folder.parents if parent.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"--run must name a folder that can be made, but {str(parent)!r} is no folder to write in.")
+
+
+def _contents(folder: Path) -> set[str]:
+    """The names of what is in a folder, but for the lock, which a run leaves that was killed before it began."""
+    return {path.name for path in folder.iterdir()} - {LOCK}
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the folder holds a run of ours and nothing else."""
+    if {path.name.removesuffix(".new") for path in folder.iterdir()} - OWNED:
+        return False
+    try:
+        found = read_json(folder / SETTINGS)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and "format" in found
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".replaced")
+
+
+@contextlib.contextmanager
+def new_folder(config: TrainConfig) -> Iterator[Path]:
+    """The folder of a new run, locked. A run that it replaces is put aside, and comes back unless a checkpoint is made.
+
+    Raises:
+        InputError: if the folder cannot be made, or another process trains in it.
+    """
+    check_free(config)
+    with contextlib.ExitStack() as locks:
+        try:
+            folder = config.run or _first_free()
+            where, aside = folder.resolve(), _aside(folder.resolve())
+            if where.exists() and _contents(where):
+                locks.enter_context(locked(folder))
+                where.rename(aside)
+            where.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            name = str(config.run or "runs")
+            raise InputError(
+                f"--run must name a folder that can be made, but {name!r} cannot: {error.strerror}."
+            ) from error
+        locks.enter_context(locked(folder))
+        if _contents(where):
+            raise InputError(
+                f"--run must name a new folder, but another process has just made a run in {str(folder)!r}."
+            )
+        try:
+            yield folder
+        finally:
+            if aside.exists():
+                made = any((where / CHECKPOINT).glob("[0-9]*"))
+                if not made:
+                    shutil.rmtree(where)
+                    aside.rename(where)
+                else:
+                    shutil.rmtree(aside)
+
+
+def _first_free() -> Path:
+    """The first of runs/char-1, runs/char-2, … that is not there, made; of two processes each gets one of its own."""
+    for number in itertools.count(1):
+        folder = Path("runs") / f"char-{number}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("the numbers do not end")
+
+
+def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:
+    """Write `settings.json`: the settings, and what they cannot tell, `facts`."""
+    settings = dataclasses.asdict(config)
+    for name in NOT_STORED:
+        del settings[name]
+    settings["files"] = [name if name == "-" else str(Path(name).absolute()) for name in config.files]
+    write(folder / SETTINGS, json.dumps({"format": FORMAT, "settings": settings, **facts}, indent=1) + "\n")
+
+
+def read_settings(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
+    """The settings and facts of the run in `folder`, checked as if they had just been given.
+
+    Raises:
+        InputError: if there is no run, or its settings cannot be read.
+    """
+    path = folder / SETTINGS
+    if not path.is_file():
+        raise InputError(f"RUN must be a folder left by `rnn-jax train`, but {str(folder)!r} has no {SETTINGS}.")
+    try:
+        return checked(read_json(path))
+    except (OSError, ValueError, InputError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).removesuffix(".")
+        raise InputError(f"RUN must hold readable settings, but {str(path)!r} does not: {reason}.") from error
+
+
+def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str, Any]]:
+    """The settings and facts of the run in `config.resume`, with `config.steps` if that is among the options `given`.
+
+    Raises:
+        InputError: if another option is, or there is no run.
+    """
+    assert config.resume is not None
+    for name in sorted(given - {"resume", "steps", "files"}):
+        raise InputError(
+            f"--resume must be given alone, with --steps or with FILE, since the other settings come from the run; "
+            f"got --{name.replace('_', '-')} too."
+        )
+    stored, facts = read_settings(config.resume)
+    steps = config.steps if "steps" in given else stored.steps
+    return dataclasses.replace(stored, resume=config.resume, steps=steps), facts
+
+
+def with_text(
+    config: TrainConfig, facts: dict[str, Any], files: tuple[str, ...], corpus: Corpus
+) -> tuple[TrainConfig, dict[str, Any]]:
+    """The settings and facts of a run that goes on with `corpus`, which was read from the `files` given, if any.
+
+    What comes from standard input is there only once: then the run keeps the files it has.
+    """
+    if not files or "-" in files:
+        return config, facts
+    return dataclasses.replace(config, files=files), facts | {"text": corpus.source, "left_out": corpus.left_out}
+
+
+def write(path: Path, text: str) -> None:
+    """Write a whole file or, if we are stopped, nothing of it."""
+    draft = path.with_name(path.name + ".new")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)

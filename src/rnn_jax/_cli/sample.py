@@ -1,0 +1,45 @@
+"""`rnn-jax sample`."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+
+from .. import Params, categorical, decode, encode, generate, greedy
+from .._reporting.console import say
+from .config import SampleConfig, TrainConfig
+from .training.checkpoint import restore, warn_of_damage
+from .training.model import initial_state, make_character_trainer
+
+
+def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
+    """Print the prompt and what the model writes after it; returns the exit status."""
+    prompt = config.prompt or default_prompt(symbols)
+    write = make_writer(symbols, prompt, config.length, config.temperature)
+    say(prompt + write(trained(config.run, settings, symbols), config.seed), raw=config.raw)
+    return 0
+
+
+def trained(run: Path, settings: TrainConfig, symbols: str) -> Params:
+    """The parameters that a run has come to; if its newest checkpoint is damaged, those before it, and that is said."""
+    settings = dataclasses.replace(settings, devices=1, memory=None)  # of the training alone
+    trainer = make_character_trainer(settings, len(symbols))
+    template = jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols)))
+    restored = restore(run, template)
+    warn_of_damage(run, restored)
+    return restored.state.params
+
+
+def default_prompt(symbols: str) -> str:
+    """A line break, or the first symbol the model knows."""
+    return "\n" if "\n" in symbols else symbols[0]
+
+
+def make_writer(symbols: str, prompt: str, length: int, temperature: float) -> Callable[[Params, int], str]:
+    """A function from parameters and a seed to what the model writes after `prompt`; compiled once."""
+    tokens = jnp.asarray(encode(symbols, prompt))
+    draw = categorical(temperature) if temperature else greedy
+    run = jax.jit(lambda params, key: generate(key, params, tokens, length, draw=draw)[0])
+    return lambda params, seed: decode(symbols, run(params, jax.random.key(seed)))

@@ -1,0 +1,156 @@
+"""The checkpoints of a run, by orbax: the last two, each renamed into place when it is whole, each with a checksum."""
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+
+from ..._reporting.console import unended, warn
+from ..._reporting.errors import InputError
+from ..run_folder import CHECKPOINT
+
+CHECKSUM = "sha256"  # its name among the arrays of a checkpoint; those that are older than it have none
+
+
+class Restored(NamedTuple):
+    """A state, the step it was saved at, and of each newer step why it cannot be used."""
+
+    state: Any
+    step: int
+    damaged: dict[int, str]
+
+
+class _Unusable(Exception):
+    """Why a checkpoint cannot be used: what stands after "step 60 of 'run'"."""
+
+
+class _Names:
+    """The names of steps for orbax, which otherwise takes a folder with digits of another script for a step too."""
+
+    standard = ocp.path.step.standard_name_format()
+
+    def build_name(self, step: int) -> str:
+        """The name of a step."""
+        return self.standard.build_name(step)
+
+    def find_all(self, base_path: Any) -> Iterator[Any]:
+        """The steps in a folder."""
+        return (found for found in self.standard.find_all(base_path) if _is_step(found.path.name))
+
+    def find_step(self, base_path: Any, step: int) -> Any:
+        """One step in a folder."""
+        return self.standard.find_step(base_path, step)
+
+
+def checkpoints(folder: Path) -> ocp.CheckpointManager:
+    """The manager that saves the checkpoints of a run, to be used in a `with`."""
+    path = (folder / CHECKPOINT).absolute()
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False, step_name_format=_Names())
+    try:
+        return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"RUN must hold a folder of checkpoints, but {str(path)!r} is none: {error}") from error
+
+
+def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
+    """Save `state` as step `step`, every array under its name in the tree, and the checksum of all of them."""
+    arrays = _named_leaves(state)
+    manager.save(step, args=ocp.args.StandardSave(arrays | {CHECKSUM: _checksum(arrays)}))
+
+
+def _is_step(name: str) -> bool:
+    """Whether this is how the checkpoint of a step is called."""
+    return name.isascii() and name.isdigit() and name == str(int(name))
+
+
+def _steps(path: Path) -> list[int]:
+    """The steps in a folder of checkpoints, the newest first, whether they can be read or not."""
+    names = (entry.name for entry in path.iterdir()) if path.is_dir() else ()
+    return sorted((int(name) for name in names if _is_step(name)), reverse=True)
+
+
+def restore(folder: Path, template: Any) -> Restored:
+    """The newest saved state that is whole, in the tree of `template`, whose shapes and dtypes it must have.
+
+    No file is changed: another process may be training this run.
+
+    Raises:
+        InputError: if there is none, none can be read, or they are of another model.
+    """
+    path, name, damaged = (folder / CHECKPOINT).absolute(), repr(str(folder)), dict[int, str]()
+    for step in _steps(path):
+        try:
+            return Restored(_read(path / str(step), template), step, damaged)
+        except _Unusable as error:
+            damaged[step] = str(error)
+        unended.set()
+    if not damaged:
+        raise InputError(f"RUN must hold a checkpoint, but {name} has none yet: train it anew.")
+    told = "; ".join(f"step {step} {reason}" for step, reason in damaged.items())
+    raise InputError(f"RUN must hold a checkpoint that can be read, but in {name} {told}.")
+
+
+def warn_of_damage(folder: Path, restored: Restored) -> None:
+    """Say which steps are damaged, and which one is used instead."""
+    for step, reason in restored.damaged.items():
+        warn(f"step {step} of {str(folder)!r} {reason}. Going on from step {restored.step}, the newest that is whole.")
+
+
+def set_aside(folder: Path, steps: Iterable[int]) -> None:
+    """Rename damaged checkpoints to `60.damaged` and the like, so that these steps can be saved anew."""
+    for step in steps:
+        path = folder / CHECKPOINT / str(step)
+        names = itertools.chain([f"{step}.damaged"], (f"{step}.damaged-{again}" for again in itertools.count(2)))
+        path.rename(next(aside for aside in map(path.with_name, names) if not aside.exists()))
+
+
+def _read(path: Path, template: Any) -> Any:
+    """The state in one checkpoint. Not by a manager, which would tidy up what another process is writing.
+
+    Raises:
+        _Unusable: if it cannot be read, is not what was saved, or is of another model.
+    """
+    if not path.is_dir():
+        raise _Unusable("is damaged: it is not a folder")
+    path, handler, wanted = path / "default", ocp.StandardCheckpointHandler(), _named_leaves(template)
+    try:
+        found = {leaf: (array.shape, array.dtype) for leaf, array in handler.metadata(path).items()}
+    except Exception as error:  # orbax raises of many kinds, for a folder damaged in many ways
+        raise _Unusable("is damaged: its list of arrays cannot be read") from error
+    for leaf, array in wanted.items():
+        if found.get(leaf) != (array.shape, array.dtype):
+            came = "{1} of shape {0}".format(*found[leaf]) if leaf in found else "not there"
+            expected = f"{array.dtype} of shape {array.shape}"
+            raise _Unusable(f"is not of the model in its settings: `{leaf}` is {came}, expected {expected}")
+    if CHECKSUM in found:
+        wanted[CHECKSUM] = jax.ShapeDtypeStruct(*found[CHECKSUM])
+    try:
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # on however many devices they were saved
+        here = {leaf: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one) for leaf, x in wanted.items()}
+        arrays = jax.device_get(handler.restore(path, args=ocp.args.StandardRestore(here)))
+    except Exception as error:
+        raise _Unusable("is damaged: its arrays cannot be read") from error
+    checksum = arrays.pop(CHECKSUM, None)
+    if checksum is not None and not np.array_equal(checksum, _checksum(arrays)):
+        raise _Unusable("is damaged: its arrays are not those that were saved, by their checksum")
+    leaves = [jnp.asarray(arrays[leaf]) for leaf in _named_leaves(template)]  # bound to no device
+    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+
+
+def _checksum(arrays: dict[str, Any]) -> np.ndarray:
+    """SHA-256 of the names, dtypes, shapes and bytes of all arrays."""
+    digest = hashlib.sha256()
+    for name, array in sorted(jax.device_get(arrays).items()):
+        array = np.asarray(array)
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode() + array.tobytes())
+    return np.frombuffer(digest.digest(), np.uint8)
+
+
+def _named_leaves(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}

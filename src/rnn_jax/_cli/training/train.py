@@ -1,0 +1,141 @@
+"""`rnn-jax train`."""
+
+import contextlib
+import dataclasses
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from ... import GRADIENTS, Params, Trainer, TrainState, make_grad_fn, window_batch, zero_state
+from ..._reporting.console import pasted, say
+from ..._reporting.errors import InputError, TrainingFailed
+from ...data._corpus import Corpus
+from ...data._held_out import TextData, predicted_positions, prepare
+from ...data._ngrams import ngram_bits
+from .. import run_folder
+from ..config import TrainConfig
+from ..metrics import read_metrics, write_metrics
+from .checkpoint import checkpoints, restore, set_aside, warn_of_damage
+from .loop import Run, signals, train_until
+from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
+
+ROUNDING = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.1}  # below it a gradient differs by no more than rounding
+
+
+def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
+    """Train, from the start or, with the facts of a run, from where that stopped; returns the exit status."""
+    data = prepare(corpus.text, config.streams, config.window)
+    if facts and facts["symbols"] != data.symbols:
+        raise InputError("--resume must find the symbols of its text in the run's settings, but they are others.")
+    _say("text", f"{corpus.source}: {len(corpus.text):,} characters, {len(data.symbols)} symbols, the end held out")
+    left_out = [f"{count:,} {name.replace('_', ' ')}" for name, count in corpus.left_out.items() if count]
+    if left_out:
+        _say("left out", " and ".join(left_out))
+    facts = facts or _facts(corpus, data)
+    baselines = facts["baselines"]
+    _say("baselines", ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items()) + " bits per character")
+
+    trainer = make_character_trainer(config, len(data.symbols))
+    state = jax.jit(lambda: initial_state(config, trainer, len(data.symbols)))()
+    with run_folder.new_folder(config) if config.resume is None else contextlib.nullcontext(config.resume) as folder:
+        size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+        layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
+        _say("network", f"{layers} of {config.hidden_size} {config.activation} units, {size:,} parameters")
+        _say("gradient", _compare_with_autodiff(config, data, state.params))
+        if config.memory is not None:
+            _say("memory", "; ".join(map(str, make_plan(config, len(data.symbols)))))
+        try:
+            return _train_in(folder, config, facts, data, trainer, state)
+        except OSError as error:
+            raise TrainingFailed(f"the run in {str(folder)!r} cannot be written: {error}.") from error
+
+
+def _train_in(
+    folder: Path, config: TrainConfig, facts: dict[str, Any], data: TextData, trainer: Trainer, state: TrainState
+) -> int:
+    """Train with everything kept in `folder`; nothing there is changed before all is checked."""
+    records: list[dict[str, Any]] = []
+    if config.resume is not None:
+        restored = restore(folder, jax.eval_shape(lambda: state))
+        warn_of_damage(folder, restored)
+        state = restored.state
+        if restored.step >= config.steps:
+            raise InputError(f"--steps must be above the {restored.step} that {str(folder)!r} has done.")
+        records = read_metrics(folder, restored.step)
+        set_aside(folder, restored.damaged)
+    with checkpoints(folder) as manager:
+        run_folder.write_settings(folder, config, facts)
+        write_metrics(folder, records)
+        _say("run", f"{folder}, from step {int(state.num_steps):,} to {config.steps:,}; Ctrl-C saves and ends it\n")
+        run = Run(folder, config, data, facts, records)
+        with signals() as received:
+            state = train_until(run, trainer, state, manager, received)
+    _summarise(run, int(state.num_steps))
+    return 128 + received[0] if received else 0
+
+
+def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
+    """What the settings cannot tell: the text, its baselines, the versions, the machine."""
+    packages = ("rnn-jax-bptt", "jax", "jaxlib", "optax", "numpy")
+    return {
+        "command": " ".join(["rnn-jax", *sys.argv[1:]]),
+        "text": corpus.source,
+        "text_sha256": corpus.sha256,
+        "left_out": corpus.left_out,
+        "num_characters": len(corpus.text),
+        "symbols": data.symbols,
+        "baselines": ngram_bits(data.tokens, data.num_train, len(data.symbols), predicted_positions(data)),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "machine": {"device": jax.devices()[0].device_kind, "num_cpus": os.cpu_count()},
+    }
+
+
+def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) -> str:
+    """The largest difference between the hand-written gradient and autodiff's on the first batch, in words."""
+    if config.method == "autodiff":
+        config = dataclasses.replace(config, method="bptt")
+    method = method_of(config)
+    window = config.window if config.memory is None else min(config.window, 50)  # autodiff keeps all states
+    batch, h_0 = window_batch(data.streams, 0, window), zero_state(params, config.streams)
+    grad_fns = (
+        make_gradient(config, len(data.symbols)),
+        make_grad_fn(method.reference, loss="cross_entropy"),
+    )
+    by_hand, reference = (jax.device_get(jax.jit(fn)(params, batch, h_0)[1].params) for fn in grad_fns)
+    difference = max(
+        float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(y.dtype).tiny))
+        for x, y in zip(jax.tree.leaves(by_hand), jax.tree.leaves(reference), strict=True)
+    )
+    name = next(name for name, named in GRADIENTS.items() if named.kind is type(method))
+    options = [f"{field} = {getattr(method, field)}" for field in ("k1", "k2", "bias") if hasattr(method, field)]
+    named = ", ".join([name, *options])
+    beside = "its definition by autodiff" if options else "by autodiff"
+    words = f"by hand ({named}) and {beside} differ by at most {difference:.1e} (relative) on the first batch"
+    return words if difference < ROUNDING[config.dtype] else f"{words}: MORE THAN ROUNDING, do not trust this run"
+
+
+def _summarise(run: Run, step: int) -> None:
+    """The result beside what counting can do, and what to do next."""
+    bits = run.records[-1]["validation_bits"]
+    results = {"this network": bits} | dict(reversed(run.facts["baselines"].items()))
+    say(f"bits per character on the held-out text after {step:,} of {run.config.steps:,} steps")
+    for name, value in results.items():
+        say(f"    {name:<14}{value:.3f}")
+    watched = " watch.png," if run.config.watch else ""
+    say(f"in {run.folder}: learning-curve.png,{watched} sample.txt, metrics.jsonl, settings.json, checkpoint")
+    folder = pasted(run.folder)
+    say(f"next: rnn-jax sample {folder} --length 500 --temperature 0.7")
+    text = " - < FILE" if "-" in run.config.files else ""  # what came from standard input is not kept
+    say(f"      rnn-jax anatomy {folder}{text}")
+    more = "" if step < run.config.steps else f" --steps {2 * step}"
+    say(f"      rnn-jax train --resume {folder}{more}{text}")
+
+
+def _say(what: str, words: str) -> None:
+    say(f"{what:<10}{words}")

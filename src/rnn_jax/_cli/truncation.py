@@ -1,0 +1,102 @@
+"""`rnn-jax truncation`."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import TruncationReport, truncation_report, window_batch, zero_state
+from .._reporting.console import pasted, say
+from .._reporting.errors import InputError
+from ..data._corpus import Corpus
+from ..data._held_out import held_out_of_run, least_characters
+from .config import TrainConfig, TruncationConfig
+from .run_folder import TRUNCATION
+from .sample import trained
+
+MOST_LOST = 0.05  # ‖truncated - full‖ / ‖full‖
+LEAST_REACHES = 3  # k2 that must fit into the steps of a measurement, for most of them to reach back k2
+ROUNDING = 1e-6
+NOTHING = "Nothing is learned through time in this run: no gradient reaches the step before."
+OF_ANOTHER = {"files", "run", "overwrite", "resume", "method", "memory", "adaptive_bias"}
+
+
+def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
+    """Print the report of a trained network on its held-out text, and leave its picture; returns the exit status."""
+    _, streams = held_out_of_run(config.run, facts, corpus, config.window, config.streams)
+    params = trained(config.run, settings, facts["symbols"])
+    batch = window_batch(streams, 0, config.window)
+    ks = [k for k in config.ks if k < config.window]
+    if not ks:
+        raise InputError(f"--ks must hold a number below the {config.window} of --window, got {config.ks}.")
+    report = truncation_report(params, batch, zero_state(params, config.streams), ks)
+    say(f"{config.streams} streams of {config.window} steps, held out of {corpus.source}")
+    say("windows of k1 steps that reach back k2\n")
+    say(f"{report}\n")
+
+    from . import plots
+
+    picture = config.run / TRUNCATION if config.picture is None else config.picture
+    plots.truncation(
+        picture, report, f"{config.run}: {settings.num_layers} x {settings.hidden_size} {settings.activation}"
+    )
+    say(f"picture: {picture}")
+    settings = dataclasses.replace(settings, files=config.files or settings.files)
+    say(advice(report, settings, len(corpus.text)))
+    return 0
+
+
+def advice(report: TruncationReport, settings: TrainConfig, num_characters: int) -> str:
+    """The cheapest truncation that was measured to lose little, with the command that trains so; or why there is none.
+
+    Cheapest: the fewest steps back for each step, k2 / k1, then the shortest reach. Of fewer than three times k2 steps,
+    most reach back to the first and not k2: what is lost there is not what a long text loses.
+    """
+    if nothing_through_time(report):
+        return f"{NOTHING} There is nothing to advise."
+    if not np.isfinite([row.whole.error for row in report.rows]).any():
+        return "The gradient of this run is not finite: there is nothing to advise."
+    steps, little = report.full.k2, [row for row in report.rows if row.whole.error <= MOST_LOST]
+    kept = [row for row in little if LEAST_REACHES * row.k2 <= steps]
+    if not kept and little:
+        k2 = min(row.k2 for row in little)
+        return (
+            f"What k2 = {k2} loses can be told from at least {LEAST_REACHES * k2} steps, got {steps}: give "
+            f"--window {LEAST_REACHES * k2}, or smaller --ks."
+        )
+    if not kept:
+        return f"None of these loses at most {MOST_LOST:.0%}: try larger --ks, or keep the full gradient."
+    row = min(kept, key=lambda row: (row.k2 / row.k1, row.k2))
+    found = (
+        f"The cheapest of these that loses at most {MOST_LOST:.0%} is k1 = {row.k1}, k2 = {row.k2}: it loses "
+        f"{row.whole.error:.1%} of this gradient."
+    )
+    window = max(settings.window, LEAST_REACHES * row.k2)
+    needed = least_characters(settings.streams, window)
+    if needed > num_characters:
+        return (
+            f"{found}\nTo train with it take --window {window}; {settings.streams} streams of that need {needed:,} "
+            f"characters, and this text has {num_characters:,}."
+        )
+    return f"{found}\nnext: {train_command(settings, window=window, k1=row.k1, k2=row.k2)}"
+
+
+def nothing_through_time(report: TruncationReport) -> bool:
+    """Whether what comes to the step before is zero, or no more than rounding of what a loss sends to its own step."""
+    own, *before = report.lag_norms
+    return bool(np.isfinite(own) and max(before, default=np.inf) <= ROUNDING * own)
+
+
+def train_command(settings: TrainConfig, **changed: int) -> str:
+    """`rnn-jax train` with the text and the settings of a run, some of them changed, into a folder of its own.
+
+    Truncation has its own method, without a limit of memory.
+    """
+    settings = dataclasses.replace(settings, **changed)  # type: ignore[arg-type]
+    words = ["rnn-jax train", *("-" if name == "-" else pasted(Path(name)) for name in settings.files)]
+    for field in dataclasses.fields(settings):
+        value, option = getattr(settings, field.name), f"--{field.name.replace('_', '-')}"
+        if field.name not in OF_ANOTHER and value != field.default:
+            words.append(option if value is True else f"{option} {value}")
+    return " ".join(words) + (" < FILE" if "-" in settings.files else "")  # of standard input nothing is kept

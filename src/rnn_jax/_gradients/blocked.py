@@ -1,0 +1,258 @@
+"""Loss and gradient fused, a block of time at a time: what is as long as the sequence is the states, or less.
+
+A block passes forward through all layers, before the next one does. On the way back the blocks come in reverse, and
+each is readout, loss, its cotangent, reverse scan and weight-gradient products. Logits, pre-activations and `d_a` exist
+for one block only. Where the plan has segments, of each only the state at its start is kept; when its turn comes it
+runs forward again.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from .._checks import is_tokens, num_read
+from .._nn.apply import last_states
+from .._nn.events import Events, cut
+from .._nn.layer import layers_of
+from .._nn.loops import bptt, residuals_of
+from .._require import are_numbers, require_sizes
+from .._types import Batch, Gradients, Objective, Params, Result, Scalar, States, Trajectory, accumulation_dtype
+from .autodiff import Autodiff
+from .by_hand import backward_layers, forward_layers
+from .plan import Plan, check_plan, default_plan, outermost
+
+
+class Run(NamedTuple):
+    """`pieces` of `size` steps each, one after the other, the first from step `start` on; of each the loss reads the
+    last `read` steps.
+
+    The states of a piece are kept if it is a block, `inner` is None. Else it is a segment, of which only the state at
+    its start is, and `inner` are the runs it consists of, counted from its own start.
+    """
+
+    start: int
+    pieces: int
+    size: int
+    read: int
+    inner: tuple["Run", ...] | None = None
+
+
+class Block(NamedTuple):
+    """A block on its way back: its part of the batch, the step it starts at, the states of the highest layer, and the
+    residuals of each.
+    """
+
+    steps: Batch
+    start: Any
+    hs: Trajectory
+    saved: list[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class WayBack:
+    """How one block is taken back: all of its loss at once. `Windows` does it otherwise."""
+
+    unroll: int = 1
+
+    def backward(self, problem: "Problem", block: Block, d_h: States) -> tuple[Scalar, Gradients]:
+        """The loss and gradients of the block; `d_h` is what later blocks send back."""
+        kept = block.hs, block.saved
+        return backward_layers(bptt(self.unroll), problem.objective, problem.params, block.steps, kept, d_h)
+
+
+class Problem(NamedTuple):
+    """What every piece needs; `sent` as in `Events`."""
+
+    way: WayBack
+    objective: Objective
+    params: Params
+    batch: Batch
+    sent: Float[Array, "time *#batch"] | None = None
+
+
+class Carry(NamedTuple):
+    """What travels back from piece to piece: the loss and gradients so far, and what later steps send to `h`."""
+
+    loss: Scalar
+    d_h: States
+    d_params: Params
+    d_xs: Float[Array, "time *batch in"] | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Blocked:
+    """By hand and fused, a block of time at a time; states are kept or recomputed as `plan` says.
+
+    `plan` is a `Plan`, as `plan_memory` makes one; None keeps all states. `unroll` as in `BPTT`.
+    """
+
+    plan: Plan | None = None
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        require_sizes(unroll=self.unroll)
+        if self.plan is not None:
+            check_plan(self.plan)
+
+    @property
+    def reference(self) -> Autodiff:
+        """It is exact."""
+        return Autodiff()
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients."""
+        problem = Problem(WayBack(self.unroll), objective, params, batch)
+        return there_and_back(problem, planned(self.plan, problem), h_0)
+
+
+def planned(plan: Plan | None, problem: Problem) -> tuple[Run, ...]:
+    """The runs of all steps of a problem, by its plan or the default one."""
+    plan = default_plan(problem.params, problem.batch) if plan is None else plan
+    return runs_of(plan, problem.batch.inputs.shape[0], num_read(problem.batch))
+
+
+def runs_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Run, ...]:
+    """From step `first` on, the steps before those that the loss reads, and those; together where all are one block.
+
+    Apart they would take the memory of two sets of weight gradients.
+    """
+    length = time - first
+    if not plan.segments and (length == plan.block or (are_numbers(length) and 0 < length < plan.block)):
+        return (Run(first, 1, length, last),)
+    for size in (plan.block, *plan.segments):
+        if not are_numbers(time, last) and (plan.keep or time % size != 0 or last % size != 0):
+            raise ValueError(
+                f"`plan` must cut {time} steps, {last} of them read, into equal blocks and segments and keep none at "
+                f"the end, got {tuple(plan)}: export for `{size} * n` steps, or without a plan."
+            )
+    before = split(plan, first, length - last, max(plan.keep - last, 0) if plan.keep else 0, read=False)
+    return before + split(plan, time - last, last, min(plan.keep, last) if plan.keep else 0, read=True)
+
+
+def there_and_back(problem: Problem, runs: Sequence[Run], h: States, d_h_T: States | None = None) -> Result:
+    """Loss, last states and gradients of the steps in `runs`, from the states `h` before them.
+
+    `d_h_T` is what comes to the end from later steps, zero unless given.
+    """
+    d_h_T = jax.tree.map(jnp.zeros_like, h) if d_h_T is None else d_h_T
+    params, batch = problem.params, problem.batch
+    h_T, kept = advance(problem, runs, 0, h)
+    d_params = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), params)
+    d_xs = None if is_tokens(batch.inputs) else jnp.zeros_like(batch.inputs)
+    carry = Carry(jnp.sum(d_params.readout.b_y), d_h_T, d_params, d_xs)
+    loss, d_h, d_params, d_xs = retreat(problem, runs, 0, kept, carry)
+    return (loss, h_T), Gradients(d_params, d_h, d_xs)
+
+
+def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tuple[Run, ...]:
+    """The runs of `length` steps from `start` on: segments as long as more than `keep` steps are left, then blocks."""
+    if not plan.segments:
+        block = min(plan.block, max(length, 1))
+        count, rest = divmod(length, block)
+        runs = Run(start, count, block, read * block), Run(start + count * block, 1, rest, read * rest)
+        return tuple(run for run in runs if run.pieces and run.size)
+    size, inner, count = outermost(plan, length, keep)
+    left = split(inner, start + count * size, length - count * size, keep, read=read)
+    return (Run(start, count, size, read * size, split(inner, 0, size, 0, read=read)), *left) if count else left
+
+
+def advance(problem: Problem, runs: Sequence[Run], offset: Any, h: States) -> tuple[States, list[Any]]:
+    """The last states, and what is kept of each run: where its segments begin, or where it does and all its states."""
+    kept = []
+    for run in runs:
+
+        def body(h, i, run=run):
+            start = offset + run.start + i * run.size
+            if run.inner is not None:
+                return reach(problem, run, start, h), h
+            hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, run, start), h)
+            return last_states(h, hs), hs
+
+        first = h
+        h, made = _scan(body, h, run)
+        kept.append(made if run.inner is not None else (first, made))
+    return h, kept
+
+
+def reach(problem: Problem, segment: Run, offset: Any, h: States) -> States:
+    """The states after a segment that starts at step `offset`; nothing is kept."""
+    for run in _blocks(segment):
+
+        def body(h, i, run=run):
+            start = offset + run.start + i * run.size
+            hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, run, start), h)
+            return last_states(h, hs), None
+
+        h, _ = _scan(body, h, run)
+    return h
+
+
+def _blocks(segment: Run) -> tuple[Run, ...]:
+    """The steps of a segment in blocks as large as its own, for the way there."""
+    block = segment
+    while block.inner is not None:
+        block = block.inner[0]
+    return split(Plan(block.size), 0, segment.size, 0, read=False)
+
+
+def retreat(problem: Problem, runs: Sequence[Run], offset: Any, kept: Sequence[Any], carry: Carry) -> Carry:
+    """Back through the pieces that `advance` kept something of, the last one first."""
+    for run, made in zip(reversed(runs), reversed(kept), strict=True):
+        if run.pieces == 1:
+            carry = retreat_piece(problem, run, offset + run.start, made, carry)
+            continue
+
+        def body(carry, now, run=run, made=made):
+            i, piece = now
+            piece = piece if run.inner is not None else (_states_before(i, *made), piece)
+            return retreat_piece(problem, run, offset + run.start + i * run.size, piece, carry), None
+
+        pieces = made if run.inner is not None else made[1]
+        carry, _ = lax.scan(body, carry, (jnp.arange(run.pieces), pieces), reverse=True)
+    return carry
+
+
+def _states_before(i: Any, first: States, blocks: States) -> States:
+    """The states that block `i` of a run began from: the last of the block before."""
+    before = (lax.dynamic_index_in_dim(hs, jnp.maximum(i - 1, 0), keepdims=False)[-1] for hs in blocks)
+    return tuple(jnp.where(i == 0, h, h_before) for h, h_before in zip(first, before, strict=True))
+
+
+def retreat_piece(problem: Problem, run: Run, start: Any, piece: Any, carry: Carry) -> Carry:
+    """Back through one piece of a run, which begins at step `start`: of a segment `piece` is the states at its start,
+    of a block these and all that it made.
+    """
+    if run.inner is not None:
+        _, kept = advance(problem, run.inner, start, piece)
+        return retreat(problem, run.inner, start, kept, carry)
+    h, hs = piece
+    steps = _steps(problem, run, start)
+    events = Events(steps.mask, steps.reset, cut(problem.sent, start, run.size))
+    saved, xs = [], steps.inputs
+    for layer, s_0, ss in zip(layers_of(problem.params, steps.drop), h, hs, strict=True):
+        saved.append(residuals_of(layer, s_0, xs, ss, events))
+        xs = layer.up(ss)
+    loss, (d_params, d_h, d_xs) = problem.way.backward(problem, Block(steps, start, hs[-1], saved), carry.d_h)
+    if d_xs is not None and carry.d_xs is not None:
+        d_xs = lax.dynamic_update_slice_in_dim(carry.d_xs, d_xs, start, 0)
+    return Carry(carry.loss + loss, d_h, jax.tree.map(jnp.add, carry.d_params, d_params), d_xs)
+
+
+def _steps(problem: Problem, run: Run, start: Any) -> Batch:
+    """The batch of one piece of `run`, which begins at step `start`."""
+    batch = problem.batch
+    unread = batch.inputs.shape[0] - num_read(batch)
+    first_read = start + run.size - run.read - unread if run.read else 0
+    inputs, mask, reset = cut((batch.inputs, batch.mask, batch.reset), start, run.size)
+    targets, weights = cut((batch.targets, batch.weights), first_read, run.read)
+    return Batch(inputs, targets, weights, mask, reset, drop=batch.drop)
+
+
+def _scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, run: Run) -> tuple[Any, Any]:
+    """`body(carry, i)` for each piece of a run, what it returns stacked; without a loop if there is one piece."""
+    return body(carry, 0) if run.pieces == 1 else lax.scan(body, carry, jnp.arange(run.pieces))

@@ -1,0 +1,143 @@
+"""The gradient methods by name, and the function that is made of one."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from .._checks import check_call, is_tokens
+from .._losses import make_objective
+from .._nn.loops import BPTT
+from .._require import require_floating, require_known
+from .._results import require_gradient, require_method
+from .._sharding import promote, refuse_explicit
+from .._types import Batch, GradFn, Gradients, Loss, Method, Objective, Params, Result, States
+from .autodiff import Autodiff
+from .blocked import Blocked
+from .stepwise import Stepwise
+from .truncation.adaptive import Adaptive
+from .truncation.randomised import Randomised
+from .truncation.windows import LastSteps, Truncated
+
+
+class Named(NamedTuple):
+    """A method with a name: its class, and an `example` of it. The name alone stands for `default`."""
+
+    kind: type
+    example: Method
+
+    @property
+    def exact(self) -> bool:
+        """Whether it returns the gradient of the loss, as autodiff does."""
+        return isinstance(self.example.reference, Autodiff)
+
+    @property
+    def default(self) -> Method | None:
+        """The method without options; None where it needs some."""
+        needed = [field.name for field in dataclasses.fields(self.kind) if field.default is dataclasses.MISSING]
+        return None if needed else self.kind()
+
+
+GRADIENTS: dict[str, Named] = {
+    "autodiff": Named(Autodiff, Autodiff()),
+    "stepwise": Named(Stepwise, Stepwise()),
+    "bptt": Named(BPTT, BPTT()),
+    "blocked": Named(Blocked, Blocked()),
+    "truncated": Named(Truncated, Truncated(k1=2, k2=5)),
+    "adaptive": Named(Adaptive, Adaptive(k1=2, bias=0.5)),
+    "randomised": Named(Randomised, Randomised(mean_reach=3.0)),
+    "last_steps": Named(LastSteps, LastSteps(k=3)),
+}
+
+
+def make_method(method: str | Method) -> Method:
+    """A method as it is, or the default of the one that is named.
+
+    Raises:
+        ValueError: for an unknown name, or one without defaults.
+        TypeError: for anything else.
+    """
+    if not isinstance(method, str):
+        require_method(method, "a name or a method")
+        return method
+    require_known("gradient method", method, GRADIENTS)
+    default = GRADIENTS[method].default
+    if default is None:
+        example = GRADIENTS[method].example
+        raise ValueError(f"The gradient method {method!r} has no defaults: give the method itself, like {example!r}.")
+    return default
+
+
+def make_grad_fn(
+    method: str | Method, *, loss: str | Loss, reduction: str = "mean", compute_dtype: Any = None
+) -> GradFn:
+    """A function `(params, batch, h_0) -> ((loss, h_T), Gradients)`, pure and stateless.
+
+    `loss` is one of `LOSSES` or a pair like `pointwise(...)`. `reduction` is `"mean"`, Σ w ℓ / Σ |w|;
+    `"mean_over_steps"`, Σ w ℓ / N with N the number of steps that exist or have a weight; or `"sum"`, Σ w ℓ. Nothing to
+    sum gives 0. Which is for what: `docs/sequences.md`. With `compute_dtype`, states and products are in that type,
+    while the loss and the weight gradients are accumulated in float32 or better; only `Autodiff` adds weight gradients
+    up as JAX does, in the type itself, where long sums stall. A gradient always has the dtype of what it is a gradient
+    of. Under `jit`, a gradient that is not used costs nothing.
+
+    Sharded arrays under `jit` give the whole batch's gradients; on CPUs they are gathered for the weight gradients,
+    with `Sharded` nothing is. Inside a `shard_map` of your own they are those of the device's part, to be summed with
+    `lax.psum`.
+
+    Args:
+        method: `Autodiff()`, `Stepwise()`, `BPTT()`, `Blocked()`, `Truncated(k1=…, k2=…)`, `Adaptive(k1=…, bias=…)`,
+            `Randomised(mean_reach=…)` or `LastSteps(k=…)`, over several devices `Sharded(method, devices)`, or a method
+            of your own: see `Method`. A name of `GRADIENTS` stands for the method with its defaults. Of the last four,
+            which are not exact, the loss is that of all steps.
+        loss: the loss of a step, by name or as a pair.
+        reduction: how the losses of the steps are added up.
+        compute_dtype: the type of states and products, that of the arguments unless given.
+
+    Raises:
+        TypeError: for a `method` that is none.
+        ValueError: for an unknown method, loss or reduction, the message lists the known ones. The function returned
+            raises it at trace time for shapes that do not fit, and a `TypeError` for dtypes that do not.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=5, hidden_size=8, output_size=5)
+    >>> batch = rnn_jax.Batch(inputs=jnp.array([0, 1, 2, 3]), targets=jnp.array([1, 2, 3, 4]))
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Truncated(k1=1, k2=3), loss="cross_entropy")
+    >>> (loss, h_T), gradients = jax.jit(grad_fn)(params, batch, rnn_jax.zero_state(params))
+    >>> loss.shape, gradients.params.cells[0].w_hh.shape, gradients.inputs
+    ((), (8, 8), None)
+    """
+    method = make_method(method)
+    if compute_dtype is not None:
+        require_floating("compute_dtype", compute_dtype)
+    return _at_the_door(method, make_objective(loss, reduction), compute_dtype)
+
+
+def _at_the_door(method: Method, settle: Callable[[Params, Batch], Objective], compute_dtype: Any) -> GradFn:
+    """`method` with arguments checked, made alike under `shard_map`, and cast, and the objective settled."""
+
+    def grad_fn(params: Params, batch: Batch, h_0: States) -> Result:
+        check_call(params, batch, h_0)
+        key = batch.key
+        refuse_explicit((params, batch._replace(key=None), h_0), "grad_fn", "take `Sharded(method, devices)`")
+        params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
+        batch = batch._replace(key=key)
+        features = None if is_tokens(batch.inputs) else batch.inputs
+        arguments = Gradients(params, h_0, features)
+        p, h, xs = arguments if compute_dtype is None else _cast(arguments, compute_dtype)
+        cast_batch = batch if xs is None else batch._replace(inputs=xs)
+        if compute_dtype is not None:
+            cast_batch = cast_batch._replace(drop=_cast(batch.drop, compute_dtype))
+        result = method.gradient(settle(p, cast_batch), p, cast_batch, h)
+        (loss, h_T), gradients = require_gradient(result, arguments, f"{type(method).__name__}.gradient")
+        return (loss, _cast_like(h_T, h_0)), _cast_like(gradients, arguments)
+
+    return grad_fn
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
+def _cast_like(tree: Any, like: Any) -> Any:
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, like)

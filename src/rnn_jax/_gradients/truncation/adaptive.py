@@ -1,0 +1,171 @@
+"""Truncation that adapts: windows reach back until what is left out is estimated to be less than a share of the
+gradient.
+
+Let `d_h` be what a window sends to the state before the steps it has come to. Each step further back adds
+`(x_t, h_{t-1}, 1)ᵀ d_a_t` to the gradient of its cell, with `‖d_a_t‖ ≤ ‖d_h_t‖`, for no |φ'| is above 1. If `d_h` falls
+by β or faster a step, all of them together are at most
+
+    r = Σ ‖d_h‖ (1 + β + β² + …) M = Σ ‖d_h‖ M / (1 - β),        M = max_t ‖(x_t, h_{t-1}, 1)‖
+
+summed over windows, sequences and layers. β is how the sum fell in the last k1 steps, in the windows that had so many
+before them. With `g` the gradient of the cells so far, the relative bias is at most `r / (‖g‖ - r)`, by the triangle
+inequality. In a stack a lower layer also gets what higher ones send down on the way, so there it is an estimate;
+so it is of cells with parameters of their own per unit.
+
+References: Aicher, Foti and Fox (2019), UAI, arXiv:1905.07473: the assumption of geometric decay, and the bound.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from ..._cells.protocol import Deltas, hidden
+from ..._checks import is_tokens
+from ..._nn.apply import last_states
+from ..._nn.events import select
+from ..._nn.loops import Residuals, bptt, states_read
+from ..._numerics import norms, tree_norm
+from ..._require import are_numbers, require_positive, require_sizes
+from ..._types import Batch, Gradients, Objective, Params, Result, Scalar, States
+from ..blocked import Problem, WayBack, planned, there_and_back
+from ..by_hand import backward_readout, forward_layers
+from .references import WindowsByAutodiff
+from .windows import Pieces, Windows, fold, neighbours, of_all_passes, one_pass, side_by_side, whole_windows
+
+
+class Reach(NamedTuple):
+    """How far back it went so far, and what is estimated to be missing there. `parts`: `Σ ‖d_h‖ M` of each piece."""
+
+    passes: Int[Array, ""]
+    leaving: States
+    d_as: tuple[Deltas, ...]
+    d_h_0: States
+    parts: Float[Array, " pieces"]
+    bias: Scalar
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adaptive:
+    """`Truncated` whose reach grows by `k1`, at most to `k2_max`, until what is left out is estimated to be below
+    `bias` of the gradient of the cells. Not exact.
+
+    `bias` may be traced: then its range is not checked.
+    """
+
+    k1: int
+    bias: float | Array
+    k2_max: int | None = None
+
+    def __post_init__(self) -> None:
+        require_sizes(k1=self.k1)
+        require_positive(bias=self.bias)
+        if self.k2_max is not None:
+            require_sizes(least=self.k1, k2_max=self.k2_max)
+
+    @property
+    def reference(self) -> WindowsByAutodiff:
+        """Windows by `stop_gradient` in the plain scan, with the reach that was chosen."""
+        return WindowsByAutodiff(self.k1, ChosenReach(self))
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """The loss of all steps, the last states, and the gradients that the windows add up to."""
+        return adaptive(self, objective, params, batch, h_0)[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ChosenReach:
+    """The k2 that a method chooses for a batch."""
+
+    method: Adaptive
+
+    def __call__(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Int[Array, ""]:
+        """A multiple of k1."""
+        return adaptive(self.method, objective, params, batch, h_0)[0]
+
+
+def adaptive(
+    method: Adaptive, objective: Objective, params: Params, batch: Batch, h_0: States
+) -> tuple[Int[Array, ""], Result]:
+    """`k2`, a multiple of `k1`, and what `Truncated` returns with it."""
+    k1, bias, k2_max = method.k1, method.bias, method.k2_max
+    time = batch.inputs.shape[0]
+    if are_numbers(time) and k1 >= time:  # one window, of all steps
+        problem = Problem(WayBack(), objective, params, batch)
+        return jnp.asarray(k1), there_and_back(problem, planned(None, problem), h_0)
+    dtype = objective.scale.dtype
+    batch = whole_windows(batch, k1, dtype)
+    padded = batch.inputs.shape[0]
+    pieces = padded // k1
+    most = pieces if k2_max is None else jnp.maximum(jnp.minimum(k2_max // k1, pieces), 1)
+
+    hs, saved = forward_layers(bptt(), params, batch, h_0)
+    value, d_readout, d_hs = backward_readout(objective, params.readout, batch, hidden(params.cells[-1], hs[-1]))
+    folded = side_by_side(saved, k1)
+    sizes = [jnp.max(norm_of_read(r), 0) for r in saved]
+    endless = Windows(k1=k1, k2=time + padded, time=time, passes=pieces)  # no end to the reach
+    side = Pieces(endless, folded, 0)
+
+    def bias_of(rest: Scalar, d_as: tuple[Deltas, ...]) -> Scalar:
+        d_cells, _ = of_all_passes(params, batch.inputs, saved, d_as)
+        return relative_bias(rest, tree_norm(d_cells))
+
+    def too_short(reach: Reach) -> Array:
+        return (reach.bias > bias) & (reach.passes < most)
+
+    def further(reach: Reach) -> Reach:
+        leaving, d_as = one_pass(side, reach.passes, None, neighbours(reach.leaving, no_more))
+        sums = jax.tree.map(jnp.add, reach.d_as, d_as)
+        d_h_0 = tuple(d + d_h[0] for d, d_h in zip(reach.d_h_0, leaving, strict=True))
+        parts = sent_back(leaving, sizes)
+        bias = bias_of(what_is_left(parts, reach.parts, k1), sums)
+        return Reach(reach.passes + 1, leaving, sums, d_h_0, parts, bias)
+
+    nothing = tuple(jnp.zeros_like(r.ss[0]) for r in folded)
+    no_more = tuple(jnp.zeros_like(h) for h in h_0)  # after the last piece
+    leaving, d_as = one_pass(side, 0, fold(d_hs, k1), nothing)
+    parts = sent_back(leaving, sizes)
+    unknown = jnp.where(jnp.sum(parts[1:]) == 0, 0, jnp.inf).astype(dtype)  # nothing to tell the decay from yet
+    start = Reach(jnp.ones((), int), leaving, d_as, tuple(d_h[0] for d_h in leaving), parts, bias_of(unknown, d_as))
+    reach = lax.while_loop(too_short, further, start)
+    k2 = reach.passes * k1
+    if padded != time:  # the last window is shorter, and has not gone back k2 steps yet
+        own = (jnp.arange(pieces) == pieces - 1 - reach.passes) & (jnp.asarray(padded - time) > 0)
+        entering = neighbours(reach.leaving, no_more)
+        entering = tuple(select(own, d_h, jnp.zeros_like(d_h)) for d_h in entering)
+        ending = dataclasses.replace(endless, k2=k2)
+        leaving, d_as = one_pass(side._replace(windows=ending), reach.passes, None, entering)
+        d_h_0 = tuple(d + d_h[0] for d, d_h in zip(reach.d_h_0, leaving, strict=True))
+        reach = reach._replace(d_as=jax.tree.map(jnp.add, reach.d_as, d_as), d_h_0=d_h_0)
+    d_cells, d_xs = of_all_passes(params, batch.inputs, saved, reach.d_as)
+    d_xs = None if d_xs is None else d_xs[:time]
+    return k2, ((value, last_states(h_0, hs)), Gradients(Params(d_cells, d_readout), reach.d_h_0, d_xs))
+
+
+def sent_back(leaving: States, sizes: list[Array]) -> Float[Array, " pieces"]:
+    """`Σ ‖d_h‖ M` of what leaves each piece, over layers and sequences."""
+    of_layers = [norms(d_h) * size[None] for d_h, size in zip(leaving, sizes, strict=True)]
+    return jnp.sum(jnp.stack([jnp.sum(x, tuple(range(1, x.ndim))) for x in of_layers]), 0)
+
+
+def relative_bias(rest: Scalar, norm: Scalar) -> Scalar:
+    """`rest / (norm - rest)`, the most that may be missing relative to the full gradient; infinite where all may be."""
+    small = rest < norm
+    return jnp.where(rest == 0, 0, jnp.where(small, rest / jnp.where(small, norm - rest, 1), jnp.inf))
+
+
+def what_is_left(parts: Array, before: Array, k1: int) -> Scalar:
+    """`Σ ‖d_h‖ M / (1 - β)` of the windows that have steps before them; `before` is `parts` k1 steps ago."""
+    now, then = jnp.sum(parts[1:]), jnp.sum(before[2:])
+    beta = jnp.where(then > 0, now / jnp.where(then > 0, then, 1), 0) ** (1 / k1)
+    return jnp.where(now == 0, 0, jnp.where(beta < 1, now / jnp.where(beta < 1, 1 - beta, 1), jnp.inf))
+
+
+def norm_of_read(residuals: Residuals) -> Array:
+    """`‖(x_t, h_{t-1}, 1)‖` of each step and sequence, as the weights read them."""
+    xs, read = residuals.xs, states_read(residuals)
+    of_xs = 1.0 if is_tokens(xs) else jnp.square(norms(xs))
+    return jnp.sqrt(of_xs + jnp.square(norms(read)) + 1)

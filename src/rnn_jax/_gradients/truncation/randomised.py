@@ -1,0 +1,75 @@
+"""Truncation at random places, made up for by larger gradients where it did not happen: unbiased.
+
+At every step t of every sequence, but the first, the gradient is cut between `h_{t-1}` and `x_t` with probability
+`c = 1 / mean_reach`, and divided by `1 - c` where it is not. The expectation of what step t sends back is what it sends
+in full backpropagation, so by induction every gradient is right on average (Tallec and Ollivier 2017, arXiv:1705.08209;
+they also let c depend on where the last cut was).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..._checks import steps_shape
+from ..._require import require_positive
+from ..._types import Batch, Objective, Params, Result, States, accumulation_dtype
+from ..blocked import Problem, WayBack, planned, there_and_back
+from ..plan import Plan, check_plan
+from .references import SentOn
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuts:
+    """`cuts` at a mean reach."""
+
+    mean_reach: float | Array
+
+    def __call__(self, batch: Batch, dtype: Any) -> Array:
+        """What each step sends back is multiplied by this."""
+        return cuts(self.mean_reach, batch, dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Randomised:
+    """Cut at random places and enlarged elsewhere: right on average over `batch.key`, not exact.
+
+    `mean_reach`, in steps, is above 1 and may be traced: then its range is not checked. `plan` as in `Blocked`.
+    """
+
+    mean_reach: float | Array
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        require_positive(mean_reach=self.mean_reach)
+        if not isinstance(self.mean_reach, jax.core.Tracer) and self.mean_reach <= 1:
+            raise ValueError(f"`mean_reach` must be above 1 step, got {self.mean_reach!r}.")
+        if self.plan is not None:
+            check_plan(self.plan)
+
+    @property
+    def reference(self) -> SentOn:
+        """What each step sends back times what was drawn, by `stop_gradient`."""
+        return SentOn(Cuts(self.mean_reach))
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """The loss, the last states, and gradients that are right in expectation."""
+        sent = cuts(self.mean_reach, batch, h_0[0].dtype)
+        problem = Problem(WayBack(), objective, params, batch, sent)
+        return there_and_back(problem, planned(self.plan, problem), h_0)
+
+
+def cuts(mean_reach: float | Array, batch: Batch, dtype: Any) -> Array:
+    """For every step what is multiplied to the gradient it sends back: 0, or 1 / (1 - c). `(time, *batch)`.
+
+    Raises:
+        ValueError: if the batch has no key.
+    """
+    if batch.key is None:
+        raise ValueError("`batch.key` must be given: it is what the gradient method 'randomised' draws from.")
+    enlarged = jnp.asarray(1 / (1 - 1 / mean_reach), dtype)
+    keep = 1 / enlarged.astype(accumulation_dtype(dtype))  # of the number as it is rounded, or the mean would be off
+    sent = jax.random.bernoulli(batch.key, keep, steps_shape(batch.inputs)).astype(dtype) * enlarged
+    return jnp.concatenate([jnp.ones_like(sent[:1]), sent[1:]])  # there is nothing to save by cutting h_0 off

@@ -1,0 +1,319 @@
+"""Truncated backpropagation through time: windows of the loss that reach back so many steps and no further.
+
+With steps numbered from 1, window i = 1..n, n = ⌈T / k1⌉, is read at the steps `(i - 1) k1 < t ≤ e_i`,
+`e_i = min(i k1, T)`:
+
+    L_i = Σ_{(i-1) k1 < t ≤ e_i} w_t ℓ(y_t, target_t)       d = Σ_i ∂L_i, where h_{s_i} is a constant, s_i = e_i - k2
+
+for all leaves, h_{s_i} of all layers; with s_i ≤ 0 nothing is cut, and `h_0` gets its gradient. All windows are at the
+same parameters and share the states of one forward pass. `k1` and `k2` count steps of the arrays, masked ones too.
+
+References: Williams and Peng (1990), Neural Computation 2(4): BPTT(h; h'), with h = k2 and h' = k1.
+"""
+
+import dataclasses
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array
+
+from ..._cells.protocol import Cell, Deltas, hidden
+from ..._checks import num_read, steps_shape
+from ..._losses import step_weights
+from ..._nn.affine import affine_d_input
+from ..._nn.loops import Residuals, deltas, weight_gradients
+from ..._require import are_numbers, require_sizes
+from ..._types import (
+    Batch,
+    Gradients,
+    Hiddens,
+    Inputs,
+    Objective,
+    Params,
+    Result,
+    Scalar,
+    States,
+)
+from ..blocked import Block, Problem, Run, WayBack, planned, reach, runs_of, split, there_and_back
+from ..by_hand import backward_readout
+from ..plan import Plan, check_plan, default_plan
+from .references import LastStepsByAutodiff, WindowsByAutodiff
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Truncated:
+    """The loss of each window of `k1` steps reaches back `k2` ≥ `k1` steps. Not exact; the loss is that of all steps.
+
+    `plan` as in `Blocked`, made of multiples of `k1`.
+    """
+
+    k1: int
+    k2: int
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        require_sizes(k1=self.k1, k2=self.k2)
+        if self.k2 < self.k1:
+            raise ValueError(f"`k2` (reach) must be at least `k1` (window length), got {self.k2} and {self.k1}.")
+        if self.plan is not None:
+            check_plan(self.plan)
+            for size in (self.plan.block, *self.plan.segments):
+                if size % self.k1:
+                    raise ValueError(f"`plan` must be made of multiples of `k1`, got {size} with k1 = {self.k1}.")
+
+    @property
+    def reference(self) -> WindowsByAutodiff:
+        """Each window by itself, by `stop_gradient` in the plain scan."""
+        return WindowsByAutodiff(self.k1, FixedReach(self.k2))
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """The loss of all steps, the last states, and the gradients that the windows add up to."""
+        time, *batch_axes = steps_shape(batch.inputs)
+        problem = Problem(WayBack(), objective, params, batch)
+        if are_numbers(time) and self.k1 >= time:  # one window, of all steps
+            return there_and_back(problem, planned(self.plan, problem), h_0)
+        if self.k1 == self.k2 and time % self.k1 == 0 and num_read(batch) == time:
+            step = jnp.arange(time).reshape(time, *(1 for _ in batch_axes))
+            sent = ((step % self.k1 != 0) | (step == 0)).astype(h_0[0].dtype)
+            problem = problem._replace(sent=sent)  # windows apart: one way back, with cuts
+            return there_and_back(problem, planned(self.plan, problem), h_0)
+        return self.overlapping(problem, h_0)
+
+    def overlapping(self, problem: Problem, h_0: States) -> Result:
+        """Windows that go back over the same steps, or of which the last is not whole."""
+        k1, k2 = self.k1, self.k2
+        time = problem.batch.inputs.shape[0]
+        batch = whole_windows(problem.batch, k1, problem.objective.scale.dtype)
+        padded, read = batch.inputs.shape[0], num_read(batch)
+        first_read = padded - read
+        if are_numbers(time, read):
+            k2 = min(k2, time)
+            passes = max(-(-(k2 + padded - time) // k1), 1)
+            first = max(min(first_read + k1, time) - k2, 0) // k1 * k1  # no window reaches the steps before
+        else:
+            passes, first = -(-(k2 + k1 - 1) // k1), 0  # enough for any number of steps
+        windows = Windows(k1=k1, k2=k2, time=time, passes=passes)
+        plan = window_plan(default_plan(problem.params, batch), k1) if self.plan is None else self.plan
+        problem = problem._replace(way=windows, batch=batch)
+        runs = runs_of(plan, padded, read, first)
+        if first:
+            whole = split(plan._replace(segments=()), 0, first, 0, read=False)
+            h_0 = reach(problem, Run(0, 1, first, 0, whole), 0, h_0)
+        later = tuple(jnp.zeros_like(h, shape=(passes, *h.shape)) for h in h_0)
+        (loss, h_T), gradients = there_and_back(problem, runs, h_0, later)
+        d_h_0 = tuple(jnp.sum(d_h, 0) for d_h in gradients.h_0)
+        d_xs = None if gradients.inputs is None else gradients.inputs[:time]
+        return (loss, h_T), Gradients(gradients.params, d_h_0, d_xs)
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedReach:
+    """k2 of every batch."""
+
+    k2: int
+
+    def __call__(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> int:
+        """It does not depend on the batch."""
+        del objective, params, batch, h_0
+        return self.k2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Windows(WayBack):
+    """The windows of `time` steps; `passes` is how many pieces of `k1` steps the longest of them reaches into."""
+
+    k1: int
+    k2: Any
+    time: int
+    passes: int
+
+    def backward(self, problem: Problem, block: Block, d_h: States) -> tuple[Scalar, Gradients]:
+        """Back through a block of whole windows: all of them at once, and then again as long as they reach back.
+
+        `d_h[layer][q]` is what the block after sends in pass q, to arrive here in pass q + 1; the `d_h` that is
+        returned is what this one sends.
+        """
+        params, steps = problem.params, block.steps
+        hs = hidden(params.cells[-1], block.hs)
+        value, d_readout, d_hs = backward_readout(problem.objective, params.readout, steps, hs)
+        pieces = Pieces(self, side_by_side(block.saved, self.k1), block.start)
+        sent_back, sums = window_deltas(pieces, fold(d_hs, self.k1), d_h)
+        d_cells, d_xs = of_all_passes(params, steps.inputs, block.saved, sums)
+        return value, Gradients(Params(d_cells, d_readout), sent_back, d_xs)
+
+
+class Pieces(NamedTuple):
+    """The pieces of `k1` steps of a block, side by side as one more batch axis; the block starts at step `start`."""
+
+    windows: Windows
+    folded: list[Residuals]
+    start: Any
+
+
+def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
+    """`batch` with steps that do not exist at its end, to a multiple of `k1`, and targets from the start of a window
+    on.
+    """
+    time, *batch_axes = steps_shape(batch.inputs)
+    last = num_read(batch)
+    after = -(-time // k1) * k1 - time
+    unread = time - last
+    before = unread - unread // k1 * k1 if are_numbers(unread) else unread  # how many windows are read is unknown
+    if after == 0 and before == 0:
+        return batch
+    mask = jnp.ones((time, *batch_axes), bool) if batch.mask is None and after != 0 else batch.mask
+    return Batch(
+        pad_steps(batch.inputs, 0, after),
+        pad_steps(batch.targets, before, after),
+        pad_steps(step_weights(batch, dtype), before, after),
+        pad_steps(mask, 0, after),
+        pad_steps(batch.reset, 0, after),
+        drop=batch.drop,
+    )
+
+
+def pad_steps(tree: Any, before: int, after: int) -> Any:
+    """Every leaf with `before` and `after` more steps of zeros."""
+    return jax.tree.map(lambda x: jnp.pad(x, ((before, after), *((0, 0),) * (x.ndim - 1))), tree)
+
+
+def window_plan(plan: Plan, k1: int) -> Plan:
+    """`plan` in blocks of whole windows."""
+    if not are_numbers(plan.block):
+        return plan
+    return plan._replace(block=max(round(plan.block / k1), 1) * k1)
+
+
+def window_deltas(pieces: Pieces, d_hs: Hiddens, later: States) -> tuple[States, tuple[Deltas, ...]]:
+    """`(sent_back, sums)`, for each layer: what leaves the block in each pass, and the `d_a_t` of all passes added up,
+    in windows side by side.
+    """
+
+    def again(carry: tuple[States, Any], now: Any) -> tuple[tuple[States, Any], States]:
+        leaving, sums = carry
+        q, later_q = now
+        leaving, d_as = one_pass(pieces, q, None, neighbours(leaving, later_q))
+        return (leaving, jax.tree.map(jnp.add, sums, d_as)), tuple(d_h[0] for d_h in leaving)
+
+    nothing = tuple(jnp.zeros_like(r.ss[0]) for r in pieces.folded)
+    carry = one_pass(pieces, 0, d_hs, nothing)
+    first = tuple(d_h[0] for d_h in carry[0])
+    passes = jnp.arange(1, pieces.windows.passes), tuple(d_h[:-1] for d_h in later)
+    (_, sums), others = lax.scan(again, carry, passes)
+    sent_back = tuple(jnp.concatenate([d_h[None], rest]) for d_h, rest in zip(first, others, strict=True))
+    return sent_back, sums
+
+
+def one_pass(pieces: Pieces, q: Any, d_hs: Hiddens | None, entering: States) -> tuple[States, tuple[Deltas, ...]]:
+    """`(leaving, d_as)`, for each layer: every window one piece further back.
+
+    In pass 0 they run over their own steps, and `d_hs` is what the loss sends to them; in pass q over those of the
+    window q places before. `entering[layer][i]` is what has come to the end of piece i, `leaving` what leaves its
+    start.
+    """
+    folded = pieces.folded
+    sent = sent_on(pieces.windows, pieces.start, q, folded[0].ss)
+    leaving, all_d_as = [], []
+    for i in reversed(range(len(folded))):
+        cell = folded[i].layer.cell
+        d_reads = jnp.zeros_like(hidden(cell, folded[i].ss)) if d_hs is None else d_hs
+        residuals = folded[i]._replace(events=folded[i].events._replace(sent=sent))
+        d_h, d_as = deltas(residuals, d_reads, entering[i])
+        if i:
+            d_hs = folded[i - 1].layer.down(d_as.z @ cell.w_xh.T)
+        leaving.append(d_h)
+        all_d_as.append(d_as)
+    return tuple(reversed(leaving)), tuple(reversed(all_d_as))
+
+
+def neighbours(leaving: States, later: States) -> States:
+    """What enters each piece in the next pass: what leaves the piece after it; `later` for the last."""
+    return tuple(jnp.concatenate([d_h[1:], end[None]]) for d_h, end in zip(leaving, later, strict=True))
+
+
+def of_all_passes(
+    params: Params, inputs: Inputs, saved: list[Residuals], sums: tuple[Deltas, ...]
+) -> tuple[tuple[Cell, ...], Array | None]:
+    """`(d_cells, d_xs)` from the `d_a_t` of all passes added up: still one product for each weight."""
+    d_as = [unfold(d_a) for d_a in sums]
+    d_cells = tuple(weight_gradients(r, d_a) for r, d_a in zip(saved, d_as, strict=True))
+    return d_cells, affine_d_input(inputs, d_as[0].z, params.cells[0].w_xh)
+
+
+def side_by_side(saved: list[Residuals], k1: int) -> list[Residuals]:
+    """The residuals of each layer with the pieces of `k1` steps side by side; what the loop over time does not read is
+    left.
+    """
+    return [r._replace(ss=fold(r.ss, k1), kept=fold(r.kept, k1), events=fold(r.events, k1)) for r in saved]
+
+
+def fold(tree: Any, k1: int) -> Any:
+    """Every leaf `(pieces · k1, ...)` as `(k1, pieces, ...)`."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x.reshape(x.shape[0] // k1, k1, *x.shape[1:]), 0, 1), tree)
+
+
+def unfold(tree: Any) -> Any:
+    """`fold` undone."""
+    return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
+
+
+def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:
+    """Zero at the first step of each window's reach, if that is in pass `q`, else one: `(k1, pieces, 1, ...)`."""
+    k1, k2, time = windows.k1, windows.k2, windows.time
+    piece = jnp.arange(hs.shape[1])[None]
+    t = start + piece * k1 + jnp.arange(k1)[:, None] + 1  # 1..T
+    end = jnp.minimum(start + (piece + q + 1) * k1, time)
+    sent = (t != end - k2 + 1) | (t == 1)
+    return sent.reshape(*sent.shape, *(1,) * (hs.ndim - 3)).astype(hs.dtype)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LastSteps:
+    """What a loop back over "the last k steps" computes: the gradient of the loss of the last `k` steps alone.
+
+    Not exact: the losses before are in no gradient, so with `T > k` they are not trained on at all, where `Truncated`
+    trains on every one and shortens how far each reaches. The loss is that of all steps. `plan` as in `Blocked`.
+    """
+
+    k: int
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        require_sizes(k=self.k)
+        if self.plan is not None:
+            check_plan(self.plan)
+
+    @property
+    def reference(self) -> LastStepsByAutodiff:
+        """The same by `stop_gradient` in the plain scan."""
+        return LastStepsByAutodiff(self.k)
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """The loss of all steps, and the gradients of that of the steps `T - k < t ≤ T`, with `h_{T-k}` constant."""
+        time, last = batch.inputs.shape[0], num_read(batch)
+        if not are_numbers(time, last):
+            raise ValueError(
+                f"The method 'last_steps' must know how many steps there are, got {time}, {last} of them read: export "
+                "it for a number of steps (the batch may be a symbol)."
+            )
+        read, k = min(self.k, last), min(self.k, time)
+        way = WayBack()
+        if k == time:
+            problem = Problem(way, objective, params, batch)
+            return there_and_back(problem, planned(self.plan, problem), h_0)
+
+        def part(first: int, end: int, weights: Array | None, targets: Any) -> Batch:
+            mask, reset = (None if flags is None else flags[first:end] for flags in (batch.mask, batch.reset))
+            return Batch(batch.inputs[first:end], targets, weights, mask, reset, drop=batch.drop)
+
+        weights = step_weights(batch, objective.scale.dtype)
+        before = part(0, time - k, weights[: last - read], jax.tree.map(lambda x: x[: last - read], batch.targets))
+        after = part(time - k, time, weights[last - read :], jax.tree.map(lambda x: x[last - read :], batch.targets))
+        first, rest = (Problem(way, objective, params, steps) for steps in (before, after))
+        (loss_before, h), _ = there_and_back(first, planned(self.plan, first), h_0)
+        (loss, h_T), gradients = there_and_back(rest, planned(self.plan, rest), h)
+        d_h_0 = jax.tree.map(jnp.zeros_like, h_0)
+        d_xs = None if gradients.inputs is None else pad_steps(gradients.inputs, time - k, 0)
+        return (loss_before + loss, h_T), Gradients(gradients.params, d_h_0, d_xs)

@@ -1,0 +1,8 @@
+"""The network: one step, the loops over time, and what is built of them.
+
+`affine`, `dropout`, `init`            products, masks, initial weights and states
+`layer`, `events`                      what is constant in time; what happens to a step: mask, reset, truncation
+`step`, `loops`                        one step by hand; forward and backward over time by hand
+`unroll`, `unroll_bptt`, `primitive`   a plain scan; the same with our derivative, as a JAX primitive
+`apply`, `bidirectional`, `generate`   layers and readout; both directions; sequences that continue themselves
+"""

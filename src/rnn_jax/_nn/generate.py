@@ -1,0 +1,127 @@
+"""Sampling: the network's outputs fed back as its inputs."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, Key
+
+from .._checks import check_params, check_sequence, is_tokens, steps_shape
+from .._require import (
+    are_numbers,
+    is_below,
+    require_array,
+    require_callable,
+    require_key,
+    require_positive,
+    require_sizes,
+)
+from .._types import Inputs, Params, States, accumulation_dtype
+from .apply import apply, apply_step
+from .init import zero_state
+
+Draw = Callable[[Key[Array, ""], Array], Array]  # (key, y_t) -> x_{t+1}
+
+
+def categorical(temperature: float) -> Draw:
+    """Draw tokens with the probabilities `softmax(y_t / temperature)`, in float32 or better.
+
+    In a lower type the noise has so few values that frequent tokens crowd out the rare ones. A temperature too small
+    for float32 draws among the most probable tokens, as its limit at zero does.
+
+    Raises:
+        ValueError: unless `temperature` is above zero; for its limit at zero take `greedy`.
+    """
+    require_positive(temperature=temperature)
+
+    def draw(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Int[Array, "*batch"]:
+        y = y_t.astype(accumulation_dtype(y_t.dtype))
+        most = jnp.max(y, axis=-1, keepdims=True)
+        divisor = jnp.maximum(jnp.asarray(temperature, y.dtype), jnp.finfo(y.dtype).tiny)  # never 0 / 0
+        logits = jnp.where(y == most, 0, (y - most) / divisor)
+        return jax.random.categorical(key, logits)
+
+    return draw
+
+
+def greedy(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Int[Array, "*batch"]:
+    """The most probable token, the first of them on a tie."""
+    del key
+    return jnp.argmax(y_t, axis=-1)
+
+
+def feedback(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Float[Array, "*batch out"]:
+    """The output itself, for a network that predicts its own next input: it runs free."""
+    del key
+    return y_t
+
+
+def generate(
+    key: Key[Array, ""],
+    params: Params,
+    prompt: Inputs,
+    length: int,
+    *,
+    draw: Draw = categorical(1.0),  # noqa: B008  (a pure function)
+    h_0: States | None = None,
+) -> tuple[Float[Array, "length *batch in"] | Int[Array, "length *batch"], States]:
+    """`length` more inputs after `prompt`: `x_{t+1} = draw(key_t, y_t)`, in one `lax.scan`.
+
+    `prompt` has at least one step and any number of batch axes. The state returned has met the prompt and all outputs
+    but the last, so `generate(key, params, outputs[-1:], more, h_0=h_T)` goes on where this call ended.
+
+    Raises:
+        ValueError: if `prompt` has no step or does not fit `params`, if `length` < 1, or if what `draw` returns is no
+            next input (an output of another width than the input, say).
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=9, hidden_size=8, output_size=9)
+    >>> outputs, h_T = rnn_jax.generate(jax.random.key(1), params, jnp.zeros((3, 2), int), 5)
+    >>> outputs.shape  # 5 tokens for each of 2 prompts
+    (5, 2)
+    """
+    require_key(key)
+    require_sizes(length=length)
+    require_callable(draw=draw)
+    require_array("prompt", prompt)
+    check_params(params)
+    if h_0 is None:
+        h_0 = zero_state(params, *steps_shape(prompt)[1:])
+    check_sequence(params, h_0, prompt, None, None, name="prompt")
+    time = prompt.shape[0]
+    if not are_numbers(time):
+        is_below("prompt", time, 2)  # JAX has no loop over what may be no step: those before the last
+    if time < 1:
+        raise ValueError(f"`prompt` must have at least one step, got shape {prompt.shape}.")
+    _check_draw(draw, key, params, h_0, prompt)
+    h = h_0 if time == 1 else apply(params, h_0, prompt[:-1], last=0)[1]
+
+    def body(carry, key_t):
+        h_tm1, x_t = carry
+        y_t, h_t = apply_step(params, h_tm1, x_t)
+        x_tp1 = draw(key_t, y_t).astype(prompt.dtype)
+        return (h_t, x_tp1), x_tp1
+
+    (h_T, _), outputs = lax.scan(body, (h, prompt[-1]), jax.random.split(key, length))
+    return outputs, h_T
+
+
+def _check_draw(draw: Draw, key: Key[Array, ""], params: Params, h_0: States, prompt: Inputs) -> None:
+    """Raise unless what `draw` returns can be the next input."""
+    y_t = jax.eval_shape(lambda: apply_step(params, h_0, prompt[0])[0])
+    x_t = jax.eval_shape(draw, key, y_t)
+    tokens = is_tokens(prompt) and is_tokens(x_t)
+    if x_t.shape != prompt.shape[1:] or not (tokens or x_t.dtype == prompt.dtype):
+        raise ValueError(
+            f"`draw` must return a next input of shape {prompt.shape[1:]} and dtype {prompt.dtype}, "
+            f"got {x_t.shape} and {x_t.dtype}."
+        )
+    num_inputs, num_outputs = params.cells[0].w_xh.shape[0], y_t.shape[-1]
+    if tokens and num_outputs > num_inputs:
+        raise ValueError(
+            f"`params.readout` must have at most {num_inputs} outputs, as many as there are input tokens, "
+            f"for its outputs to be fed back, got {num_outputs}."
+        )
+    if tokens and num_outputs - 1 > jnp.iinfo(prompt.dtype).max:
+        raise TypeError(f"`prompt` must have a dtype that holds tokens up to {num_outputs - 1}, got {prompt.dtype}.")

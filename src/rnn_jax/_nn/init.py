@@ -1,0 +1,159 @@
+"""Initialisers of the recurrent weights, and fresh parameters and states."""
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.nn.initializers import lecun_normal, normal, orthogonal
+from jaxtyping import Array, Float, Key
+
+from .._cells.activations import ACTIVATIONS
+from .._cells.protocol import check_leak, num_units
+from .._checks import check_params
+from .._require import are_numbers, require_floating, require_key, require_known, require_positive, require_sizes
+from .._types import CellParams, Params, ReadoutParams, States, accumulation_dtype
+
+Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
+
+
+def identity(scale: float = 1.0) -> Initializer:
+    """`scale` times the identity. With relu and zero biases: the IRNN.
+
+    References: Le, Jaitly and Hinton (2015), arXiv:1504.00941.
+    """
+    require_positive(scale=scale)
+
+    def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
+        del key
+        return jnp.asarray(scale, dtype) * jnp.eye(*shape, dtype=dtype)
+
+    return init
+
+
+def spectral_radius(rho: float) -> Initializer:
+    """Independent normal entries, scaled so that the largest |eigenvalue| is exactly `rho`.
+
+    References: Jaeger (2001), the echo state network, GMD report 148.
+    """
+    require_positive(rho=rho)
+
+    def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
+        w = jax.random.normal(key, shape, accumulation_dtype(jnp.zeros((), dtype).dtype))
+        return (w * (rho / jnp.max(jnp.abs(jnp.linalg.eigvals(w))))).astype(dtype)
+
+    return init
+
+
+def _normal_by_fan_in(gain: float) -> Initializer:
+    """Independent normal entries of standard deviation `gain / sqrt(hid)`: the spectral radius is about `gain`."""
+    require_positive(gain=gain)
+
+    def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
+        return normal(gain / math.sqrt(shape[0]))(key, shape, dtype)
+
+    return init
+
+
+RECURRENT_INITS: dict[str, Callable[[float], Initializer]] = {
+    "orthogonal": orthogonal,
+    "identity": identity,
+    "normal": _normal_by_fan_in,
+    "spectral_radius": spectral_radius,
+}
+"""Initialisers of `w_hh` by name, each made from one number, its gain: the spectral radius, of "normal" nearly so.
+
+`normal`, which takes a standard deviation, is the one of `jax.nn.initializers`.
+"""
+
+
+def init_params(
+    key: Key[Array, ""],
+    *,
+    input_size: int,
+    hidden_size: int,
+    output_size: int,
+    num_layers: int = 1,
+    activation: str = "tanh",
+    leak: float = 1.0,
+    recurrent_init: Initializer = orthogonal(),  # noqa: B008  (a pure function)
+    dtype: Any = float,
+) -> Params:
+    """Fresh weights of `num_layers` layers of `hidden_size` units and a readout.
+
+    `w_hh` is drawn by `recurrent_init`, a `(key, shape, dtype)` function as in `jax.nn.initializers`; `w_xh` and
+    `w_hy` are normal with variance 1 / fan-in (LeCun); biases are zero. `leak` is the α of leaky integration, see
+    `CellParams`.
+
+    Raises:
+        ValueError: for a size below one, an unknown activation or a leak out of range.
+        TypeError: for an argument of the wrong type, or a leak that is traced.
+
+    >>> import jax, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=5, output_size=2, num_layers=2)
+    >>> [cell.w_xh.shape for cell in params.cells], params.readout.w_hy.shape
+    ([(3, 5), (5, 5)], (5, 2))
+    """
+    require_key(key)
+    require_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size, num_layers=num_layers)
+    require_known("activation", activation, ACTIVATIONS)
+    check_leak(leak, "leak")
+    require_floating("dtype", dtype)
+    dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
+    draw_dtype = accumulation_dtype(dtype)  # the decompositions know no half precision
+
+    def draw(init: Initializer, key: Key[Array, ""], *shape: int) -> Array:
+        return _drawn(init, key, shape, draw_dtype).astype(dtype)
+
+    ykey, *cell_keys = jax.random.split(key, num_layers + 1)
+    cells = []
+    for layer, cell_key in enumerate(cell_keys):
+        xkey, hkey = jax.random.split(cell_key)
+        cells.append(
+            CellParams(
+                w_xh=draw(lecun_normal(), xkey, hidden_size if layer else input_size, hidden_size),
+                w_hh=draw(recurrent_init, hkey, hidden_size, hidden_size),
+                b_h=jnp.zeros(hidden_size, dtype),
+                activation=activation,
+                leak=leak,
+            )
+        )
+    readout = ReadoutParams(
+        w_hy=draw(lecun_normal(), ykey, hidden_size, output_size), b_y=jnp.zeros(output_size, dtype)
+    )
+    params = Params(tuple(cells), readout)
+    check_params(params)  # an initialiser of the caller's own may return anything
+    return params
+
+
+def _drawn(init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
+    """`init(key, shape, dtype)`, where `init` may be the caller's own."""
+    wanted = f"a function (key, shape, dtype) -> array, as `orthogonal()` makes one, got {init!r}"
+    if not _takes(init, key, shape, dtype):
+        raise TypeError(f"`recurrent_init` must be {wanted}.")
+    w = init(key, shape, dtype)
+    if not isinstance(w, (jax.Array, np.ndarray)):
+        hint = ": call it first" if callable(w) else ""
+        raise TypeError(f"`recurrent_init` must be {wanted}, which returns a {type(w).__name__}{hint}.")
+    return jnp.asarray(w)
+
+
+def _takes(function: Any, *args: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*args)
+    except TypeError:  # not a function, or one of other arguments
+        return False
+    except ValueError:  # a built-in that does not tell
+        return True
+    return True
+
+
+def zero_state(params: Params, *batch: int) -> States:
+    """States of all zeros, one `(*batch, hid)` a layer."""
+    check_params(params)
+    for size in filter(are_numbers, batch):
+        require_sizes(least=0, batch=size)
+    return tuple(jnp.zeros((*batch, cell.parts * num_units(cell)), cell.w_hh.dtype) for cell in params.cells)

@@ -1,0 +1,244 @@
+"""Backpropagation through time by hand: only `d_h` travels, all else is a product over many steps at once."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from .._cells.protocol import Cell, Deltas, add_to_hidden, has_one_delta, only_hidden, own_names, push
+from .._checks import is_tokens, steps_shape
+from .._gradients.autodiff import Autodiff
+from .._gradients.by_hand import Loops, backpropagate
+from .._gradients.plan import rows_block
+from .._require import are_numbers, require_sizes
+from .._types import (
+    Batch,
+    Hiddens,
+    Inputs,
+    Objective,
+    Params,
+    Result,
+    States,
+    accumulation_dtype,
+)
+from .affine import affine, affine_d_input
+from .dropout import dropped
+from .events import Events, cut
+from .layer import Layer
+from .step import weight_gradients as products_back
+
+
+class Residuals(NamedTuple):
+    """What the forward pass keeps. Of the sequence it made, that is the states `ss` and nothing else.
+
+    `kept` is what the cell's `backward` reads. Where it is made of states alone it is `ss`; otherwise it is not kept,
+    but made again of one product over all steps.
+    """
+
+    layer: Layer
+    s_0: Array
+    xs: Inputs
+    ss: Array
+    events: Events
+    kept: Any
+
+
+def forward(layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1) -> tuple[Array, Residuals]:
+    """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`: the input projection z is one product before the scan.
+
+    With dropout, `W_hh` reads `h_{t-1}` times its mask.
+    """
+    cell = layer.cell
+
+    def body(s_tm1, now):
+        z_t, event = now
+        s_met = event.enter(s_tm1)
+        u_t = layer.read(s_met) @ cell.w_hh
+        s_t = event.leave(cell.forward(z_t, u_t, s_met), s_tm1)
+        return s_t, s_t
+
+    zs = affine(events.visible(xs), cell.w_xh, cell.b_h)
+    _, ss = lax.scan(body, s_0, (zs, events), unroll=unroll if are_numbers(zs.shape[0]) else 1)
+    return ss, residuals_of(layer, s_0, xs, ss, events)
+
+
+def residuals_of(layer: Layer, s_0: Array, xs: Inputs, ss: Array, events: Events) -> Residuals:
+    """What `forward` keeps, from its arguments and the states it made."""
+    cell, residuals = layer.cell, Residuals(layer, s_0, events.visible(xs), ss, events, ss)
+    if cell.from_states:
+        return residuals
+    zs, us = pre_activations(residuals)
+    return residuals._replace(kept=cell.kept(zs, us, states_met(residuals), ss))
+
+
+def pre_activations(residuals: Residuals) -> tuple[Array, Array]:
+    """`z` and `u` of all steps, each one product."""
+    cell = residuals.layer.cell
+    return affine(residuals.xs, cell.w_xh, cell.b_h), states_read(residuals) @ cell.w_hh
+
+
+def backward(
+    residuals: Residuals, d_hs: Hiddens, d_s_T: Array, *, unroll: int = 1
+) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
+    """`(d_cell, d_s_0, d_xs)` from `d_hs[t] = d_y_t W_hyᵀ`, or whatever else reads `h_t`, for t = T..1.
+
+    `d_s_T` is what the steps after T send back. The loop carries `d_s` alone and emits the cotangents of z and u; the
+    weight gradients are one product each after it.
+    """
+    d_s_0, all_deltas = deltas(residuals, d_hs, d_s_T, unroll=unroll)
+    d_xs = affine_d_input(residuals.xs, all_deltas.z, residuals.layer.cell.w_xh)
+    return weight_gradients(residuals, all_deltas), d_s_0, d_xs
+
+
+def deltas(
+    residuals: Residuals,
+    d_hs: Hiddens,
+    d_s_T: Array,
+    *,
+    unroll: int = 1,
+    emit: Callable[[Array, Deltas], Any] = lambda d_s_t, deltas_t: deltas_t,
+) -> tuple[Array, Any]:
+    """`(d_s_0, what is emitted)`: the loop over time; it emits `Deltas` unless told otherwise."""
+    layer, events = residuals.layer, residuals.events
+    cell = layer.cell
+    w_hh_t = cell.w_hh.T
+
+    def body(d_s_next, now):  # d_s_next: what steps t+1.. send back to s_t
+        d_h_read, kept_t, event = now
+        d_s_t = add_to_hidden(cell, d_s_next, d_h_read)
+        deltas_t, d_s_kept = cell.backward(kept_t, d_s_t)
+        deltas_t = jax.tree.map(event.d_leave, deltas_t)
+        d_h_met = dropped(deltas_t.of_u @ w_hh_t, layer.recurrent)
+        d_s_met = only_hidden(cell, d_h_met) if d_s_kept is None else add_to_hidden(cell, d_s_kept, d_h_met)
+        return event.d_enter(d_s_met, d_s_t), emit(d_s_t, deltas_t)
+
+    unroll = unroll if are_numbers(d_hs.shape[0]) else 1
+    return lax.scan(body, d_s_T, (d_hs, residuals.kept, events), reverse=True, unroll=unroll)
+
+
+def weight_gradients(residuals: Residuals, all_deltas: Deltas) -> Cell:
+    """The gradient of the cell: one product for each weight, over all steps."""
+    return products_back(residuals.layer.cell, residuals.xs, states_read(residuals), all_deltas)
+
+
+def backward_in_blocks(
+    residuals: Residuals, d_hs: Hiddens, d_s_T: Array, block: int
+) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
+    """`backward`, with the weight-gradient products of `block` steps at a time: their operands stay in cache."""
+    layer, xs, ss = residuals.layer, residuals.xs, residuals.ss
+    time = ss.shape[0]
+    if time <= block:
+        return backward(residuals, d_hs, d_s_T)
+
+    def of_steps(carry: tuple[Cell, Array], start: Any, size: int) -> Any:
+        d_cell, d_s = carry
+        xs_now, ss_now, events, d_hs_now = cut((xs, ss, residuals.events, d_hs), start, size)
+        s_before = jnp.where(
+            start == 0, residuals.s_0, lax.dynamic_index_in_dim(ss, jnp.maximum(start - 1, 0), keepdims=False)
+        )
+        now = residuals_of(layer, s_before, xs_now, ss_now, events)
+        d_cell_now, d_s, d_xs = backward(now, d_hs_now, d_s)
+        return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_s), d_xs
+
+    d_cell = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), layer.cell)
+    count, rest = divmod(time, block)
+    carry, d_xs = (d_cell, d_s_T), []
+    if rest:
+        carry, d_xs_rest = of_steps(carry, count * block, rest)
+        d_xs.append(d_xs_rest)
+    carry, d_xs_blocks = lax.scan(lambda c, i: of_steps(c, i * block, block), carry, jnp.arange(count), reverse=True)
+    if is_tokens(xs):
+        return *carry, None
+    return *carry, jnp.concatenate([d_xs_blocks.reshape(-1, *xs.shape[1:]), *d_xs])
+
+
+def pullback(residuals: Residuals, d_ss: Array) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
+    """`backward`, with each cotangent in the dtype of what it is the cotangent of, as JAX asks of a derivative rule.
+
+    `d_ss` are the cotangents of the whole states.
+    """
+    time, *batch_axes = steps_shape(residuals.xs)
+    block = rows_block(time, batch_axes)
+    d_cell, d_s_0, d_xs = backward_in_blocks(residuals, d_ss, jnp.zeros_like(residuals.s_0), block)
+    return jax.tree.map(lambda d, w: d.astype(w.dtype), d_cell, residuals.layer.cell), d_s_0, d_xs
+
+
+def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_dot: Inputs | None) -> Array:
+    """The tangents of `s_1..s_T`, forward mode; None stands for a tangent of zero, of a leaf of `cell_dot` too.
+
+    `ż_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h`, `u̇_t = h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh`, and the cell's map pushes them. Only the
+    last product needs the loop.
+    """
+    layer, s_0, xs = residuals.layer, residuals.s_0, residuals.xs
+    cell = layer.cell
+    zero_b = jnp.zeros_like(cell.b_h)
+    z_dot = jnp.zeros((*residuals.ss.shape[:-1], cell.b_h.shape[0]), residuals.ss.dtype)
+    if xs_dot is not None:
+        z_dot += affine(xs_dot, cell.w_xh, zero_b)
+    if cell_dot.w_xh is not None:
+        z_dot += affine(xs, cell_dot.w_xh, zero_b)
+    if cell_dot.b_h is not None:
+        z_dot += jnp.broadcast_to(cell_dot.b_h, z_dot.shape)
+    kept_1 = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), residuals.kept)
+    tied = has_one_delta(partial(cell.backward, kept_1), s_0)
+    u_dot = None if tied else jnp.zeros_like(z_dot)
+    if cell_dot.w_hh is not None:
+        by_w_hh = states_read(residuals) @ cell_dot.w_hh
+        z_dot, u_dot = (z_dot + by_w_hh, None) if u_dot is None else (z_dot, u_dot + by_w_hh)
+    own = {name: getattr(cell_dot, name) for name in own_names(cell) if getattr(cell_dot, name) is not None}
+
+    def body(s_tm1_dot, now):
+        z_t_dot, u_t_dot, kept_t, event = now
+        s_met_dot = event.enter(s_tm1_dot)
+        by_h = layer.read(s_met_dot) @ cell.w_hh
+        here = {name: jnp.broadcast_to(dot, s_met_dot.shape[:-1] + dot.shape) for name, dot in own.items()}
+        dots = Deltas(z_t_dot + by_h, None, here) if u_t_dot is None else Deltas(z_t_dot, u_t_dot + by_h, here)
+        s_t_dot = event.leave(push(partial(cell.backward, kept_t), dots, s_met_dot), s_tm1_dot)
+        return s_t_dot, s_t_dot
+
+    start = jnp.zeros_like(s_0) if s_0_dot is None else s_0_dot
+    _, ss_dot = lax.scan(body, start, (z_dot, u_dot, residuals.kept, residuals.events))
+    return ss_dot
+
+
+def states_read(residuals: Residuals) -> Hiddens:
+    """What `W_hh` read at t = 1..T: the h that was left, one step later, but for units that are dropped."""
+    return residuals.layer.read(states_met(residuals))
+
+
+def states_met(residuals: Residuals) -> Array:
+    """The states that the steps t = 1..T started from."""
+    return residuals.events.enter(jnp.concatenate([residuals.s_0[None], residuals.ss])[:-1])
+
+
+def bptt(unroll: int = 1) -> Loops:
+    """The loops over time, `unroll` steps a turn."""
+    return Loops(partial(forward, unroll=unroll), partial(backward, unroll=unroll))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BPTT:
+    """By hand: `d_h` alone travels back, the weight gradients are products after the loop.
+
+    `unroll` is the number of steps in one turn of a loop over time. More are fewer launches per step on a GPU; a CPU
+    gains nothing. It is 1 where the number of steps is a symbol.
+    """
+
+    unroll: int = 1
+
+    def __post_init__(self) -> None:
+        require_sizes(unroll=self.unroll)
+
+    @property
+    def reference(self) -> Autodiff:
+        """It is exact."""
+        return Autodiff()
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """Loss, last states and gradients."""
+        return backpropagate(bptt(self.unroll), objective, params, batch, h_0)

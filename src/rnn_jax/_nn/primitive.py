@@ -1,0 +1,181 @@
+"""The unroll as one primitive of JAX, with its rules for reverse mode, forward mode and `vmap` written by hand.
+
+It stands on JAX's experimental base class for such primitives, `VJPHiPrimitive`, which JAX 0.11 renamed `HiPrim`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import hijax
+
+from .._require import are_numbers
+from .._types import Hiddens, Trajectory
+from .events import Events
+from .layer import Layer
+from .loops import Residuals, forward, pullback, pushforward, residuals_of
+
+Base: Any = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", None)
+if Base is None:
+    raise ImportError("jax.experimental.hijax has neither HiPrim nor VJPHiPrimitive")
+
+
+class Members(NamedTuple):
+    """One `vmap` over weights: an ensemble. `mapped`: which leaves of the arguments have the axis of members, first."""
+
+    size: int
+    mapped: tuple[bool, ...]
+
+
+class Unroll(Base):
+    """`(cell, h_0, xs, events, r) -> hs` for arguments of the types `in_avals`.
+
+    `ensemble` lists the `vmap`s over weights, outermost first. A `vmap` over sequences alone is never among them: it
+    becomes one more batch axis.
+    """
+
+    def __init__(self, in_avals: tuple, ensemble: tuple[Members, ...] = ()):
+        cell, h_0, xs, *_ = in_avals
+        sizes = tuple(members.size for members in ensemble)
+        self.h_0 = len(jax.tree.leaves(cell))  # its place among the leaves; those of the cell come first
+        time, batch_hid = xs.shape[_num_axes(ensemble, self.h_0 + 1)], h_0.shape[_num_axes(ensemble, self.h_0) :]
+        self.in_avals = in_avals
+        self.out_aval = h_0.update(shape=(*sizes, time, *batch_hid), weak_type=False)
+        self.params = {"ensemble": ensemble}
+        super().__init__()
+
+    def __hash__(self):
+        return hash((self.ensemble, tuple(map(str, self.in_avals_flat)), self.in_tree))
+
+    def __eq__(self, other):
+        return type(self) is type(other) and self._key() == other._key()
+
+    def _key(self) -> tuple:
+        return self.ensemble, self.in_avals_flat, self.in_tree
+
+    def expand(self, *args):
+        return self._for_each_member(_states)(args)
+
+    def vjp_fwd(self, nzs_in, *args):
+        del nzs_in
+        hs = self(*args)
+        return hs, (args, hs)
+
+    def vjp_bwd_retval(self, residuals, d_hs):
+        args, hs = residuals
+        d_args = self._for_each_member(_pullback, transposed=True)(args, hs, _dense(d_hs))
+        return jax.tree.unflatten(self.in_tree, map(_or_float0, self._leaves(d_args), self.in_avals_flat))
+
+    def jvp(self, primals, tangents):
+        hs = self(*primals)
+        return hs, self.linearized((primals, hs), *tangents)
+
+    lin = vjp_fwd
+
+    def linearized(self, residuals, *tangents):
+        args, hs = residuals
+        known = jax.tree.unflatten(self.in_tree, map(_or_none, self._leaves(tangents)))
+        return self._for_each_member(_pushforward)(args, hs, known)
+
+    def transpose(self, out_ct, *maybe_accums):
+        raise TypeError(
+            "`unroll_bptt` cannot be transposed as it stands, for it is linear in nothing by itself: transpose what "
+            "`jax.linearize` makes of it, or use `unroll`."
+        )
+
+    def batch(self, axis_data, args, dims):
+        xs, dims = self._leaves(args), self._leaves(dims)
+        mapped = tuple(dim is not None for dim in dims)
+        if not any(mapped):
+            return self(*args), None
+        if any(mapped[: self.h_0]):
+            ensemble = (Members(axis_data.size, mapped), *self.ensemble)
+            leaves = [x if dim is None else jnp.moveaxis(x, dim, 0) for x, dim in zip(xs, dims, strict=True)]
+            return bind(jax.tree.unflatten(self.in_tree, leaves), ensemble), 0
+
+        r = () if args[-1] is None else (len(xs) - 1,)
+        timeless = {self.h_0, *r}  # all others have time before the batch
+
+        def as_batch_axis(leaf: int, x: Any, dim: int | None) -> Any:
+            axis = _num_axes(self.ensemble, leaf) + (leaf not in timeless)
+            if dim is not None:
+                return jnp.moveaxis(x, dim, axis)
+            return jnp.repeat(jnp.expand_dims(x, axis), axis_data.size, axis)
+
+        first = self.h_0
+        leaves = xs[:first] + [as_batch_axis(leaf, xs[leaf], dims[leaf]) for leaf in range(first, len(xs))]
+        return bind(jax.tree.unflatten(self.in_tree, leaves), self.ensemble), len(self.ensemble) + 1
+
+    def _leaves(self, tree: Any) -> list:
+        """What stands in `tree` in the places of the arguments' leaves, None included."""
+        return self.in_tree.flatten_up_to(tree)
+
+    def _for_each_member(self, rule: Callable, *, transposed: bool = False) -> Callable:
+        """`rule(args, ...)` vmapped over the ensemble; what its transpose sends to shared leaves is summed."""
+        for members in reversed(self.ensemble):
+            rule = self._vmapped(rule, members, transposed)
+        return rule
+
+    def _vmapped(self, rule: Callable, members: Members, transposed: bool) -> Callable:
+        axes = jax.tree.unflatten(self.in_tree, [0 if mapped else None for mapped in members.mapped])
+
+        def vmapped(args, *rest):
+            in_axes = (axes, *(axes if isinstance(x, tuple) else 0 for x in rest))
+            out = jax.vmap(rule, in_axes, axis_size=members.size)(args, *rest)
+            if not transposed:
+                return out
+            pairs = zip(self._leaves(out), members.mapped, strict=True)
+            leaves = [d if mapped or d is None else jnp.sum(d, 0) for d, mapped in pairs]
+            return jax.tree.unflatten(self.in_tree, leaves)
+
+        return vmapped
+
+
+def bind(args: tuple, ensemble: tuple[Members, ...] = ()) -> Any:
+    """The states, by the primitive for arguments of these types."""
+    return Unroll(jax.tree.map(jax.typeof, args), ensemble)(*args)
+
+
+def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
+    """How many axes of members a leaf of the arguments has."""
+    return sum(members.mapped[leaf] for members in ensemble)
+
+
+def _states(args: tuple) -> Trajectory:
+    (cell, h_0, xs), (events, r) = args[:3], args[3:]
+    return forward(Layer(cell, r), h_0, xs, events)[0]
+
+
+def _residuals(args: tuple, hs: Hiddens) -> Residuals:
+    (cell, h_0, xs), (events, r) = args[:3], args[3:]
+    return residuals_of(Layer(cell, r), h_0, xs, hs, events)
+
+
+def _pullback(args, hs, d_hs):
+    *_, r = args
+    d_r = None if r is None else jnp.zeros_like(r)  # a constant: this is never read
+    return *pullback(_residuals(args, hs), d_hs), Events(), d_r  # the flags are booleans: no cotangent
+
+
+def _pushforward(args, hs, tangents):
+    return pushforward(_residuals(args, hs), *tangents[:3])
+
+
+def _dense(d: Any) -> Any:
+    """A symbolic zero written out; what is of NumPy, as it comes to an eager call, made an array of JAX."""
+    return jnp.asarray(hijax.instantiate_zeros(d))
+
+
+def _or_none(tangent: Any) -> Any:
+    """None for the tangent of what is not perturbed or cannot be: integers and booleans."""
+    return None if isinstance(tangent, hijax.Zero) or tangent.dtype == jax.dtypes.float0 else tangent
+
+
+def _or_float0(d: Any, aval: Any) -> Any:
+    if d is not None:
+        return d
+    if are_numbers(*aval.shape):
+        return np.zeros(aval.shape, jax.dtypes.float0)
+    return hijax.Zero(aval.to_tangent_aval())  # NumPy knows no symbols

@@ -1,0 +1,87 @@
+"""`unroll` with its derivatives written by hand."""
+
+from collections.abc import Callable
+
+import jax
+
+from .._cells.protocol import Cell
+from .._sharding import promote, refuse_explicit
+from .._types import Flags, Hidden, Inputs, State, Trajectory
+from .dropout import constant
+from .events import Events
+from .layer import Layer
+from .loops import forward, pullback
+from .unroll import check_unroll
+
+
+@jax.custom_vjp
+def _reverse_only(cell, h_0, xs, events, r):
+    return forward(Layer(cell, r), h_0, xs, events)[0]
+
+
+def _reverse_only_forward(cell, h_0, xs, events, r):
+    return forward(Layer(cell, r), h_0, xs, events)
+
+
+def _reverse_only_backward(residuals, d_hs):
+    return *pullback(residuals, d_hs), None, None  # flags are booleans, and r is a constant
+
+
+_reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward)
+
+
+def _fallback(args: tuple) -> Trajectory:
+    try:
+        return _reverse_only(*args)
+    except TypeError as error:
+        if "forward-mode" not in str(error):
+            raise
+        raise TypeError(
+            "`unroll_bptt` has no forward mode (jvp, jacfwd, linearize) on this JAX, whose jax.experimental.hijax "
+            "lacks the base class it needs: use `unroll`, which has the same values, or put the forward mode outside "
+            "of a `jax.grad`, or change the version of JAX."
+        ) from error
+
+
+_unroll: Callable[[tuple], Trajectory]
+try:
+    from .primitive import bind as _unroll
+except ImportError:
+    _unroll = _fallback
+
+
+def unroll_bptt(
+    cell: Cell,
+    h_0: State,
+    xs: Inputs,
+    *,
+    mask: Flags | None = None,
+    reset: Flags | None = None,
+    r: Hidden | None = None,
+) -> Trajectory:
+    """States `h_1..h_T` from `x_1..x_T`: the values of `unroll`, with the derivatives written by hand.
+
+    Goes anywhere `unroll` goes: under `jax.grad` and `jax.jvp` with respect to `cell`, `h_0` and `xs`, to any order
+    and in any mixture, and under `jax.vmap`, which over sequences costs no more than a batch axis. See
+    `docs/transformations.md`. Where JAX lacks the experimental base class that this needs, it is a `jax.custom_vjp`
+    instead, and forward mode is refused.
+
+    Raises:
+        ValueError: if the shapes of the arguments do not fit each other, or one is split over an explicit mesh axis.
+        TypeError: if their dtypes do not, or for forward mode where this JAX cannot have it.
+
+    References: Rumelhart, Hinton and Williams (1986); Werbos (1990), Proceedings of the IEEE 78(10).
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
+    >>> def loss(cell, unroll):
+    ...     return jnp.sum(unroll(cell, jnp.ones(3), jnp.ones((7, 2))) ** 2)
+    >>> by_hand = jax.grad(loss)(cell, rnn_jax.unroll_bptt)
+    >>> autodiff = jax.grad(loss)(cell, rnn_jax.unroll)
+    >>> bool(jnp.allclose(by_hand.w_hh, autodiff.w_hh, rtol=1e-4))
+    True
+    """
+    check_unroll(cell, h_0, xs, mask, reset, r)
+    args = promote((cell, h_0, xs, Events(mask, reset), constant(r)))
+    refuse_explicit(args, "unroll_bptt", "use `unroll`")
+    return _unroll(args)

@@ -1,0 +1,6 @@
+"""What the command and the experiments share. Imports no jax.
+
+`errors`, `console`   errors that users see; what is printed, and how it is escaped
+`files`, `lock`       writes that leave the old or the new file; one process for a folder
+`html_page`           a page with pictures, in one file
+"""

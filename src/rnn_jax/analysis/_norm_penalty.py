@@ -1,0 +1,104 @@
+"""The regulariser that keeps the norm of a gradient on its way back, of Pascanu, Mikolov and Bengio (2013), by hand.
+
+With `δ_t = ∂L/∂a_t`, one step back takes `δ_t` to `v_t = (δ_t W_hhᵀ) ∘ φ'(a_{t-1})`, and
+
+    r_t = ‖v_t‖ / ‖δ_t‖        Ω = mean over t = 2..T and all sequences of (r_t - 1)²
+
+is zero if every step keeps its norm. Of Ω only the immediate derivative is taken, `δ_t` and `φ'` held constant:
+
+    ∂Ω/∂W_hh = mean of 2 (r_t - 1) / (‖v_t‖ ‖δ_t‖) · (v_t ∘ φ'(a_{t-1}))ᵀ δ_t
+
+which is one product over all steps. In a stack, Ω is the sum over layers.
+
+The paper writes a sum over steps; the mean, as its authors' program takes it, has one weight for all lengths.
+
+References: Pascanu, Mikolov and Bengio (2013), ICML, equations 9 and 10; there `x_t` is what `a_t` is here.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._cells.protocol import plain
+from .._checks import check_call
+from .._losses import make_objective
+from .._nn.loops import Residuals
+from .._numerics import norms
+from .._require import require_positive
+from .._types import (
+    Batch,
+    GradFn,
+    Hiddens,
+    Loss,
+    Objective,
+    Params,
+    Result,
+    Scalar,
+    States,
+    accumulation_dtype,
+)
+from ._anatomy import there_and_back
+
+
+def penalise_norms(weight: float, *, loss: str | Loss, reduction: str = "mean") -> GradFn:
+    """A function like those of `make_grad_fn`, of the gradient of `L + weight Ω`; the loss it returns is L.
+
+    Ω is the mean of `(‖v_t‖ / ‖δ_t‖ - 1)²` over steps and sequences where `δ_t` is not zero: by how much a step back
+    changes the norm of the gradient. Its derivative is the immediate one, in `W_hh` alone. Clip what comes out: the
+    regulariser works against gradients that vanish, and lets them explode.
+
+    Raises:
+        ValueError: for a weight that is not above zero; at trace time for a batch with mask, resets or dropout and for
+            cells that leak, of which Ω is not defined.
+
+    References: Pascanu, Mikolov and Bengio (2013), ICML, arXiv:1211.5063.
+
+    >>> import jax, rnn_jax
+    >>> grad_fn = rnn_jax.penalise_norms(4.0, loss="cross_entropy")
+    >>> problem = rnn_jax.make_problem(rnn_jax.Case(), dtype=jax.numpy.float32)
+    >>> (loss, h_T), gradients = jax.jit(grad_fn)(*problem)
+    """
+    require_positive(weight=weight)
+    return partial(_penalised, weight, make_objective(loss, reduction))
+
+
+def _penalised(
+    weight: float, settle: Callable[[Params, Batch], Objective], params: Params, batch: Batch, h_0: States
+) -> Result:
+    check_call(params, batch, h_0)
+    for name in ("mask", "reset", "drop"):
+        if getattr(batch, name) is not None:
+            raise ValueError(f"`batch.{name}` must be None for `penalise_norms`, got one.")
+    for cell in plain(params.cells, "`penalise_norms`"):
+        if cell.leak != 1:
+            raise ValueError(f"`params` must have cells without leak for `penalise_norms`, got {cell.leak}.")
+    passed = there_and_back(settle(params, batch), params, batch._replace(key=None), h_0)
+    d_cells = tuple(
+        replace(layer.d_cell, w_hh=layer.d_cell.w_hh + weight * norm_penalty(residuals, layer.deltas.z)[1])  # type: ignore[type-var]
+        for residuals, layer in zip(passed.saved, passed.layers, strict=True)
+    )
+    gradients = passed.gradients._replace(params=passed.gradients.params._replace(cells=d_cells))
+    d_params = jax.tree.map(lambda d, w: d.astype(w.dtype), gradients.params, params)
+    return (passed.loss, passed.h_T), gradients._replace(params=d_params)
+
+
+def norm_penalty(residuals: Residuals, d_as: Hiddens) -> tuple[Scalar, Float[Array, "hid hid"]]:
+    """Ω of a layer and its immediate derivative in `W_hh`, from the `d_as` of the backward pass."""
+    cell: Any = residuals.layer.cell
+    d_phi = cell.d_phi(residuals.kept[:-1])
+    exact = accumulation_dtype(d_phi.dtype)
+    w_hh, d_phi, d_as = (x.astype(exact) for x in (cell.w_hh, d_phi, d_as))
+    sizes = norms(d_as[1:])[..., None]
+    unit = d_as[1:] / jnp.where(sizes > 0, sizes, 1)  # δ_t / ‖δ_t‖: no norm over- or underflows
+    v = (unit @ w_hh.T) * d_phi
+    r = norms(v)[..., None]
+    there = (sizes > 0).astype(exact)
+    share = there / jnp.maximum(jnp.sum(there), 1)
+    slope = 2 * share * (r - 1) / jnp.where(r > 0, r, 1)
+    d_w_hh = jnp.einsum("t...i,t...j->ij", slope * v * d_phi, unit)
+    return jnp.sum(share * (r - 1) ** 2), d_w_hh

@@ -1,1 +1,0 @@
-"""The command `rnn-jax`: the only place with files, plots and progress bars. Needs the extra `app`."""

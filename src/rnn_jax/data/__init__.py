@@ -1,0 +1,12 @@
+"""Data: text as tokens, sequences of different lengths, baselines.
+
+`_text`        symbols, tokens, streams, windows
+`_sequences`   padding, packing, masks of lengths
+`_corpus`      texts from files, or the standard library's
+`_held_out`    a text cut into what is learned and what validates
+`_ngrams`      bits per character of n-gram models
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

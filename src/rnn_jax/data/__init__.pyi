@@ -1,0 +1,9 @@
+from ._sequences import Place as Place
+from ._sequences import lengths_to_mask as lengths_to_mask
+from ._sequences import pack_sequences as pack_sequences
+from ._sequences import pad_sequences as pad_sequences
+from ._text import decode as decode
+from ._text import encode as encode
+from ._text import make_streams as make_streams
+from ._text import symbols_of as symbols_of
+from ._text import window_batch as window_batch

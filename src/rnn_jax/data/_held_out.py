@@ -1,0 +1,115 @@
+"""From a text to streams for training and windows for validation."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from .. import Batch, Params, encode, make_grad_fn, make_streams, symbols_of, zero_state
+from .._reporting.errors import InputError
+from ._corpus import Corpus
+
+HELD_OUT = 1 / 20  # the end of the text
+BITS = 1 / math.log(2)  # a nat, in bits
+
+
+class TextData(NamedTuple):
+    """A text as tokens: the first `num_train` to learn, the rest held out; `streams` are those to learn."""
+
+    symbols: str
+    tokens: np.ndarray
+    num_train: int
+    streams: jax.Array
+    held_out: np.ndarray
+
+
+def least_characters(num_streams: int, window: int) -> int:
+    """What a text must have for one window of every stream and two held-out symbols."""
+    num_read = num_streams * (window + 1)
+    return max(math.ceil(num_read / (1 - HELD_OUT)), num_read + 2)
+
+
+def prepare(text: str, num_streams: int, window: int) -> TextData:
+    """Cut a text into what is learned and what is held out, and both into streams.
+
+    Raises:
+        InputError: if the text is too short for one window of every stream and two held-out symbols.
+    """
+    needed = least_characters(num_streams, window)
+    if len(text) < needed:
+        raise InputError(
+            f"FILE must hold at least {needed:,} characters for --streams {num_streams} of --window {window}, "
+            f"got {len(text):,}: give more text, or lower --streams or --window."
+        )
+    num_held_out = max(int(len(text) * HELD_OUT), 2)
+    num_train = len(text) - num_held_out
+    symbols = symbols_of(text)
+    tokens = encode(symbols, text)
+    held_out = make_streams(tokens[num_train:], max(1, min(num_streams, num_held_out // (window + 1))))
+    streams = jnp.asarray(make_streams(tokens[:num_train], num_streams))
+    return TextData(symbols, tokens, num_train, streams, held_out)
+
+
+def held_out_of_run(
+    run: Path, facts: dict[str, Any], corpus: Corpus, window: int, num_streams: int
+) -> tuple[np.ndarray, jax.Array]:
+    """`(tokens, streams)` of the text that a run held out.
+
+    Raises:
+        InputError: if the text is too short for one window of every stream.
+    """
+    held_out = corpus.text[-max(int(len(corpus.text) * HELD_OUT), 2) :]
+    most = len(held_out) // num_streams - 1
+    if most < 2:
+        raise InputError(
+            f"--streams must be at most {len(held_out) // 3}, what the {len(held_out):,} held-out characters have, got "
+            f"{num_streams}."
+        )
+    if most < window:
+        raise InputError(
+            f"--window must be at most {most}, what the {len(held_out):,} held-out characters have for --streams "
+            f"{num_streams}, got {window}."
+        )
+    tokens = encode(facts["symbols"], held_out)
+    return tokens, jnp.asarray(make_streams(tokens, num_streams))
+
+
+def predicted_positions(data: TextData) -> np.ndarray:
+    """Where in the text the symbols stand that validation predicts: all of each stream but its first."""
+    time, num_streams = data.held_out.shape
+    return (data.num_train + np.arange(num_streams)[:, None] * time + np.arange(1, time)).ravel()
+
+
+def make_validate(data: TextData, method: str, window: int, compute_dtype: Any = None) -> Callable[[Params], jax.Array]:
+    """A jitted function from parameters to bits per character of the held-out text, read from a state of zero.
+
+    States and products are in `compute_dtype`, as of `make_grad_fn`.
+    """
+    length, num_streams = data.held_out.shape[0] - 1, data.held_out.shape[1]
+    num_windows = -(-length // window)
+    padding = ((0, num_windows * window - length), (0, 0))
+
+    def windows(x: np.ndarray) -> jax.Array:
+        return jnp.asarray(np.pad(x, padding).reshape(num_windows, window, num_streams))
+
+    batches = Batch(inputs=windows(data.held_out[:-1]), targets=windows(data.held_out[1:]))
+    exists = windows(np.ones((length, num_streams), bool))
+    grad_fn = make_grad_fn(method, loss="cross_entropy", reduction="sum", compute_dtype=compute_dtype)
+
+    @jax.jit
+    def validate(params: Params) -> jax.Array:
+        weights = exists.astype(params.readout.w_hy.dtype)
+
+        def body(h_0, batch):
+            (loss, h_T), _ = grad_fn(params, batch, h_0)  # the gradient is not used: under jit it costs nothing
+            return h_T, loss
+
+        _, losses = lax.scan(body, zero_state(params, num_streams), batches._replace(weights=weights))
+        return jnp.sum(losses) * (BITS / (length * num_streams))
+
+    return validate

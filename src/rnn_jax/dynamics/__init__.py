@@ -1,0 +1,10 @@
+"""The network as a dynamical system.
+
+`_jacobians`      local Jacobians, singular values of their products
+`_lyapunov`       exponents, their dimension, and flossing
+`_fixed_points`   where the state stays as it is, and how it leaves
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

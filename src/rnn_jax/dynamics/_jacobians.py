@@ -1,0 +1,168 @@
+"""The Jacobians of the recurrence, one a step, and the singular values of their products, however long."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from .._cells.protocol import Cell, Deltas, has_one_delta, linearised, push
+from .._nn.events import Events, select
+from .._nn.layer import Layer
+from .._nn.loops import forward, pre_activations, states_met
+from .._nn.unroll import check_unroll
+from .._require import is_below, require_array, require_sizes
+from .._types import Flags, Hidden, Inputs, State, accumulation_dtype
+
+RESOLVED = 1e-4  # relative error of a singular value of a matrix; further below the largest it is rounding
+SWEEPS = 16
+
+
+def step_jacobians(
+    cell: Cell,
+    h_0: State,
+    xs: Inputs,
+    *,
+    mask: Flags | None = None,
+    reset: Flags | None = None,
+    r: Hidden | None = None,
+) -> Float[Array, "time *batch hid hid"]:
+    """`J_t[i, j] = ∂h_t[i] / ∂h_{t-1}[j]` along the states that `unroll` makes: `J_t = diag(φ'(a_t)) W_hhᵀ`.
+
+    A tangent, as a column, goes forward as `J_t ḣ_{t-1}`; a cotangent, as a row, goes back as `δ_t J_t`. With a leak
+    α, `J_t = (1 - α) I + α diag(φ'(a_t)) W_hhᵀ`; with a dropout mask r, `W_hhᵀ diag(r)`; where the step does not
+    exist, the identity; at a reset, zero. φ' comes from `a_t`: a saturated unit keeps its small slope.
+
+    Raises:
+        ValueError: if the shapes of the arguments do not fit each other.
+        TypeError: if their dtypes do not.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
+    >>> jacobians = rnn_jax.step_jacobians(cell, jnp.zeros(3), jnp.ones((7, 2)))
+    >>> by_jax = jax.jacobian(rnn_jax.step, argnums=1)(cell, jnp.zeros(3), jnp.ones(2))
+    >>> bool(jnp.allclose(jacobians[0], by_jax, atol=1e-6))
+    True
+    """
+    check_unroll(cell, h_0, xs, mask, reset, r)
+    _, residuals = forward(Layer(cell, r), h_0, xs, Events(mask, reset))
+    z, u = pre_activations(residuals)
+    eye = jnp.broadcast_to(jnp.eye(h_0.shape[-1], dtype=h_0.dtype), (*residuals.ss.shape, h_0.shape[-1]))
+    w = jnp.broadcast_to(cell.w_hh, (*u.shape[:-1], *cell.w_hh.shape))
+    w = w if r is None else w * jnp.broadcast_to(r[..., None], w.shape)
+    unread = jnp.zeros((*w.shape[:-2], eye.shape[-1] - w.shape[-2], w.shape[-1]), w.dtype)  # parts of a state beside h
+    point = z, u, states_met(residuals), residuals.ss
+    jacobians = jnp.swapaxes(tangents(cell, point, (None, jnp.concatenate([w, unread], -2)), eye), -1, -2)
+    if reset is not None:
+        jacobians = select(reset, jnp.zeros_like(jacobians), jacobians)
+    return jacobians if mask is None else select(mask, jacobians, eye)
+
+
+def tangents(cell: Cell, point: tuple[Array, ...], dots: tuple[Array | None, Array], s_dots: Array) -> Array:
+    """The tangents of `s_t` at `point = (z, u, s_before, s)`, for many tangents `dots` of `(z, u)` and of `s_before`.
+
+    None stands for a tangent of zero.
+    """
+    pull = linearised(cell, *(x[..., None, :] for x in point))
+    z_dots, u_dots = dots
+    if has_one_delta(pull, s_dots):
+        return push(pull, Deltas(u_dots if z_dots is None else u_dots + z_dots), s_dots)
+    return push(pull, Deltas(jnp.zeros_like(u_dots) if z_dots is None else z_dots, u_dots), s_dots)
+
+
+class Product(NamedTuple):
+    """`P Q_0 = Q diag(exp(logs)) upper`, `upper` triangular with rows of size one: no entry can over- or underflow.
+
+    `Q_0` is a rotation; it changes no singular value.
+    """
+
+    q: Float[Array, "hid hid"]
+    logs: Float[Array, " hid"]
+    upper: Float[Array, "hid hid"]
+
+
+def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Any) -> Float[Array, "lags hid"]:
+    """The natural logs of the singular values of `J_T J_{T-1} ⋯ J_{T-lag+1}`, largest first, for each of `lags`.
+
+    They say by how much what is at the last step can be larger or smaller `lag` steps before. The product is kept as
+    `Q D R`, two QR decompositions at each step and `D` in logs, so that its singular values may be hundreds of orders
+    of magnitude apart, or from one. Those too far below the largest for one decomposition come from 16 further sweeps
+    of QR, which converge the faster the further they are apart. The sizes of the rows of each Jacobian are taken out
+    first, so a saturated unit keeps its digits and a dead one gives -inf: nothing passes there. Of a matrix that
+    is singular for another reason it is what rounding leaves, about the machine epsilon for each factor. It takes the
+    memory of as many matrices as the largest lag, twice over. Half precision is computed in float32; what is not finite
+    gives NaN.
+
+    Raises:
+        ValueError: if `jacobians` are not square matrices, or a lag is not in 1..T.
+
+    References: Oliveira and Stewart (2000), Linear Algebra and its Applications 309: products of many matrices.
+    """
+    require_array("jacobians", jacobians, jnp.floating, "floating point numbers")
+    if not isinstance(lags, (Sequence, np.ndarray)):
+        raise TypeError(f"`lags` must be a list of numbers of steps, got {lags!r}.")
+    lags = [lag.item() if isinstance(lag, np.generic) else lag for lag in lags]
+    if jacobians.ndim != 3 or jacobians.shape[1] != jacobians.shape[2]:
+        raise ValueError(f"`jacobians` must have the axes (time, hid, hid), got shape {jacobians.shape}.")
+    require_sizes(**{f"lags[{i}]": lag for i, lag in enumerate(lags)})
+    jacobians = jacobians.astype(accumulation_dtype(jacobians.dtype))
+    time, hid, _ = jacobians.shape
+    if lags and is_below("jacobians", time, max(lags)):
+        raise ValueError(f"`lags` must be from 1 to the {time} steps of `jacobians`, got {max(lags)}.")
+    if not lags:
+        return jnp.zeros((0, hid), jacobians.dtype)
+    back = jnp.swapaxes(jacobians, 1, 2)[::-1][: max(lags)]  # the product from its left end on, transposed
+    eye = jnp.eye(hid, dtype=jacobians.dtype)
+
+    def body(product: Product, jacobian: Array) -> tuple[Product, Product]:
+        sizes = jnp.max(jnp.abs(jacobian), axis=0)  # of J_tᵀ = (J_tᵀ diag(1 / sizes)) diag(sizes): small where φ' is
+        q, upper = qr_by_rows(sizes[:, None] * product.q)
+        logs, rows = rescaled(upper, product.logs, product.upper)
+        q, upper = jnp.linalg.qr(jacobian / jnp.where(sizes > 0, sizes, 1)[None] @ q)
+        product = Product(q, *rescaled(upper, logs, rows))
+        return product, product
+
+    turned = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (hid, hid), eye.dtype))[0]  # no direction is special
+    _, products = lax.scan(body, Product(turned, jnp.zeros(hid, eye.dtype), eye), back)
+    return lax.map(spectrum, jax.tree.map(lambda x: x[np.asarray(lags) - 1], products))
+
+
+def qr_by_rows(x: Float[Array, "*batch rows columns"]) -> tuple[Array, Array]:
+    """`x = Q R` with the largest rows first on the way: each row keeps its digits, however small it is beside others.
+
+    References: Cox and Higham (1998), BIT 38: stability of Householder QR for rows of different sizes.
+    """
+    order = jnp.argsort(-jnp.max(jnp.abs(x), axis=-1), axis=-1)[..., None]
+    q, r = jnp.linalg.qr(jnp.take_along_axis(x, order, axis=-2))
+    return jnp.take_along_axis(q, jnp.argsort(order, axis=-2), axis=-2), r
+
+
+def rescaled(upper: Array, logs: Array, rows: Array) -> tuple[Array, Array]:
+    """`upper diag(exp(logs)) rows` as `diag(exp(new)) new_rows`, each of the new rows from entries of at most one."""
+    sizes = jnp.log(jnp.abs(upper)) + logs[None]
+    new = jnp.max(sizes, axis=1)
+    there = jnp.isfinite(new)
+    factors = jnp.sign(upper) * jnp.where(there[:, None], jnp.exp(sizes - jnp.where(there, new, 0)[:, None]), 0)
+    return new, factors @ rows
+
+
+def spectrum(product: Product) -> Float[Array, " hid"]:
+    """The logs of the singular values of a product."""
+    _, logs, upper = product
+    top = jnp.max(logs)
+    scale = jnp.where(jnp.isfinite(top), top, 0)
+    near = jnp.log(jnp.linalg.svd(jnp.exp(logs - scale)[:, None] * upper, compute_uv=False)) + scale
+
+    def sweep(carry: tuple[Array, Array], _: Any) -> tuple[tuple[Array, Array], None]:
+        logs, upper = carry
+        _, other = jnp.linalg.qr(upper.T)  # (D U)ᵀ = Uᵀ D = Q (R D): the same singular values
+        return rescaled(other, logs, jnp.eye(len(logs), dtype=logs.dtype)), None
+
+    (logs, upper), _ = lax.scan(sweep, (logs, upper), length=SWEEPS)
+    far = -jnp.sort(-(logs + jnp.log(jnp.abs(jnp.diagonal(upper)))))
+    within = math.log(RESOLVED / float(jnp.finfo(near.dtype).eps))
+    return jnp.where(near > jnp.max(near) - within, near, jnp.minimum(far, near[0]))

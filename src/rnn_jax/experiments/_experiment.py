@@ -1,0 +1,219 @@
+"""An experiment: a grid of settings, each trained from many seeds, and a report."""
+
+import hashlib
+import importlib
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from .._cli.run_folder import write
+from .._reporting.console import say
+from .._reporting.errors import InputError
+from .._reporting.html_page import Section
+from .._reporting.lock import locked
+from ._report import default_sections, report_page
+from ._tables import COLUMNS, write_tables
+from ._training import Program, Training, make_program, train, work
+from ._trials import Cell, Setting, differing, in_words, label, read_cell, save_cell
+
+CELLS, REPORT = "cells", "report.html"
+
+
+class Experiment(NamedTuple):
+    """`settings(quick)` is the grid, and `make(setting)` says what each of its points trains.
+
+    A setting is a dict of plain values, the columns of the tables. `question` is one line. `sections(cells)` are the
+    parts of the report, `verdict(cells)` its first lines, both from all cells of the grid. `fixed` says in words what
+    all settings share, and `needs` names modules that must be installed.
+    """
+
+    name: str
+    question: str
+    settings: Callable[[bool], Sequence[Setting]]
+    make: Callable[[Setting], Training]
+    sections: Callable[[Sequence[Cell]], Sequence[Section]] = default_sections
+    verdict: Callable[[Sequence[Cell]], Sequence[str]] = lambda cells: ()
+    num_seeds: int = 10
+    quick_seeds: int = 2
+    fixed: str = ""
+    needs: tuple[str, ...] = ()
+
+
+def run_experiment(
+    experiment: Experiment, out: Path | str, *, num_seeds: int | None = None, quick: bool = False
+) -> list[Cell]:
+    """Train the whole grid from the seeds 0..num_seeds-1, and leave tables and report in the folder `out`.
+
+    Each setting is kept as soon as it is done, in `out/cells`. The same call after an interruption goes on with those
+    that are missing; one whose program has changed, be it in a number, is trained anew (`facts` are no part of it). All
+    devices are used: for the cores of a CPU call `jax.config.update("jax_num_cpu_devices", 2)` before all else.
+
+    Raises:
+        InputError: if `out` cannot be written, or another process is at it.
+        ModuleNotFoundError: if one of `needs` is missing.
+        ValueError: for no seeds, an empty grid, settings that are equal, not plain or named as a column of the tables,
+            and a training that does not fit together.
+    """
+    if num_seeds is None:
+        num_seeds = experiment.quick_seeds if quick else experiment.num_seeds
+    if num_seeds < 1:
+        raise ValueError(f"`num_seeds` must be at least 1, got {num_seeds}.")
+    settings = [dict(setting) for setting in experiment.settings(quick)]
+    _check_settings(settings)
+    for module in experiment.needs:
+        importlib.import_module(module)  # now, not after hours
+    out = Path(out)
+    with _writing(out):
+        (out / CELLS).mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        return _run_in(out, experiment, settings, list(range(num_seeds)), quick)
+
+
+def _run_in(
+    out: Path, experiment: Experiment, settings: list[dict[str, Any]], seeds: list[int], quick: bool
+) -> list[Cell]:
+    cells = _train_all(experiment, settings, seeds, out)
+    facts = {"grid": "the small one, quick"} if quick else {}
+    facts |= circumstances(experiment, cells)
+    with _writing(out):
+        write_tables(out, experiment.name, experiment.question, facts, cells)
+    page = report_page(
+        experiment.name, experiment.question, facts, experiment.verdict(cells), experiment.sections(cells)
+    )
+    with _writing(out):
+        write(out / REPORT, page)
+    return cells
+
+
+def _check_settings(settings: Sequence[dict[str, Any]]) -> None:
+    if not settings or any(setting in settings[:i] for i, setting in enumerate(settings)):
+        raise ValueError(f"`settings` must be at least one, all different, got {settings}.")
+    for setting in settings:
+        if setting.keys() != settings[0].keys():
+            raise ValueError(f"`settings` must all have the same names, got {list(settings[0])} and {list(setting)}.")
+        for name, value in setting.items():
+            if type(value) not in (str, int, float, bool):
+                kind = type(value).__name__
+                raise ValueError(f"`settings` must hold str, int, float or bool, got {kind} for {name!r}.")
+
+
+def _check_names(setting: dict[str, Any], program: Program) -> None:
+    taken = sorted(setting.keys() & (COLUMNS | program.metrics))
+    if taken:
+        raise ValueError(f"`settings` must have names that no column of the tables has, got {', '.join(taken)}.")
+
+
+def _train_all(experiment: Experiment, settings: list[dict[str, Any]], seeds: list[int], out: Path) -> list[Cell]:
+    with jax.enable_x64(False):
+        trainings = [experiment.make(setting) for setting in settings]
+        costs = [work(training) for training in trainings]
+    names = differing(settings)
+    cells, finished, took_no_time = [], 0.0, 0.0
+    with tqdm(
+        total=sum(costs),
+        bar_format="{desc}: {percentage:3.0f} %|{bar}| {elapsed}, {remaining} left",
+        disable=None,  # no bar where nobody looks: into a file or a pipe
+    ) as bar:
+
+        def show_progress(before: float, cost: float, share: float) -> None:
+            bar.n = before + share * cost
+            bar.refresh()
+
+        for setting, training, cost in zip(settings, trainings, costs, strict=True):
+            name = label(setting, names) or experiment.name
+            bar.set_description(name)
+            with jax.enable_x64(training.float64):
+                program = make_program(training, seeds)
+                _check_names(setting, program)
+                path = out / CELLS / _file_name(program, training, setting, seeds)
+                kept = read_cell(path)
+                if kept is None:
+                    show = partial(show_progress, finished, cost)
+                    cell = _train_one(setting, training, program, seeds, show)
+                    with _writing(out):
+                        save_cell(path, cell)
+                else:
+                    cell = kept._replace(setting=setting, chance=training.chance)
+                    took_no_time += cost
+                    bar.initial = took_no_time  # the time left is told from the others
+            cells.append(cell)
+            finished += cost
+            show_progress(finished, 0.0, 0.0)
+            with tqdm.external_write_mode():
+                say(f"{name}: {in_words(cell)}{'' if kept is None else ' (kept)'}")
+    return cells
+
+
+def _file_name(program: Program, training: Training, setting: dict[str, Any], seeds: list[int]) -> str:
+    """Another program, length, setting, JAX or kind of machine is another file."""
+    machine = [jax.__version__, jax.lib.__version__, jax.devices()[0].device_kind]
+    facts = json.dumps([setting, seeds, training.num_steps, training.eval_every, *machine])
+    return f"{program.digest[:16]}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}.json"
+
+
+def _train_one(
+    setting: dict[str, Any], training: Training, program: Program, seeds: list[int], show: Callable[[float], None]
+) -> Cell:
+    start = time.perf_counter()
+    chunks, params = [], None
+    for chunk, of_now in train(training, program, len(seeds)):
+        params = of_now
+        chunks.append(chunk)
+        show(chunk.step / training.num_steps)
+    seconds = sum(chunk.seconds for chunk in chunks)
+    overhead = time.perf_counter() - start - seconds
+    shown = {} if program.show is None else jax.device_get(program.show.compile()(params))
+    facts = {} if training.facts is None else training.facts(jax.tree.map(lambda x: x[0], jax.device_get(params)))
+    names = list(dict.fromkeys(name for chunk in reversed(chunks) for name in chunk.metrics))
+    missing = np.full(len(seeds), np.nan)
+    return Cell(
+        setting=setting,
+        seeds=seeds,
+        chance=training.chance,
+        steps=np.array([chunk.step for chunk in chunks]),
+        curves={n: np.stack([np.asarray(chunk.metrics.get(n, missing), float) for chunk in chunks]) for n in names},
+        seconds=seconds,
+        compile_seconds=overhead,
+        shown={n: np.asarray(values, float)[: len(seeds)] for n, values in shown.items()},
+        facts={name: float(value) for name, value in facts.items()},
+    )
+
+
+def circumstances(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
+    """What a reader needs to run it again: settings, command, versions, machine, time."""
+    seconds = sum(cell.seconds + cell.compile_seconds for cell in cells)
+    names = differing([cell.setting for cell in cells])
+    shared = [name for name in cells[0].setting if name not in names]
+    return {
+        "settings": "; ".join(filter(None, [experiment.fixed, label(cells[0].setting, shared)])),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seeds": f"{len(cells[0].seeds)}, from 0",
+        "run time": f"{seconds:.0f} s of training, compiling and evaluating",
+        "versions": ", ".join(f"{name} {version(name)}" for name in ("rnn-jax-bptt", "jax", "jaxlib", "optax", "numpy"))
+        + f", Python {platform.python_version()}",
+        "machine": f"{len(jax.devices())} {jax.devices()[0].platform} devices, {os.cpu_count()} cores, "
+        f"{platform.system()} {platform.machine()}",
+        "date": date.today().isoformat(),
+    }
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--out must name a folder that can be written, but {str(out)!r} cannot: {error}.") from error

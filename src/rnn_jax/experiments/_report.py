@@ -1,0 +1,287 @@
+"""The report of an experiment: pictures of medians and bands over seeds, and the table of all settings."""
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.stats import binomtest
+
+from .._reporting.html_page import Section, html_page, png
+from ._trials import Cell, Setting, differing, label, short
+
+Value = Callable[[Cell], np.ndarray]  # one number a seed
+
+
+def report_page(
+    name: str, question: str, facts: dict[str, str], verdict: Sequence[str], sections: Sequence[Section]
+) -> str:
+    """The page as text: the question, what came out, the sections, and how to run it again."""
+    ran = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items() if value)
+    return html_page(
+        f"Experiment: {name}", question, verdict, sections, f'<h2>How it was run</h2><table class="words">{ran}</table>'
+    )
+
+
+def default_sections(cells: Sequence[Cell]) -> list[Section]:
+    """The loss along the training, and the table."""
+    return [learning_curves(cells), summary(cells)]
+
+
+def quartiles(values: np.ndarray) -> str:
+    """`median [lower quartile, upper]` of the seeds that have a value, and how many these are if not all."""
+    seen = values[np.isfinite(values)]
+    if not len(seen):
+        return "-"
+    middle, low, high = (_digits(value) for value in np.quantile(seen, (0.5, 0.25, 0.75)))
+    return f"{middle} [{low}, {high}]" + (f" ({len(seen)} of {len(values)})" if len(seen) < len(values) else "")
+
+
+def _digits(value: float) -> str:
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
+
+
+def share(found: np.ndarray) -> str:
+    """`k of n`, and the interval that holds the true share with 95 % confidence (Wilson 1927)."""
+    low, high = _interval(found)
+    return f"{found.sum()} of {len(found)} [{low:.2f}, {high:.2f}]"
+
+
+def _interval(found: np.ndarray) -> tuple[float, float]:
+    interval = binomtest(int(found.sum()), len(found)).proportion_ci(method="wilson")
+    return interval.low, interval.high
+
+
+def summary(cells: Sequence[Cell], metrics: Sequence[str] = (), title: str = "All settings") -> Section:
+    """The table of all settings; `metrics` are columns beside the loss."""
+    names = differing([cell.setting for cell in cells]) or list(cells[0].setting)
+    solvable = any(cell.curves["solved"].any() for cell in cells)
+    diverging = any(cell.diverged.any() for cell in cells)
+    header = [name.replace("_", " ") for name in names] + ["loss at the end"]
+    header += [name.replace("_", " ") for name in metrics]
+    header += ["solved", "at step", "seconds a seed to it"] * solvable + ["diverged"] * diverging
+    header += ["chance", "steps", "seconds"]
+    rows = []
+    for cell in cells:
+        row = [short(cell.setting.get(name, "")) for name in names] + [quartiles(cell.final("loss"))]
+        row += [quartiles(cell.final(name)) if name in cell.curves else "" for name in metrics]
+        if solvable:
+            row += [share(cell.solved), quartiles(cell.solved_at), quartiles(cell.seconds_to_solve())]
+        if diverging:
+            row.append(share(cell.diverged))
+        rows.append([*row, f"{cell.chance:.4g}", str(cell.steps[-1]), f"{cell.seconds:.1f}"])
+    reading = (
+        "Median over the seeds that have a number, the quartiles in brackets, and how many seeds these are if not all. "
+        "Chance is the loss of the best answer that ignores the inputs; seconds are of training all seeds, without "
+        "compiling."
+    )
+    if solvable:
+        reading += " Training stops when every seed has solved the task; a share has its 95 % interval (Wilson)."
+    if diverging:
+        reading += (
+            " Diverged: a number out of range on the way, or at the end a loss above the first and above twice chance."
+        )
+    return Section(title, None, reading, header, rows)
+
+
+def best(cells: Sequence[Cell], metric: str, *, lowest: bool = False) -> Cell:
+    """The cell whose metric has the best median over seeds at the end; what is no number is the worst."""
+    sign = 1 if lowest else -1
+    return min(cells, key=lambda cell: float(np.median(np.nan_to_num(sign * cell.final(metric), nan=np.inf))))
+
+
+def panels(cells: Sequence[Cell], by: str | None) -> dict[Any, list[Cell]]:
+    """The cells by the value of one of their settings, in order of appearance."""
+    groups: dict[Any, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(None if by is None else cell.setting[by], []).append(cell)
+    return groups
+
+
+def _axes(groups: dict[Any, Any], by: str | None) -> tuple[Any, list[Any]]:
+    columns = 2 if len(groups) == 4 else min(len(groups), 3)
+    rows = -(-len(groups) // columns)
+    figure, grid = plt.subplots(
+        rows,
+        columns,
+        figsize=((9, 11, 12)[columns - 1], 3.6 * rows),
+        layout="constrained",
+        squeeze=False,
+        sharey=by is not None,
+    )
+    axes = list(grid.ravel())
+    for unused in axes[len(groups) :]:
+        unused.remove()
+    for ax, value in zip(axes, groups, strict=False):
+        ax.grid(alpha=0.25)
+        if by is not None:
+            ax.set_title(_words({by: value}, [by]), fontsize=11)
+    return figure, axes[: len(groups)]
+
+
+def _words(setting: Setting, names: Sequence[str]) -> str:
+    """`label` for a picture, where a dollar would begin mathematics."""
+    return label(setting, names).replace("$", r"\$")
+
+
+def _legend(figure: Any, axes: Sequence[Any]) -> None:
+    named = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
+    if len(named) > 1:
+        columns = max(1, min(len(named), 110 // (max(map(len, named)) + 6)))
+        width, height = figure.get_size_inches()
+        figure.set_size_inches(width, height + 0.2 * -(-len(named) // columns))
+        figure.legend(
+            named.values(), named.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
+        )
+
+
+def _band(ax: Any, x: Any, values: np.ndarray, **style: Any) -> None:
+    """Median and quartiles over the last axis, what is not there being infinite; nothing where the median is that."""
+    ordered = np.sort(np.where(np.isfinite(values), values, np.inf), -1)
+    low, middle, high = (_quantile(ordered, q) for q in (0.25, 0.5, 0.75))
+    seen = np.isfinite(middle)
+    top = np.max(ordered, initial=-np.inf, where=np.isfinite(ordered))
+    (line,) = ax.plot(x, np.where(seen, middle, np.nan), **style)
+    ax.fill_between(x, low, np.minimum(high, top), where=seen, color=line.get_color(), alpha=0.18, lw=0)
+
+
+def _quantile(ordered: np.ndarray, q: float) -> np.ndarray:
+    """Linear between neighbours, as `np.quantile`, of values that may be infinite."""
+    place = q * (ordered.shape[-1] - 1)
+    below, above = ordered[..., math.floor(place)], ordered[..., math.ceil(place)]
+    inside = np.isfinite(above)
+    return np.where(inside, below, np.inf) + np.where(inside, above - np.where(inside, below, 0), 0) * (place % 1)
+
+
+def learning_curves(
+    cells: Sequence[Cell],
+    metric: str = "loss",
+    *,
+    by: str | None = None,
+    title: str = "Along the training",
+    ylabel: str | None = None,
+    log: bool = True,
+    reading: str = "",
+) -> Section:
+    """A metric against steps, a line a setting: the median over seeds, the band between the quartiles."""
+    groups = panels(cells, by)
+    figure, axes = _axes(groups, by)
+    names = [name for name in differing([cell.setting for cell in cells]) if name != by]
+    if len(groups) == len(cells):
+        names = []  # the title of the panel says it all
+    seen = list(dict.fromkeys(label(cell.setting, names) for cell in cells))
+    colors = (
+        plt.get_cmap("viridis")(np.linspace(0, 0.92, len(seen))) if len(seen) > 10 else [f"C{i}" for i in range(10)]
+    )
+    for ax, group in zip(axes, groups.values(), strict=True):
+        for cell in group:
+            name = label(cell.setting, names)
+            _band(ax, cell.steps, cell.curves[metric], color=colors[seen.index(name)], label=name.replace("$", r"\$"))
+        levels = {cell.chance for cell in group} - {math.inf, 0.0}  # a logarithmic axis has no room for a line at 0
+        if metric == "loss" and len(levels) == 1:
+            ax.axhline(levels.pop(), color="0.5", ls=":", lw=1.2, label="chance")
+        ax.set(xlabel="steps", yscale="log" if log else "linear")
+    if metric == "loss" and log and np.isfinite(cells[0].chance):
+        top = max(max(cell.chance, cell.curves["loss"][0].max()) for cell in cells)
+        if axes[0].get_ylim()[1] > 1e3 * top:  # what diverges is not worth the room
+            axes[0].set_ylim(top=1e3 * top)
+            figure.suptitle(f"The losses above {1e3 * top:.3g} are cut off.", x=0.01, ha="left", size="small")
+    axes[0].set_ylabel(ylabel or metric.replace("_", " "))
+    _legend(figure, axes)
+    return Section(
+        title, png(figure), reading or "Lines are medians over seeds, bands reach from quartile to quartile."
+    )
+
+
+def against(
+    cells: Sequence[Cell],
+    x: str,
+    value: Value,
+    *,
+    lines: str,
+    by: str | None = None,
+    title: str,
+    ylabel: str,
+    reading: str,
+    log: bool = False,
+    level: float | None = None,
+) -> Section:
+    """A number of each seed against one of the settings: medians joined by a line, and every seed as a dot."""
+    groups = panels(cells, by)
+    figure, axes = _axes(groups, by)
+    ticks = list(dict.fromkeys(cell.setting[x] for cell in cells))
+    seen = list(panels(cells, lines))
+    for ax, group in zip(axes, groups.values(), strict=True):
+        for name, of_line in panels(group, lines).items():
+            i = seen.index(name)
+            where = np.array([ticks.index(cell.setting[x]) for cell in of_line])
+            _band(
+                ax,
+                where,
+                np.stack([value(cell) for cell in of_line]),
+                color=f"C{i}",
+                marker="o",
+                ms=4,
+                label=_words({lines: name}, [lines]),
+            )
+            for at, cell in zip(where, of_line, strict=True):
+                ax.plot(np.full(len(cell.seeds), at), value(cell), ".", color=f"C{i}", ms=3, alpha=0.4)
+        if level is not None:
+            ax.axhline(level, color="0.5", ls=":", lw=1.2)
+        ax.set(
+            xlabel=x.replace("_", " "),
+            yscale="log" if log else "linear",
+            xticks=range(len(ticks)),
+            xticklabels=[short(tick) for tick in ticks],
+        )
+    axes[0].set_ylabel(ylabel)
+    _legend(figure, axes)
+    return Section(title, png(figure), reading)
+
+
+def shares(
+    cells: Sequence[Cell],
+    x: str,
+    found: Value,
+    *,
+    lines: str,
+    by: str | None = None,
+    title: str,
+    ylabel: str,
+    reading: str,
+) -> Section:
+    """The share of seeds of which something holds, against one of the settings, with 95 % intervals."""
+    groups = panels(cells, by)
+    figure, axes = _axes(groups, by)
+    seen = list(panels(cells, lines))
+    ticks = list(dict.fromkeys(cell.setting[x] for cell in cells))
+    for ax, group in zip(axes, groups.values(), strict=True):
+        for name, of_line in panels(group, lines).items():
+            i = seen.index(name)
+            places = np.array([ticks.index(cell.setting[x]) for cell in of_line]) + 0.06 * (i - (len(seen) - 1) / 2)
+            middle = np.array([found(cell).mean() for cell in of_line])
+            low, high = np.array([_interval(found(cell)) for cell in of_line]).T
+            error = np.clip([middle - low, high - middle], 0, None)
+            ax.errorbar(
+                places,
+                middle,
+                error,
+                color=f"C{i}",
+                marker="o",
+                ms=5,
+                capsize=2,
+                lw=1.6,
+                elinewidth=0.8,
+                label=_words({lines: name}, [lines]),
+            )
+        ax.set(
+            xlabel=x.replace("_", " "),
+            ylim=(-0.05, 1.05),
+            xticks=range(len(ticks)),
+            xticklabels=[short(t) for t in ticks],
+        )
+    axes[0].set_ylabel(ylabel)
+    _legend(figure, axes)
+    return Section(title, png(figure), reading)

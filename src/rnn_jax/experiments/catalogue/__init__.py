@@ -1,0 +1,1 @@
+"""The experiments that `rnn-jax experiment` knows, a module each; `names` lists them."""

@@ -1,0 +1,90 @@
+"""Gradients that explode: training with and without clipping at growing learning rates."""
+
+from collections.abc import Sequence
+
+from ... import TASKS, clipped_sgd
+from ..._reporting.html_page import Section
+from .._experiment import Experiment
+from .._parts import normal_tanh, on_task, sizes_of
+from .._report import against, learning_curves, shares, summary
+from .._training import Training
+from .._trials import Cell, Setting
+
+HIDDEN, BATCH, TIME, GAIN = 64, 16, 50, 1.5
+CLIPS = {"none": {}, "by value": {"max_value": 0.1}, "by norm": {"max_norm": 1.0}}
+
+
+def settings(quick: bool) -> Sequence[Setting]:
+    """Clips by rates."""
+    rates, steps = ((0.1, 1.0), 150) if quick else ((0.01, 0.03, 0.1, 0.3, 1.0), 1500)
+    return [{"clipping": clip, "rate": rate, "num_steps": steps} for clip in CLIPS for rate in rates]
+
+
+def make(setting: Setting) -> Training:
+    """The 3-bit flip-flop, by SGD, from weights of spectral radius 1.5."""
+    task, sizes = TASKS["flip_flop"], {"time": TIME, "num_bits": 3}
+    return on_task(
+        task,
+        sizes,
+        normal_tanh(sizes_of(task, sizes, HIDDEN), GAIN),
+        clipped_sgd(float(setting["rate"]), **CLIPS[str(setting["clipping"])]),
+        num_steps=int(setting["num_steps"]),
+        eval_every=int(setting["num_steps"]) // 30,
+        batch_size=BATCH,
+        num_tested=200,
+        solved=lambda m: m["loss"] < 0.1,
+    )
+
+
+def verdict(cells: Sequence[Cell]) -> list[str]:
+    """Up to which rate each way of clipping stays in range."""
+    lines = []
+    for clip in CLIPS:
+        group = [cell for cell in cells if cell.setting["clipping"] == clip]
+        lost = ", ".join(f"{cell.diverged.sum()} of {len(cell.seeds)} at {cell.setting['rate']}" for cell in group)
+        lines.append(f"Clipping {clip}: diverged {lost}.")
+    return lines
+
+
+def sections(cells: Sequence[Cell]) -> list[Section]:
+    """Who diverged, what loss was left, curves, the table."""
+    return [
+        shares(
+            cells,
+            "rate",
+            lambda cell: cell.diverged,
+            lines="clipping",
+            title="Seeds that diverge",
+            ylabel="share of seeds",
+            reading="Loss not finite, or at the end above the first and above twice that of the best constant answer. "
+            "Bars are 95 % intervals.",
+        ),
+        against(
+            cells,
+            "rate",
+            lambda cell: cell.final("loss"),
+            lines="clipping",
+            title="Loss at the end",
+            ylabel="squared error",
+            reading="Lines join medians over seeds; a dot is a seed. What is not finite is missing. Dotted: the best "
+            "constant answer.",
+            log=True,
+            level=cells[0].chance,
+        ),
+        learning_curves(cells, "grad_norm", by="clipping", title="Norm of the gradient, before clipping"),
+        learning_curves(cells, by="clipping", title="Loss along the training"),
+        summary(cells, ("grad_norm",)),
+    ]
+
+
+EXPERIMENT = Experiment(
+    "clipping",
+    "What does clipping save when gradients explode, by value and by norm, at which learning rates?",
+    settings,
+    make,
+    sections,
+    verdict,
+    10,
+    fixed=f"flip-flop of 3 bits over {TIME} steps, one layer of {HIDDEN} tanh units, normal weights of gain {GAIN:g}; "
+    f"SGD on batches of {BATCH} new sequences; by value: to 0.1, by norm: to 1; tested on 200 sequences",
+)

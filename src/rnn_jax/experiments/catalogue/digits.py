@@ -1,0 +1,154 @@
+"""Handwritten digits read a pixel or a row at a time, beside classifiers that see the whole image."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+
+from ... import Params, make_grad_fn
+from ..._reporting.html_page import Section, png
+from .._data import digit_parts, digits
+from .._experiment import Experiment
+from .._parts import adam, measures, orthogonal_tanh, sizes_of
+from .._report import best, learning_curves, panels, quartiles, summary
+from .._training import Metrics, Training
+from .._trials import Cell, Setting, differing, label
+
+BATCH = 64
+STARTS = {"orthogonal": 1.0, "orthogonal, small inputs": 0.1}
+
+
+def settings(quick: bool) -> Sequence[Setting]:
+    """The search: sizes by starts by rates; by rows, which is easier, a smaller one."""
+    if quick:
+        return [{"reading": "rows", "hidden_size": 64, "start": "orthogonal", "rate": 3e-3, "num_steps": 400}]
+    pixels = [
+        {"reading": "pixels", "hidden_size": size, "start": start, "rate": rate, "num_steps": 2000}
+        for size in (64, 128)
+        for start in STARTS
+        for rate in (1e-3, 3e-3)
+    ]
+    rows = [
+        {"reading": "rows", "hidden_size": size, "start": "orthogonal", "rate": rate, "num_steps": 2000}
+        for size in (64, 128)
+        for rate in (1e-3, 3e-3)
+    ]
+    return pixels + rows
+
+
+def make(setting: Setting) -> Training:
+    """Adam with a rate that falls along a cosine; measured on the images to validate and to test."""
+    split = digits(rows=setting["reading"] == "rows")
+    sizes = sizes_of(split.train.task, {}, int(setting["hidden_size"]))
+    num_steps = int(setting["num_steps"])
+    validation, test = split.validation.everything(), split.test.everything()
+
+    def evaluate(params: Params) -> Metrics:
+        found, tested = measures("cross_entropy", params, validation), measures("cross_entropy", params, test)
+        return {
+            "loss": found["loss"],
+            "validation_accuracy": found["accuracy"],
+            "test_accuracy": tested["accuracy"],
+        }
+
+    return Training(
+        init=orthogonal_tanh(sizes, STARTS[str(setting["start"])]),
+        batch=lambda key, step: split.train.task.make(key, num_sequences=BATCH),
+        grad_fn=make_grad_fn("blocked", loss="cross_entropy"),
+        optimizer=adam(optax.cosine_decay_schedule(float(setting["rate"]), num_steps), max_norm=1.0),
+        evaluate=evaluate,
+        num_steps=num_steps,
+        eval_every=num_steps // 20,
+        chance=split.validation.task.chance(),
+    )
+
+
+@cache
+def baselines() -> dict[str, float]:
+    """Test accuracy of classifiers of scikit-learn, fitted on the same images to learn, all pixels at once."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.svm import SVC
+
+    images, classes, (train, _, test) = digit_parts()
+    pixels = images.reshape(len(images), -1)
+    models = {
+        "logistic regression": LogisticRegression(max_iter=2000),
+        "3 nearest neighbours": KNeighborsClassifier(3),
+        "support vectors, Gaussian kernel": SVC(),
+    }
+    return {
+        name: float(model.fit(pixels[train], classes[train]).score(pixels[test], classes[test]))
+        for name, model in models.items()
+    }
+
+
+def chosen(cells: Sequence[Cell]) -> list[tuple[str, Cell]]:
+    """Of each way of reading the setting with the best median accuracy in validation."""
+    return [(str(name), best(group, "validation_accuracy")) for name, group in panels(cells, "reading").items()]
+
+
+def verdict(cells: Sequence[Cell]) -> list[str]:
+    """Accuracy of what validation chose, beside the baselines."""
+    lines = []
+    for reading, cell in chosen(cells):
+        accuracy = quartiles(100 * cell.final("test_accuracy"))
+        names = [name for name in ("hidden_size", "start", "rate") if name in cell.setting]
+        lines.append(
+            f"By {reading}: {accuracy} % of the test images right; validation chose {label(cell.setting, names)}."
+        )
+    seen = ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in baselines().items())
+    return [*lines, f"All pixels at once, on the same images: {seen}. Guessing: 10 %."]
+
+
+def beside_baselines(cells: Sequence[Cell]) -> Section:
+    """What the accuracy of the chosen is, seed by seed, and of the baselines."""
+    figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
+    rows = []
+    for i, (reading, cell) in enumerate(chosen(cells)):
+        accuracy = 100 * cell.final("test_accuracy")
+        axes.plot(accuracy, np.full(len(accuracy), i), "o", color=f"C{i}")
+        rows.append((f"by {reading}", quartiles(accuracy)))
+    for i, (name, reached) in enumerate(baselines().items()):
+        axes.axvline(100 * reached, color="0.5", ls=("-", "--", ":")[i], lw=1.2, label=name)
+        rows.append((name, f"{100 * reached:.4g}"))
+    axes.set(
+        xlabel="% of test images right",
+        yticks=range(len(chosen(cells))),
+        yticklabels=[f"by {reading}" for reading, _ in chosen(cells)],
+        ylim=(-0.6, len(chosen(cells)) - 0.4),
+    )
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    return Section("What validation chose, on test images", png(figure), "A dot a seed.", ("model", "% right"), rows)
+
+
+def sections(cells: Sequence[Cell]) -> list[Section]:
+    """The chosen beside the baselines, curves, and the search."""
+    curves = learning_curves(
+        cells,
+        "validation_accuracy",
+        by="reading" if "reading" in differing([cell.setting for cell in cells]) else None,
+        log=False,
+        title="Accuracy in validation along the training",
+    )
+    return [
+        beside_baselines(cells),
+        curves,
+        summary(cells, ("validation_accuracy", "test_accuracy"), title="The search"),
+    ]
+
+
+EXPERIMENT = Experiment(
+    "digits",
+    "How well does a network read digits a pixel or a row at a time?",
+    settings,
+    make,
+    sections,
+    verdict,
+    4,
+    needs=("sklearn",),
+    fixed=f"one layer of tanh units; Adam, its rate falling to zero along a cosine, on batches of {BATCH} images, "
+    "clipped to norm 1",
+)

@@ -1,0 +1,200 @@
+"""Sunspots months to years ahead, beside persistence, the cycle before, and an autoregression fitted by a library."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from jaxtyping import Array, Key
+
+from ... import Batch, Params, apply, make_grad_fn, zero_state
+from ..._reporting.html_page import Section, png
+from .._data import HORIZONS, LARGEST, forecasting, scale, sunspot_split, sunspots
+from .._experiment import Experiment
+from .._parts import adam, orthogonal_tanh, sizes_of
+from .._report import best, learning_curves, quartiles, summary
+from .._training import Metrics, Training
+from .._trials import Cell, Setting, label
+
+BATCH, CYCLE = 32, 132  # months: eleven years
+MOST_LAGS = 300
+
+
+def settings(quick: bool) -> Sequence[Setting]:
+    """The search: sizes by rates by lengths of the training."""
+    if quick:
+        return [{"window": 128, "hidden_size": 32, "rate": 3e-3, "num_steps": 300}]
+    return [
+        {"window": 256, "hidden_size": size, "rate": rate, "num_steps": steps}
+        for size in (32, 64)
+        for rate in (1e-3, 3e-3)
+        for steps in (450, 1500)
+    ]
+
+
+def make(setting: Setting) -> Training:
+    """One network says the changes at all horizons; errors are measured in sunspots, of the months kept apart."""
+    task = forecasting(int(setting["window"]))
+    _, numbers = sunspots()
+    series = jnp.asarray(scale(numbers), jnp.float32)
+    num_steps = int(setting["num_steps"])
+
+    def forecasts(params: Params) -> Array:
+        """`(months, horizons)`, in sunspots, after each month of the whole series."""
+        ys, _ = apply(params, zero_state(params), series[:, None])
+        return LARGEST * jnp.maximum(series[:, None] + ys, 0) ** 2
+
+    def batch(key: Key[Array, ""], step: Array) -> Batch:
+        drawn = task.make(key, num_sequences=BATCH)
+        return drawn._replace(targets=drawn.targets - drawn.inputs[-drawn.targets.shape[0] :])
+
+    def evaluate(params: Params) -> Metrics:
+        said, errors = forecasts(params), {}
+        for part in ("validation", "test"):
+            errors[part] = rmse(said, numbers, part)
+        scaled = jnp.sqrt(said / LARGEST)
+        at = origins("validation")
+        losses = [jnp.mean((scaled[at, i] - series[at + h]) ** 2) for i, h in enumerate(HORIZONS)]
+        metrics = {"loss": sum(losses[1:], losses[0]), "validation_rmse": jnp.mean(errors["validation"])}
+        return metrics | {f"test_rmse_{h}": errors["test"][i] for i, h in enumerate(HORIZONS)}
+
+    return Training(
+        init=orthogonal_tanh(sizes_of(task, {}, int(setting["hidden_size"]))),
+        batch=batch,
+        grad_fn=make_grad_fn("blocked", loss="squared_error"),
+        optimizer=adam(optax.cosine_decay_schedule(float(setting["rate"]), num_steps), max_norm=0.3),
+        evaluate=evaluate,
+        num_steps=num_steps,
+        eval_every=num_steps // 15,
+        chance=sum(float(np.var(scale(numbers)[origins("validation") + h])) for h in HORIZONS),
+        show=lambda params: {"forecasts": forecasts(params)[slice(*sunspot_split()["test"])]},
+    )
+
+
+def origins(part: str) -> np.ndarray:
+    """The months after which the forecasts of a part are made."""
+    return np.arange(*sunspot_split()[part])
+
+
+def rmse(said: Array | np.ndarray, numbers: np.ndarray, part: str) -> Array:
+    """The root of the mean squared error at each horizon, of forecasts `(months, horizons)`."""
+    at = origins(part)
+    ahead = jnp.asarray(np.stack([numbers[at + h] for h in HORIZONS], -1), jnp.float32)
+    return jnp.sqrt(jnp.mean((jnp.asarray(said)[at] - ahead) ** 2, 0))
+
+
+@cache
+def baselines() -> dict[str, np.ndarray]:
+    """Forecasts `(months, horizons)` that know the training part, and of later months what came before each origin."""
+    _, numbers = sunspots()
+    months = np.arange(len(numbers))
+    mean = np.full((len(numbers), len(HORIZONS)), numbers[slice(*sunspot_split()["train"])].mean())
+    persistence = np.repeat(numbers[:, None], len(HORIZONS), 1)
+    cycles = np.stack([months + h - CYCLE * -(-h // CYCLE) for h in HORIZONS], -1)  # the same month, cycles before
+    return {
+        "the mean": mean,
+        "persistence": persistence,
+        "the cycle before": numbers[np.maximum(cycles, 0)],
+        "autoregression": autoregression(numbers),
+    }
+
+
+def autoregression(numbers: np.ndarray) -> np.ndarray:
+    """Forecasts of an autoregression on the scaled numbers, its order chosen by the Akaike criterion."""
+    from statsmodels.tsa.ar_model import AutoReg
+
+    last = sunspot_split()["train"][1] + max(HORIZONS)  # what the network may read as a target
+    series = scale(numbers)
+    fits = [AutoReg(series[:last], lags, hold_back=MOST_LAGS).fit() for lags in range(6, MOST_LAGS + 1, 6)]
+    fit = min(fits, key=lambda fit: fit.aic)
+    constant, weights = fit.params[0], fit.params[1:]
+    said = np.full((len(numbers), len(HORIZONS)), np.nan)
+    order = len(weights)
+    for t in range(order - 1, len(numbers)):
+        past = list(series[t - order + 1 : t + 1])
+        for _ in range(max(HORIZONS)):
+            past.append(constant + np.dot(weights, past[: -order - 1 : -1]))
+        said[t] = LARGEST * np.maximum(np.array([past[order + h - 1] for h in HORIZONS]), 0) ** 2
+    return said
+
+
+def verdict(cells: Sequence[Cell]) -> list[str]:
+    """Errors of the chosen network and of the baselines at each horizon."""
+    cell = best(cells, "validation_rmse", lowest=True)
+    _, numbers = sunspots()
+    others = {name: np.asarray(rmse(said, numbers, "test")) for name, said in baselines().items()}
+    lines = []
+    for i, h in enumerate(HORIZONS):
+        mine = float(np.median(cell.final(f"test_rmse_{h}")))
+        name = min(others, key=lambda name: others[name][i])
+        lower = 100 * (1 - mine / others[name][i])
+        lines.append(
+            f"{h} months ahead: RMSE {mine:.1f}, {abs(lower):.0f} % {'below' if lower > 0 else 'above'} that of the "
+            f"baseline that is best on these months, {name} ({others[name][i]:.1f})."
+        )
+    names = ["hidden_size", "rate", "num_steps"]
+    return [*lines, f"Validation, from 1920 on, chose {label(cell.setting, names)}; tested from 1960 on."]
+
+
+def errors(cells: Sequence[Cell]) -> Section:
+    """RMSE against the horizon."""
+    cell = best(cells, "validation_rmse", lowest=True)
+    _, numbers = sunspots()
+    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    mine = np.stack([cell.final(f"test_rmse_{h}") for h in HORIZONS])
+    low, middle, high = np.quantile(mine, (0, 0.5, 1), axis=1)
+    x = np.arange(len(HORIZONS))
+    axes.plot(x, middle, "o-", label="network")
+    axes.fill_between(x, low, high, color="C0", alpha=0.2, lw=0)
+    rows = [("network", *(quartiles(of_one) for of_one in mine))]
+    for i, (name, said) in enumerate(baselines().items(), start=1):
+        values = np.asarray(rmse(said, numbers, "test"))
+        axes.plot(x, values, "s--", color=f"C{i}", ms=4, label=name)
+        rows.append((name, *(f"{value:.2f}" for value in values)))
+    axes.set(xlabel="months ahead", ylabel="RMSE (sunspots)", xticks=x, xticklabels=HORIZONS)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=9)
+    reading = "Errors on the months kept apart; the band reaches from the best to the worst seed."
+    header = ("forecast by", *(f"{h} months" for h in HORIZONS))
+    return Section("Errors", png(figure), reading, header, rows)
+
+
+def course(cells: Sequence[Cell]) -> Section:
+    """Forecasts a year ahead, and what came."""
+    cell = best(cells, "validation_rmse", lowest=True)
+    months, numbers = sunspots()
+    at, shown = origins("test"), (12, 60)
+    figure, panels = plt.subplots(len(shown), 1, figsize=(9, 5.4), layout="constrained", sharex=True)
+    for axes, h in zip(panels, shown, strict=True):
+        i = HORIZONS.index(h)
+        year = np.array([int(m[:4]) + (int(m[5:]) - 1) / 12 for m in months])[at + h]
+        axes.plot(year, numbers[at + h], color="0.6", lw=1, label="what came")
+        axes.plot(year, baselines()["autoregression"][at, i], color="C4", lw=1.2, label="autoregression")
+        axes.plot(year, np.median(cell.shown["forecasts"][..., i], 0), color="C0", lw=1.4, label="network, median")
+        axes.set(ylabel="sunspots", title=f"{h} months ahead")
+        axes.grid(alpha=0.25)
+    panels[0].legend(frameon=False, fontsize=9, ncols=3)
+    return Section("Forecasts and what came", png(figure), "Each point is said that many months before.")
+
+
+def sections(cells: Sequence[Cell]) -> list[Section]:
+    """Errors, the course, curves, the search."""
+    names = ["validation_rmse", *(f"test_rmse_{h}" for h in HORIZONS)]
+    curves = learning_curves(cells, "validation_rmse", log=False, title="Error in validation along the training")
+    return [errors(cells), course(cells), curves, summary(cells, names, title="The search")]
+
+
+EXPERIMENT = Experiment(
+    "forecast",
+    "How far ahead does a network foretell sunspots, beside persistence and an autoregression?",
+    settings,
+    make,
+    sections,
+    verdict,
+    4,
+    needs=("statsmodels",),
+    fixed="one layer of tanh units, an orthogonal start, the changes at all horizons at once, on the square root of "
+    f"the numbers; Adam, its rate falling to zero along a cosine, on batches of {BATCH} windows, clipped to norm 0.3",
+)

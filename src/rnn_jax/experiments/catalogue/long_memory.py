@@ -1,0 +1,195 @@
+"""How far back can a vanilla network remember? Adding and copying at growing lengths, from several starts."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import jax
+import numpy as np
+import optax
+from jax import lax
+from jaxtyping import Array, Key
+
+from ... import TASKS, Batch, Params, flossing, zero_state
+from ..._reporting.html_page import Section
+from .._experiment import Experiment
+from .._parts import Init, adam, irnn, measures, normal_tanh, on_task, orthogonal_tanh, sizes_of
+from .._report import against, learning_curves, shares, summary
+from .._training import Metrics, Training
+from .._trials import Cell, Setting
+
+HIDDEN, BATCH = 100, 20
+SIZE_OF = {"adding": "time", "copying": "delay"}
+ORTHOGONAL, NORMAL, FLOSSED = "tanh orthogonal", "tanh normal", "tanh normal, flossed"
+IRNN, LARGE_IRNN = "IRNN, inputs 0.001", "IRNN, inputs 0.1"  # as published, and with larger input weights
+RATE, MAX_NORM = 1e-3, 1.0
+STEPS = {"adding": 1500, "copying": 600}
+FLOSS_STEPS, FLOSS_LENGTH, FLOSS_NUM, FLOSS_RATE = 100, 60, 48, 3e-3
+
+
+def settings(quick: bool) -> Sequence[Setting]:
+    """Tasks by lengths by starts; without clipping at one length only, to fit into the time there is."""
+    if quick:
+        return [
+            {"task": "adding", "length": 20, "start": start, "clipping": "norm", "num_steps": 400}
+            for start in (ORTHOGONAL, LARGE_IRNN)
+        ]
+    return [
+        {"task": task, "length": length, "start": start, "clipping": clipping, "num_steps": STEPS[task]}
+        for task in SIZE_OF
+        for length in (10, 50, 150, 400, 750)
+        for start in STARTS
+        for clipping in ("norm", "none")
+        if clipping == "norm" or (length == 50 and start != FLOSSED)
+    ]
+
+
+STARTS: dict[str, Callable[[dict[str, int]], Init]] = {
+    ORTHOGONAL: orthogonal_tanh,
+    NORMAL: normal_tanh,
+    IRNN: irnn,
+    LARGE_IRNN: partial(irnn, input_deviation=0.1),
+    FLOSSED: normal_tanh,
+}
+
+
+def flossed(init: Init, task: str, sizes: dict[str, int]) -> Init:
+    """A start whose leading Lyapunov exponents are brought to zero under the task's inputs, Engelken (2023)."""
+    optimizer = optax.adam(FLOSS_RATE)
+    sizes = {name: max(size, FLOSS_LENGTH) for name, size in sizes.items()}
+
+    def penalty(params: Params, key: Key[Array, ""]) -> Array:
+        qkey, xkey = jax.random.split(key)
+        xs = TASKS[task].make(xkey, num_sequences=1, **sizes).inputs[:FLOSS_LENGTH]
+        return flossing(qkey, params, zero_state(params, 1), xs, num=FLOSS_NUM, skip=10)
+
+    def start(key: Key[Array, ""]) -> Params:
+        ikey, fkey = jax.random.split(key)
+        params = init(ikey)
+
+        def step(carry: tuple[Params, optax.OptState], key: Array) -> tuple[tuple[Params, optax.OptState], None]:
+            params, state = carry
+            updates, state = optimizer.update(jax.grad(penalty)(params, key), state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        keys = jax.random.split(fkey, FLOSS_STEPS)
+        return lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
+
+    return start
+
+
+def make(setting: Setting) -> Training:
+    """Adam; the adding problem counts as solved at a squared error of 0.01, copying where 99 % of symbols are right."""
+    name, start = str(setting["task"]), str(setting["start"])
+    task, length = TASKS[name], {SIZE_OF[name]: int(setting["length"])}
+    sizes = sizes_of(task, length, HIDDEN)
+    init = STARTS[start](sizes)
+    if start == FLOSSED:
+        init = flossed(init, name, length)
+
+    def remembered(params: Params, batch: Batch) -> Metrics:
+        end = batch._replace(targets=batch.targets[-10:])
+        return {"remembered": measures(task.loss, params, end)["accuracy"]}
+
+    copying = name == "copying"
+    return on_task(
+        task,
+        length,
+        init,
+        adam(RATE, MAX_NORM if setting["clipping"] == "norm" else None),
+        num_steps=int(setting["num_steps"]),
+        eval_every=100,
+        batch_size=BATCH,
+        num_tested=200,
+        more=remembered if copying else lambda params, batch: {},
+        solved=(lambda m: m["remembered"] > 0.99) if copying else (lambda m: m["loss"] < 0.01),
+    )
+
+
+def verdict(cells: Sequence[Cell]) -> list[str]:
+    """How far each start got in each task."""
+    lines = []
+    for task in dict.fromkeys(str(cell.setting["task"]) for cell in cells):
+        for start in STARTS:
+            mine = [
+                c
+                for c in cells
+                if (c.setting["task"], c.setting["start"], c.setting["clipping"]) == (task, start, "norm")
+            ]
+            got = ", ".join(f"{cell.solved.sum()} of {len(cell.seeds)} at {cell.setting['length']}" for cell in mine)
+            lines += [f"{task}, {start}: solved by {got}."] if got else []
+    return lines
+
+
+def relative(cell: Cell) -> np.ndarray:
+    """The loss at the end over that of who remembers nothing."""
+    return cell.final("loss") / cell.chance
+
+
+def sections(cells: Sequence[Cell]) -> list[Section]:
+    """Success against length, what was left, clipping, curves, the table."""
+    clipped = [cell for cell in cells if cell.setting["clipping"] == "norm"]
+    found = [
+        shares(
+            clipped,
+            "length",
+            lambda cell: cell.solved,
+            lines="start",
+            by="task",
+            title="Success against length, clipped",
+            ylabel="share of seeds",
+            reading="Adding is solved at a squared error of 0.01, copying where 99 % of the ten symbols come back. "
+            "The length is of the sequence, or of the delay in copying. Bars are 95 % intervals.",
+        ),
+        against(
+            clipped,
+            "length",
+            relative,
+            lines="start",
+            by="task",
+            title="Loss at the end, of that of who remembers nothing",
+            ylabel="loss / chance",
+            reading="1 is the best answer that ignores the inputs. A dot is a seed. Trainings end when all seeds are "
+            "done.",
+            log=True,
+            level=1.0,
+        ),
+    ]
+    unclipped = [cell.setting["length"] for cell in cells if cell.setting["clipping"] == "none"]
+    both = [
+        cell._replace(setting={**cell.setting, "what": f"{cell.setting['task']}, {cell.setting['length']}"})
+        for cell in cells
+        if cell.setting["length"] in unclipped and cell.setting["start"] != FLOSSED
+    ]
+    if both:
+        found.append(
+            against(
+                both,
+                "start",
+                relative,
+                lines="clipping",
+                by="what",
+                title="With clipping and without",
+                ylabel="loss / chance",
+                reading="The same starts, with gradients clipped to a norm of 1 and as they are.",
+                log=True,
+                level=1.0,
+            )
+        )
+    for task in dict.fromkeys(str(cell.setting["task"]) for cell in cells):
+        mine = [cell for cell in clipped if cell.setting["task"] == task]
+        found.append(learning_curves(mine, by="length", title=f"Loss along the training: {task}"))
+    return [*found, summary(cells, ("remembered",))]
+
+
+EXPERIMENT = Experiment(
+    "long-memory",
+    "How far back can a vanilla network remember: adding and copying, from orthogonal, normal and identity starts?",
+    settings,
+    make,
+    sections,
+    verdict,
+    4,
+    fixed=f"one layer of {HIDDEN} units, batches of {BATCH} new sequences a step, Adam at {RATE:g}, clipped to norm "
+    f"{MAX_NORM:g}; flossed: {FLOSS_NUM} exponents by {FLOSS_STEPS} steps of Adam at {FLOSS_RATE:g} over "
+    f"{FLOSS_LENGTH} steps of time; tested on 200 sequences",
+)

@@ -1,0 +1,266 @@
+"""The coding exercises of the teaching notebooks: numbers, a sine wave, "hello world", a classifier."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+
+from ... import (
+    Batch,
+    Params,
+    apply,
+    clipped_sgd,
+    decode,
+    encode,
+    feedback,
+    generate,
+    greedy,
+    init_params,
+    make_grad_fn,
+    squared_error,
+    symbols_of,
+    zero_state,
+)
+from ..._reporting.html_page import Section, png
+from .._experiment import Experiment
+from .._parts import measures
+from .._report import learning_curves, quartiles, share, summary
+from .._training import Metrics, Training
+from .._trials import Cell, Setting
+
+NUMBERS, SINE, HELLO, CLASSIFIER = "number sequence", "sine wave", "hello world", "random classifier"
+LAST_NUMBER, SHOWN_NUMBERS = 11, 20
+PERIOD, LEARNED, FREE = 25, 100, 75  # steps; free-running for three periods
+TEXT = "hello world"
+ONE_SEQUENCE = 0.0  # the chance level where one sequence is all the data: the step tells the answer, without any input
+
+
+def settings(quick: bool) -> Sequence[Setting]:
+    """One an exercise; `quick` leaves out none, for none takes long."""
+    return [
+        {"exercise": NUMBERS, "hidden_size": 10, "num_steps": 6000},
+        {"exercise": SINE, "hidden_size": 32, "num_steps": 6000},
+        {"exercise": HELLO, "hidden_size": 16, "num_steps": 400},
+        {"exercise": CLASSIFIER, "hidden_size": 16, "num_steps": 1000},
+    ]
+
+
+def make(setting: Setting) -> Training:
+    """The exercise by its name; all by clipped SGD with momentum, every step from a state of zero."""
+    exercise = {NUMBERS: numbers, SINE: sine, HELLO: hello, CLASSIFIER: classifier}[str(setting["exercise"])]
+    return exercise(int(setting["hidden_size"]), int(setting["num_steps"]))
+
+
+def numbers(hidden_size: int, num_steps: int) -> Training:
+    """Count: after 1..10 come 2..11. Then, what does it say beyond?"""
+    count = jnp.arange(1.0, LAST_NUMBER + 1)[:, None]
+    batch = Batch(count[:-1], count[1:])
+    further = jnp.arange(1.0, SHOWN_NUMBERS + 1)[:, None]
+
+    def says(params: Params) -> jax.Array:
+        return apply(params, zero_state(params), further)[0][:, 0]
+
+    def evaluate(params: Params) -> Metrics:
+        ys = says(params)
+        learned = LAST_NUMBER - 1
+        values, _ = squared_error(ys[:learned, None], batch.targets)
+        return {
+            "loss": jnp.mean(values),
+            "error": jnp.abs(ys[2] - 4),
+            "error_beyond": jnp.abs(ys[-1] - (SHOWN_NUMBERS + 1)),
+        }
+
+    return Training(
+        init=lambda key: init_params(key, input_size=1, hidden_size=hidden_size, output_size=1),
+        batch=lambda key, step: batch,
+        grad_fn=make_grad_fn("bptt", loss="squared_error"),
+        optimizer=clipped_sgd(0.01, momentum=0.9, max_norm=1.0),
+        evaluate=evaluate,
+        num_steps=num_steps,
+        eval_every=num_steps // 40,
+        chance=ONE_SEQUENCE,
+        show=lambda params: {"says": says(params)},
+    )
+
+
+def sine(hidden_size: int, num_steps: int) -> Training:
+    """A wave of 25 steps a period one step ahead, then free-running on what the network says."""
+    wave = jnp.sin(2 * jnp.pi / PERIOD * jnp.arange(LEARNED + FREE + 1.0))[:, None]
+    batch = Batch(wave[:LEARNED], wave[1 : LEARNED + 1])
+    burn_in = 10  # steps from a state of zero that the network needs to know where in the wave it is
+
+    def free(params: Params) -> jax.Array:
+        heard = wave[: LEARNED + 1]
+        return generate(jax.random.key(0), params, heard, FREE, draw=feedback)[0][:, 0]
+
+    def evaluate(params: Params) -> Metrics:
+        ys, _ = apply(params, zero_state(params), batch.inputs)
+        values, _ = squared_error(ys, batch.targets)
+        return {
+            "loss": jnp.mean(values),
+            "error": jnp.sqrt(jnp.mean(values[burn_in:])),
+            "error_beyond": jnp.sqrt(jnp.mean((free(params) - wave[LEARNED + 1 :, 0]) ** 2)),
+        }
+
+    return Training(
+        init=lambda key: init_params(key, input_size=1, hidden_size=hidden_size, output_size=1),
+        batch=lambda key, step: batch,
+        grad_fn=make_grad_fn("bptt", loss="squared_error"),
+        optimizer=clipped_sgd(0.02, momentum=0.9, max_norm=1.0),
+        evaluate=evaluate,
+        num_steps=num_steps,
+        eval_every=num_steps // 40,
+        chance=ONE_SEQUENCE,
+        show=lambda params: {"free": free(params)},
+    )
+
+
+def hello(hidden_size: int, num_steps: int) -> Training:
+    """Spell "hello world" from its "h"."""
+    symbols = symbols_of(TEXT)
+    tokens = jnp.asarray(encode(symbols, TEXT))
+    batch = Batch(tokens[:-1], tokens[1:])
+
+    def spells(params: Params) -> jax.Array:
+        return generate(jax.random.key(0), params, tokens[:1], len(TEXT) - 1, draw=greedy)[0]
+
+    def evaluate(params: Params) -> Metrics:
+        wrong = jnp.sum(spells(params) != tokens[1:])
+        return measures("cross_entropy", params, batch) | {"error": wrong.astype(float)}
+
+    return Training(
+        init=lambda key: init_params(key, input_size=len(symbols), hidden_size=hidden_size, output_size=len(symbols)),
+        batch=lambda key, step: batch,
+        grad_fn=make_grad_fn("bptt", loss="cross_entropy"),
+        optimizer=clipped_sgd(0.5, max_value=5.0),
+        evaluate=evaluate,
+        num_steps=num_steps,
+        eval_every=num_steps // 40,
+        chance=ONE_SEQUENCE,
+        show=lambda params: {"spells": spells(params)},
+    )
+
+
+def classifier(hidden_size: int, num_steps: int) -> Training:
+    """Learn by heart the classes of random sequences, read out at their last step."""
+    xkey, ykey = jax.random.split(jax.random.key(1))
+    batch = Batch(jax.random.normal(xkey, (10, 32, 3)), jax.random.randint(ykey, (1, 32), 0, 4))
+    counts = np.bincount(np.asarray(batch.targets)[0], minlength=4) / 32
+
+    def evaluate(params: Params) -> Metrics:
+        found = measures("cross_entropy", params, batch)
+        return found | {"error": 1 - found["accuracy"]}
+
+    return Training(
+        init=lambda key: init_params(key, input_size=3, hidden_size=hidden_size, output_size=4),
+        batch=lambda key, step: batch,
+        grad_fn=make_grad_fn("bptt", loss="cross_entropy"),
+        optimizer=clipped_sgd(0.1, momentum=0.9, max_norm=1.0),
+        evaluate=evaluate,
+        num_steps=num_steps,
+        eval_every=num_steps // 40,
+        chance=float(-np.sum(counts * np.log(counts))),
+    )
+
+
+GOALS = {
+    NUMBERS: ("|what it says after 1, 2, 3 - 4|", 0.05),
+    SINE: ("RMSE one step ahead, of the learned wave after its first 10 steps", 0.01),
+    HELLO: ("wrong letters of ten", 0.0),
+    CLASSIFIER: ("share of sequences wrong", 0.0),
+}
+
+
+def verdict(cells: Sequence[Cell]) -> list[str]:
+    """Each exercise beside its goal."""
+    lines = []
+    for cell in cells:
+        exercise = str(cell.setting["exercise"])
+        words, goal = GOALS[exercise]
+        reached = share(cell.final("error") <= goal)
+        lines.append(f"{exercise}: {words} {quartiles(cell.final('error'))}; at most {goal:g} in {reached} seeds.")
+    by_name = {cell.setting["exercise"]: cell for cell in cells}
+    beyond = quartiles(by_name[NUMBERS].final("error_beyond"))
+    lines.append(f"Beyond what it learned the number network is off, by {beyond} after {SHOWN_NUMBERS}.")
+    free = quartiles(by_name[SINE].final("error_beyond"))
+    lines.append(f"Free-running for three periods the wave has an RMSE of {free}.")
+    symbols = symbols_of(TEXT)
+    spelled = {TEXT[0] + decode(symbols, row.astype(int)) for row in by_name[HELLO].shown["spells"]}
+    return [*lines, f"From {TEXT[0]!r} the networks spell {', '.join(sorted(map(repr, spelled)))}."]
+
+
+def counting(cells: Sequence[Cell]) -> Section:
+    """What the number network says within and beyond what it learned."""
+    cell = next(cell for cell in cells if cell.setting["exercise"] == NUMBERS)
+    said = cell.shown["says"]
+    x = np.arange(1, SHOWN_NUMBERS + 1)
+    low, middle, high = np.quantile(said, (0, 0.5, 1), axis=0)
+    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    axes.plot(x, x + 1, color="0.5", ls=":", label="right")
+    axes.axvspan(1, LAST_NUMBER - 1, color="0.93", label="learned")
+    axes.plot(x, middle, "o-", ms=4, label="median over seeds")
+    axes.fill_between(x, low, high, alpha=0.2, lw=0, label="all seeds")
+    axes.set(xlabel="the numbers up to this one were read", ylabel="what it says comes next", xticks=x)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False)
+    errors = np.median(np.abs(said - (x + 1)), 0)
+    return Section(
+        "Counting, and beyond",
+        png(figure),
+        "Within the range that it learned the network is right; beyond, its units saturate and it stops counting.",
+        ("after", "median of what it says", "median error"),
+        list(zip(x, middle, errors, strict=True)),
+    )
+
+
+def free_running(cells: Sequence[Cell]) -> Section:
+    """The wave, running free."""
+    cell = next(cell for cell in cells if cell.setting["exercise"] == SINE)
+    said, x = cell.shown["free"], np.arange(FREE)
+    right = np.sin(2 * np.pi / PERIOD * (LEARNED + 1 + x))
+    low, middle, high = np.quantile(said, (0, 0.5, 1), axis=0)
+    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5), layout="constrained", sharex=True)
+    above.plot(x, right, color="0.5", ls=":", label="right")
+    above.plot(x, middle, label="median over seeds")
+    above.fill_between(x, low, high, alpha=0.2, lw=0, label="all seeds")
+    figure.legend(loc="outside upper center", frameon=False, ncols=3)
+    above.set_ylabel("wave")
+    errors = np.quantile(np.abs(said - right), (0.25, 0.5, 0.75), axis=0)
+    below.plot(x, errors[1])
+    below.fill_between(x, errors[0], errors[2], alpha=0.2, lw=0)
+    below.set(xlabel="steps on its own outputs", ylabel="|error|, quartiles", yscale="log")
+    for axes in (above, below):
+        axes.grid(alpha=0.25)
+    rows = [(int(t), errors[1][t]) for t in (0, 24, 49, 74)]
+    reading = "The network reads what it said itself; its error grows, slowly, in phase."
+    return Section(
+        "A sine wave, free-running for three periods", png(figure), reading, ("step", "median |error|"), rows
+    )
+
+
+def sections(cells: Sequence[Cell]) -> list[Section]:
+    """Counting, the wave, gradient norms, losses, the table."""
+    return [
+        counting(cells),
+        free_running(cells),
+        learning_curves(
+            cells, "grad_norm", by="exercise", title="Gradient norms along the training", ylabel="‖gradient‖"
+        ),
+        learning_curves(cells, by="exercise", title="Losses along the training"),
+        summary(cells, ("error", "error_beyond", "grad_norm")),
+    ]
+
+
+EXPERIMENT = Experiment(
+    "notebooks",
+    "The coding exercises of the teaching notebooks, done right: what is reached, from how many starts?",
+    settings,
+    make,
+    sections,
+    verdict,
+    10,
+    4,
+    fixed="one layer of tanh units, SGD with momentum and clipping, all of the data at each step",
+)

@@ -1,0 +1,134 @@
+"""Bits per character of a text, beside n-gram models of the same text."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import jax.numpy as jnp
+import matplotlib.pyplot as plt
+import numpy as np
+import optax
+from jaxtyping import Array, Key
+
+from ... import Batch, Params, make_grad_fn, make_streams, window_batch
+from ..._reporting.html_page import Section, png
+from ...data._corpus import read_corpus
+from ...data._held_out import BITS, TextData, make_validate, predicted_positions, prepare
+from ...data._ngrams import NAMES, ngram_bits
+from .._experiment import Experiment
+from .._parts import adam, orthogonal_tanh
+from .._report import best, learning_curves, quartiles, summary
+from .._training import Metrics, Training
+from .._trials import Cell, Setting, label
+
+ORDERS = (*NAMES, "4-gram", "5-gram")
+STYLES = ("-", "--", ":", "-.", (0, (1, 5)))  # of their lines
+STREAMS, WINDOW, MOST = 32, 50, 2_000_000  # characters
+
+
+def settings(quick: bool) -> Sequence[Setting]:
+    """The search, short, and its best, longer."""
+    if quick:
+        return [{"hidden_size": 64, "rate": 3e-3, "num_steps": 200}]
+    search = [{"hidden_size": size, "rate": rate, "num_steps": 500} for size in (256, 512) for rate in (1e-3, 3e-3)]
+    return [*search, {"hidden_size": 512, "rate": 2e-3, "num_steps": 2500}]
+
+
+@cache
+def parts() -> tuple[TextData, TextData, TextData]:
+    """The text cut: to learn, to validate, to test. The last two are halves of its end."""
+    data = prepare(read_corpus(()).text[:MOST], STREAMS, WINDOW)
+    held_out = data.tokens[data.num_train :]
+    middle = len(held_out) // 2
+    halves = [make_streams(half, STREAMS) for half in (held_out[:middle], held_out[middle:])]
+    data = data._replace(streams=data.streams.astype(jnp.uint8) if len(data.symbols) < 256 else data.streams)
+    return data, data._replace(held_out=halves[0]), data._replace(held_out=halves[1])
+
+
+def make(setting: Setting) -> Training:
+    """Windows of parallel streams, the state carried from window to window; Adam, its rate falling along a cosine."""
+    data, validation, test = parts()
+    num_steps, num_windows = int(setting["num_steps"]), (data.streams.shape[0] - 1) // WINDOW
+    size = len(data.symbols)
+    sizes = {"input_size": size, "hidden_size": int(setting["hidden_size"]), "output_size": size}
+
+    def batch(key: Key[Array, ""], step: Array) -> Batch:
+        at = step % num_windows
+        now = window_batch(data.streams, at * WINDOW, WINDOW)
+        begins = jnp.zeros((WINDOW, STREAMS), bool).at[0].set(at == 0)  # the streams from their start: forget the end
+        return now._replace(inputs=now.inputs.astype(jnp.int32), targets=now.targets.astype(jnp.int32), reset=begins)
+
+    validate, try_out = (make_validate(part, "blocked", WINDOW) for part in (validation, test))
+
+    def evaluate(params: Params) -> Metrics:
+        bits = validate(params)
+        return {"loss": bits / BITS, "validation_bits": bits, "test_bits": try_out(params)}
+
+    counts = np.bincount(data.tokens[: data.num_train]) / data.num_train
+    return Training(
+        init=orthogonal_tanh(sizes),
+        batch=batch,
+        grad_fn=make_grad_fn("blocked", loss="cross_entropy"),
+        optimizer=adam(optax.cosine_decay_schedule(float(setting["rate"]), num_steps), max_norm=1.0),
+        evaluate=evaluate,
+        num_steps=num_steps,
+        eval_every=num_steps // 10,
+        chance=float(-np.sum(counts * np.log(np.maximum(counts, 1e-300)))),
+        keep_state=True,
+    )
+
+
+@cache
+def baselines() -> dict[str, float]:
+    """Bits per character of n-gram models on the characters that are tested."""
+    data, _, test = parts()
+    middle = (len(data.tokens) - data.num_train) // 2
+    tested = predicted_positions(test._replace(num_train=data.num_train + middle))
+    return ngram_bits(data.tokens, data.num_train, len(data.symbols), tested, ORDERS)
+
+
+def verdict(cells: Sequence[Cell]) -> list[str]:
+    """Bits of the chosen network and of the baselines."""
+    cell = best(cells, "validation_bits", lowest=True)
+    data, _, _ = parts()
+    others = ", ".join(f"{name} {bits:.3f}" for name, bits in baselines().items())
+    return [
+        f"{quartiles(cell.final('test_bits'))} bits per character on the tested end of the text; validation chose "
+        f"{label(cell.setting, ['hidden_size', 'rate', 'num_steps'])}.",
+        f"Counting: {others}.",
+        f"Text: {read_corpus(()).source}, its first {len(data.tokens):,} characters of {len(data.symbols)} symbols.",
+    ]
+
+
+def beside_baselines(cells: Sequence[Cell]) -> Section:
+    """Bits of every setting and of the baselines."""
+    figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
+    ordered = sorted(cells, key=lambda cell: -float(np.median(cell.final("test_bits"))))
+    names = [label(cell.setting, ["hidden_size", "rate", "num_steps"]) for cell in ordered]
+    for i, cell in enumerate(ordered):
+        axes.plot(cell.final("test_bits"), np.full(len(cell.seeds), i), "o", color="C0")
+    for i, (name, bits) in enumerate(baselines().items()):
+        axes.axvline(bits, color="0.5", ls=STYLES[i], lw=1.2, label=name)
+    axes.set(xlabel="bits per character", yticks=range(len(names)), yticklabels=names)
+    figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+    rows = [(name, quartiles(cell.final("test_bits"))) for name, cell in zip(names, ordered, strict=True)]
+    rows += [(name, f"{bits:.4f}") for name, bits in baselines().items()]
+    return Section("On the tested text", png(figure), "A dot a seed.", ("model", "bits per character"), rows)
+
+
+def sections(cells: Sequence[Cell]) -> list[Section]:
+    """Beside the baselines, curves, the search."""
+    curves = learning_curves(cells, "validation_bits", log=False, title="Bits in validation along the training")
+    return [beside_baselines(cells), curves, summary(cells, ("validation_bits", "test_bits"), title="The search")]
+
+
+EXPERIMENT = Experiment(
+    "text",
+    "How many bits per character does a network need, beside n-gram models?",
+    settings,
+    make,
+    sections,
+    verdict,
+    2,
+    fixed=f"one layer of tanh units, an orthogonal start; {STREAMS} streams in windows of {WINDOW}, the state carried "
+    "over; Adam, its rate falling to zero along a cosine, clipped to norm 1",
+)

@@ -1,0 +1,137 @@
+"""What truncating the gradient costs where dependencies are short, and where they are long."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ... import TASKS, Adaptive, Batch, Blocked, Method, Params, Truncated, make_grad_fn, zero_state
+from ..._reporting.html_page import Section
+from .._experiment import Experiment
+from .._parts import adam, on_task, orthogonal_tanh, sizes_of
+from .._report import against, learning_curves, panels, summary
+from .._training import Metrics, Training
+from .._trials import Cell, Setting
+
+HIDDEN, BATCH, TIME = 64, 16, 100
+DELAYS = (4, 16)  # short dependencies and long ones
+REACHES = ("1", "2", "5", "10", "20", "50", "adaptive", "full")
+METHODS: dict[str, Method] = {"full": Blocked(), "adaptive": Adaptive(k1=5, bias=0.1)}
+
+
+def settings(quick: bool) -> Sequence[Setting]:
+    """Delays by reaches."""
+    if quick:
+        return [{"delay": 4, "reach": reach, "num_steps": 200} for reach in ("2", "10", "full")]
+    return [{"delay": delay, "reach": reach, "num_steps": 1600} for delay in DELAYS for reach in REACHES]
+
+
+def make(setting: Setting) -> Training:
+    """Delayed XOR; solved where 95 % of answers are right. Truncated with windows of k steps, k1 = k2 = k."""
+    task, sizes = TASKS["delayed_xor"], {"time": TIME, "delay": int(setting["delay"])}
+    reach = str(setting["reach"])
+    method = METHODS[reach] if reach in METHODS else Truncated(k1=int(reach), k2=int(reach))
+    grad_fn, exact = (make_grad_fn(way, loss=task.loss) for way in (method, Blocked()))
+
+    def distance(params: Params, tested: Batch) -> Metrics:
+        """How far the gradient of the cell is from the whole one, and whether it points the same way."""
+        few = jax.tree.map(lambda x: x[:, :BATCH], tested)
+        mine, whole = (
+            jnp.concatenate(
+                [leaf.ravel() for leaf in jax.tree.leaves(of(params, few, zero_state(params, BATCH))[1].params.cells)]
+            )
+            for of in (grad_fn, exact)
+        )
+        norm = jnp.linalg.norm(whole)
+        return {
+            "bias": jnp.linalg.norm(mine - whole) / norm,
+            "cosine": jnp.sum(mine * whole) / (norm * jnp.linalg.norm(mine)),
+        }
+
+    return on_task(
+        task,
+        sizes,
+        orthogonal_tanh(sizes_of(task, sizes, HIDDEN), 0.1),
+        adam(1e-3, max_norm=0.1),
+        num_steps=int(setting["num_steps"]),
+        eval_every=20,
+        batch_size=BATCH,
+        grad_fn=grad_fn,
+        num_tested=64,
+        more=distance,
+        solved=lambda m: m["accuracy"] > 0.95,
+    )
+
+
+def verdict(cells: Sequence[Cell]) -> list[str]:
+    """Which reaches solved which dependencies."""
+    lines = []
+    for delay, group in panels(cells, "delay").items():
+        solved = [f"{cell.setting['reach']} ({cell.solved.sum()})" for cell in group if cell.solved.any()]
+        lines.append(
+            f"A delay of {delay} steps: by reach, seeds of {len(group[0].seeds)} that solved it: "
+            f"{', '.join(solved) or 'none'}."
+        )
+    lost = sum(int(cell.diverged.sum()) for cell in cells)
+    return [*lines, f"{lost} of {sum(len(cell.seeds) for cell in cells)} seeds diverged."]
+
+
+def sections(cells: Sequence[Cell]) -> list[Section]:
+    """Loss, time to the target, bias; curves; the table."""
+    return [
+        against(
+            cells,
+            "reach",
+            lambda cell: cell.final("accuracy"),
+            title="Accuracy at the end",
+            ylabel="accuracy",
+            reading="Lines join medians over seeds; a dot is a seed. Guessing is 0.5. Training ends when all seeds are "
+            "right in 95 %.",
+            level=0.5,
+            lines="delay",
+        ),
+        against(
+            cells,
+            "reach",
+            lambda cell: cell.solved_at,
+            title="Steps to 95 %",
+            ylabel="steps",
+            reading="Of seeds that got there; the median is missing where fewer than half did.",
+            lines="delay",
+        ),
+        against(
+            cells,
+            "reach",
+            Cell.seconds_to_solve,
+            title="Seconds to 95 %",
+            ylabel="seconds a seed",
+            reading="The share of one seed in the time of all, on the machine below.",
+            lines="delay",
+        ),
+        against(
+            cells,
+            "reach",
+            lambda cell: np.nanmedian(cell.curves["bias"], 0),
+            title="Bias of the gradient",
+            ylabel="‖g - whole‖ / ‖whole‖",
+            reading="Of the cell's gradient, beside the whole one at the same weights; the median along the training.",
+            lines="delay",
+        ),
+        learning_curves(cells, "accuracy", by="delay", log=False, title="Accuracy along the training"),
+        summary(cells, ("accuracy", "bias", "cosine")),
+    ]
+
+
+EXPERIMENT = Experiment(
+    "truncation",
+    "What does truncating the gradient cost, where dependencies are short and where they are long?",
+    settings,
+    make,
+    sections,
+    verdict,
+    10,
+    fixed=f"delayed XOR over {TIME} steps, one layer of {HIDDEN} tanh units, an orthogonal start with inputs scaled by "
+    f"0.1; Adam at 0.001 on batches of {BATCH} new sequences, clipped to norm 0.1; k1 = k2 = reach, adaptive: k1 = 5, "
+    "bias 0.1; tested on 64 sequences",
+)

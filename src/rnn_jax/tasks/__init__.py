@@ -1,0 +1,12 @@
+"""Tasks that recurrent networks are judged by: functions of a key and sizes that draw a batch.
+
+`_task`      what a task is: data, loss, sizes, chance level
+`_memory`    adding, copying, delayed XOR, temporal order, random permutation, flip-flop
+`_sequence`  parity, brackets, counting, a sine wave
+`_text`      pieces of a text of your own
+`_table`     `TASKS`: all of them by name
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

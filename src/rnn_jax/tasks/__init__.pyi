@@ -1,0 +1,13 @@
+from ._memory import TASKS as TASKS
+from ._memory import Task as Task
+from ._memory import adding as adding
+from ._memory import copying as copying
+from ._memory import counting as counting
+from ._memory import delayed_xor as delayed_xor
+from ._memory import dyck as dyck
+from ._memory import flip_flop as flip_flop
+from ._memory import parity as parity
+from ._memory import random_permutation as random_permutation
+from ._memory import sine as sine
+from ._memory import temporal_order as temporal_order
+from ._memory import text_task as text_task

@@ -1,0 +1,12 @@
+"""Is this gradient right, and if not, where is it wrong.
+
+`_check`                                     `check_gradients`
+`_subject`, `_differences`, `_compared`, `_next_to`   what is checked; its slopes; both compared; places on a kink
+`_findings`, `_report`                       what is wrong, in words; the outcome
+`_clock`, `_steps`                           a clock in the problem, which tells the time steps that are wrong
+`_problems`, `_witnesses`, `_numpy_witnesses`   small problems; gradients derived in other ways
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

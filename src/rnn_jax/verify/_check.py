@@ -1,0 +1,178 @@
+"""`check_gradients`: is this gradient right, and if not, where is it wrong."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from .._require import require_callable, require_sizes
+from .._types import Batch, GradFn
+from ._compared import (
+    NUM_DIRECTIONS,
+    Beside,
+    Sample,
+    about,
+    compared,
+    differences_of,
+    differentiable,
+    doubtful,
+    leaf_report,
+    worst,
+)
+from ._differences import STEP, TOLERANCE, largest
+from ._findings import Finding, about_leaf
+from ._next_to import decided_next_to
+from ._report import LeafReport, Report, StepReport
+from ._steps import by_steps
+from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule, require_result, same_structure
+
+WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
+
+
+def check_gradients(
+    fn: Callable, *args: Any, witness: GradFn | None = None, max_entries: int = 512, seed: int = 0
+) -> Report:
+    """Check the gradient that `fn` gives at `args`, entry by entry, in float64.
+
+    Either `fn` is a `GradFn` and `args` are `params, batch, h_0`, or `fn` is any function of trees with a derivative
+    rule (`custom_vjp`, `custom_jvp`, a primitive, or JAX's own): then `jax.vjp` is checked at a seeded random
+    cotangent, with respect to everything in `args` that is floating point.
+
+    It is compared with central differences of the value that `fn` computes (of a `GradFn`, its loss; the last states
+    are compared with a witness only):
+
+    - Four points `θ ± δ, θ ± 2δ`, with an estimate of their own error. `δ` is the fourth root of the machine epsilon
+      times the size of the leaf (at least 1), to the nearest power of two, and shorter where the function bends.
+    - Where they disagree with the gradient, slopes of either side alone decide, with steps down to the size of the
+      entry: the second derivative may jump (relu squared at 0), a logarithm may end close by. What cancels inside of
+      `fn` is measured there and allowed for.
+    - On a kink (relu at 0) any slope between those of both sides is right, and reported; if they differ by more than
+      1e-4, any between those and zero, for relu'(0) = 0 leaves out what goes through the kink.
+    - Where there is a kink, or no step fits, the gradient must be right next to the place too, and at it a limit of
+      those close by (equals that are sorted, `x^1.1` at 0). If no step fits next to it either, the report says that
+      it cannot be decided.
+    - Of a leaf of more than `max_entries` that many are checked, drawn by `seed`, the largest gradient among them, and
+      three directional derivatives of the whole leaf.
+
+    Or it is compared with a `witness`, another `GradFn`, in loss, last states and every entry. A truncated method needs
+    one: it is not the gradient of its own loss.
+
+    Where the gradient of a `GradFn` is wrong, a clock built into the problem makes the function itself show what it
+    takes from each time step, and the report names the steps.
+
+    Everything is computed in float64, whatever the session's default, which stays as it is. The gradient is that of
+    `fn` as it comes, compiled or not; a jitted `fn` is quicker.
+
+    Raises:
+        TypeError: if `fn` is not a function, or cannot be traced and there is no `witness`, if an argument or a result
+            is complex, or an argument is traced (under `jit`, `grad`, `vmap`).
+        ValueError: if nothing in `args` or in the result is floating point, if the value of `fn` is not finite, or if
+            its gradient has not the structure and the shapes of what it is a gradient of.
+
+    >>> import jax, rnn_jax
+    >>> @jax.custom_vjp
+    ... def square(x):
+    ...     return x * x
+    >>> square.defvjp(lambda x: (x * x, x), lambda x, g: (g * x,))  # the factor of two is missing
+    >>> report = rnn_jax.check_gradients(square, 3.0)
+    >>> report.passed, report.findings
+    (False, ('args[0] is 0.5 times what it should be.',))
+    """
+    require_callable(fn=fn)
+    require_sizes(max_entries=max_entries)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
+        raise TypeError("`check_gradients` reads values, which are not there under jit, vmap or grad: call it outside.")
+    with jax.enable_x64(True), jax.disable_jit(False):  # thousands of values: without jit that takes minutes
+        args = jax.tree.map(in_float64, args)
+        is_grad_fn = len(args) == 3 and isinstance(args[1], Batch)
+        if witness is None:
+            subject = of_grad_fn(fn, *args) if is_grad_fn else of_rule(fn, args, seed)
+            leaves, found = _beside_differences(subject, max_entries, np.random.default_rng(seed))
+            tolerance = TOLERANCE
+            settings = f"Central differences of four points, δ = {STEP:.1e} times the size of the leaf, or shorter"
+        elif is_grad_fn:
+            leaves, found = _beside_witness(fn, witness, args)
+            tolerance = WITNESS_TOLERANCE
+            settings = "Beside another gradient function"
+        else:
+            raise ValueError("`witness` is for a GradFn called with (params, batch, h_0), got another function.")
+        settings += f"; all in float64; tolerance {tolerance:.0e} of the largest entry of each leaf."
+        words = [finding.words for finding in found]
+        unexplained = {finding.leaf for finding in found if not finding.explained}
+        steps: list[StepReport] = []
+        dtype = "" if witness is not None or not found else low_precision(subject)
+        if dtype:  # then steps would be told by noise
+            words.insert(0, f"Something inside is computed in {dtype}, and differences need float64 throughout.")
+        elif unexplained and is_grad_fn:
+            steps, told = by_steps(fn, witness, args, unexplained)
+            words += told
+        passed = all(leaf.passed for leaf in leaves)
+        return Report(passed, tuple(leaves), tuple(steps), tuple(words), tolerance, settings)
+
+
+def _beside_differences(subject: Subject, max_entries: int, rng: Any) -> tuple[list[LeafReport], list[Finding]]:
+    differences = differences_of(subject)
+    at_center = float(differences.at_entries(subject.theta)(np.zeros(1, int), np.zeros(1))[0])
+    if not np.isfinite(at_center):
+        raise ValueError(f"The value of `fn` at `args` must be finite, got {at_center}.")
+    leaves, findings = [], []
+    for leaf in subject.leaves:
+        sample = _sample(leaf, subject.gradient[leaf.entries], max_entries, rng)
+        beside = compared(subject, differences, sample)
+        report = leaf_report(sample, beside, TOLERANCE)
+        finding = None if report.passed else about(subject.gradient, sample, beside, report)
+        if doubtful(beside) or not (report.passed or differentiable(subject, differences, sample, beside, rng)):
+            report, finding = decided_next_to(subject, differences, sample, beside, rng)
+        leaves.append(report)
+        findings += [finding] if finding else []
+    return leaves, findings
+
+
+def _sample(leaf: Leaf, d: np.ndarray, max_entries: int, rng: Any) -> Sample:
+    """All entries; or as many as asked for, the largest among them, and some directions."""
+    if d.size <= max_entries:
+        return Sample(leaf, np.arange(d.size), np.zeros((0, d.size)))
+    drawn = rng.choice(d.size, max_entries, replace=False)
+    drawn[0] = np.argmax(np.abs(d))
+    return Sample(leaf, np.unique(drawn), rng.choice([-1.0, 1.0], (NUM_DIRECTIONS, d.size)) / np.sqrt(d.size))
+
+
+def _beside_witness(fn: GradFn, witness: GradFn, args: tuple) -> tuple[list[LeafReport], list[Finding]]:
+    """Loss, last states and every entry of the gradient."""
+    mine, its = require_result(fn(*args), "fn"), require_result(witness(*args), "witness")
+    if not same_structure(mine, its):
+        raise ValueError("`witness` must return a result of the structure that `fn` returns.")
+    everything = max(largest(np.asarray(x)) for x in jax.tree.leaves(its[1]))
+    leaves, findings = [], []
+    for (path, x), y in zip(jax.tree.leaves_with_path(_parts(mine)), jax.tree.leaves(_parts(its)), strict=True):
+        x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+        if x.shape != y.shape:
+            raise ValueError(f"`witness` must return {_part_name(path)} of shape {x.shape}, as `fn`, got {y.shape}.")
+        if not np.all(np.isfinite(y)):
+            raise ValueError(
+                f"`witness` must return finite numbers, got {y[~np.isfinite(y)][0]} in {_part_name(path)}."
+            )
+        leaf = Leaf(_part_name(path), y.shape, slice(0, y.size))
+        exact, no_kink = np.zeros(y.size), np.zeros(y.size, bool)
+        beside = Beside(x.ravel(), y.ravel(), exact, exact, no_kink, no_kink, np.zeros(1))
+        everywhere = Sample(leaf, np.arange(y.size), np.zeros((0, y.size)))
+        report = leaf_report(everywhere, beside, WITNESS_TOLERANCE, floor=1e-3 * everything)  # of a leaf of zeros
+        leaves.append(report)
+        findings += [] if report.passed else [about_leaf(leaf.name, x, y, worst(report))]
+    return leaves, findings
+
+
+class _Result(NamedTuple):
+    loss: Any
+    h_T: Any
+    gradients: Any
+
+
+def _parts(result: Any) -> _Result:
+    (loss, h_T), gradients = result
+    return _Result(loss, h_T, gradients)
+
+
+def _part_name(path: Any) -> str:
+    return jax.tree_util.keystr(path).removeprefix(".gradients").lstrip(".")

@@ -1,0 +1,83 @@
+"""Small problems in which a mistake in a gradient would show."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from .._types import Batch, CellParams, Drop, Params, ReadoutParams, States
+
+IN, HID, OUT = 3, 4, 5
+GAIN = {"tanh": 1.5, "relu": 1.5, "identity": 1.0}
+
+
+class Case(NamedTuple):
+    """One point of the grid of options."""
+
+    activation: str = "tanh"
+    num_layers: int = 1
+    batch: tuple[int, ...] = (3,)
+    loss: str = "cross_entropy"
+    reduction: str = "mean"
+    weights: bool = False
+    mask: bool = False
+    reset: bool = False
+    time: int = 7
+    last: str = "all"  # all, some, one
+    inputs: str = "features"  # features, tokens
+    leak: float = 1.0
+    drop: bool = False
+
+
+def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[Params, Batch, States]:
+    """`(params, batch, h_0)`: a state and biases that are not zero, a recurrence that does not forget its first step.
+
+    Where the mask hides a step the input is NaN, or a token that names no row. Drawn by NumPy, which compiles nothing.
+    """
+    rng = np.random.default_rng(seed)
+
+    def normal(scale, *shape):
+        return jnp.asarray(scale * rng.standard_normal(shape), dtype)
+
+    def cell(in_size):
+        rotation, _ = np.linalg.qr(rng.standard_normal((HID, HID)))
+        w_hh = jnp.asarray(GAIN[case.activation] * rotation + 0.1 * rng.standard_normal((HID, HID)), dtype)
+        return CellParams(normal(in_size**-0.5, in_size, HID), w_hh, normal(0.1, HID), case.activation, case.leak)
+
+    cells = tuple(cell(HID if layer else IN) for layer in range(case.num_layers))
+    params = Params(cells, ReadoutParams(normal(HID**-0.5, HID, OUT), normal(0.1, OUT)))
+    last = {"all": case.time, "some": max(1, case.time // 2), "one": 1}[case.last]
+    time_batch, steps = (case.time, *case.batch), (last, *case.batch)
+
+    mask: Any = None
+    reset: Any = None
+    weights: Any = None
+    if case.mask:
+        mask = rng.random(time_batch) < 0.7
+        mask[(-1, *(0,) * len(case.batch))] = True  # something to sum
+    if case.reset:
+        reset = rng.random(time_batch) < 0.3
+        reset[(case.time // 2, *(0,) * len(case.batch))] = True
+    if case.weights:
+        weights = 0.3 + rng.random(steps)
+        weights.reshape(-1)[1::2] *= -1  # advantages and corrections have both signs
+        if weights.size > 1:
+            weights[(0,) * weights.ndim] = 0.0
+    if case.inputs == "tokens":
+        tokens = rng.integers(0, IN, time_batch)
+        inputs = jnp.asarray(tokens if mask is None else np.where(mask, tokens, -7))
+    else:
+        features = 0.7 * rng.standard_normal((*time_batch, IN))
+        inputs = jnp.asarray(features if mask is None else np.where(mask[..., None], features, np.nan), dtype)
+    classes = case.loss == "cross_entropy"
+    targets = jnp.asarray(rng.integers(0, OUT, steps)) if classes else normal(1.0, *steps, OUT)
+    h_0 = tuple(normal(0.5, *case.batch, HID) for _ in cells)
+    weights = None if weights is None else jnp.asarray(weights, dtype)
+    mask, reset = (None if flags is None else jnp.asarray(flags) for flags in (mask, reset))
+    drop = None
+    if case.drop:
+        between, recurrent = (
+            tuple(jnp.asarray((rng.random(h.shape) < keep) / keep, dtype) for h in h_0) for keep in (0.75, 0.8)
+        )
+        drop = Drop(between, recurrent)
+    return params, Batch(inputs, targets, weights, mask, reset, drop=drop), h_0
