@@ -1,4 +1,4 @@
-"""The house: imports point down, the surface is what it says, the core stands without its extras."""
+"""The house: folders are floors, the surface is what it says, the core stands without its extras."""
 
 import ast
 import inspect
@@ -10,74 +10,23 @@ import pytest
 
 import rnn_jax
 
+ROOT = Path(__file__).parents[1]
 SOURCE = Path(rnn_jax.__file__).parent
-FLOORS = {
-    "ground": [
-        *("_activations", "_require", "_cells", "_serialization", "_types"),
-        *("_checks", "_results", "_numerics", "_sharding"),
-        *("_params", "_losses", "_text", "_sequences", "_dropout", "_events", "_layer", "_tasks"),
-    ],
-    "cell": ["_affine", "_one_step"],
-    "network": ["_unroll", "_apply", "_generate"],
-    "engine": [
-        "_plan",
-        "_autodiff",
-        "_definitions",
-        "_by_hand",
-        "_stepwise",
-        "_bptt",
-        "_blocked",
-        "_primitive",
-        "_unroll_bptt",
-        "_bidirectional",
-        "_truncated",
-        "_adaptive",
-        "_randomised",
-        "_sharded",
-    ],
-    "methods": ["_methods"],
-    "train": ["_trainer"],
-    "study": [
-        *("_problems", "_numpy_witnesses", "_witnesses", "_report", "_findings", "_clock"),
-        *(
-            "_differences",
-            "_subject",
-            "_compared",
-            "_next_to",
-            "_steps",
-            "_check_gradients",
-            "_anatomy",
-            "_norm_penalty",
-        ),
-        "_truncation_report",
-        *("_jacobians", "_lyapunov", "_fixed_points"),
-    ],
-    "app": [
-        *("app.errors", "app.console", "app.config", "app.limits", "app.corpus", "app.lock"),  # these import no jax,
-        *("app.settings_file", "app.run_folder", "app.metrics"),  # nor do these
-        "app.jax_settings",
-        *("app.baselines", "app.plots", "app.advice", "app.data", "app.model", "app.checkpoint"),
-        *("app.sample", "app.watch", "app.truncation", "app.examine"),
-        *("app.verdict", "app.html_page", "app.anatomy_page"),
-        *("app.anatomy", "app.gradcheck", "app.loop", "app.train"),
-    ],
-    "experiments": [
-        *("experiments.catalogue", "experiments.cells", "experiments.training", "experiments.tables"),
-        *("experiments.report", "experiments.experiment", "experiments.parts", "experiments.data"),
-        *("experiments.notebooks", "experiments.by_hand_vs_autodiff", "experiments.truncation"),
-        *("experiments.clipping", "experiments.long_memory", "experiments.temporal_order", "experiments.digits"),
-        *("experiments.forecast", "experiments.text", "experiments.command"),
-    ],
-    "command": ["app.cli"],
-}
-ORDER = [module for modules in FLOORS.values() for module in modules]
+FLOORS = [  # a module imports from its own floor and from those before it
+    *(["_require", "_serialization", "_sharding"], ["_cells"], ["_types", "_numerics", "_checks", "_results"]),
+    *(["_reporting"], ["_losses"], ["_nn"], ["_gradients"], ["_training"]),
+    *(["data"], ["tasks"], ["verify"], ["analysis"], ["dynamics"], ["experiments"], ["_cli"]),
+]
+FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+ON_THE_SURFACE = ("experiments", "_cli")  # these use the library as its users do
 
 
 def module_name(path):
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
 
 
-MODULES = sorted(module_name(path) for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
+MODULES = sorted(module_name(path) for path in SOURCE.rglob("*.py") if path != SOURCE / "__init__.py")
+FOLDERS = sorted({path.parent for path in SOURCE.rglob("*.py")} - {SOURCE})
 
 
 def imports_of(name):
@@ -87,31 +36,74 @@ def imports_of(name):
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.level:
             base = package[: len(package) - node.level + 1]
-            if node.module:
-                yield ".".join([*base, node.module])
-            else:
-                for alias in node.names:
-                    inside = ".".join([*base, alias.name])
-                    yield inside if inside in ORDER else ".".join(base)
+            target = ".".join([*base, *(node.module.split(".") if node.module else [])])
+            inside = [f"{target}.{alias.name}".lstrip(".") for alias in node.names]
+            yield from ([target] if target in MODULES else [one if one in MODULES else target for one in inside])
         elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
             target = node.args[0].value
             level = len(target) - len(target.lstrip("."))
             yield ".".join([*package[: len(package) - level + 1], target.lstrip(".")])
 
 
-def test_every_module_has_a_floor():
-    assert sorted(ORDER) == MODULES
+def test_every_part_has_a_floor():
+    assert {name.split(".")[0] for name in MODULES} == set(FLOOR)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_imports_point_down(name):
+    part = name.split(".")[0]
     for imported in imports_of(name):
         if imported == "":
-            assert name.startswith(("app.", "experiments.")), (
-                f"{name} imports the public surface, which stands above it"
-            )
+            assert part in ON_THE_SURFACE, f"{name} imports the public surface, which stands above it"
         else:
-            assert ORDER.index(imported) < ORDER.index(name), f"{name} imports {imported}, which stands above it"
+            above = FLOOR[imported.split(".")[0]] > FLOOR[part]
+            assert not above, f"{name} imports {imported}, which stands above it"
+
+
+def test_no_import_goes_round():
+    """Within a floor, too: the order is its own business, but there is one."""
+    imports = {name: {one for one in imports_of(name) if one in MODULES} for name in MODULES}
+    while imports:
+        lowest = {name for name, needed in imports.items() if not needed & imports.keys()}
+        assert lowest, f"these import each other: {sorted(imports)}"
+        imports = {name: needed for name, needed in imports.items() if name not in lowest}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: module_name(folder))
+def test_a_folder_is_seen_at_a_glance(folder):
+    """At most 14 modules, none longer than 300 lines; each is named in the first lines, which are few."""
+    modules = [path for path in folder.glob("*.py") if path.stem != "__init__"]
+    assert 0 < len(modules) <= 14
+    words = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+    assert len(words.splitlines()) <= 10
+    if folder.name != "catalogue":
+        parts = {path.stem for path in modules} | {f"{path.name}/" for path in folder.iterdir() if path in FOLDERS}
+        assert not {part for part in parts if f"`{part}`" not in words}
+        assert not {word for word in words.split("`")[1::2] if word.islower() and "_" == word[0]} - parts
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=module_name)
+def test_no_file_has_two_ideas(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
+
+
+def test_private_names_are_imported_from_where_they_are():
+    """Tests and benchmarks that look inside: the module is there, and has the name as its own."""
+    for path in (*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            target = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+            if not target.startswith("rnn_jax."):
+                continue
+            inside = target.removeprefix("rnn_jax.")
+            for alias in node.names:
+                if f"{inside}.{alias.name}" in MODULES or (SOURCE / inside.replace(".", "/") / "__init__.pyi").exists():
+                    continue
+                assert inside in MODULES, f"{path.name} imports from {target}"
+                tree = ast.parse((SOURCE / f"{inside.replace('.', '/')}.py").read_text(encoding="utf-8"))
+                imported = {
+                    a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names
+                }
+                assert alias.name not in imported, f"{path.name} imports {alias.name} from {target}, which imports it"
 
 
 def test_the_public_surface():
@@ -155,5 +147,5 @@ print(rnn_jax.make_grad_fn("bptt", loss="cross_entropy")(params, batch, rnn_jax.
 
 def test_importing_the_package_imports_no_jax():
     """So that `rnn-jax --help` answers at once."""
-    result = run_python("import sys, rnn_jax, rnn_jax.app.cli; assert 'jax' not in sys.modules")
+    result = run_python("import sys, rnn_jax, rnn_jax._cli.main; assert 'jax' not in sys.modules")
     assert result.returncode == 0, result.stderr
