@@ -234,9 +234,9 @@ def _fault(name, module, function, old, new, holds, killed_by):
 
 
 MORE = [
-    _fault("steps of inner segments not counted", "_gradients.plan", "_recomputed", "size + _recomputed(inner, size, 0)", "size", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
-    _fault("states at the end not counted", "_gradients.plan", "_kept_states", "max(of_one, _kept_states(inner, length - count * size, keep))", "of_one", states_kept, "test_blocked.py::test_the_forecast_of_bytes_is_what_xla_allots"),
-    _fault("a plan twice the budget", "_gradients.plan", "plan_memory", "cost.temporary_bytes <= budget_bytes", "cost.temporary_bytes <= 2 * budget_bytes", within_the_budget, "test_blocked.py::test_plan_memory_stays_within_its_budget_and_spends_it"),
+    _fault("steps of inner segments not counted", "_gradients.memory", "_recomputed", "size + _recomputed(inner, size, 0)", "size", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
+    _fault("states at the end not counted", "_gradients.memory", "_kept_states", "max(of_one, _kept_states(inner, length - count * size, keep))", "of_one", states_kept, "test_blocked.py::test_the_forecast_of_bytes_is_what_xla_allots"),
+    _fault("a plan twice the budget", "_gradients.memory", "plan_memory", "cost.temporary_bytes <= budget_bytes", "cost.temporary_bytes <= 2 * budget_bytes", within_the_budget, "test_blocked.py::test_plan_memory_stays_within_its_budget_and_spends_it"),
     Fault("what is left begins where the segments do", Change("_gradients.blocked", "split", "split(inner, start + count * size, length - count * size, keep, read=read)", "split(inner, start, length - count * size, keep, read=read)"), beside("blocked", FLAGGED_STACK, plan=Plan(2, (5,))), "test_blocked.py::test_equal_to_autodiff_under_every_plan"),
     _fault("what is kept at the end also kept before it", "_gradients.blocked", "runs_of", "max(plan.keep - last, 0)", "plan.keep", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
     _fault("each device by its own mean", "_gradients.over_devices", "Sharded.gradient.on_each", "vary(scale, AXIS)", "1 / batch.weights.sum()", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
@@ -248,10 +248,10 @@ MORE = [
     _fault("the same units in every layer", "_nn.dropout", "drop_units.draw", "jax.random.split(key, len(params.cells))", "[key] * len(params.cells)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
     _fault("a key used twice", "_nn.dropout", "drop_units", "key=key", "key=batch.key", dropout_uses_a_key_once, "test_dropout.py::test_a_key_is_used_once"),
     _fault("what is not saturated counted", "analysis._anatomy", "saturation", "d_phi < SATURATED", "d_phi >= SATURATED", saturation_is_counted, "test_anatomy.py::test_saturation"),
-    _fault("lags at the step, not at its loss", "analysis._anatomy", "lag_grid.of_losses.moved", "jnp.roll(norms(d_h), q, 0)", "norms(d_h)", lags_of_a_rotation, "test_anatomy.py::test_every_part_beside_autodiff"),
-    _fault("one degree of freedom too many", "analysis._anatomy", "decay_rate", "jnp.maximum(num - 2, 1)", "jnp.maximum(num - 1, 1)", decay_has_its_error, "test_anatomy.py::test_the_fitted_rate_and_its_error"),
+    _fault("lags at the step, not at its loss", "analysis._lag_grid", "lag_grid.of_losses.moved", "jnp.roll(norms(d_h), q, 0)", "norms(d_h)", lags_of_a_rotation, "test_anatomy.py::test_every_part_beside_autodiff"),
+    _fault("one degree of freedom too many", "analysis._lag_grid", "decay_rate", "jnp.maximum(num - 2, 1)", "jnp.maximum(num - 1, 1)", decay_has_its_error, "test_anatomy.py::test_the_fitted_rate_and_its_error"),
     _fault("cosine of a part with itself", "analysis._anatomy", "norm_and_cosine", "unit_and_norm(p)[0] * unit_and_norm(w)[0]", "unit_and_norm(p)[0] ** 2", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),
-    _fault("the cut of all losses, not of the windows'", "analysis._anatomy", "cut_by_windows", "pad_steps(passed.layers[-1].local, 0, after)", "pad_steps(passed.layers[-1].d_hs, 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
+    _fault("the cut of all losses, not of the windows'", "analysis._cut", "cut_by_windows", "pad_steps(passed.layers[-1].local, 0, after)", "pad_steps(passed.layers[-1].d_hs, 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
     _fault("another interval than Wilson's", "experiments._report", "_interval", 'method="wilson"', 'method="exact"', shares_are_wilson, "test_experiments.py::test_statistics"),
     _fault("solved at the last time, not the first", "experiments._trials", "Cell.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiments.py::test_solved_and_diverged"),
     _fault("slow taken for diverged", "experiments._trials", "Cell.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiments.py::test_solved_and_diverged"),

@@ -23,7 +23,7 @@ DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 class Change(NamedTuple):
     """In `function` of `module`, `new` in the place of `old`.
 
-    `module` is a path like "_bptt" or "app.config"; `function` a path like "deltas.body", "" for the whole module.
+    `module` is a path like "_losses" or "_nn.loops"; `function` a path like "deltas.body", "" for the whole module.
     `old` and `new` are expressions, statements, or arguments by name like `reverse=True`.
     """
 

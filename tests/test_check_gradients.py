@@ -451,7 +451,7 @@ def test_steps_are_only_said_to_be_right_where_that_can_be_told(w_hh):
     params = params._replace(cells=(type(cell)(cell.w_xh, w_hh * cell.w_hh, cell.b_h, cell.activation),))
     off = plant(
         Change(
-            "_cells.protocol",
+            "_cells.vanilla",
             "CellParams.backward_by_slope",
             "Deltas(d_s_t * slope_t)",
             "Deltas(d_s_t * slope_t * 1.01)",

@@ -72,8 +72,8 @@ def run_alone(test, environment):
     "change, message",
     [
         (Change("_nn.loops", "deltas.body", "d_h_read + d_h_gone", "0"), "`d_h_read + d_h_gone` must stand once in"),
-        (Change("_nn.loops", "deltas", "d_s_t", "0"), "`d_s_t` must stand once in `deltas` of `_bptt`, got [2-9]"),
-        (Change("_nn.loops", "gone", "mask", "reset"), "There must be one function `gone` of `_bptt`, got 0"),
+        (Change("_nn.loops", "deltas", "d_s_t", "0"), "`d_s_t` must stand once in `deltas` of `_nn.loops`, got [2-9]"),
+        (Change("_nn.loops", "gone", "mask", "reset"), "There must be one function `gone` of `_nn.loops`, got 0"),
         (Change("_gone", "", "mask", "reset"), "There must be a module `_gone`"),
         (
             Change(

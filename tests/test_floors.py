@@ -13,7 +13,11 @@ import rnn_jax
 ROOT = Path(__file__).parents[1]
 SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = [  # a module imports from its own floor and from those before it
-    *(["_require", "_serialization", "_sharding"], ["_cells"], ["_types", "_numerics", "_checks", "_results"]),
+    *(
+        ["_require", "_serialization", "_sharding"],
+        ["_cells"],
+        ["_types", "_numerics", "_checks", "_batches", "_results"],
+    ),
     *(["_reporting"], ["_losses"], ["_nn"], ["_gradients"], ["_training"]),
     *(["data"], ["tasks"], ["verify"], ["analysis"], ["dynamics"], ["experiments"], ["_cli"]),
 ]

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from ._checks import is_tokens, num_read, steps_shape
+from ._batches import num_read
+from ._checks import is_tokens, steps_shape
 from ._require import require_array, require_callable, require_known, require_storable
 from ._types import Batch, Loss, Objective, Params, Scalar, accumulation_dtype
 

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ._cells.protocol import CellParams, LeakyParams
+from ._cells.leaky import LeakyParams
+from ._cells.vanilla import CellParams
 from ._serialization import make_savable
 
 Step = Float[Array, "*batch in"] | Int[Array, "*batch"]  # features or tokens of one step

@@ -8,6 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from .._reporting.errors import InputError
+from .._reporting.files import is_unicode
 from .config import (
     AnatomyConfig,
     ExperimentConfig,
@@ -145,11 +146,6 @@ def check_path(config: object, name: str) -> None:
         raise InputError(
             f"{option} must name a path that can be used, got {str(path)[:LONGEST]!r}: {reason}."
         ) from error
-
-
-def is_unicode(text: str) -> bool:
-    """Whether a text has no half of a surrogate pair, as names of files have in Python for bytes that are not UTF-8."""
-    return not any("\ud800" <= symbol <= "\udfff" for symbol in text)
 
 
 def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:

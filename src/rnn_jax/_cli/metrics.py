@@ -6,7 +6,8 @@ from typing import Any
 
 from .._reporting.console import warn
 from .._reporting.errors import InputError
-from .run_folder import METRICS, write
+from .._reporting.files import write
+from .run_folder import METRICS
 from .settings_file import is_number, parsed
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .._reporting.errors import InputError
+from .._reporting.files import write
 from .._reporting.lock import LOCK, locked
 from ..data._corpus import Corpus
 from .config import TrainConfig
@@ -171,10 +172,3 @@ def with_text(
     if not files or "-" in files:
         return config, facts
     return dataclasses.replace(config, files=files), facts | {"text": corpus.source, "left_out": corpus.left_out}
-
-
-def write(path: Path, text: str) -> None:
-    """Write a whole file or, if we are stopped, nothing of it."""
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)

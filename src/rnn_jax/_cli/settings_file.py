@@ -8,8 +8,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from .._reporting.files import is_unicode
 from .config import TrainConfig
-from .limits import check_train_config, is_unicode, shortened
+from .limits import check_train_config, shortened
 
 FORMAT = 1
 MOST_BYTES = 2**24  # of settings: a million symbols are less

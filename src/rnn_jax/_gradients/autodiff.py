@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import jax
 
-from .._checks import is_tokens, num_read
+from .._batches import num_read
+from .._checks import is_tokens
 from .._losses import weighted_loss
 from .._nn.apply import apply
 from .._nn.unroll import unroll

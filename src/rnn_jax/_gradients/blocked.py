@@ -15,14 +15,16 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._checks import is_tokens, num_read
+from .._batches import num_read
+from .._checks import is_tokens
 from .._nn.apply import last_states
 from .._nn.events import Events, cut
 from .._nn.layer import layers_of
-from .._nn.loops import bptt, residuals_of
+from .._nn.loops import residuals_of
 from .._require import are_numbers, require_sizes
 from .._types import Batch, Gradients, Objective, Params, Result, Scalar, States, Trajectory, accumulation_dtype
 from .autodiff import Autodiff
+from .bptt import bptt
 from .by_hand import backward_layers, forward_layers
 from .plan import Plan, check_plan, default_plan, outermost
 

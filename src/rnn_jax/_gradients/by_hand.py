@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from .._batches import num_read
 from .._cells.protocol import hidden
-from .._checks import num_read
 from .._losses import weighted_loss
 from .._nn.affine import affine_d_weights
 from .._nn.apply import last_states, readout

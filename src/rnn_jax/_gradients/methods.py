@@ -6,19 +6,21 @@ from typing import Any, NamedTuple
 
 import jax
 
-from .._checks import check_call, is_tokens
+from .._batches import check_call
+from .._checks import is_tokens
 from .._losses import make_objective
-from .._nn.loops import BPTT
 from .._require import require_floating, require_known
 from .._results import require_gradient, require_method
 from .._sharding import promote, refuse_explicit
 from .._types import Batch, GradFn, Gradients, Loss, Method, Objective, Params, Result, States
 from .autodiff import Autodiff
 from .blocked import Blocked
+from .bptt import BPTT
 from .stepwise import Stepwise
 from .truncation.adaptive import Adaptive
+from .truncation.last_steps import LastSteps
 from .truncation.randomised import Randomised
-from .truncation.windows import LastSteps, Truncated
+from .truncation.truncated import Truncated
 
 
 class Named(NamedTuple):

@@ -2,7 +2,7 @@
 
 `affine`, `dropout`, `init`            products, masks, initial weights and states
 `layer`, `events`                      what is constant in time; what happens to a step: mask, reset, truncation
-`step`, `loops`                        one step by hand; forward and backward over time by hand
+`step`, `loops`, `blocks`              one step by hand; forward and backward over time; steps in a block
 `unroll`, `unroll_bptt`, `primitive`   a plain scan; the same with our derivative, as a JAX primitive
 `apply`, `bidirectional`, `generate`   layers and readout; both directions; sequences that continue themselves
 """

@@ -12,7 +12,8 @@ from jax.nn.initializers import lecun_normal, normal, orthogonal
 from jaxtyping import Array, Float, Key
 
 from .._cells.activations import ACTIVATIONS
-from .._cells.protocol import check_leak, num_units
+from .._cells.protocol import num_units
+from .._cells.vanilla import check_leak
 from .._checks import check_params
 from .._require import are_numbers, require_floating, require_key, require_known, require_positive, require_sizes
 from .._types import CellParams, Params, ReadoutParams, States, accumulation_dtype

@@ -1,6 +1,5 @@
-"""Backpropagation through time by hand: only `d_h` travels, all else is a product over many steps at once."""
+"""The loops over time, forward and backward by hand: only `d_h` travels back, all else is a product over many steps."""
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,23 +9,17 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._cells.protocol import Cell, Deltas, add_to_hidden, has_one_delta, only_hidden, own_names, push
+from .._cells.protocol import Cell, Deltas, add_to_hidden, only_hidden, own_names
+from .._cells.tangents import has_one_delta, push
 from .._checks import is_tokens, steps_shape
-from .._gradients.autodiff import Autodiff
-from .._gradients.by_hand import Loops, backpropagate
-from .._gradients.plan import rows_block
-from .._require import are_numbers, require_sizes
+from .._require import are_numbers
 from .._types import (
-    Batch,
     Hiddens,
     Inputs,
-    Objective,
-    Params,
-    Result,
-    States,
     accumulation_dtype,
 )
 from .affine import affine, affine_d_input
+from .blocks import rows_block
 from .dropout import dropped
 from .events import Events, cut
 from .layer import Layer
@@ -214,31 +207,3 @@ def states_read(residuals: Residuals) -> Hiddens:
 def states_met(residuals: Residuals) -> Array:
     """The states that the steps t = 1..T started from."""
     return residuals.events.enter(jnp.concatenate([residuals.s_0[None], residuals.ss])[:-1])
-
-
-def bptt(unroll: int = 1) -> Loops:
-    """The loops over time, `unroll` steps a turn."""
-    return Loops(partial(forward, unroll=unroll), partial(backward, unroll=unroll))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BPTT:
-    """By hand: `d_h` alone travels back, the weight gradients are products after the loop.
-
-    `unroll` is the number of steps in one turn of a loop over time. More are fewer launches per step on a GPU; a CPU
-    gains nothing. It is 1 where the number of steps is a symbol.
-    """
-
-    unroll: int = 1
-
-    def __post_init__(self) -> None:
-        require_sizes(unroll=self.unroll)
-
-    @property
-    def reference(self) -> Autodiff:
-        """It is exact."""
-        return Autodiff()
-
-    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients."""
-        return backpropagate(bptt(self.unroll), objective, params, batch, h_0)

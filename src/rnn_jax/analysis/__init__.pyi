@@ -1,9 +1,9 @@
 from ._anatomy import Anatomy as Anatomy
-from ._anatomy import Cut as Cut
 from ._anatomy import LayerAnatomy as LayerAnatomy
 from ._anatomy import anatomy as anatomy
-from ._anatomy import step_gradients as step_gradients
+from ._cut import Cut as Cut
 from ._norm_penalty import penalise_norms as penalise_norms
+from ._step_gradients import step_gradients as step_gradients
 from ._truncation_cost import Distance as Distance
 from ._truncation_cost import TruncationReport as TruncationReport
 from ._truncation_cost import TruncationRow as TruncationRow

@@ -24,8 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._cells.protocol import plain
-from .._checks import check_call
+from .._batches import check_call
+from .._cells.vanilla import plain
 from .._losses import make_objective
 from .._nn.loops import Residuals
 from .._numerics import norms
@@ -42,7 +42,7 @@ from .._types import (
     States,
     accumulation_dtype,
 )
-from ._anatomy import there_and_back
+from ._passed import full_pass
 
 
 def penalise_norms(weight: float, *, loss: str | Loss, reduction: str = "mean") -> GradFn:
@@ -77,7 +77,7 @@ def _penalised(
     for cell in plain(params.cells, "`penalise_norms`"):
         if cell.leak != 1:
             raise ValueError(f"`params` must have cells without leak for `penalise_norms`, got {cell.leak}.")
-    passed = there_and_back(settle(params, batch), params, batch._replace(key=None), h_0)
+    passed = full_pass(settle(params, batch), params, batch._replace(key=None), h_0)
     d_cells = tuple(
         replace(layer.d_cell, w_hh=layer.d_cell.w_hh + weight * norm_penalty(residuals, layer.deltas.z)[1])  # type: ignore[type-var]
         for residuals, layer in zip(passed.saved, passed.layers, strict=True)

@@ -8,12 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._checks import check_call
+from .._batches import check_call
 from .._gradients.methods import make_grad_fn
-from .._gradients.truncation.windows import Truncated
+from .._gradients.truncation.truncated import Truncated
 from .._require import require_sizes, require_values
 from .._types import Batch, GradFn, Loss, Params, States
-from ._anatomy import anatomy, mean_over_steps
+from ._anatomy import anatomy
+from ._lag_grid import mean_over_steps
 
 
 class Distance(NamedTuple):

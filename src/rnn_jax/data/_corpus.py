@@ -7,8 +7,8 @@ import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-from .._cli.limits import is_unicode
 from .._reporting.errors import InputError
+from .._reporting.files import is_unicode
 
 MOST_BYTES = 2**30  # of one file: a text that is read without an end, /dev/zero say, is refused
 

@@ -10,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .. import Batch, Params, encode, make_grad_fn, make_streams, symbols_of, zero_state
+from .._gradients.methods import make_grad_fn
+from .._nn.init import zero_state
 from .._reporting.errors import InputError
+from .._types import Batch, Params
 from ._corpus import Corpus
+from ._text import encode, make_streams, symbols_of
 
 HELD_OUT = 1 / 20  # the end of the text
 BITS = 1 / math.log(2)  # a nat, in bits

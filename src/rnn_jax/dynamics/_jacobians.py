@@ -10,7 +10,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._cells.protocol import Cell, Deltas, has_one_delta, linearised, push
+from .._cells.protocol import Cell, Deltas
+from .._cells.tangents import has_one_delta, linearised, push
 from .._nn.events import Events, select
 from .._nn.layer import Layer
 from .._nn.loops import forward, pre_activations, states_met

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Key
 
-from .._cells.protocol import Cell, CellParams, LeakyParams, hidden, num_units
+from .._cells.leaky import LeakyParams
+from .._cells.protocol import Cell, hidden, num_units
+from .._cells.vanilla import CellParams
 from .._checks import check_params, check_sequence, check_states
 from .._nn.step import products
 from .._require import is_below, require_array, require_key, require_sizes

@@ -20,9 +20,9 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from .._cli.run_folder import write
 from .._reporting.console import say
 from .._reporting.errors import InputError
+from .._reporting.files import write
 from .._reporting.html_page import Section
 from .._reporting.lock import locked
 from ._report import default_sections, report_page

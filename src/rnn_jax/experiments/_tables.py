@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._cli.run_folder import write
+from .._reporting.files import write
 from ._trials import Cell
 
 RESULTS, CURVES, JSON = "results.csv", "curves.csv", "results.json"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._cli.run_folder import write
+from .._reporting.files import write
 
 Setting = Mapping[str, str | int | float | bool]
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from .._cells.protocol import plain
+from .._cells.vanilla import plain
 from .._types import Batch, GradFn, Gradients, Params, States
 
 PHI: dict[str, Callable] = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0.0), "identity": lambda a: a}

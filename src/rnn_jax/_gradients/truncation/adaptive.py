@@ -27,11 +27,12 @@ from ..._cells.protocol import Deltas, hidden
 from ..._checks import is_tokens
 from ..._nn.apply import last_states
 from ..._nn.events import select
-from ..._nn.loops import Residuals, bptt, states_read
+from ..._nn.loops import Residuals, states_read
 from ..._numerics import norms, tree_norm
 from ..._require import are_numbers, require_positive, require_sizes
 from ..._types import Batch, Gradients, Objective, Params, Result, Scalar, States
 from ..blocked import Problem, WayBack, planned, there_and_back
+from ..bptt import bptt
 from ..by_hand import backward_readout, forward_layers
 from .references import WindowsByAutodiff
 from .windows import Pieces, Windows, fold, neighbours, of_all_passes, one_pass, side_by_side, whole_windows

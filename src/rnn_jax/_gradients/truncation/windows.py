@@ -19,105 +19,25 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array
 
+from ..._batches import num_read
 from ..._cells.protocol import Cell, Deltas, hidden
-from ..._checks import num_read, steps_shape
+from ..._checks import steps_shape
 from ..._losses import step_weights
 from ..._nn.affine import affine_d_input
 from ..._nn.loops import Residuals, deltas, weight_gradients
-from ..._require import are_numbers, require_sizes
+from ..._require import are_numbers
 from ..._types import (
     Batch,
     Gradients,
     Hiddens,
     Inputs,
-    Objective,
     Params,
-    Result,
     Scalar,
     States,
 )
-from ..blocked import Block, Problem, Run, WayBack, planned, reach, runs_of, split, there_and_back
+from ..blocked import Block, Problem, WayBack
 from ..by_hand import backward_readout
-from ..plan import Plan, check_plan, default_plan
-from .references import LastStepsByAutodiff, WindowsByAutodiff
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Truncated:
-    """The loss of each window of `k1` steps reaches back `k2` ≥ `k1` steps. Not exact; the loss is that of all steps.
-
-    `plan` as in `Blocked`, made of multiples of `k1`.
-    """
-
-    k1: int
-    k2: int
-    plan: Plan | None = None
-
-    def __post_init__(self) -> None:
-        require_sizes(k1=self.k1, k2=self.k2)
-        if self.k2 < self.k1:
-            raise ValueError(f"`k2` (reach) must be at least `k1` (window length), got {self.k2} and {self.k1}.")
-        if self.plan is not None:
-            check_plan(self.plan)
-            for size in (self.plan.block, *self.plan.segments):
-                if size % self.k1:
-                    raise ValueError(f"`plan` must be made of multiples of `k1`, got {size} with k1 = {self.k1}.")
-
-    @property
-    def reference(self) -> WindowsByAutodiff:
-        """Each window by itself, by `stop_gradient` in the plain scan."""
-        return WindowsByAutodiff(self.k1, FixedReach(self.k2))
-
-    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """The loss of all steps, the last states, and the gradients that the windows add up to."""
-        time, *batch_axes = steps_shape(batch.inputs)
-        problem = Problem(WayBack(), objective, params, batch)
-        if are_numbers(time) and self.k1 >= time:  # one window, of all steps
-            return there_and_back(problem, planned(self.plan, problem), h_0)
-        if self.k1 == self.k2 and time % self.k1 == 0 and num_read(batch) == time:
-            step = jnp.arange(time).reshape(time, *(1 for _ in batch_axes))
-            sent = ((step % self.k1 != 0) | (step == 0)).astype(h_0[0].dtype)
-            problem = problem._replace(sent=sent)  # windows apart: one way back, with cuts
-            return there_and_back(problem, planned(self.plan, problem), h_0)
-        return self.overlapping(problem, h_0)
-
-    def overlapping(self, problem: Problem, h_0: States) -> Result:
-        """Windows that go back over the same steps, or of which the last is not whole."""
-        k1, k2 = self.k1, self.k2
-        time = problem.batch.inputs.shape[0]
-        batch = whole_windows(problem.batch, k1, problem.objective.scale.dtype)
-        padded, read = batch.inputs.shape[0], num_read(batch)
-        first_read = padded - read
-        if are_numbers(time, read):
-            k2 = min(k2, time)
-            passes = max(-(-(k2 + padded - time) // k1), 1)
-            first = max(min(first_read + k1, time) - k2, 0) // k1 * k1  # no window reaches the steps before
-        else:
-            passes, first = -(-(k2 + k1 - 1) // k1), 0  # enough for any number of steps
-        windows = Windows(k1=k1, k2=k2, time=time, passes=passes)
-        plan = window_plan(default_plan(problem.params, batch), k1) if self.plan is None else self.plan
-        problem = problem._replace(way=windows, batch=batch)
-        runs = runs_of(plan, padded, read, first)
-        if first:
-            whole = split(plan._replace(segments=()), 0, first, 0, read=False)
-            h_0 = reach(problem, Run(0, 1, first, 0, whole), 0, h_0)
-        later = tuple(jnp.zeros_like(h, shape=(passes, *h.shape)) for h in h_0)
-        (loss, h_T), gradients = there_and_back(problem, runs, h_0, later)
-        d_h_0 = tuple(jnp.sum(d_h, 0) for d_h in gradients.h_0)
-        d_xs = None if gradients.inputs is None else gradients.inputs[:time]
-        return (loss, h_T), Gradients(gradients.params, d_h_0, d_xs)
-
-
-@dataclasses.dataclass(frozen=True)
-class FixedReach:
-    """k2 of every batch."""
-
-    k2: int
-
-    def __call__(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> int:
-        """It does not depend on the batch."""
-        del objective, params, batch, h_0
-        return self.k2
+from ..plan import Plan
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -267,53 +187,3 @@ def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:
     end = jnp.minimum(start + (piece + q + 1) * k1, time)
     sent = (t != end - k2 + 1) | (t == 1)
     return sent.reshape(*sent.shape, *(1,) * (hs.ndim - 3)).astype(hs.dtype)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LastSteps:
-    """What a loop back over "the last k steps" computes: the gradient of the loss of the last `k` steps alone.
-
-    Not exact: the losses before are in no gradient, so with `T > k` they are not trained on at all, where `Truncated`
-    trains on every one and shortens how far each reaches. The loss is that of all steps. `plan` as in `Blocked`.
-    """
-
-    k: int
-    plan: Plan | None = None
-
-    def __post_init__(self) -> None:
-        require_sizes(k=self.k)
-        if self.plan is not None:
-            check_plan(self.plan)
-
-    @property
-    def reference(self) -> LastStepsByAutodiff:
-        """The same by `stop_gradient` in the plain scan."""
-        return LastStepsByAutodiff(self.k)
-
-    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """The loss of all steps, and the gradients of that of the steps `T - k < t ≤ T`, with `h_{T-k}` constant."""
-        time, last = batch.inputs.shape[0], num_read(batch)
-        if not are_numbers(time, last):
-            raise ValueError(
-                f"The method 'last_steps' must know how many steps there are, got {time}, {last} of them read: export "
-                "it for a number of steps (the batch may be a symbol)."
-            )
-        read, k = min(self.k, last), min(self.k, time)
-        way = WayBack()
-        if k == time:
-            problem = Problem(way, objective, params, batch)
-            return there_and_back(problem, planned(self.plan, problem), h_0)
-
-        def part(first: int, end: int, weights: Array | None, targets: Any) -> Batch:
-            mask, reset = (None if flags is None else flags[first:end] for flags in (batch.mask, batch.reset))
-            return Batch(batch.inputs[first:end], targets, weights, mask, reset, drop=batch.drop)
-
-        weights = step_weights(batch, objective.scale.dtype)
-        before = part(0, time - k, weights[: last - read], jax.tree.map(lambda x: x[: last - read], batch.targets))
-        after = part(time - k, time, weights[last - read :], jax.tree.map(lambda x: x[last - read :], batch.targets))
-        first, rest = (Problem(way, objective, params, steps) for steps in (before, after))
-        (loss_before, h), _ = there_and_back(first, planned(self.plan, first), h_0)
-        (loss, h_T), gradients = there_and_back(rest, planned(self.plan, rest), h)
-        d_h_0 = jax.tree.map(jnp.zeros_like, h_0)
-        d_xs = None if gradients.inputs is None else pad_steps(gradients.inputs, time - k, 0)
-        return (loss_before + loss, h_T), Gradients(gradients.params, d_h_0, d_xs)

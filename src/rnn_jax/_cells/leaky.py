@@ -1,0 +1,81 @@
+"""A cell whose units leak each at its own rate, which is trained."""
+
+import dataclasses
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .._require import require_known
+from .activations import ACTIVATIONS
+from .protocol import Deltas, Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class LeakyParams:
+    """Weights of a layer whose units leak each at its own rate: `leak` (hid,), a parameter with a gradient.
+
+        h_t = (1 - α) ∘ h_{t-1} + α ∘ φ(a_t)
+
+    Nothing keeps α between 0 and 1 in training: make it of what is trained, as `jax.nn.sigmoid(theta)`. A gradient is a
+    `LeakyParams` too.
+
+    References: Tallec and Ollivier (2018), ICLR, arXiv:1804.11188: leaks as time scales.
+
+    >>> import dataclasses, jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=5, output_size=2)
+    >>> w = params.cells[0]
+    >>> leaky = rnn_jax.LeakyParams(w.w_xh, w.w_hh, w.b_h, leak=jnp.linspace(0.1, 1.0, 5))
+    >>> batch = rnn_jax.Batch(jnp.ones((7, 3)), jnp.ones(7, int))
+    >>> grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")
+    >>> _, gradients = jax.jit(grad_fn)(params._replace(cells=(leaky,)), batch, rnn_jax.zero_state(params))
+    >>> gradients.params.cells[0].leak.shape
+    (5,)
+    """
+
+    gates: ClassVar[int] = 1
+    parts: ClassVar[int] = 1
+    from_states: ClassVar[bool] = False
+    lean: ClassVar[bool] = True
+
+    w_xh: Leaf
+    w_hh: Leaf
+    b_h: Leaf
+    leak: Leaf
+    activation: str = dataclasses.field(default="tanh", metadata={"static": True})
+
+    def forward(self, z_t: Array, u_t: Array, s_tm1: Array) -> Array:
+        """`h_t = h_{t-1} + α ∘ (φ(a_t) - h_{t-1})`."""
+        return s_tm1 + self._leak_of(s_tm1) * (ACTIVATIONS[self.activation].phi(z_t + u_t) - s_tm1)
+
+    def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> tuple[Array, Array]:
+        """`(φ(a_t), h_{t-1})`."""
+        return ACTIVATIONS[self.activation].phi(z + u), s_before
+
+    def backward(self, kept_t: tuple[Array, Array], d_s_t: Array) -> tuple[Deltas, Array | None]:
+        """`d_a_t = α ∘ φ'(a_t) ∘ d_h_t`, `d_α = (φ(a_t) - h_{t-1}) ∘ d_h_t`, and `(1 - α) ∘ d_h_t`."""
+        f_t, s_tm1 = kept_t
+        deltas, d_s_tm1 = self.backward_by_slope(self.d_phi(kept_t), d_s_t)
+        return deltas._replace(own={"leak": d_s_t * (f_t - s_tm1)}), d_s_tm1
+
+    def slope(self, z: Array, u: Array) -> Array:
+        """`φ'(a_t)` with all its digits."""
+        return ACTIVATIONS[self.activation].slope(z + u)
+
+    def d_phi(self, kept: tuple[Array, Array]) -> Array:
+        """`φ'(a_t)` from what is kept."""
+        return ACTIVATIONS[self.activation].d_phi(kept[0])
+
+    def backward_by_slope(self, slope_t: Array, d_s_t: Array) -> tuple[Deltas, Array | None]:
+        """`backward` from `φ'(a_t)`, without the cotangent of the leak."""
+        leak = self._leak_of(d_s_t)
+        return Deltas(leak * d_s_t * slope_t), (1 - leak) * d_s_t
+
+    def _leak_of(self, s: Array) -> Array:
+        return jnp.broadcast_to(self.leak, s.shape)
+
+    def check(self, name: str) -> None:
+        """Raise unless the activation is one."""
+        require_known("activation", self.activation, ACTIVATIONS)

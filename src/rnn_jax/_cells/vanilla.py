@@ -1,0 +1,107 @@
+"""The vanilla cell: one activation, and one leak for all units."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from .._require import require_known
+from .activations import ACTIVATIONS
+from .protocol import Deltas, Leaf
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class CellParams:
+    """Weights of one layer: `w_xh` (in, hid), `w_hh` (hid, hid), `b_h` (hid,).
+
+    The activation belongs to the weights and is static: "tanh" unless given. So is `leak`, the α of
+    `h_t = (1 - α) h_{t-1} + α φ(a_t)`, which is the time step over the time constant: a number, never traced, because
+    the program depends on it. For one leak per unit, with a gradient, take `LeakyParams`. A gradient is a `CellParams`
+    too.
+
+    >>> import jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.CellParams(jnp.ones((2, 3)), jnp.eye(3), jnp.zeros(3))
+    >>> cell.activation, cell.leak
+    ('tanh', 1.0)
+    """
+
+    gates: ClassVar[int] = 1
+    parts: ClassVar[int] = 1
+
+    w_xh: Leaf
+    w_hh: Leaf
+    b_h: Leaf
+    activation: str = dataclasses.field(default="tanh", metadata={"static": True})
+    leak: float = dataclasses.field(default=1.0, metadata={"static": True})
+
+    @property
+    def from_states(self) -> bool:
+        """Without leak φ' comes from `h_t`. With it, two rounded states would give a wrong φ' near a kink."""
+        return self.leak == 1
+
+    @property
+    def lean(self) -> bool:
+        """Of relu autodiff keeps one bit, and of a leaky unit no more than `Blocked`."""
+        return self.activation != "tanh" or self.leak != 1
+
+    def forward(self, z_t: Array, u_t: Array, s_tm1: Array) -> Array:
+        """`h_t = (1 - α) h_{t-1} + α φ(a_t)`, `a_t = z_t + u_t`."""
+        return self._mixed(ACTIVATIONS[self.activation].phi(z_t + u_t), s_tm1)
+
+    def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> Array:
+        """`φ(a_t)`, which is `h_t` without leak."""
+        return s if self.from_states else ACTIVATIONS[self.activation].phi(z + u)
+
+    def backward(self, kept_t: Array, d_s_t: Array) -> tuple[Deltas, Array | None]:
+        """`d_a_t = α d_h_t ∘ φ'(a_t)`, and `(1 - α) d_h_t`."""
+        return self.backward_by_slope(self.d_phi(kept_t), d_s_t)
+
+    def slope(self, z: Array, u: Array) -> Array:
+        """`φ'(a_t)` with all its digits, where `1 - h²` is rounding: for those who take its logarithm."""
+        return ACTIVATIONS[self.activation].slope(z + u)
+
+    def d_phi(self, kept: Array) -> Array:
+        """`φ'(a_t)` from what is kept."""
+        return ACTIVATIONS[self.activation].d_phi(kept)
+
+    def backward_by_slope(self, slope_t: Array, d_s_t: Array) -> tuple[Deltas, Array | None]:
+        """`backward` from `φ'(a_t)`."""
+        if self.leak == 1:
+            return Deltas(d_s_t * slope_t), None
+        return Deltas(self.leak * d_s_t * slope_t), (1 - self.leak) * d_s_t
+
+    def _mixed(self, f_t: Array, s_tm1: Array) -> Array:
+        return f_t if self.leak == 1 else (1 - self.leak) * s_tm1 + self.leak * f_t
+
+    def check(self, name: str) -> None:
+        """Raise unless activation and leak are what they must be."""
+        require_known("activation", self.activation, ACTIVATIONS)
+        check_leak(self.leak, f"{name}.leak")
+
+
+def check_leak(leak: object, name: str) -> None:
+    """Raise unless `leak` is a number above 0 and at most 1, known while the program is made."""
+    if isinstance(leak, jax.core.Tracer):
+        raise TypeError(
+            f"`{name}` must be a number that is known at trace time, because it is part of the structure of the "
+            f"parameters, got {leak!r}: loop over its values in Python instead of jit, vmap or grad."
+        )
+    if not isinstance(leak, (int, float, np.floating)) or isinstance(leak, bool):
+        raise TypeError(f"`{name}` must be a number above 0 and at most 1, got {leak!r}.")
+    if not 0 < leak <= 1:
+        raise ValueError(f"`{name}` must be above 0 and at most 1, got {leak!r}.")
+
+
+def plain(cells: tuple[Any, ...], who: str) -> tuple[CellParams, ...]:
+    """`cells`, if each is a `CellParams`, the only one that `who` knows.
+
+    Raises:
+        TypeError: otherwise.
+    """
+    for cell in cells:
+        if not isinstance(cell, CellParams):
+            raise TypeError(f"{who} needs layers of CellParams, got {type(cell).__name__}.")
+    return cells

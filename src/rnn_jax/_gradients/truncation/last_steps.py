@@ -1,0 +1,67 @@
+"""The gradient of the loss of the last steps alone: what a loop back over "the last k steps" computes."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from ..._batches import num_read
+from ..._losses import step_weights
+from ..._require import are_numbers, require_sizes
+from ..._types import Batch, Gradients, Objective, Params, Result, States
+from ..blocked import Problem, WayBack, planned, there_and_back
+from ..plan import Plan, check_plan
+from .references import LastStepsByAutodiff
+from .windows import pad_steps
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LastSteps:
+    """What a loop back over "the last k steps" computes: the gradient of the loss of the last `k` steps alone.
+
+    Not exact: the losses before are in no gradient, so with `T > k` they are not trained on at all, where `Truncated`
+    trains on every one and shortens how far each reaches. The loss is that of all steps. `plan` as in `Blocked`.
+    """
+
+    k: int
+    plan: Plan | None = None
+
+    def __post_init__(self) -> None:
+        require_sizes(k=self.k)
+        if self.plan is not None:
+            check_plan(self.plan)
+
+    @property
+    def reference(self) -> LastStepsByAutodiff:
+        """The same by `stop_gradient` in the plain scan."""
+        return LastStepsByAutodiff(self.k)
+
+    def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
+        """The loss of all steps, and the gradients of that of the steps `T - k < t ≤ T`, with `h_{T-k}` constant."""
+        time, last = batch.inputs.shape[0], num_read(batch)
+        if not are_numbers(time, last):
+            raise ValueError(
+                f"The method 'last_steps' must know how many steps there are, got {time}, {last} of them read: export "
+                "it for a number of steps (the batch may be a symbol)."
+            )
+        read, k = min(self.k, last), min(self.k, time)
+        way = WayBack()
+        if k == time:
+            problem = Problem(way, objective, params, batch)
+            return there_and_back(problem, planned(self.plan, problem), h_0)
+
+        def part(first: int, end: int, weights: Array | None, targets: Any) -> Batch:
+            mask, reset = (None if flags is None else flags[first:end] for flags in (batch.mask, batch.reset))
+            return Batch(batch.inputs[first:end], targets, weights, mask, reset, drop=batch.drop)
+
+        weights = step_weights(batch, objective.scale.dtype)
+        before = part(0, time - k, weights[: last - read], jax.tree.map(lambda x: x[: last - read], batch.targets))
+        after = part(time - k, time, weights[last - read :], jax.tree.map(lambda x: x[last - read :], batch.targets))
+        first, rest = (Problem(way, objective, params, steps) for steps in (before, after))
+        (loss_before, h), _ = there_and_back(first, planned(self.plan, first), h_0)
+        (loss, h_T), gradients = there_and_back(rest, planned(self.plan, rest), h)
+        d_h_0 = jax.tree.map(jnp.zeros_like, h_0)
+        d_xs = None if gradients.inputs is None else pad_steps(gradients.inputs, time - k, 0)
+        return (loss_before + loss, h_T), Gradients(gradients.params, d_h_0, d_xs)

@@ -1,0 +1,60 @@
+"""The gradient of the weights at each time step."""
+
+from typing import Any
+
+import jax
+from jax import lax
+
+from .._batches import check_call, num_read
+from .._cells.protocol import hidden
+from .._gradients.by_hand import backward_readout
+from .._gradients.truncation.windows import pad_steps
+from .._losses import make_objective, step_weights
+from .._nn.step import weight_gradients as products_back
+from .._sharding import promote, refuse_explicit
+from .._types import Batch, Loss, Params, ReadoutParams, Scalar, States
+from ._passed import full_pass, steps_of
+
+
+def step_gradients(
+    params: Params, batch: Batch, h_0: States, *, loss: str | Loss = "cross_entropy", reduction: str = "mean"
+) -> tuple[Scalar, Params]:
+    """`(loss, parts)`: the gradient of the weights at each time step, `parts` like `params` with time before each leaf.
+
+    Of the cells, step t has `x_tᵀ d_a_t`, `h_{t-1}ᵀ d_a_t` and `d_a_t`, what it adds to the gradient of the loss of all
+    steps; of the readout `h_tᵀ d_y_t` and `d_y_t`, zero where it is not read. Sums over the first axis are the
+    gradient. It takes T times the memory of the weights; their norms alone are in `anatomy`.
+
+    Raises:
+        ValueError: as the functions of `make_grad_fn` do.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> problem = rnn_jax.make_problem(rnn_jax.Case(time=30), dtype=jnp.float32)
+    >>> loss, parts = jax.jit(rnn_jax.step_gradients)(*problem)
+    >>> parts.cells[0].w_hh.shape
+    (30, 4, 4)
+    >>> (loss, _), gradients = jax.jit(rnn_jax.make_grad_fn("blocked", loss="cross_entropy"))(*problem)
+    >>> bool(jnp.allclose(parts.cells[0].w_hh.sum(0), gradients.params.cells[0].w_hh, atol=1e-5))
+    True
+    """
+    check_call(params, batch, h_0)
+    settle = make_objective(loss, reduction)
+    refuse_explicit((params, batch._replace(key=None), h_0), "step_gradients", "gather them")
+    params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
+    objective = settle(params, batch)
+    passed = full_pass(objective, params, batch, h_0)
+    cells = tuple(
+        lax.map(lambda now, r=r: products_back(r.layer.cell, *now), steps_of(r, layer.deltas))
+        for r, layer in zip(passed.saved, passed.layers, strict=True)
+    )
+    time, last = batch.inputs.shape[0], num_read(batch)
+    weights = step_weights(batch, objective.scale.dtype)
+
+    def of_readout(now: Any) -> ReadoutParams:
+        h_t, target_t, w_t = jax.tree.map(lambda x: x[None], now)
+        step = Batch(h_t, target_t, w_t, drop=batch.drop)
+        return backward_readout(objective, params.readout, step, h_t)[1]
+
+    read = lax.map(of_readout, (hidden(params.cells[-1], passed.saved[-1].ss[time - last :]), batch.targets, weights))
+    parts = Params(cells, jax.tree.map(lambda d: pad_steps(d, time - last, 0), read))
+    return passed.loss, jax.tree.map(lambda d, w: d.astype(w.dtype), parts, params)

@@ -1,0 +1,51 @@
+"""What a task is.
+
+`make` returns a `Batch` of `num_sequences` independent sequences. With it come the loss it is meant for, the sizes of
+inputs and outputs, and its chance level: the mean loss of the best answer that looks at no input. Such an answer may
+know the step: it is the best table of one answer for each step.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Key
+
+from .._require import require_key, require_sizes
+from .._types import Batch
+
+
+class Task(NamedTuple):
+    """`make(key, num_sequences=..., **sizes) -> Batch`; the other functions take the same `sizes` and return a number.
+
+    `sizes` are defaults, and all that `make` knows.
+    """
+
+    make: Callable[..., Batch]
+    loss: str
+    input_size: Callable[..., int]
+    output_size: Callable[..., int]
+    chance: Callable[..., float]
+    sizes: dict[str, int]
+
+
+def entropy(shares: np.ndarray) -> float:
+    """`-Σ p ln p`."""
+    shares = shares[shares > 0]
+    return float(-np.sum(shares * np.log(shares)))
+
+
+def check_draw(key: Key[Array, ""], num_sequences: int) -> None:
+    require_key(key)
+    require_sizes(num_sequences=num_sequences)
+
+
+def always(number: Any) -> Callable[..., Any]:
+    return lambda **sizes: number
+
+
+LN_2, LN_4 = math.log(2), math.log(4)
+
+
+CROSS_ENTROPY, SQUARED_ERROR = "cross_entropy", "squared_error"
