@@ -9,7 +9,7 @@ The task: at each step comes a fair bit x_t, 0 or 1, and after the first d steps
 The network is one layer of tanh units. Of all contenders a seed has the same batches. They start from
 
     normal                    normal weights of variance gain² / hid, and input weights of variance one
-    flossed before            the same, after steps of Adam on `rnn_jax.flossing`
+    flossed before            the same, after steps of Adam on `rnn_jax.dynamics.flossing`
     flossed before, during    and a few more of them before each of equal parts of the training
     orthogonal                an orthogonal matrix and input weights ten times smaller: exponents near zero at once
     orthogonal, flossed       the same, flossed before
@@ -117,7 +117,7 @@ def floss(settings, num_steps, params, key):
         qkey, xkey = jax.random.split(key)
         xs = inputs_of(jax.random.bernoulli(xkey, 0.5, (settings.floss_length, 1)))
         h_0 = rnn_jax.zero_state(params, 1)
-        return rnn_jax.flossing(qkey, params, h_0, xs, num=settings.floss_num, skip=settings.floss_skip)
+        return rnn_jax.dynamics.flossing(qkey, params, h_0, xs, num=settings.floss_num, skip=settings.floss_skip)
 
     optimizer = optax.adam(settings.floss_rate)
     carry = params, optimizer.init(params)
@@ -170,7 +170,9 @@ def spectrum(params, keys):
 
     def one(params, key):
         xs = inputs_of(jax.random.bernoulli(key, 0.5, (300, 1)))
-        return rnn_jax.lyapunov_exponents(key, params, rnn_jax.zero_state(params, 1), xs, skip=100).exponents[0]
+        return rnn_jax.dynamics.lyapunov_exponents(key, params, rnn_jax.zero_state(params, 1), xs, skip=100).exponents[
+            0
+        ]
 
     return jnp.mean(jax.vmap(one)(params, keys), 0)
 
@@ -178,9 +180,9 @@ def spectrum(params, keys):
 def contenders_of(settings, keys):
     """`{name: (params, num_episodes)}`, one network a key, and how long a flossing of all took in seconds."""
     fkeys = jax.vmap(lambda key: jax.random.fold_in(key, 1))(keys)
-    normal = rnn_jax.normal(settings.gain / settings.hidden_size**0.5)
+    normal = rnn_jax.initializers.normal(settings.gain / settings.hidden_size**0.5)
     plain = jax.vmap(partial(start, settings, normal, 1.0))(keys)
-    orthogonal = jax.vmap(partial(start, settings, rnn_jax.orthogonal(), settings.small_inputs))(keys)
+    orthogonal = jax.vmap(partial(start, settings, rnn_jax.initializers.orthogonal(), settings.small_inputs))(keys)
     many = jax.jit(jax.vmap(partial(floss, settings, settings.floss_steps))).lower(plain, fkeys).compile()
     begin = time.perf_counter()
     flossed = jax.block_until_ready(many(plain, fkeys))

@@ -67,7 +67,7 @@ def arguments(shape: Shape) -> tuple[Any, Any, Any]:
     return params, rnn_jax.Batch(inputs=inputs, targets=targets), (h_0,)
 
 
-def _methods() -> Iterator[tuple[str, rnn_jax.Method]]:
+def _methods() -> Iterator[tuple[str, rnn_jax.typing.Method]]:
     for name, named in rnn_jax.GRADIENTS.items():
         if not named.exact:
             continue

@@ -92,8 +92,8 @@ def packing(seed, num=256, longest=200):
     params, _ = problem((1, 1, 32, 128, 64))
     inputs = [np.random.default_rng(i).standard_normal((n, 32)).astype(np.float32) for i, n in enumerate(lengths)]
     targets = [np.random.default_rng(i).integers(0, 64, n).astype(np.int32) for i, n in enumerate(lengths)]
-    padded, _ = rnn_jax.pad_sequences(inputs, targets)
-    packed, _ = rnn_jax.pack_sequences(inputs, targets)
+    padded, _ = rnn_jax.data.pad_sequences(inputs, targets)
+    packed, _ = rnn_jax.data.pack_sequences(inputs, targets)
     rows = padded.inputs.shape[1], packed.inputs.shape[1], padded.inputs.shape[0]
     name = "{} sequences in {} rows of {}".format(*rows)
     return name, race({"padded": gradient(padded, params), "packed": gradient(packed, params)}, ())

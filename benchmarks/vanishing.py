@@ -32,7 +32,9 @@ NETWORKS, SMALL = 300, 16  # for the spread over networks
 
 def network(gain, *, activation="tanh", init="orthogonal", hid=HID, seed=0):
     """A network whose `W_hh` is `gain` times an orthogonal matrix, or one of normal entries with spectral radius 1."""
-    recurrent = rnn_jax.orthogonal(gain) if init == "orthogonal" else rnn_jax.normal(gain / hid**0.5)
+    recurrent = (
+        rnn_jax.initializers.orthogonal(gain) if init == "orthogonal" else rnn_jax.initializers.normal(gain / hid**0.5)
+    )
     sizes = {"input_size": IN, "hidden_size": hid, "output_size": OUT}
     return rnn_jax.init_params(jax.random.key(seed), activation=activation, recurrent_init=recurrent, **sizes)
 
@@ -46,7 +48,7 @@ def data(time, *, last=1, size=1.0, seed=1):
 
 def look(params, batch):
     """The anatomy of the gradient, without lags."""
-    return jax.jit(rnn_jax.anatomy)(params, batch, rnn_jax.zero_state(params, NUM))
+    return jax.jit(rnn_jax.analysis.anatomy)(params, batch, rnn_jax.zero_state(params, NUM))
 
 
 def profile(params, batch):
@@ -75,7 +77,7 @@ def depth():
         return jnp.mean(rnn_jax.cross_entropy(ys, batch.targets[0])[0])
 
     of_copies = jax.jit(jax.grad(loss_of_copies))(jnp.stack([cell.w_hh] * time))
-    _, parts = jax.jit(rnn_jax.step_gradients)(params, batch, (h_0,))
+    _, parts = jax.jit(rnn_jax.analysis.step_gradients)(params, batch, (h_0,))
     _, gradients = jax.jit(rnn_jax.make_grad_fn("blocked", loss="cross_entropy"))(params, batch, (h_0,))
     whole = gradients.params.cells[0].w_hh
     norms = np.linalg.norm(of_copies, axis=(1, 2))

@@ -8,8 +8,8 @@ import rnn_jax
 
 def main() -> str:
     text = "hello world"
-    symbols = rnn_jax.symbols_of(text)
-    tokens = jnp.asarray(rnn_jax.encode(symbols, text))
+    symbols = rnn_jax.data.symbols_of(text)
+    tokens = jnp.asarray(rnn_jax.data.encode(symbols, text))
     batch = rnn_jax.Batch(inputs=tokens[:-1], targets=tokens[1:])
     params = rnn_jax.init_params(jax.random.key(0), input_size=len(symbols), hidden_size=16, output_size=len(symbols))
     zeros = rnn_jax.zero_state(params)
@@ -21,7 +21,7 @@ def main() -> str:
 
     state, _ = jax.jit(lambda state: jax.lax.scan(step, state, length=300))(trainer.init(params, zeros))
     outputs, _ = rnn_jax.generate(jax.random.key(1), state.params, tokens[:1], 10, draw=rnn_jax.greedy)
-    spelled = "h" + rnn_jax.decode(symbols, outputs)
+    spelled = "h" + rnn_jax.data.decode(symbols, outputs)
     print(spelled)
     return spelled
 

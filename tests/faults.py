@@ -17,7 +17,8 @@ from by_numpy import by_numpy, by_numpy_unless_traced
 from plant import Change, plant
 
 import rnn_jax
-from rnn_jax import Case, Plan
+from rnn_jax import Plan
+from rnn_jax.verify import Case
 
 NUMBERS = re.compile(r", \S+ where \S+ is right")  # of the worst entry: where it is says enough
 PLAIN = Case(weights=True)
@@ -83,7 +84,7 @@ def beside(method: str, case: Case, **options: Any) -> Callable[[ModuleType], Fo
 def _reference(method: str, case: Case, options: tuple) -> Any:
     reference = rnn_jax.GRADIENTS[method].kind(**dict(options)).reference
     grad_fn = rnn_jax.make_grad_fn(reference, loss=case.loss, reduction=case.reduction)
-    return by_numpy(grad_fn)(*rnn_jax.make_problem(case))
+    return by_numpy(grad_fn)(*rnn_jax.verify.make_problem(case))
 
 
 def _largest(x: np.ndarray) -> float:

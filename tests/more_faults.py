@@ -22,7 +22,8 @@ from plant import Change
 from problems import innermost_loops
 
 import rnn_jax
-from rnn_jax import Case, Plan
+from rnn_jax import Plan
+from rnn_jax.verify import Case
 
 DEVICES = Case(batch=(4,), weights=True, time=4)
 
@@ -87,7 +88,7 @@ def devices_are_one(package):
 @functools.cache
 def _on_one_device():
     grad_fn = rnn_jax.make_grad_fn("autodiff", loss=DEVICES.loss)
-    return jax.tree.leaves(by_numpy(grad_fn)(*rnn_jax.make_problem(DEVICES)))
+    return jax.tree.leaves(by_numpy(grad_fn)(*rnn_jax.verify.make_problem(DEVICES)))
 
 
 def devices_draw_apart(package):

@@ -19,7 +19,7 @@ EVERYTHING = Case(num_layers=2, weights=True, mask=True, reset=True, leak=0.3, d
 
 
 def found(case, problem, **options):
-    return by_numpy(partial(rnn_jax.anatomy, loss=case.loss, reduction=case.reduction, **options))(*problem)
+    return by_numpy(partial(rnn_jax.analysis.anatomy, loss=case.loss, reduction=case.reduction, **options))(*problem)
 
 
 def step_losses(case, problem):
@@ -82,19 +82,21 @@ def test_every_part_beside_autodiff(case):
 def test_compiled_by_xla_it_is_the_same():
     options = {"loss": EVERYTHING.loss, "reduction": EVERYTHING.reduction, "lags": 4, "k1": 2, "k2": 5}
     problem = make_problem(EVERYTHING)
-    compiled, mine = (evaluated(partial(rnn_jax.anatomy, **options))(*problem) for evaluated in (jax.jit, by_numpy))
+    compiled, mine = (
+        evaluated(partial(rnn_jax.analysis.anatomy, **options))(*problem) for evaluated in (jax.jit, by_numpy)
+    )
     assert_trees_close(compiled, mine, rtol=1e-10, floor=1e-3)
     whole = [(a.loss, a.h_T, a.gradients, a.cut.params) for a in (compiled, mine)]
     assert_trees_close(*whole, rtol=1e-12, floor=1e-3)
-    parts = jax.jit(rnn_jax.step_gradients)(*problem)
-    assert_trees_close(parts, by_numpy(rnn_jax.step_gradients)(*problem), rtol=1e-12, floor=1e-3)
+    parts = jax.jit(rnn_jax.analysis.step_gradients)(*problem)
+    assert_trees_close(parts, by_numpy(rnn_jax.analysis.step_gradients)(*problem), rtol=1e-12, floor=1e-3)
 
 
 @pytest.mark.parametrize("case", [*CASES[::3], EVERYTHING], ids=str)
 def test_the_steps_add_up(case):
     problem = make_problem(case)
     result = found(case, problem)
-    loss, parts = by_numpy(partial(rnn_jax.step_gradients, loss=case.loss, reduction=case.reduction))(*problem)
+    loss, parts = by_numpy(partial(rnn_jax.analysis.step_gradients, loss=case.loss, reduction=case.reduction))(*problem)
     whole = result.gradients.params
     assert_trees_close(
         (loss, jax.tree.map(lambda d: np.sum(d, 0), parts)), (result.loss, whole), rtol=1e-12, floor=1e-3
@@ -112,7 +114,7 @@ def test_a_step_by_itself():
     """`w_hh` of one step moved alone, by central differences."""
     case = Case(time=4, num_layers=2, leak=0.5)
     params, batch, h_0 = make_problem(case)
-    _, parts = by_numpy(rnn_jax.step_gradients)(params, batch, h_0)
+    _, parts = by_numpy(rnn_jax.analysis.step_gradients)(params, batch, h_0)
     direction = np.cos(np.arange(16.0).reshape(4, 4))
 
     def loss(step, size):
@@ -189,14 +191,14 @@ def test_the_decay_where_resets_cut():
     reset = jnp.arange(40) % 10 == 0
     sign = rnn_jax.pointwise(lambda y, target: jnp.sum(y))  # every loss sends the same
     batch = rnn_jax.Batch(jnp.ones((40, 2)), jnp.zeros((40, 1)), reset=reset)
-    result = by_numpy(partial(rnn_jax.anatomy, loss=sign, lags=20))(params, batch, (jnp.zeros(6),))
+    result = by_numpy(partial(rnn_jax.analysis.anatomy, loss=sign, lags=20))(params, batch, (jnp.zeros(6),))
     assert float(result.decay) == pytest.approx(0.9, rel=1e-9)
 
 
 def test_saturation():
     params, batch, h_0 = make_problem(Case(mask=True, time=5, activation="relu"))
     mask = batch.mask.at[2].set(False)
-    (layer,) = by_numpy(rnn_jax.anatomy)(params, batch._replace(mask=mask), h_0).layers
+    (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params, batch._replace(mask=mask), h_0).layers
     hs = by_numpy(partial(rnn_jax.unroll, mask=mask))(params.cells[0], h_0[0], batch.inputs)
     for t in range(5):
         on = np.asarray(hs[t] > 0)[np.asarray(mask[t])]
@@ -221,7 +223,7 @@ def test_the_decay_of_a_rotation(rho):
 
 def test_norms_too_small_and_too_large_to_be_squared():
     """In float32, where 1e-25 squared is zero and 1e25 squared is infinite."""
-    compiled = jax.jit(partial(rnn_jax.anatomy, loss="squared_error", lags=24))
+    compiled = jax.jit(partial(rnn_jax.analysis.anatomy, loss="squared_error", lags=24))
     for rho in (0.05, 20.0):
         cell = rnn_jax.CellParams(np.ones((1, 2)), rho * np.eye(2), np.zeros(2), "identity")
         params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(np.ones((2, 1)), np.zeros(1)))
@@ -248,12 +250,16 @@ def test_one_pass():
     problem = make_problem(case)
 
     def loops(**options):
-        jaxpr = jax.make_jaxpr(partial(rnn_jax.anatomy, **options))(*problem).jaxpr
+        jaxpr = jax.make_jaxpr(partial(rnn_jax.analysis.anatomy, **options))(*problem).jaxpr
         return sum(eqn.primitive.name == "tanh" for eqn in equations(jaxpr))
 
     assert loops() == loops(lags=4, k1=2, k2=4) == 1
-    all_of_it = jax.jit(lambda *a: rnn_jax.anatomy(*a, lags=8)).lower(*problem).compile().cost_analysis()["flops"]
-    loss = jax.jit(lambda *a: rnn_jax.anatomy(*a, lags=8).loss).lower(*problem).compile().cost_analysis()["flops"]
+    all_of_it = (
+        jax.jit(lambda *a: rnn_jax.analysis.anatomy(*a, lags=8)).lower(*problem).compile().cost_analysis()["flops"]
+    )
+    loss = (
+        jax.jit(lambda *a: rnn_jax.analysis.anatomy(*a, lags=8).loss).lower(*problem).compile().cost_analysis()["flops"]
+    )
     assert loss < all_of_it / 2
 
 
@@ -274,13 +280,13 @@ def test_nothing_is_filled_with_nan():
     params, batch, h_0 = cast(make_problem(Case(time=4, batch=(2,))), jnp.float32)
     masked = batch._replace(mask=jnp.ones((4, 2), bool).at[2:].set(False))
     gone = batch._replace(mask=jnp.zeros((4, 2), bool))
-    everything = partial(rnn_jax.anatomy, lags=3, k1=1, k2=2)
+    everything = partial(rnn_jax.analysis.anatomy, lags=3, k1=1, k2=2)
     with jax.debug_nans(True):
-        plain = jax.jit(rnn_jax.anatomy)(params, batch, h_0)
+        plain = jax.jit(rnn_jax.analysis.anatomy)(params, batch, h_0)
         assert plain.decay is None and plain.decay_error is None
         results = [jax.jit(everything)(params, now, h_0) for now in (masked, gone)]
         results += [everything(params, gone, h_0)]
-        assert rnn_jax.kaplan_yorke(jnp.array([0.1, -0.2, -jnp.inf], jnp.float32)) == 1.5
+        assert rnn_jax.dynamics.kaplan_yorke(jnp.array([0.1, -0.2, -jnp.inf], jnp.float32)) == 1.5
     assert not any(np.any(np.isnan(leaf)) for leaf in jax.tree.leaves(results))
     assert results[1].decay == 0 == np.sum(results[1].layers[0].d_phi)
 
@@ -299,7 +305,9 @@ def test_corners(inputs):
     low = cast((params, batch, h_0), jnp.float32)
     exact = cast(found(case, (params, batch, h_0), lags=3).gradients, jnp.float32)
     for evaluated in (by_numpy, jax.jit) if inputs == "features" else (by_numpy,):
-        single = evaluated(partial(rnn_jax.anatomy, loss=case.loss, lags=3))(*low)
+        single = evaluated(partial(rnn_jax.analysis.anatomy, loss=case.loss, lags=3))(*low)
         assert_trees_close(single.gradients, exact, rtol=2e-5)
-    half = jax.eval_shape(partial(rnn_jax.anatomy, loss=case.loss, lags=3), *cast((params, batch, h_0), jnp.bfloat16))
+    half = jax.eval_shape(
+        partial(rnn_jax.analysis.anatomy, loss=case.loss, lags=3), *cast((params, batch, h_0), jnp.bfloat16)
+    )
     assert half.gradients.params.cells[0].w_hh.dtype == jnp.bfloat16 and half.lag_norms[0].dtype == jnp.float32

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import pytest
 
 import rnn_jax
-from rnn_jax import Blocked, Case, Plan, Truncated, make_problem
+from rnn_jax import Blocked, Plan, Truncated
 from rnn_jax._cli import main as cli
+from rnn_jax.verify import Case, make_problem
 from test_floors import MODULES
 
 HOME = Path(rnn_jax.__file__).parent

@@ -129,7 +129,7 @@ def test_one_product_a_step_and_as_many_steps_again_as_forecast(last, plan):
         assert sum(eqn.primitive.name == "dot_general" for eqn in equations(body)) == 1
     there_and_back = 2 * case.time
     steps = sum(runs for _, runs in loops) / case.num_layers
-    cost = rnn_jax.forecast(make_problem(case), plan)
+    cost = rnn_jax.plan_cost(make_problem(case), plan)
     assert (cost.steps, cost.recomputed_steps) == (case.time, steps - there_and_back)
 
 
@@ -140,8 +140,8 @@ def test_a_plan_in_words():
     assert str(Plan(50, (100,))) == f"blocks of 50 steps; {every}"
     assert str(Plan(50, (1000, 1), 2000)) == f"blocks of 50 steps; {nested}, but for the last 2,000"
     shapes = make_problem(Case())
-    assert str(rnn_jax.forecast(shapes, Plan(1))).startswith("no step again, ")
-    assert str(rnn_jax.forecast(shapes, Plan(1, (3,)))).startswith("6 of 7 steps again, ")
+    assert str(rnn_jax.plan_cost(shapes, Plan(1))).startswith("no step again, ")
+    assert str(rnn_jax.plan_cost(shapes, Plan(1, (3,)))).startswith("6 of 7 steps again, ")
 
 
 def shapes_of(time, batch, hid, out, in_size=32, num_layers=1, tokens=False):
@@ -150,7 +150,7 @@ def shapes_of(time, batch, hid, out, in_size=32, num_layers=1, tokens=False):
     def make():
         sizes = {"input_size": in_size, "hidden_size": hid, "output_size": out, "num_layers": num_layers}
         params = rnn_jax.init_params(
-            jax.random.key(0), **sizes, recurrent_init=rnn_jax.identity(1.0), dtype=jnp.float32
+            jax.random.key(0), **sizes, recurrent_init=rnn_jax.initializers.identity(1.0), dtype=jnp.float32
         )
         steps = time, batch
         inputs = jnp.zeros(steps, jnp.int32) if tokens else jnp.zeros((*steps, in_size), jnp.float32)
@@ -180,7 +180,7 @@ FORECASTS = [
 def test_the_forecast_of_bytes_is_what_xla_allots(shapes, plan):
     expected = temporary_bytes(shapes, plan)
     assert expected >= 8e6
-    assert rnn_jax.forecast(shapes, plan).temporary_bytes == pytest.approx(expected, rel=0.1)
+    assert rnn_jax.plan_cost(shapes, plan).temporary_bytes == pytest.approx(expected, rel=0.1)
 
 
 @pytest.mark.usefixtures("annotations_unchecked")
@@ -188,7 +188,7 @@ def test_a_million_steps_in_64_mebibytes():
     """256 MB of states, were they all kept."""
     shapes, budget = shapes_of(1_000_000, 1, 64, 65, in_size=65, tokens=True), 2**26
     plan = rnn_jax.plan_memory(shapes, budget)
-    assert rnn_jax.forecast(shapes, plan).temporary_bytes <= budget
+    assert rnn_jax.plan_cost(shapes, plan).temporary_bytes <= budget
     assert temporary_bytes(shapes, plan) <= budget
 
 
@@ -204,7 +204,7 @@ def test_plan_memory_stays_within_its_budget_and_spends_it(shapes):
         except ValueError as error:
             assert not again and f"got {budget:,}." in str(error)
             continue
-        cost = rnn_jax.forecast(shapes, plan)
+        cost = rnn_jax.plan_cost(shapes, plan)
         assert cost.temporary_bytes <= budget
         again.append(cost.recomputed_steps)
     assert again == sorted(again, reverse=True)

@@ -131,7 +131,7 @@ def test_the_unroll_under_transformations(name, flagged):
 def test_the_jacobians(name):
     params, batch, h_0 = problem_of(name, CASES["plain"])
     cell, s_0 = params.cells[0], h_0[0][0]
-    jacobians = rnn_jax.step_jacobians(cell, s_0, batch.inputs[:, 0])
+    jacobians = rnn_jax.dynamics.step_jacobians(cell, s_0, batch.inputs[:, 0])
     s = s_0
     for t in range(len(jacobians)):
         expected = jax.jacobian(rnn_jax.step, argnums=1)(cell, s, batch.inputs[t, 0])
@@ -162,7 +162,7 @@ def test_training_saving_and_the_rest(name):
     )
     zero = rnn_jax.zero_state(params, 2)
     assert [h.shape for h in zero] == [h.shape for h in h_0]
-    forecast = rnn_jax.forecast((params, batch, zero))
+    forecast = rnn_jax.plan_cost((params, batch, zero))
     assert rnn_jax.plan_memory((params, batch, zero), 2.0 * forecast.temporary_bytes).block >= 1
     trainer = rnn_jax.make_trainer(
         rnn_jax.make_grad_fn("blocked", loss=case.loss), rnn_jax.clipped_sgd(1.0, max_norm=1.0)

@@ -131,7 +131,7 @@ def test_the_clock_changes_nothing_and_shows_every_step(case):
         np.testing.assert_allclose(again.w_xh[:in_size, :hid], cell.w_xh, atol=1e-12)
         on = 1.0  # the value of the clock's lines that this layer reads: features for the first, then states
         for below in problem[0].cells[:layer]:
-            on = float(rnn_jax.ACTIVATIONS[below.activation].phi(jnp.asarray(on)))
+            on = float(rnn_jax._cells.activations.ACTIVATIONS[below.activation].phi(jnp.asarray(on)))
         if not case.mask or layer == 0:
             np.testing.assert_allclose(rows[f"params.cells[{layer}].w_xh"].sum(0) / on, cell.b_h, atol=1e-12)
 
@@ -220,7 +220,7 @@ def test_a_network_of_relus_on_inputs_padded_with_zeros(seed):
     """Of hundreds of kinks some have two sides that nearly agree; the zero of relu'(0) is right there, too."""
     key = jax.random.key(seed)
     sizes = {"input_size": 8, "hidden_size": 8, "output_size": 3}
-    params = rnn_jax.init_params(key, activation="relu", recurrent_init=rnn_jax.identity(), **sizes)
+    params = rnn_jax.init_params(key, activation="relu", recurrent_init=rnn_jax.initializers.identity(), **sizes)
     xs = jax.random.normal(key, (8, 6, 8)).at[:3].set(0)
     batch = rnn_jax.Batch(xs, jax.random.randint(key, (8, 6), 0, 3))
     grad_fn = jax.jit(rnn_jax.make_grad_fn("autodiff", loss="cross_entropy"))
@@ -392,7 +392,7 @@ def test_a_gradient_that_has_vanished_is_not_refused():
     of_h_0 = next(leaf for leaf in report.leaves if leaf.name == "h_0[0]")
     assert report.passed and 0 < abs(of_h_0.analytic) < 1e-15 and of_h_0.resolved > 1
     assert "below what differences resolve" in str(report)
-    witness = rnn_jax.WITNESSES["complex step"].make(case.loss, case.reduction)  # knows no such bound
+    witness = rnn_jax.verify.WITNESSES["complex step"].make(case.loss, case.reduction)  # knows no such bound
     assert check_gradients(grad_fn_of(case), params, batch, h_0, witness=witness).passed
 
 
@@ -483,11 +483,13 @@ def test_large_leaves_are_sampled_and_checked_along_directions():
 def test_beside_a_witness():
     case = Case(num_layers=2, mask=True)
     problem = make_problem(case)
-    for witness in rnn_jax.WITNESSES.values():
+    for witness in rnn_jax.verify.WITNESSES.values():
         report = check_gradients(grad_fn_of(case), *problem, witness=witness.make(case.loss, case.reduction))
         assert report.passed and report.tolerance == 1e-12 and report.leaves[0].name == "loss", report
     tiny = with_wrong(grad_fn_of(case), change_inputs(lambda d: d * (1 + 1e-10)))
-    report = check_gradients(tiny, *problem, witness=rnn_jax.WITNESSES["NumPy loop"].make("cross_entropy", "mean"))
+    report = check_gradients(
+        tiny, *problem, witness=rnn_jax.verify.WITNESSES["NumPy loop"].make("cross_entropy", "mean")
+    )
     assert report.failing == ("inputs",) and not check_gradients(tiny, *problem).failing
     report = check_gradients(grad_fn_of(case), *problem, witness=grad_fn_of(case._replace(reduction="sum")))
     assert "loss" in report.failing  # a witness knows the loss as well, differences do not
@@ -496,7 +498,7 @@ def test_beside_a_witness():
 def test_arithmetic_in_float32_inside_is_named():
     case = Case()
     problem = make_problem(case)
-    loops = [rnn_jax.WITNESSES[name].make(case.loss, case.reduction) for name in ("NumPy loop", "RTRL")]
+    loops = [rnn_jax.verify.WITNESSES[name].make(case.loss, case.reduction) for name in ("NumPy loop", "RTRL")]
     assert check_gradients(loops[0], *problem, witness=loops[1]).passed  # neither can be traced
     report = check_gradients(grad_fn_of(case, compute_dtype=jnp.float32), *problem)
     assert not report.passed and "computed in float32" in report.findings[0]
@@ -542,7 +544,7 @@ def test_what_cannot_be_checked_is_refused():
     with pytest.raises(TypeError, match="that JAX can trace"):
         check_gradients(lambda x: x if x > 0 else -x, 1.0)
     with pytest.raises(TypeError, match="can be set beside a `witness`"):
-        check_gradients(rnn_jax.WITNESSES["NumPy loop"].make("cross_entropy", "mean"), *problem)
+        check_gradients(rnn_jax.verify.WITNESSES["NumPy loop"].make("cross_entropy", "mean"), *problem)
     with pytest.raises(ValueError, match="a loss of shape"):
         check_gradients(lambda *args: (lambda out: ((out[0][0][None], out[0][1]), out[1]))(grad_fn(*args)), *problem)
     poisoned = with_wrong(grad_fn, change_inputs(lambda d: d * jnp.nan))
@@ -560,7 +562,7 @@ def test_what_cannot_be_checked_is_refused():
         rnn_jax.make_grad_fn("bppt", loss="cross_entropy")
     with pytest.raises(ValueError, match="analytic activation"):
         relu = make_problem(Case(activation="relu"))
-        rnn_jax.WITNESSES["complex step"].make("cross_entropy", "mean")(*relu)
+        rnn_jax.verify.WITNESSES["complex step"].make("cross_entropy", "mean")(*relu)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,14 +55,14 @@ def test_initialisers(getkey):
     eye = np.eye(64)
     w = w_hh_of(getkey())
     np.testing.assert_allclose(w @ w.T, eye, atol=1e-12)
-    w = w_hh_of(getkey(), recurrent_init=rnn_jax.identity(), activation="relu")
+    w = w_hh_of(getkey(), recurrent_init=rnn_jax.initializers.identity(), activation="relu")
     np.testing.assert_array_equal(w, eye)
-    for name, init in rnn_jax.RECURRENT_INITS.items():  # one meaning of the number
+    for name, init in rnn_jax.initializers.RECURRENT_INITS.items():  # one meaning of the number
         radius = np.abs(np.linalg.eigvals(w_hh_of(getkey(), recurrent_init=init(0.8)))).max()
         np.testing.assert_allclose(radius, 0.8, rtol=0.3 if name == "normal" else 1e-6, err_msg=name)
-    w = w_hh_of(getkey(), recurrent_init=rnn_jax.normal(0.01))
+    w = w_hh_of(getkey(), recurrent_init=rnn_jax.initializers.normal(0.01))
     assert 0.009 < np.std(w) < 0.011
-    w = w_hh_of(getkey(), recurrent_init=rnn_jax.spectral_radius(0.9))
+    w = w_hh_of(getkey(), recurrent_init=rnn_jax.initializers.spectral_radius(0.9))
     np.testing.assert_allclose(np.max(np.abs(np.linalg.eigvals(w))), 0.9, rtol=1e-10)
 
 
@@ -102,13 +102,13 @@ def test_apply_is_the_layers_one_after_the_other():
 
 def test_text():
     text = "hello wörld\n🎈"
-    symbols = rnn_jax.symbols_of(text)
-    tokens = rnn_jax.encode(symbols, text)
-    assert rnn_jax.decode(symbols, tokens) == text and tokens.max() == len(symbols) - 1
-    streams = rnn_jax.make_streams(np.arange(23), 4)
+    symbols = rnn_jax.data.symbols_of(text)
+    tokens = rnn_jax.data.encode(symbols, text)
+    assert rnn_jax.data.decode(symbols, tokens) == text and tokens.max() == len(symbols) - 1
+    streams = rnn_jax.data.make_streams(np.arange(23), 4)
     assert streams.shape == (5, 4)
     np.testing.assert_array_equal(streams[:, 1], np.arange(5, 10))
-    batch = rnn_jax.window_batch(jnp.asarray(streams), 1, 3)
+    batch = rnn_jax.data.window_batch(jnp.asarray(streams), 1, 3)
     np.testing.assert_array_equal(batch.inputs, streams[1:4])
     np.testing.assert_array_equal(batch.targets, streams[2:5])
 

@@ -76,7 +76,9 @@ def test_half_of_the_network():
     params, batch, h_0 = make_problem(Case())
     kept = np.array([True, False, True, True])
     units = (jnp.asarray(np.broadcast_to(kept.astype(h_0[0].dtype), h_0[0].shape)),)
-    (loss, (h_T,)), gradients = run("blocked", Case(), (params, batch._replace(drop=rnn_jax.Drop(units, units)), h_0))
+    (loss, (h_T,)), gradients = run(
+        "blocked", Case(), (params, batch._replace(drop=rnn_jax.typing.Drop(units, units)), h_0)
+    )
     (cell,), readout = jax.tree.map(np.asarray, params)
     small = rnn_jax.CellParams(cell.w_xh[:, kept], cell.w_hh[kept][:, kept], cell.b_h[kept], cell.activation)
     small_params = rnn_jax.Params((small,), readout._replace(w_hy=readout.w_hy[kept]))

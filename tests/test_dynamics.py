@@ -43,7 +43,7 @@ def test_step_jacobians_beside_jacfwd(case):
     cell, drop = params.cells[0], batch.drop
     flags = {"mask": batch.mask, "reset": batch.reset, "r": None if drop is None else drop.recurrent[0]}
     evaluated = jax.jit if case.drop and case.leak != 1 else by_numpy
-    jacobians = evaluated(partial(rnn_jax.step_jacobians, **flags))(cell, h_0[0], batch.inputs)
+    jacobians = evaluated(partial(rnn_jax.dynamics.step_jacobians, **flags))(cell, h_0[0], batch.inputs)
     h = h_0[0]
     for t in range(4):
         now = {name: None if flags[name] is None else flags[name][t : t + 1] for name in ("mask", "reset")}
@@ -61,8 +61,8 @@ def test_a_cotangent_goes_back_through_them():
     """`δ_{t-1} = δ_t J_t` where no loss is read on the way."""
     case = Case(time=6, last="one", leak=0.7)
     params, batch, h_0 = make_problem(case)
-    jacobians = by_numpy(rnn_jax.step_jacobians)(params.cells[0], h_0[0], batch.inputs)
-    (layer,) = by_numpy(rnn_jax.anatomy)(params, batch, h_0).layers
+    jacobians = by_numpy(rnn_jax.dynamics.step_jacobians)(params.cells[0], h_0[0], batch.inputs)
+    (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params, batch, h_0).layers
     for t in range(1, 6):
         np.testing.assert_allclose(layer.d_hs[t - 1], np.einsum("bi,bij->bj", layer.d_hs[t], jacobians[t]), rtol=1e-12)
 
@@ -70,7 +70,7 @@ def test_a_cotangent_goes_back_through_them():
 def test_singular_values_of_short_products():
     """As many as a matrix can hold: those of the matrix itself."""
     jacobians = np.random.default_rng(0).standard_normal((5, 6, 6))
-    found = rnn_jax.log_singular_values(jnp.asarray(jacobians), [1, 2, 5])
+    found = rnn_jax.dynamics.log_singular_values(jnp.asarray(jacobians), [1, 2, 5])
     product = np.eye(6)
     expected = {}
     for lag in range(1, 6):
@@ -87,7 +87,7 @@ def test_singular_values_of_long_products(scale):
     bases = [np.linalg.qr(rng.standard_normal((5, 5)))[0] for _ in range(401)]
     logs = rng.uniform(-1, 1, (400, 5)) + np.array([2.0, 1.9, 0.0, -1.0, -2.0]) + np.log(scale)
     jacobians = [bases[t + 1] @ np.diag(np.exp(logs[t])) @ bases[t].T for t in range(400)]
-    found = rnn_jax.log_singular_values(jnp.asarray(jacobians), [400, 50])
+    found = rnn_jax.dynamics.log_singular_values(jnp.asarray(jacobians), [400, 50])
     for row, lag in zip(found, (400, 50), strict=True):
         np.testing.assert_allclose(row, np.sort(np.sum(logs[400 - lag :], 0))[::-1], atol=1e-6)
 
@@ -107,21 +107,21 @@ def test_singular_values_of_a_matrix_that_is_not_normal():
     gram_2 = compound.T @ compound
     both = 0.5 * np.log(np.linalg.eigvalsh((gram_2 / scale_2).astype(float))[-1]) + 0.5 * np.log(float(scale_2))
     all_three = 60 * np.log(6.0)
-    found = rnn_jax.log_singular_values(jnp.asarray(np.broadcast_to(matrix, (60, 3, 3)), float), [60])[0]
+    found = rnn_jax.dynamics.log_singular_values(jnp.asarray(np.broadcast_to(matrix, (60, 3, 3)), float), [60])[0]
     np.testing.assert_allclose(found, [first, both - first, all_three - both], rtol=1e-9)
 
 
 def test_a_product_that_is_zero():
     """Dead units: -inf, and no NaN."""
     jacobians = jnp.stack([jnp.diag(jnp.array([2.0, 0.0, 1.0]))] * 30)
-    found = rnn_jax.log_singular_values(jacobians, [30])[0]
+    found = rnn_jax.dynamics.log_singular_values(jacobians, [30])[0]
     np.testing.assert_allclose(found[:2], [30 * np.log(2), 0], atol=1e-12)
     assert found[2] == -np.inf
-    assert np.all(rnn_jax.log_singular_values(0 * jacobians, [1, 30]) == -np.inf)
+    assert np.all(rnn_jax.dynamics.log_singular_values(0 * jacobians, [1, 30]) == -np.inf)
 
 
 def spectrum(params, h_0, *args, **options):
-    fn = partial(rnn_jax.lyapunov_exponents, **options)
+    fn = partial(rnn_jax.dynamics.lyapunov_exponents, **options)
     return jax.jit(fn)(KEY, params, h_0, *args)
 
 
@@ -134,8 +134,8 @@ def test_a_linear_network():
     params = network(w_hh)
     found = spectrum(params, rnn_jax.zero_state(params), num_steps=600, skip=100)
     np.testing.assert_allclose(found.exponents, np.sort(np.log(np.abs(values)))[::-1], atol=1e-3)
-    jacobians = by_numpy(rnn_jax.step_jacobians)(params.cells[0], jnp.zeros(4), jnp.zeros((500, 1)))
-    powers = rnn_jax.log_singular_values(jnp.asarray(jacobians), [500])[0] / 500
+    jacobians = by_numpy(rnn_jax.dynamics.step_jacobians)(params.cells[0], jnp.zeros(4), jnp.zeros((500, 1)))
+    powers = rnn_jax.dynamics.log_singular_values(jnp.asarray(jacobians), [500])[0] / 500
     np.testing.assert_allclose(found.exponents, powers, atol=5e-3)
     few = spectrum(params, rnn_jax.zero_state(params), num=2, num_steps=600, skip=100)
     np.testing.assert_allclose(few.exponents, found.exponents[:2], atol=1e-3)
@@ -168,7 +168,7 @@ def test_the_sum_of_all_is_the_shrinking_of_volumes(driven, leak):
         hs = by_numpy(rnn_jax.unroll)(cell, h_0, xs)
         expected = np.mean(np.sum(np.log(1 - hs**2), -1)) + np.linalg.slogdet(cell.w_hh)[1]
     else:
-        expected = np.mean(np.linalg.slogdet(by_numpy(rnn_jax.step_jacobians)(cell, h_0, xs))[1])
+        expected = np.mean(np.linalg.slogdet(by_numpy(rnn_jax.dynamics.step_jacobians)(cell, h_0, xs))[1])
     np.testing.assert_allclose(np.sum(found.exponents), expected, rtol=1e-10)
 
 
@@ -246,7 +246,9 @@ def test_a_saturated_unit_is_not_dead():
     right = np.log(0.5 / np.cosh(8.0) ** 2)
     assert right == pytest.approx(-15.307, abs=1e-3)
     np.testing.assert_allclose(found.exponents, right, rtol=1e-6)
-    jacobians = rnn_jax.step_jacobians(params.cells[0], jnp.ones(1, jnp.float32), jnp.zeros((3, 1), jnp.float32))
+    jacobians = rnn_jax.dynamics.step_jacobians(
+        params.cells[0], jnp.ones(1, jnp.float32), jnp.zeros((3, 1), jnp.float32)
+    )
     np.testing.assert_allclose(np.log(jacobians[1:, 0, 0]), right, rtol=1e-6)
 
 
@@ -314,7 +316,7 @@ def test_no_sequences():
     params = network(np.eye(3))
     found = spectrum(params, (jnp.zeros((0, 3)),), num=2, num_steps=20)
     assert all(x.shape == (0, 2) for x in found)
-    assert rnn_jax.flossing(KEY, params, (jnp.zeros((0, 3)),), num=2, num_steps=3) == 0
+    assert rnn_jax.dynamics.flossing(KEY, params, (jnp.zeros((0, 3)),), num=2, num_steps=3) == 0
 
 
 def test_singular_values_of_saturated_steps_in_float32():
@@ -322,7 +324,7 @@ def test_singular_values_of_saturated_steps_in_float32():
     rng = np.random.default_rng(1)
     slopes = 10.0 ** rng.uniform(-10, 0, (20, 5))
     jacobians = np.float32(slopes[:, :, None] * rng.standard_normal((20, 5, 5)))
-    found = rnn_jax.log_singular_values(jnp.asarray(jacobians), [1, 20])
+    found = rnn_jax.dynamics.log_singular_values(jnp.asarray(jacobians), [1, 20])
     exact = np.log(np.linalg.svd(jacobians[-1].astype(float), compute_uv=False))
     assert exact[-1] < exact[0] - 14  # 1e-6, and float32 has 7 digits
     np.testing.assert_allclose(found[0], exact, atol=1e-4)
@@ -333,8 +335,8 @@ def test_half_precision_is_computed_in_float32():
     params, h_0 = random_network(8, 1.5)
     params, h_0 = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, h_0))
     assert spectrum(params, h_0, num_steps=20).exponents.dtype == jnp.float32
-    jacobians = rnn_jax.step_jacobians(params.cells[0], h_0[0], jnp.zeros((5, 1), jnp.bfloat16))
-    assert rnn_jax.log_singular_values(jacobians, np.array([1, 5])).dtype == jnp.float32
+    jacobians = rnn_jax.dynamics.step_jacobians(params.cells[0], h_0[0], jnp.zeros((5, 1), jnp.bfloat16))
+    assert rnn_jax.dynamics.log_singular_values(jacobians, np.array([1, 5])).dtype == jnp.float32
 
 
 def test_neighbouring_trajectories():
@@ -386,8 +388,8 @@ def test_below_the_edge_of_chaos_everything_dies():
 
 
 def test_kaplan_yorke():
-    dimension = by_numpy(rnn_jax.kaplan_yorke)
-    assert float(jax.jit(rnn_jax.kaplan_yorke)(np.array([0.5, 0.0, -0.25, -1.0]))) == pytest.approx(3.25)
+    dimension = by_numpy(rnn_jax.dynamics.kaplan_yorke)
+    assert float(jax.jit(rnn_jax.dynamics.kaplan_yorke)(np.array([0.5, 0.0, -0.25, -1.0]))) == pytest.approx(3.25)
     assert float(dimension(jnp.array([-0.1, -0.2]))) == 0
     assert float(dimension(jnp.array([0.3, 0.1]))) == 2
     assert float(dimension(jnp.array([0.5, 0.0, -0.25, -1.0]))) == pytest.approx(3.25)
@@ -400,7 +402,7 @@ def test_flossing_has_the_gradient_of_its_value():
     xs = jnp.asarray(np.random.default_rng(0).standard_normal((12, 1)))
 
     def penalty(params):
-        return rnn_jax.flossing(KEY, params, h_0, xs, num=3)
+        return rnn_jax.dynamics.flossing(KEY, params, h_0, xs, num=3)
 
     report = rnn_jax.check_gradients(penalty, params)
     assert report.passed, report
@@ -428,7 +430,7 @@ def test_a_small_matrix_makes_gradients_vanish_at_every_step(size, activation):
     cell = params.cells[0]
     w_hh = np.asarray(cell.w_hh) * (size / np.linalg.norm(cell.w_hh, 2))
     params = params._replace(cells=(rnn_jax.CellParams(cell.w_xh, w_hh, cell.b_h, activation),))
-    (layer,) = by_numpy(rnn_jax.anatomy)(params, batch, h_0).layers
+    (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params, batch, h_0).layers
     norms = np.asarray(layer.d_h_norms)
     assert np.all(norms[:-1] <= size * norms[1:] * (1 + 1e-12))
     assert np.all(norms[0] <= size**11 * norms[-1] * (1 + 1e-12)) and np.any(norms[0] > 0)
@@ -442,7 +444,7 @@ def test_a_gradient_explodes_only_where_a_singular_value_is_above_one():
         cell = params.cells[0]
         rotation, _ = np.linalg.qr(np.asarray(cell.w_hh))
         cell = rnn_jax.CellParams(cell.w_xh, jnp.asarray(gain * rotation), cell.b_h, "identity")
-        (layer,) = by_numpy(rnn_jax.anatomy)(params._replace(cells=(cell,)), batch, h_0).layers
+        (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params._replace(cells=(cell,)), batch, h_0).layers
         norms[gain] = np.asarray(layer.d_h_norms)
         np.testing.assert_allclose(norms[gain][0], gain**59 * norms[gain][-1], rtol=1e-10)
     assert np.all(norms[0.9][0] < norms[0.9][-1] / 100) and np.all(norms[1.1][0] > norms[1.1][-1] * 100)
@@ -453,7 +455,7 @@ def test_a_saturated_network_with_large_weights_vanishes_all_the_same():
     params, batch, h_0 = make_problem(Case(time=30, last="one"))
     cell = params.cells[0]
     large = rnn_jax.CellParams(cell.w_xh, 20 * cell.w_hh, cell.b_h, "tanh")
-    (layer,) = by_numpy(rnn_jax.anatomy)(params._replace(cells=(large,)), batch, h_0).layers
+    (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params._replace(cells=(large,)), batch, h_0).layers
     without = layer.d_h_norms[-1] * np.linalg.norm(large.w_hh, 2) ** 29
     assert np.all(layer.d_h_norms[0] < layer.d_h_norms[-1] / 1e6) and np.all(without > 1e30)
 
@@ -463,7 +465,7 @@ def test_fixed_points_that_are_known():
     params = network(2 * np.eye(2), "tanh")
     starts = (jnp.asarray(np.random.default_rng(0).uniform(-1.5, 1.5, (100, 2)), jnp.float32),)
     params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
-    found = rnn_jax.fixed_points(params, starts)
+    found = rnn_jax.dynamics.fixed_points(params, starts)
     h = 0.9575040240772687
     points = sorted(map(tuple, np.round(found.states[0], 6) + 0.0))
     assert points == sorted((round(a, 6), round(b, 6)) for a in (-h, 0.0, h) for b in (-h, 0.0, h))
@@ -477,8 +479,10 @@ def test_an_input_moves_them_and_slow_points_are_told_apart():
     cell = rnn_jax.CellParams(jnp.ones((1, 1)), jnp.array([[1.5]]), jnp.zeros(1), "tanh", 0.5)
     params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((1, 1)), jnp.zeros(1)))
     starts = (jnp.linspace(-1.5, 1.5, 30)[:, None],)
-    assert len(rnn_jax.fixed_points(params, starts).speeds) == 3
-    found = rnn_jax.fixed_points(params, starts, jnp.array([0.4]))  # past the fold: one is left, and a ghost of two
+    assert len(rnn_jax.dynamics.fixed_points(params, starts).speeds) == 3
+    found = rnn_jax.dynamics.fixed_points(
+        params, starts, jnp.array([0.4])
+    )  # past the fold: one is left, and a ghost of two
     fixed = found.speeds < 1e-9
     assert fixed.sum() == 1 and found.stable[fixed].all()
     assert np.any((found.speeds > 1e-4) & (found.speeds < 0.1))
@@ -507,7 +511,7 @@ def test_what_a_trained_flip_flop_remembers_is_two_points():
         state, infos = jax.jit(many)(trainer.init(params, h_0))
     assert infos.loss[-1] < 0.02
     hs = rnn_jax.unroll(state.params.cells[0], h_0[0], batch.inputs)
-    found = rnn_jax.fixed_points(state.params, (hs.reshape(-1, 12)[::20],))
+    found = rnn_jax.dynamics.fixed_points(state.params, (hs.reshape(-1, 12)[::20],))
     fixed = (found.speeds < 1e-8) & found.stable
     values = rnn_jax.readout(state.params.readout, jnp.asarray(found.states[0][fixed], jnp.float32))[:, 0]
     assert sorted(np.round(values).tolist()) == [-1, 1]

@@ -29,7 +29,7 @@ from rnn_jax.experiments._training import make_program, train
 from rnn_jax.experiments._trials import Cell, read_cell, save_cell
 from rnn_jax.experiments.catalogue.names import CATALOGUE
 
-TASK, SIZES = rnn_jax.TASKS["parity"], {"time": 6}
+TASK, SIZES = rnn_jax.tasks.TASKS["parity"], {"time": 6}
 
 
 def small(rate=0.1, *, num_steps=6, batch_size=3, **options):
@@ -449,7 +449,7 @@ def data_tasks():
         "digits": (data.digits().train.task, {}),
         "digits by rows": (data.digits(True).train.task, {}),
         "sunspots": (data.forecasting(40), {}),
-        "text": (rnn_jax.text_task("the quick brown fox jumps over the lazy dog")[1], {"time": 9}),
+        "text": (rnn_jax.tasks.text_task("the quick brown fox jumps over the lazy dog")[1], {"time": 9}),
     }
 
 
@@ -499,13 +499,15 @@ def test_flossing_brings_exponents_to_zero(monkeypatch):
 
     for name, value in {"FLOSS_STEPS": 40, "FLOSS_LENGTH": 20, "FLOSS_NUM": 4}.items():
         monkeypatch.setattr(long_memory, name, value)
-    sizes = experiments.sizes_of(rnn_jax.TASKS["adding"], {"time": 30}, 8)
+    sizes = experiments.sizes_of(rnn_jax.tasks.TASKS["adding"], {"time": 30}, 8)
     plain = experiments.normal_tanh(sizes, 0.5)
     flossed = long_memory.flossed(plain, "adding", {"time": 30})
-    xs = rnn_jax.adding(jax.random.key(5), num_sequences=1, time=60).inputs
+    xs = rnn_jax.tasks.adding(jax.random.key(5), num_sequences=1, time=60).inputs
 
     def exponents(params):
-        return rnn_jax.lyapunov_exponents(jax.random.key(1), params, rnn_jax.zero_state(params, 1), xs, num=4).exponents
+        return rnn_jax.dynamics.lyapunov_exponents(
+            jax.random.key(1), params, rnn_jax.zero_state(params, 1), xs, num=4
+        ).exponents
 
     with jax.numpy_dtype_promotion("standard"):  # optax adds a counter to a real number
         before, after = exponents(plain(jax.random.key(2))), exponents(jax.jit(flossed)(jax.random.key(2)))

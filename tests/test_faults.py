@@ -95,7 +95,7 @@ def test_a_fault_that_no_longer_applies_says_so(change, message):
 def test_two_changes_in_one_module():
     twice = Change("_losses", "squared_error", "2 * error", "4 * error")
     package = plant(twice, Change("_losses", "squared_error", "error * error", "error"))
-    y = rnn_jax.make_problem(rnn_jax.Case(loss="squared_error"))[1].targets
+    y = rnn_jax.verify.make_problem(rnn_jax.verify.Case(loss="squared_error"))[1].targets
     value, d_y = package.squared_error(y, 0.0 * y)
     assert (d_y == 4 * y).all() and abs(value - y.sum(-1)).max() < 1e-12
 
@@ -103,7 +103,7 @@ def test_two_changes_in_one_module():
 def test_the_package_itself_stays_as_it_is():
     package = plant(Change("_losses", "squared_error", "2 * error", "error"))
     assert package is not rnn_jax and package.Batch is not rnn_jax.Batch
-    y, target = rnn_jax.make_problem(rnn_jax.Case(loss="squared_error"))[1].targets, 0.0
+    y, target = rnn_jax.verify.make_problem(rnn_jax.verify.Case(loss="squared_error"))[1].targets, 0.0
     halves = [p.squared_error(y, target * y)[1] for p in (package, rnn_jax)]
     assert (2 * halves[0] == halves[1]).all() and halves[0].any()
 

@@ -28,7 +28,7 @@ def test_all_witnesses_agree(case):
     (loss, h_T), gradients = run("autodiff", case, problem)
     for method in BY_HAND:
         assert_trees_close(run(method, case, problem), ((loss, h_T), gradients), rtol=1e-12)
-    for name, witness in rnn_jax.WITNESSES.items():
+    for name, witness in rnn_jax.verify.WITNESSES.items():
         if witness.applies(problem[0]):
             its = witness.make(case.loss, case.reduction)
             its = (by_numpy(its) if name == "autodiff" else its)(*problem)

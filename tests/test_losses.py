@@ -174,7 +174,7 @@ def test_targets_may_be_a_tree(method, last):
         assert rnn_jax.check_gradients(jax.jit(rnn_jax.make_grad_fn(value, loss=loss)), params, batch, h_0).passed
         sharded = rnn_jax.make_grad_fn(rnn_jax.Sharded(value, jax.devices()), loss=loss)
         assert_trees_close(jax.jit(sharded)(params, batch, h_0), mine, rtol=1e-12)
-        sums, _ = rnn_jax.step_gradients(params, batch, h_0, loss=loss)
+        sums, _ = rnn_jax.analysis.step_gradients(params, batch, h_0, loss=loss)
         np.testing.assert_allclose(sums, mine[0][0], rtol=1e-12)
 
 

@@ -7,7 +7,8 @@ import pytest
 from by_numpy import by_numpy
 
 import rnn_jax
-from rnn_jax import Case, make_problem, penalise_norms
+from rnn_jax.analysis import penalise_norms
+from rnn_jax.verify import Case, make_problem
 
 PHI = {"tanh": jnp.tanh, "relu": jax.nn.relu, "identity": lambda a: a}
 

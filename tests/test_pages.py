@@ -39,10 +39,10 @@ def test_anatomy_of_a_run(finished, tmp_path):
 
 def measured(errors, steps=200, lag_norms=(1.0, 1.0, 1.0)):
     """A report with these errors of (k1, k2), of so many steps."""
-    distance = {pair: rnn_jax.Distance(error, 1.0) for pair, error in errors.items()}
-    rows = [rnn_jax.TruncationRow(*pair, found, {}, 1.0, None) for pair, found in distance.items()]
-    full = rnn_jax.TruncationRow(steps, steps, rnn_jax.Distance(0.0, 1.0), {}, 1.0, None)
-    return rnn_jax.TruncationReport(tuple(rows), full, np.array(lag_norms), 0.9, 0.1)
+    distance = {pair: rnn_jax.analysis.Distance(error, 1.0) for pair, error in errors.items()}
+    rows = [rnn_jax.analysis.TruncationRow(*pair, found, {}, 1.0, None) for pair, found in distance.items()]
+    full = rnn_jax.analysis.TruncationRow(steps, steps, rnn_jax.analysis.Distance(0.0, 1.0), {}, 1.0, None)
+    return rnn_jax.analysis.TruncationReport(tuple(rows), full, np.array(lag_norms), 0.9, 0.1)
 
 
 def test_what_is_advised_was_measured():

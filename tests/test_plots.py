@@ -122,9 +122,9 @@ def test_watched_without_a_look(drawn):
 @pytest.mark.parametrize("lag_norms", [[1e-3, 1e-5, 0.0, 0.0], [0.0, 0.0], [1.0, 1e30]])
 def test_truncation(drawn, errors, lag_norms):
     """The largest k may lose nothing at all, and far back nothing may be left."""
-    distances = {pair: rnn_jax.Distance(error, 1.0) for pair, error in errors.items()}
-    rows = tuple(rnn_jax.TruncationRow(*pair, d, {"w": d}, 1.0, None) for pair, d in distances.items())
-    report = rnn_jax.TruncationReport(rows, rows[-1], np.array(lag_norms), 0.9, 0.1)
+    distances = {pair: rnn_jax.analysis.Distance(error, 1.0) for pair, error in errors.items()}
+    rows = tuple(rnn_jax.analysis.TruncationRow(*pair, d, {"w": d}, 1.0, None) for pair, d in distances.items())
+    report = rnn_jax.analysis.TruncationReport(rows, rows[-1], np.array(lag_norms), 0.9, 0.1)
     left, right = drawn(plots.truncation, report, "a run")
     assert_all_is_shown(left)
     assert_all_is_shown(right, least=3)

@@ -125,7 +125,7 @@ def ragged(lengths, seed=0, last=None, size=3):
 def test_packed_rows_hold_every_sequence_once(lengths, data):
     inputs, targets = ragged(lengths, last=data.draw(st.sampled_from([None, 1, 2])))
     time = max(lengths) + data.draw(st.integers(0, 4))
-    batch, places = rnn_jax.pack_sequences(inputs, targets, time=time)
+    batch, places = rnn_jax.data.pack_sequences(inputs, targets, time=time)
     assert batch.inputs.shape[0] == time
     batch = rnn_jax.Batch(*(None if x is None else np.asarray(x) for x in batch))
     assert batch.mask.sum() == sum(lengths) and (batch.weights > 0).sum() == sum(map(len, targets))
@@ -141,7 +141,7 @@ def test_packed_rows_hold_every_sequence_once(lengths, data):
 def test_packed_tokens(dtype):
     """The weights are of the parameters' dtype: JAX's default, which is float64 here, or what is asked for."""
     tokens = [np.arange(n) % 3 for n in (5, 2, 3)]
-    batch, _ = rnn_jax.pack_sequences(tokens, tokens, dtype=dtype)
+    batch, _ = rnn_jax.data.pack_sequences(tokens, tokens, dtype=dtype)
     params = rnn_jax.init_params(
         jax.random.key(0), input_size=3, hidden_size=4, output_size=3, dtype=float if dtype is None else dtype
     )
@@ -172,7 +172,7 @@ def test_packed_is_padded_is_apart(method, last):
     def zeros(*batch):
         return tuple(np.zeros((*batch, len(cell.b_h))) for cell in params.cells)
 
-    for arrange in (rnn_jax.pack_sequences, rnn_jax.pad_sequences):
+    for arrange in (rnn_jax.data.pack_sequences, rnn_jax.data.pad_sequences):
         batch, places = arrange(inputs, targets)
         (loss, _), gradients = run(method, case, (params, batch, zeros(batch.inputs.shape[1])))
         d_xs = [gradients.inputs[start : start + n, row] for row, start, n in places]
@@ -190,18 +190,18 @@ def test_packed_is_padded_is_apart(method, last):
 
 def test_packing_takes_fewer_rows():
     inputs, targets = ragged([10, 1, 2, 3, 4])
-    packed, _ = rnn_jax.pack_sequences(inputs, targets)
-    padded, _ = rnn_jax.pad_sequences(inputs, targets)
+    packed, _ = rnn_jax.data.pack_sequences(inputs, targets)
+    padded, _ = rnn_jax.data.pad_sequences(inputs, targets)
     assert (packed.inputs.shape, padded.inputs.shape) == ((10, 2, 3), (10, 5, 3))
 
 
 def test_lengths():
     lengths = jnp.array([[3, 0], [5, 1]])
-    mask = rnn_jax.lengths_to_mask(lengths, 5)
+    mask = rnn_jax.data.lengths_to_mask(lengths, 5)
     assert mask.shape == (5, 2, 2) and mask.dtype == bool
     np.testing.assert_array_equal(mask.sum(0), lengths)
-    np.testing.assert_array_equal(jax.jit(rnn_jax.lengths_to_mask, static_argnums=1)(lengths, 5), mask)
-    assert rnn_jax.lengths_to_mask(2, 3).tolist() == [True, True, False]
+    np.testing.assert_array_equal(jax.jit(rnn_jax.data.lengths_to_mask, static_argnums=1)(lengths, 5), mask)
+    assert rnn_jax.data.lengths_to_mask(2, 3).tolist() == [True, True, False]
 
 
 @pytest.mark.parametrize("unroll", [rnn_jax.unroll, rnn_jax.unroll_bptt])
@@ -315,12 +315,12 @@ def test_a_learned_first_state():
 
 
 BAD = [
-    (lambda: rnn_jax.lengths_to_mask(jnp.ones(3), 4), TypeError, "`lengths` must be integers, got float64."),
-    (lambda: rnn_jax.lengths_to_mask(jnp.array([1, 5]), 4), ValueError, "`lengths` must be from 0 to the 4 steps, got [1, 5]."),
-    (lambda: rnn_jax.pack_sequences([], []), ValueError, "`inputs` and `targets` must be as many, and at least one, got 0 and 0."),
-    (lambda: rnn_jax.pack_sequences([np.ones(3)], [np.ones(4)]), ValueError, "`targets` must be at most as long as their sequence, got 4 for 3 steps at 0."),
-    (lambda: rnn_jax.pack_sequences([np.ones((3, 2)), np.ones((3, 1))], [np.ones(1)] * 2), ValueError, "`inputs` must be of one dtype and shape but for their lengths"),
-    (lambda: rnn_jax.pack_sequences([np.ones(3)], [np.ones(1)], time=2), ValueError, "`time` must be at least 3, got 2."),
+    (lambda: rnn_jax.data.lengths_to_mask(jnp.ones(3), 4), TypeError, "`lengths` must be integers, got float64."),
+    (lambda: rnn_jax.data.lengths_to_mask(jnp.array([1, 5]), 4), ValueError, "`lengths` must be from 0 to the 4 steps, got [1, 5]."),
+    (lambda: rnn_jax.data.pack_sequences([], []), ValueError, "`inputs` and `targets` must be as many, and at least one, got 0 and 0."),
+    (lambda: rnn_jax.data.pack_sequences([np.ones(3)], [np.ones(4)]), ValueError, "`targets` must be at most as long as their sequence, got 4 for 3 steps at 0."),
+    (lambda: rnn_jax.data.pack_sequences([np.ones((3, 2)), np.ones((3, 1))], [np.ones(1)] * 2), ValueError, "`inputs` must be of one dtype and shape but for their lengths"),
+    (lambda: rnn_jax.data.pack_sequences([np.ones(3)], [np.ones(1)], time=2), ValueError, "`time` must be at least 3, got 2."),
     (lambda: rnn_jax.init_params(jax.random.key(0), input_size=1, hidden_size=1, output_size=1, leak=0.0), ValueError, "`leak` must be above 0 and at most 1, got 0.0."),
     (lambda: rnn_jax.init_params(jax.random.key(0), input_size=1, hidden_size=1, output_size=1, leak="a"), TypeError, "`leak` must be a number above 0 and at most 1, got 'a'."),
 ]  # fmt: skip
@@ -339,20 +339,20 @@ def test_arrays_of_numpy_as_users_have_them():
     with as_users_have_it(), warnings.catch_warnings():
         warnings.simplefilter("error")
         features = [np.random.default_rng(0).standard_normal((n, 2)) for n in (3, 5)]
-        batch, _ = rnn_jax.pad_sequences(features, [np.zeros(1, np.int64)] * 2)
+        batch, _ = rnn_jax.data.pad_sequences(features, [np.zeros(1, np.int64)] * 2)
         assert {x.dtype for x in (batch.inputs, batch.weights)} == {jnp.dtype(jnp.float32)}
         tokens = [np.array([1, 2]), np.array([5_000_000_000])]
-        for arrange in (rnn_jax.pad_sequences, rnn_jax.pack_sequences):
+        for arrange in (rnn_jax.data.pad_sequences, rnn_jax.data.pack_sequences):
             with pytest.raises(ValueError, match=r"`inputs\[1\]` must hold integers that fit int32, .* got 5000000000"):
                 arrange(tokens, [t[-1:] * 0 for t in tokens])
             with pytest.raises(ValueError, match=r"`targets\[1\]` must hold integers that fit int32"):
                 arrange([t * 0 for t in tokens], tokens)
         for lengths in ([2**40], np.array([2**32 + 1])):
             with pytest.raises(ValueError, match="`lengths` must hold integers that fit int32"):
-                rnn_jax.lengths_to_mask(lengths, 3)
+                rnn_jax.data.lengths_to_mask(lengths, 3)
         half = [x.astype(jnp.bfloat16) for x in features]
         for given, dtype in ((half, None), (features, jnp.bfloat16)):
-            batch, _ = rnn_jax.pad_sequences(given, [x[-1:] for x in given], dtype=dtype)
+            batch, _ = rnn_jax.data.pad_sequences(given, [x[-1:] for x in given], dtype=dtype)
             assert {x.dtype for x in (batch.inputs, batch.targets, batch.weights)} == {jnp.dtype(jnp.bfloat16)}
         params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=3)
         h_0 = rnn_jax.zero_state(params)
@@ -364,4 +364,4 @@ def test_arrays_of_numpy_as_users_have_them():
         with pytest.raises(ValueError, match="`prompt` must hold integers that fit int32"):
             rnn_jax.generate(jax.random.key(0), params, tokens[1], 2)
         with pytest.raises(ValueError, match="`streams` must hold integers that fit int32"):
-            rnn_jax.window_batch(np.repeat(tokens[1], 9)[:, None], 0, 3)
+            rnn_jax.data.window_batch(np.repeat(tokens[1], 9)[:, None], 0, 3)

@@ -52,21 +52,23 @@ def calls():
         "generate": lambda: rnn_jax.generate(jax.random.key(0), params, tokens[:1], 3),
         "trainer": lambda: trainer.step(trainer.init(params, h_0), plain),
         "drop_units": lambda: blocked(params, rnn_jax.drop_units(params, flagged, between=0.3, recurrent=0.2), h_0),
-        "anatomy": lambda: rnn_jax.anatomy(params, plain, h_0, lags=3, k1=2, k2=4),
-        "step_gradients": lambda: rnn_jax.step_gradients(params, plain, h_0),
-        "penalise_norms": lambda: rnn_jax.penalise_norms(1.0, loss="cross_entropy")(params, plain, h_0),
-        "truncation_report": lambda: rnn_jax.truncation_report(params, plain, h_0, [1, 3]).rows[0].whole.error,
+        "anatomy": lambda: rnn_jax.analysis.anatomy(params, plain, h_0, lags=3, k1=2, k2=4),
+        "step_gradients": lambda: rnn_jax.analysis.step_gradients(params, plain, h_0),
+        "penalise_norms": lambda: rnn_jax.analysis.penalise_norms(1.0, loss="cross_entropy")(params, plain, h_0),
+        "truncation_report": lambda: rnn_jax.analysis.truncation_report(params, plain, h_0, [1, 3]).rows[0].whole.error,
         "check_gradients": lambda: rnn_jax.check_gradients(blocked, params, flagged, h_0).passed,
-        "fixed_points": lambda: rnn_jax.fixed_points(params, h_0, max_steps=20).states,
-        "lyapunov_exponents": lambda: rnn_jax.lyapunov_exponents(
+        "fixed_points": lambda: rnn_jax.dynamics.fixed_points(params, h_0, max_steps=20).states,
+        "lyapunov_exponents": lambda: rnn_jax.dynamics.lyapunov_exponents(
             jax.random.key(0), params, single, jnp.tile(tokens[:, 0], 5), num=3, skip=2
         ),
-        "pack_sequences": lambda: rnn_jax.pack_sequences([np.arange(3), np.arange(2)], [np.arange(3), np.arange(2)])[0][
-            2:
+        "pack_sequences": lambda: rnn_jax.data.pack_sequences(
+            [np.arange(3), np.arange(2)], [np.arange(3), np.arange(2)]
+        )[0][2:],
+        "initialisers": lambda: [
+            init(0.9)(jax.random.key(0), (4, 4)) for init in rnn_jax.initializers.RECURRENT_INITS.values()
         ],
-        "initialisers": lambda: [init(0.9)(jax.random.key(0), (4, 4)) for init in rnn_jax.RECURRENT_INITS.values()],
         "tasks": lambda: [
-            task.make(jax.random.key(0), num_sequences=2, **task.sizes)[:2] for task in rnn_jax.TASKS.values()
+            task.make(jax.random.key(0), num_sequences=2, **task.sizes)[:2] for task in rnn_jax.tasks.TASKS.values()
         ],
     }
 

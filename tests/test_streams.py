@@ -16,10 +16,10 @@ def test_nothing_held_out_is_learned():
     text = "abc" * 400 + "z" * 63
     data = prepare(text, 4, 10)
     assert len(text) - data.num_train == int(len(text) * HELD_OUT) == 63
-    (z,) = rnn_jax.encode(data.symbols, "z")
+    (z,) = rnn_jax.data.encode(data.symbols, "z")
     assert z not in np.asarray(data.streams) and set(np.ravel(data.held_out)) == {z}
     learned = np.concatenate(np.asarray(data.streams).T)
-    assert rnn_jax.decode(data.symbols, learned) == text[: len(learned)]
+    assert rnn_jax.data.decode(data.symbols, learned) == text[: len(learned)]
 
 
 def test_metrics_end_where_a_run_goes_on(tmp_path, capsys):
@@ -44,7 +44,7 @@ def test_the_windows_of_a_stream():
     next_batch = make_next_batch(TrainConfig(window=5, streams=2))
     streams = jnp.arange(42).reshape(21, 2)
     for step in range(6):
-        state = rnn_jax.TrainState(None, None, (jnp.ones((2, 3)),), jnp.asarray(step))
+        state = rnn_jax.typing.TrainState(None, None, (jnp.ones((2, 3)),), jnp.asarray(step))
         (h_0,), batch = next_batch(state, streams)
         at = step % 4 * 5
         np.testing.assert_array_equal(batch.inputs, streams[at : at + 5])

@@ -10,7 +10,7 @@ import pytest
 from by_numpy import by_numpy
 
 import rnn_jax
-from rnn_jax import TASKS
+from rnn_jax.tasks import TASKS
 
 SEEDS = (0, 1, 2, 3, 5, 8, 2**31)
 SMALL = {  # besides the sizes that a task has by default; few, for each is a program
@@ -151,20 +151,20 @@ def test_chance_levels_that_are_known(name, sizes, chance):
 
 def test_pieces_of_a_text():
     text = "to be, or not to be"
-    symbols, task = rnn_jax.text_task(text)
+    symbols, task = rnn_jax.tasks.text_task(text)
     batch = jax.jit(lambda key: task.make(key, num_sequences=400, time=5))(jax.random.key(3))
     batch = jax.tree.map(np.asarray, batch)
     pieces = {
-        rnn_jax.decode(symbols, np.append(xs, ys[-1]))
+        rnn_jax.data.decode(symbols, np.append(xs, ys[-1]))
         for xs, ys in zip(np.transpose(batch.inputs), np.transpose(batch.targets), strict=True)
     }
     assert pieces == {text[i : i + 6] for i in range(len(text) - 5)}
     np.testing.assert_array_equal(batch.targets[:-1], batch.inputs[1:])
-    everything = rnn_jax.encode(symbols, text)[np.arange(1, 6)[:, None] + np.arange(len(text) - 5)]
+    everything = rnn_jax.data.encode(symbols, text)[np.arange(1, 6)[:, None] + np.arange(len(text) - 5)]
     assert task.chance(time=5) == pytest.approx(best_table("cross_entropy", everything), rel=1e-12)
     assert task.chance(time=18) == 0  # one piece: the step tells the symbol
     shares = [text.count(symbol) / len(text) for symbol in symbols]
-    _, repeated = rnn_jax.text_task(text * 1000)
+    _, repeated = rnn_jax.tasks.text_task(text * 1000)
     assert repeated.chance(time=5) == pytest.approx(-sum(p * np.log(p) for p in shares), rel=1e-4)
     with pytest.raises(ValueError, match="`time` must be below the 19 symbols of the text, got 19"):
         task.chance(time=19)
@@ -216,12 +216,16 @@ def test_the_same_key_is_the_same_batch(name):
 
 KEY, SIZES = jax.random.key(0), {"num_sequences": 3}
 BAD = [
-    (lambda: rnn_jax.adding(KEY, **SIZES, time=1), ValueError, "`time` must be at least 2, got 1."),
-    (lambda: rnn_jax.delayed_xor(KEY, **SIZES, time=9, delay=3), ValueError, "`delay` must be even, got 3."),
-    (lambda: rnn_jax.delayed_xor(KEY, **SIZES, time=4, delay=4), ValueError, "`time` must be at least 5, got 4."),
-    (lambda: rnn_jax.dyck(KEY, **SIZES, time=5), ValueError, "`time` must be even, got 5."),
-    (lambda: rnn_jax.parity(0, **SIZES, time=5), TypeError, "`key` must be one typed key"),
-    (lambda: rnn_jax.sine(KEY, num_sequences=0, time=5), ValueError, "`num_sequences` must be at least 1, got 0."),
+    (lambda: rnn_jax.tasks.adding(KEY, **SIZES, time=1), ValueError, "`time` must be at least 2, got 1."),
+    (lambda: rnn_jax.tasks.delayed_xor(KEY, **SIZES, time=9, delay=3), ValueError, "`delay` must be even, got 3."),
+    (lambda: rnn_jax.tasks.delayed_xor(KEY, **SIZES, time=4, delay=4), ValueError, "`time` must be at least 5, got 4."),
+    (lambda: rnn_jax.tasks.dyck(KEY, **SIZES, time=5), ValueError, "`time` must be even, got 5."),
+    (lambda: rnn_jax.tasks.parity(0, **SIZES, time=5), TypeError, "`key` must be one typed key"),
+    (
+        lambda: rnn_jax.tasks.sine(KEY, num_sequences=0, time=5),
+        ValueError,
+        "`num_sequences` must be at least 1, got 0.",
+    ),
 ]
 
 

@@ -77,7 +77,7 @@ def test_a_run(finished):
     assert (run / "learning-curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     settings = json.loads((run / "settings.json").read_text())
     assert settings["settings"]["hidden_size"] == 16 and settings["versions"]["jax"]
-    assert settings["symbols"] == rnn_jax.symbols_of(REAL_TEXT.read_text())
+    assert settings["symbols"] == rnn_jax.data.symbols_of(REAL_TEXT.read_text())
     difference = float(printed.split("differ by at most ")[1].split()[0])
     assert 0 <= difference < 1e-4
     validations = {r["step"]: r["validation_bits"] for r in metrics(run) if "validation_bits" in r}
@@ -534,8 +534,8 @@ def test_the_choices_are_the_library_s():
     hints = typing.get_type_hints(config.TrainConfig)
     exact = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
     assert list(typing.get_args(hints["method"])) == exact  # the others are chosen by what they need: --k1, --k2, …
-    assert typing.get_args(hints["activation"]) == tuple(rnn_jax.ACTIVATIONS)
-    assert typing.get_args(hints["recurrent_init"]) == tuple(rnn_jax.RECURRENT_INITS)
+    assert typing.get_args(hints["activation"]) == tuple(rnn_jax._cells.activations.ACTIVATIONS)
+    assert typing.get_args(hints["recurrent_init"]) == tuple(rnn_jax.initializers.RECURRENT_INITS)
 
 
 def choices():

@@ -17,7 +17,7 @@ from jax.sharding import AxisType, PartitionSpec
 from problems import Case, assert_trees_close, grad_fn_of, make_problem, options_of, run
 
 import rnn_jax
-from rnn_jax import unroll, unroll_bptt
+from rnn_jax import analysis, unroll, unroll_bptt
 from rnn_jax._nn import loops as _bptt
 
 ALL = (0, 1, 2)
@@ -422,7 +422,7 @@ def shapes_of(problem, time, batch):
 @pytest.mark.parametrize("options", [{}, {"lags": 4}, {"k1": 3, "k2": 4}, {"lags": 2, "k1": 2, "k2": 20}], ids=str)
 def test_the_anatomy_exported_for_any_length_and_batch(case, options):
     """Of sequences shorter than the lags the lags past their length are zero."""
-    look = jax.jit(partial(rnn_jax.anatomy, **options))
+    look = jax.jit(partial(analysis.anatomy, **options))
     program = jax.export.export(look)(*shapes_of(make_problem(case), *jax.export.symbolic_shape("t, b")))
     for time, batch in ((7, 3), (2, 1)):
         problem = make_problem(case._replace(time=time, batch=(batch,)))
@@ -446,16 +446,16 @@ def test_what_needs_some_steps_is_exported_with_that_constraint():
     part = example._replace(targets=example.targets[-4:])
     key, xs, tokens = jax.random.key(0), example.inputs, jnp.zeros((30, 3), int)
     of_tokens = rnn_jax.init_params(key, input_size=5, hidden_size=4, output_size=5, dtype=xs.dtype)
-    jacobians = rnn_jax.step_jacobians(params.cells[0], h_0[0][0], xs[:, 0])
+    jacobians = rnn_jax.dynamics.step_jacobians(params.cells[0], h_0[0][0], xs[:, 0])
     alone = tuple(h[0] for h in h_0)
     for least, name, call, args in (
-        (13, "xs", lambda p, x: rnn_jax.lyapunov_exponents(key, p, alone, x, skip=3), (params, xs[:, 0])),
-        (4, "xs", lambda p, x: rnn_jax.flossing(key, p, alone, x, num=2, skip=3), (params, xs[:, 0])),
-        (6, "jacobians", lambda js: rnn_jax.log_singular_values(js, [2, 6]), (jacobians,)),
+        (13, "xs", lambda p, x: rnn_jax.dynamics.lyapunov_exponents(key, p, alone, x, skip=3), (params, xs[:, 0])),
+        (4, "xs", lambda p, x: rnn_jax.dynamics.flossing(key, p, alone, x, num=2, skip=3), (params, xs[:, 0])),
+        (6, "jacobians", lambda js: rnn_jax.dynamics.log_singular_values(js, [2, 6]), (jacobians,)),
         (3, "inputs", lambda p, x: rnn_jax.apply(p, h_0, x, last=3), (params, xs)),
         (2, "prompt", lambda p, x: rnn_jax.generate(key, p, x, 5), (of_tokens, tokens)),
-        (7, "streams", lambda x: rnn_jax.window_batch(x, 1, 5), (tokens,)),
-        (4, "batch.inputs", lambda p, x: rnn_jax.step_gradients(p, part._replace(inputs=x), h_0), (params, xs)),
+        (7, "streams", lambda x: rnn_jax.data.window_batch(x, 1, 5), (tokens,)),
+        (4, "batch.inputs", lambda p, x: analysis.step_gradients(p, part._replace(inputs=x), h_0), (params, xs)),
     ):  # fmt: skip
 
         def export(constraint, call=call, args=args):
@@ -473,12 +473,12 @@ def test_what_needs_some_steps_is_exported_with_that_constraint():
 @pytest.mark.parametrize(
     ("name", "call"),
     [
-        ("truncation_report", lambda x: rnn_jax.truncation_report(*make_problem(Case())[:2], (x,), [1])),
-        ("fixed_points", lambda x: rnn_jax.fixed_points(make_problem(Case())[0], (x,))),
-        ("make_streams", lambda x: rnn_jax.make_streams(x[0], 1)),
-        ("decode", lambda x: rnn_jax.decode("ab", x[0])),
-        ("pack_sequences", lambda x: rnn_jax.pack_sequences([x], [x])),
-        ("pad_sequences", lambda x: rnn_jax.pad_sequences([x], [x])),
+        ("truncation_report", lambda x: analysis.truncation_report(*make_problem(Case())[:2], (x,), [1])),
+        ("fixed_points", lambda x: rnn_jax.dynamics.fixed_points(make_problem(Case())[0], (x,))),
+        ("make_streams", lambda x: rnn_jax.data.make_streams(x[0], 1)),
+        ("decode", lambda x: rnn_jax.data.decode("ab", x[0])),
+        ("pack_sequences", lambda x: rnn_jax.data.pack_sequences([x], [x])),
+        ("pad_sequences", lambda x: rnn_jax.data.pad_sequences([x], [x])),
     ],
 )
 @pytest.mark.usefixtures("annotations_unchecked")
@@ -500,7 +500,7 @@ def test_what_cannot_be_exported_for_any_length_says_so():
     inputs = jax.ShapeDtypeStruct((time, 3, *example.inputs.shape[2:]), example.inputs.dtype)
     targets = jax.ShapeDtypeStruct((time, 3), example.targets.dtype)
     with pytest.raises(ValueError, match="`shapes` must be made of numbers, got the symbols t."):
-        rnn_jax.forecast((params, rnn_jax.Batch(inputs, targets), h_0))
+        rnn_jax.plan_cost((params, rnn_jax.Batch(inputs, targets), h_0))
 
 
 @pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
@@ -513,7 +513,7 @@ def test_the_derivative_of_the_unroll_with_flags_exported_for_any_length_and_bat
     def gradient(cell, xs, mask, reset):
         params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((cell.w_hh.shape[0], 1)), jnp.ones(1)))
         (h_0,) = rnn_jax.zero_state(params, xs.shape[1])
-        mask &= rnn_jax.lengths_to_mask(jnp.sum(mask, 0), xs.shape[0])
+        mask &= rnn_jax.data.lengths_to_mask(jnp.sum(mask, 0), xs.shape[0])
         loss = lambda cell, xs: jnp.sum(unroll_bptt(cell, h_0, xs, mask=mask, reset=reset) ** 2)  # noqa: E731
         return jax.grad(loss, (0, 1))(cell, xs)
 

@@ -320,13 +320,13 @@ def test_many_devices():
 def test_the_decay_is_that_of_the_losses_that_are_read(last):
     params, batch, h_0 = decaying(0.9, 20)
     batch = batch._replace(targets=batch.targets[-last:])
-    report = rnn_jax.truncation_report(params, batch, h_0, [5], lags=10)
+    report = rnn_jax.analysis.truncation_report(params, batch, h_0, [5], lags=10)
     assert report.decay == pytest.approx(0.9, rel=0.02)
 
 
 def test_the_report():
     problem = decaying(0.5, 40)
-    report = rnn_jax.truncation_report(*problem, [1, 4, 40], lags=20)
+    report = rnn_jax.analysis.truncation_report(*problem, [1, 4, 40], lags=20)
     errors = {(row.k1, row.k2): row.whole.error for row in report.rows}
     assert list(errors) == [(1, 1), (4, 4), (2, 4), (1, 4), (40, 40), (20, 40), (1, 40)]
     assert (

@@ -8,18 +8,11 @@ from typing import Any
 import jax
 from tqdm import tqdm
 
-from .. import (
-    GRADIENTS,
-    WITNESSES,
-    Case,
-    GradFn,
-    Report,
-    check_gradients,
-    make_grad_fn,
-    make_problem,
-)
+from .. import GRADIENTS, check_gradients, make_grad_fn
 from .._reporting.console import say
 from .._reporting.errors import InputError
+from ..typing import GradFn
+from ..verify import WITNESSES, Case, Report, make_problem
 from .config import GradcheckConfig
 
 DIFFERENCES = "differences"

@@ -7,8 +7,9 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from .. import Report, TruncationReport
 from .._reporting.console import shown
+from ..analysis import TruncationReport
+from ..verify import Report
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt  # noqa: E402

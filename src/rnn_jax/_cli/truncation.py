@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import TruncationReport, truncation_report, window_batch, zero_state
+from .. import zero_state
 from .._reporting.console import pasted, say
 from .._reporting.errors import InputError
+from ..analysis import TruncationReport, truncation_report
+from ..data import window_batch
 from ..data._corpus import Corpus
 from ..data._held_out import held_out_of_run, least_characters
 from .config import TrainConfig, TruncationConfig

@@ -16,7 +16,7 @@ from .._types import Batch, Params
 from .plan import Plan, check_plan, default_plan, in_steps, outermost
 
 
-class Forecast(NamedTuple):
+class PlanCost(NamedTuple):
     """What a plan costs: steps computed more than once, each time counted, of `steps`; bytes of temporaries."""
 
     steps: int
@@ -30,7 +30,7 @@ class Forecast(NamedTuple):
         return f"{again}, {self.temporary_bytes / 1e6:,.1f} MB of temporaries"
 
 
-def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast:
+def plan_cost(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> PlanCost:
     """What `plan` costs on arguments `(params, batch, h_0)` of these shapes: arrays, or what `jax.eval_shape` gives.
 
     The bytes are the states, counted, and the temporaries of one block, as XLA lays them out: 3.5 times its states and
@@ -45,17 +45,17 @@ def forecast(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> Forecast
     >>> params = rnn_jax.init_params(jax.random.key(0), **sizes)
     >>> batch = rnn_jax.Batch(jnp.ones((10_000, 4, 32), jnp.float32), jnp.ones((10_000, 4), int))
     >>> shapes = params, batch, rnn_jax.zero_state(params, 4)
-    >>> print(rnn_jax.forecast(shapes, rnn_jax.Plan(block=100, segments=(100,), keep=100)))
+    >>> print(rnn_jax.plan_cost(shapes, rnn_jax.Plan(block=100, segments=(100,), keep=100)))
     9,900 of 10,000 steps again, 0.9 MB of temporaries
     """
     check_shapes(shapes)
     params, batch, _ = shapes
     plan = default_plan(params, batch) if plan is None else plan
     check_plan(plan)
-    return _forecast(plan, batch, _sizes(params, batch))
+    return _plan_cost(plan, batch, _sizes(params, batch))
 
 
-def _forecast(plan: Plan, batch: Batch, sizes: "Sizes") -> Forecast:
+def _plan_cost(plan: Plan, batch: Batch, sizes: "Sizes") -> PlanCost:
     time, last = batch.inputs.shape[0], num_read(batch)
     phases = [(time - last, max(plan.keep - last, 0)), (last, min(plan.keep, last))]
     states = sum(_kept_states(plan, length, keep) for length, keep in phases)
@@ -65,14 +65,14 @@ def _forecast(plan: Plan, batch: Batch, sizes: "Sizes") -> Forecast:
     temporaries = states * sizes.states + _block_bytes(sizes, block, read)
     if plan.segments and plan.segments[-1] <= plan.block and not plan.keep:  # states are made where they are used
         temporaries -= 2 * sizes.states * min(plan.segments[-1], block)
-    return Forecast(time, again, int(temporaries))
+    return PlanCost(time, again, int(temporaries))
 
 
 def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
     """The plan expected to be the fastest among those whose temporaries stay within `budget_bytes`.
 
     `shapes` are the arguments `(params, batch, h_0)` of the gradient function, arrays or what `jax.eval_shape` gives.
-    What it costs says `forecast(shapes, plan)`.
+    What it costs says `plan_cost(shapes, plan)`.
 
     Raises:
         ValueError: if nothing fits; the message says what would.
@@ -82,7 +82,7 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
     >>> batch = rnn_jax.Batch(jnp.ones((10_000, 4, 32)), jnp.ones((10_000, 4), int))
     >>> shapes = params, batch, rnn_jax.zero_state(params, 4)
     >>> plan = rnn_jax.plan_memory(shapes, 2e6)
-    >>> rnn_jax.forecast(shapes, plan).temporary_bytes <= 2e6
+    >>> rnn_jax.plan_cost(shapes, plan).temporary_bytes <= 2e6
     True
     >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Blocked(plan=plan), loss="cross_entropy")
     """
@@ -90,7 +90,7 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
     require_positive(budget_bytes=budget_bytes)
     params, batch, _ = shapes
     sizes = _sizes(params, batch)
-    costs = {plan: _forecast(plan, batch, sizes) for plan in _candidates(params, batch)}
+    costs = {plan: _plan_cost(plan, batch, sizes) for plan in _candidates(params, batch)}
     fitting = [plan for plan, cost in costs.items() if cost.temporary_bytes <= budget_bytes]
     if not fitting:
         least = min(cost.temporary_bytes for cost in costs.values())

@@ -39,7 +39,7 @@ def bidirectional(
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1)
     >>> there = params.cells[0]
     >>> back = rnn_jax.init_params(jax.random.key(1), input_size=2, hidden_size=3, output_size=1).cells[0]
-    >>> mask = rnn_jax.lengths_to_mask(jnp.array([7, 4, 0]), 7)
+    >>> mask = rnn_jax.data.lengths_to_mask(jnp.array([7, 4, 0]), 7)
     >>> h_0 = jnp.zeros((3, 3))
     >>> rnn_jax.bidirectional((there, back), (h_0, h_0), jnp.ones((7, 3, 2)), mask=mask).shape
     (7, 3, 6)

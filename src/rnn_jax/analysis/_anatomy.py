@@ -107,8 +107,8 @@ def anatomy(
         ValueError: as the functions of `make_grad_fn` do, and for lags or windows out of range.
 
     >>> import functools, jax, jax.numpy as jnp, rnn_jax
-    >>> problem = rnn_jax.make_problem(rnn_jax.Case(time=30, num_layers=2), dtype=jnp.float32)
-    >>> found = jax.jit(functools.partial(rnn_jax.anatomy, lags=10))(*problem)
+    >>> problem = rnn_jax.verify.make_problem(rnn_jax.verify.Case(time=30, num_layers=2), dtype=jnp.float32)
+    >>> found = jax.jit(functools.partial(rnn_jax.analysis.anatomy, lags=10))(*problem)
     >>> found.layers[0].d_h_norms.shape, found.lag_norms[1].shape
     ((30, 3), (11, 30, 3))
     >>> parts = found.layers[0].part_norms.w_hh * found.layers[0].part_cosines.w_hh

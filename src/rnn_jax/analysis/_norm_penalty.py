@@ -59,8 +59,8 @@ def penalise_norms(weight: float, *, loss: str | Loss, reduction: str = "mean") 
     References: Pascanu, Mikolov and Bengio (2013), ICML, arXiv:1211.5063.
 
     >>> import jax, rnn_jax
-    >>> grad_fn = rnn_jax.penalise_norms(4.0, loss="cross_entropy")
-    >>> problem = rnn_jax.make_problem(rnn_jax.Case(), dtype=jax.numpy.float32)
+    >>> grad_fn = rnn_jax.analysis.penalise_norms(4.0, loss="cross_entropy")
+    >>> problem = rnn_jax.verify.make_problem(rnn_jax.verify.Case(), dtype=jax.numpy.float32)
     >>> (loss, h_T), gradients = jax.jit(grad_fn)(*problem)
     """
     require_positive(weight=weight)

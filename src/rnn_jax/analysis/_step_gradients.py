@@ -29,8 +29,8 @@ def step_gradients(
         ValueError: as the functions of `make_grad_fn` do.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
-    >>> problem = rnn_jax.make_problem(rnn_jax.Case(time=30), dtype=jnp.float32)
-    >>> loss, parts = jax.jit(rnn_jax.step_gradients)(*problem)
+    >>> problem = rnn_jax.verify.make_problem(rnn_jax.verify.Case(time=30), dtype=jnp.float32)
+    >>> loss, parts = jax.jit(rnn_jax.analysis.step_gradients)(*problem)
     >>> parts.cells[0].w_hh.shape
     (30, 4, 4)
     >>> (loss, _), gradients = jax.jit(rnn_jax.make_grad_fn("blocked", loss="cross_entropy"))(*problem)

@@ -92,8 +92,8 @@ def truncation_report(
     References: Williams and Peng (1990), Neural Computation 2(4), who compare reach and error.
 
     >>> import jax.numpy as jnp, rnn_jax
-    >>> params, batch, h_0 = rnn_jax.make_problem(rnn_jax.Case(time=30), dtype=jnp.float32)
-    >>> report = rnn_jax.truncation_report(params, batch, h_0, [1, 5, 30])
+    >>> params, batch, h_0 = rnn_jax.verify.make_problem(rnn_jax.verify.Case(time=30), dtype=jnp.float32)
+    >>> report = rnn_jax.analysis.truncation_report(params, batch, h_0, [1, 5, 30])
     >>> [(row.k1, row.k2) for row in report.rows]
     [(1, 1), (5, 5), (2, 5), (1, 5), (30, 30), (15, 30), (1, 30)]
     >>> report.rows[-1].whole.error < 1e-5

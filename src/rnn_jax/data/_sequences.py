@@ -24,7 +24,7 @@ def lengths_to_mask(lengths: Any, time: int) -> Bool[Array, "time *batch"]:
         ValueError: if one is known and not in 0..T.
 
     >>> import jax.numpy as jnp, rnn_jax
-    >>> rnn_jax.lengths_to_mask(jnp.array([3, 0, 1]), 3).astype(int).tolist()
+    >>> rnn_jax.data.lengths_to_mask(jnp.array([3, 0, 1]), 3).astype(int).tolist()
     [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     """
     if are_numbers(time):  # in a program exported for any length it is a symbol
@@ -79,7 +79,7 @@ def pack_sequences(
 
     >>> import numpy as np, rnn_jax
     >>> tokens = [np.arange(n) for n in (5, 2, 3)]
-    >>> batch, places = rnn_jax.pack_sequences(tokens, [t[-1:] for t in tokens])
+    >>> batch, places = rnn_jax.data.pack_sequences(tokens, [t[-1:] for t in tokens])
     >>> batch.inputs.T.tolist()
     [[0, 1, 2, 3, 4], [0, 1, 2, 0, 1]]
     >>> batch.reset.astype(int).T.tolist()

@@ -65,7 +65,7 @@ def fixed_points(
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> cell = rnn_jax.CellParams(jnp.zeros((1, 1)), jnp.array([[2.0]]), jnp.zeros(1), "tanh")
     >>> params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((1, 1)), jnp.zeros(1)))
-    >>> found = rnn_jax.fixed_points(params, (jnp.linspace(-1.5, 1.5, 20)[:, None],))  # h = tanh(2 h)
+    >>> found = rnn_jax.dynamics.fixed_points(params, (jnp.linspace(-1.5, 1.5, 20)[:, None],))  # h = tanh(2 h)
     >>> order = found.states[0][:, 0].argsort()
     >>> [round(float(h), 3) for h in found.states[0][order, 0]], found.stable[order].tolist()
     ([-0.958, 0.0, 0.958], [True, False, True])

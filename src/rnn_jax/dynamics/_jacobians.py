@@ -44,7 +44,7 @@ def step_jacobians(
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
-    >>> jacobians = rnn_jax.step_jacobians(cell, jnp.zeros(3), jnp.ones((7, 2)))
+    >>> jacobians = rnn_jax.dynamics.step_jacobians(cell, jnp.zeros(3), jnp.ones((7, 2)))
     >>> by_jax = jax.jacobian(rnn_jax.step, argnums=1)(cell, jnp.zeros(3), jnp.ones(2))
     >>> bool(jnp.allclose(jacobians[0], by_jax, atol=1e-6))
     True

@@ -88,7 +88,8 @@ def lyapunov_exponents(
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> sizes = {"input_size": 2, "hidden_size": 8, "output_size": 1}
     >>> params = rnn_jax.init_params(jax.random.key(0), activation="identity", **sizes)
-    >>> found = rnn_jax.lyapunov_exponents(jax.random.key(1), params, rnn_jax.zero_state(params), num_steps=100)
+    >>> start = rnn_jax.zero_state(params)
+    >>> found = rnn_jax.dynamics.lyapunov_exponents(jax.random.key(1), params, start, num_steps=100)
     >>> bool(jnp.allclose(found.exponents, 0, atol=1e-5))  # an orthogonal matrix neither stretches nor shrinks
     True
     """
@@ -127,8 +128,8 @@ def flossing(
 
     >>> import jax, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=8, output_size=1,
-    ...     recurrent_init=rnn_jax.orthogonal(0.5))
-    >>> penalty = lambda params: rnn_jax.flossing(
+    ...     recurrent_init=rnn_jax.initializers.orthogonal(0.5))
+    >>> penalty = lambda params: rnn_jax.dynamics.flossing(
     ...     jax.random.key(1), params, rnn_jax.zero_state(params), num=4, num_steps=20)
     >>> value, d_params = jax.value_and_grad(penalty)(params)
     >>> round(float(value), 2)  # 4 log² 0.5
@@ -152,7 +153,7 @@ def kaplan_yorke(exponents: Float[Array, " num"]) -> Scalar:
     References: Kaplan and Yorke (1979), Lecture Notes in Mathematics 730.
 
     >>> import jax.numpy as jnp, rnn_jax
-    >>> round(float(rnn_jax.kaplan_yorke(jnp.array([0.906, 0.0, -14.572]))), 3)  # the Lorenz system
+    >>> round(float(rnn_jax.dynamics.kaplan_yorke(jnp.array([0.906, 0.0, -14.572]))), 3)  # the Lorenz system
     2.062
     """
     require_array("exponents", exponents, jnp.floating, "floating point numbers")

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 
-from .. import Batch, Task
+from .. import Batch
+from ..tasks import Task
 
 HORIZONS = (1, 6, 12, 24, 60, 132)  # months ahead
 LARGEST = 300.0  # sunspots, about

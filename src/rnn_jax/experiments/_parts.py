@@ -9,21 +9,10 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Key
 
-from .. import (
-    LOSSES,
-    Batch,
-    GradFn,
-    Params,
-    Task,
-    apply,
-    clip_gradients,
-    identity,
-    init_params,
-    make_grad_fn,
-    normal,
-    orthogonal,
-    zero_state,
-)
+from .. import LOSSES, Batch, Params, apply, clip_gradients, init_params, make_grad_fn, zero_state
+from ..initializers import identity, normal, orthogonal
+from ..tasks import Task
+from ..typing import GradFn
 from ._training import Metrics, Training, never
 
 TEST_KEY = 2**31  # the randomness of what is tested on: no seed draws it

@@ -15,9 +15,10 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Key
 
-from .. import Batch, GradFn, Params, TrainState, make_trainer, zero_state
+from .. import Batch, Params, make_trainer, zero_state
 from .._checks import steps_shape
 from .._require import require_sizes
+from ..typing import GradFn, TrainState
 
 SMALL = 2**14  # batch · hidden²: below it the turns of a loop cost more than its products
 OWN_METRICS = {"solved", "finite", "train_loss", "grad_norm"}

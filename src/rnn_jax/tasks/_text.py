@@ -22,9 +22,9 @@ def text_task(text: str) -> tuple[str, Task]:
             the text.
 
     >>> import jax, rnn_jax
-    >>> symbols, task = rnn_jax.text_task("hello world")
+    >>> symbols, task = rnn_jax.tasks.text_task("hello world")
     >>> batch = task.make(jax.random.key(0), num_sequences=1, time=10)
-    >>> rnn_jax.decode(symbols, batch.inputs[:, 0]), rnn_jax.decode(symbols, batch.targets[:, 0])
+    >>> rnn_jax.data.decode(symbols, batch.inputs[:, 0]), rnn_jax.data.decode(symbols, batch.targets[:, 0])
     ('hello worl', 'ello world')
     """
     if len(text) < 2:

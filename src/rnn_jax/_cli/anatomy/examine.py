@@ -11,27 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ... import (
-    RECURRENT_INITS,
-    Anatomy,
-    Batch,
-    Params,
-    States,
-    TruncationReport,
-    anatomy,
-    init_params,
-    kaplan_yorke,
-    log_singular_values,
-    lyapunov_exponents,
-    step_jacobians,
-    truncation_report,
-    unroll,
-    window_batch,
-    zero_state,
-)
+from ... import Batch, Params, init_params, unroll, zero_state
 from ..._reporting.errors import InputError
+from ...analysis import Anatomy, TruncationReport, anatomy, truncation_report
+from ...data import window_batch
 from ...data._corpus import Corpus
 from ...data._held_out import held_out_of_run
+from ...dynamics import kaplan_yorke, log_singular_values, lyapunov_exponents, step_jacobians
+from ...initializers import RECURRENT_INITS
+from ...typing import States
 from ..config import AnatomyConfig, TrainConfig
 from ..sample import trained
 

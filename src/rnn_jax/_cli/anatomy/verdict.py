@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ... import TruncationReport
+from ...analysis import TruncationReport
 from ..truncation import NOTHING, nothing_through_time
 from .examine import Findings
 

@@ -15,10 +15,12 @@ import orbax.checkpoint as ocp
 from jax import lax
 from tqdm import tqdm
 
-from ... import Batch, Params, States, StepInfo, Trainer, TrainState, drop_units, window_batch
+from ... import Batch, Params, drop_units
 from ..._reporting.console import say, warn
 from ..._reporting.errors import TrainingFailed
+from ...data import window_batch
 from ...data._held_out import BITS, TextData, make_validate
+from ...typing import States, StepInfo, Trainer, TrainState
 from .. import run_folder
 from ..config import TrainConfig
 from ..metrics import append_metrics

@@ -9,28 +9,24 @@ import optax
 
 from ... import (
     GRADIENTS,
-    RECURRENT_INITS,
     Adaptive,
     Batch,
-    Forecast,
-    GradFn,
-    Method,
     Params,
     Plan,
     Sharded,
-    Trainer,
-    TrainState,
     Truncated,
     clip_gradients,
     clipped_sgd,
-    forecast,
     init_params,
     make_grad_fn,
     make_trainer,
+    plan_cost,
     plan_memory,
     zero_state,
 )
 from ..._reporting.errors import InputError
+from ...initializers import RECURRENT_INITS
+from ...typing import GradFn, Method, PlanCost, Trainer, TrainState
 from ..config import TrainConfig, bytes_of, default_rate, default_scale
 
 
@@ -72,7 +68,7 @@ def method_of(config: TrainConfig) -> Method:
     return method
 
 
-def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, Forecast]:
+def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, PlanCost]:
     """The plan of `config.memory` for the part of a batch that one device has, and what it costs.
 
     Raises:
@@ -86,7 +82,7 @@ def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, Forecast]:
     except ValueError as error:
         told = str(error).replace("`budget_bytes`", "it")
         raise InputError(f"--memory {config.memory} is too little: {told}") from None
-    return plan, forecast(shapes, plan)
+    return plan, plan_cost(shapes, plan)
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:

@@ -12,12 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from ... import GRADIENTS, Params, Trainer, TrainState, make_grad_fn, window_batch, zero_state
+from ... import GRADIENTS, Params, make_grad_fn, zero_state
 from ..._reporting.console import pasted, say
 from ..._reporting.errors import InputError, TrainingFailed
+from ...data import window_batch
 from ...data._corpus import Corpus
 from ...data._held_out import TextData, predicted_positions, prepare
 from ...data._ngrams import ngram_bits
+from ...typing import Trainer, TrainState
 from .. import run_folder
 from ..config import TrainConfig
 from ..metrics import read_metrics, write_metrics

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from ... import Anatomy, Batch, GradFn, Params, States, anatomy, clip_gradients
+from ... import Batch, Params, clip_gradients
+from ...analysis import Anatomy, anatomy
+from ...typing import GradFn, States
 from ..config import TrainConfig
 
 QUANTILES = 0.0, 0.25, 0.5, 0.75, 1.0

@@ -9,8 +9,9 @@ import jax
 import matplotlib.pyplot as plt
 import numpy as np
 
-from ... import TASKS, Params, make_grad_fn, zero_state
+from ... import Params, make_grad_fn, zero_state
 from ..._reporting.html_page import Section, png
+from ...tasks import TASKS
 from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
 from .._report import learning_curves

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-from ... import TASKS, clipped_sgd
+from ... import clipped_sgd
 from ..._reporting.html_page import Section
+from ...tasks import TASKS
 from .._experiment import Experiment
 from .._parts import normal_tanh, on_task, sizes_of
 from .._report import against, learning_curves, shares, summary

@@ -9,8 +9,10 @@ import optax
 from jax import lax
 from jaxtyping import Array, Key
 
-from ... import TASKS, Batch, Params, flossing, zero_state
+from ... import Batch, Params, zero_state
 from ..._reporting.html_page import Section
+from ...dynamics import flossing
+from ...tasks import TASKS
 from .._experiment import Experiment
 from .._parts import Init, adam, irnn, measures, normal_tanh, on_task, orthogonal_tanh, sizes_of
 from .._report import against, learning_curves, shares, summary

@@ -12,18 +12,16 @@ from ... import (
     Params,
     apply,
     clipped_sgd,
-    decode,
-    encode,
     feedback,
     generate,
     greedy,
     init_params,
     make_grad_fn,
     squared_error,
-    symbols_of,
     zero_state,
 )
 from ..._reporting.html_page import Section, png
+from ...data import decode, encode, symbols_of
 from .._experiment import Experiment
 from .._parts import measures
 from .._report import learning_curves, quartiles, share, summary

@@ -5,8 +5,11 @@ from collections.abc import Sequence
 
 from jaxtyping import Array, Key
 
-from ... import TASKS, Params, clipped_sgd, init_params, make_grad_fn, normal, penalise_norms
+from ... import Params, clipped_sgd, init_params, make_grad_fn
 from ..._reporting.html_page import Section
+from ...analysis import penalise_norms
+from ...initializers import normal
+from ...tasks import TASKS
 from .._experiment import Experiment
 from .._parts import Init, Sizes, on_task, sizes_of
 from .._report import learning_curves, shares, summary

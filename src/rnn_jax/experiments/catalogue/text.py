@@ -9,8 +9,9 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
-from ... import Batch, Params, make_grad_fn, make_streams, window_batch
+from ... import Batch, Params, make_grad_fn
 from ..._reporting.html_page import Section, png
+from ...data import make_streams, window_batch
 from ...data._corpus import read_corpus
 from ...data._held_out import BITS, TextData, make_validate, predicted_positions, prepare
 from ...data._ngrams import NAMES, ngram_bits

@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ... import TASKS, Adaptive, Batch, Blocked, Method, Params, Truncated, make_grad_fn, zero_state
+from ... import Adaptive, Batch, Blocked, Params, Truncated, make_grad_fn, zero_state
 from ..._reporting.html_page import Section
+from ...tasks import TASKS
+from ...typing import Method
 from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
 from .._report import against, learning_curves, panels, summary

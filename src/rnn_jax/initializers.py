@@ -1,0 +1,67 @@
+"""Initial weights of the recurrence, in the form of `jax.nn.initializers`."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.nn.initializers import normal, orthogonal
+from jaxtyping import Array, Float, Key
+
+from ._require import require_positive
+from ._types import accumulation_dtype
+
+__all__ = ["RECURRENT_INITS", "identity", "normal", "orthogonal", "spectral_radius"]
+
+Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
+
+
+def identity(scale: float = 1.0) -> Initializer:
+    """`scale` times the identity. With relu and zero biases: the IRNN.
+
+    References: Le, Jaitly and Hinton (2015), arXiv:1504.00941.
+    """
+    require_positive(scale=scale)
+
+    def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
+        del key
+        return jnp.asarray(scale, dtype) * jnp.eye(*shape, dtype=dtype)
+
+    return init
+
+
+def spectral_radius(rho: float) -> Initializer:
+    """Independent normal entries, scaled so that the largest |eigenvalue| is exactly `rho`.
+
+    References: Jaeger (2001), the echo state network, GMD report 148.
+    """
+    require_positive(rho=rho)
+
+    def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
+        w = jax.random.normal(key, shape, accumulation_dtype(jnp.zeros((), dtype).dtype))
+        return (w * (rho / jnp.max(jnp.abs(jnp.linalg.eigvals(w))))).astype(dtype)
+
+    return init
+
+
+def _normal_by_fan_in(gain: float) -> Initializer:
+    """Independent normal entries of standard deviation `gain / sqrt(hid)`: the spectral radius is about `gain`."""
+    require_positive(gain=gain)
+
+    def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
+        return normal(gain / math.sqrt(shape[0]))(key, shape, dtype)
+
+    return init
+
+
+RECURRENT_INITS: dict[str, Callable[[float], Initializer]] = {
+    "orthogonal": orthogonal,
+    "identity": identity,
+    "normal": _normal_by_fan_in,
+    "spectral_radius": spectral_radius,
+}
+"""Initialisers of `w_hh` by name, each made from one number, its gain: the spectral radius, of "normal" nearly so.
+
+`normal`, which takes a standard deviation, is the one of `jax.nn.initializers`.
+"""
