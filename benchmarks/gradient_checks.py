@@ -74,9 +74,9 @@ def main():
         grad_fn = fault.find.around(package.make_grad_fn("bptt", loss=case.loss))
         problems = importlib.import_module(f"{package.__name__}._problems")
         with jax.enable_x64(True):
-            problem = package.make_problem(package.Case(*case))
+            problem = package.verify.make_problem(package.verify.Case(*case))
             with mock.patch.multiple(problems, IN=32, HID=64, OUT=32, GAIN=dict.fromkeys(problems.GAIN, 0.9)):
-                usual = package.make_problem(package.Case(*case._replace(time=25, batch=(8,))))
+                usual = package.verify.make_problem(package.verify.Case(*case._replace(time=25, batch=(8,))))
         found["float32, 64 units"] = notices(grad_fn, single(usual))
         found["float32, tiny"] = notices(grad_fn, single(problem))
         with jax.enable_x64(True):

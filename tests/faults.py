@@ -59,7 +59,7 @@ class Checked(NamedTuple):
     def __call__(self, package: ModuleType) -> Found:
         grad_fn = self.around(package.make_grad_fn("bptt", loss=self.case.loss))
         with jax.enable_x64(True):
-            problem = package.make_problem(package.Case(*self.case))
+            problem = package.verify.make_problem(package.verify.Case(*self.case))
             report = package.check_gradients(by_numpy_unless_traced(grad_fn), *problem)
         return Found(list(report.failing), NUMBERS.sub("", " ".join(report.findings)))
 
@@ -71,7 +71,7 @@ def beside(method: str, case: Case, **options: Any) -> Callable[[ModuleType], Fo
         mine = {name: package.Plan(*option) if isinstance(option, Plan) else option for name, option in options.items()}
         value = package.GRADIENTS[method].kind(**mine)
         grad_fn = package.make_grad_fn(value, loss=case.loss, reduction=case.reduction)
-        actual = by_numpy(grad_fn)(*package.make_problem(package.Case(*case)))
+        actual = by_numpy(grad_fn)(*package.verify.make_problem(package.verify.Case(*case)))
         expected = jax.tree.leaves(_reference(method, case, tuple(options.items())))
         pairs = zip(jax.tree.leaves_with_path(actual), expected, strict=True)
         wrong = [leaf_name(path) for (path, x), y in pairs if not np.allclose(x, y, 1e-12, 1e-12 * _largest(y))]

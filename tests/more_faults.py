@@ -50,35 +50,35 @@ def steps_again(package):
     """The steps that a plan computes again, counted in the program itself."""
 
     def counted(last, *plan):
-        problem, plan = package.make_problem(package.Case(time=13, last=last)), package.Plan(*plan)
+        problem, plan = package.verify.make_problem(package.verify.Case(time=13, last=last)), package.Plan(*plan)
         program = jax.make_jaxpr(package.make_grad_fn(package.Blocked(plan=plan), loss="cross_entropy"))(*problem).jaxpr
         steps = sum(runs for _, runs in innermost_loops(program))
-        return package.forecast(problem, plan).recomputed_steps == steps - 2 * 13
+        return package.plan_cost(problem, plan).recomputed_steps == steps - 2 * 13
 
     return counted("all", 1, (4, 2)) and counted("some", 2, (3,), 9)
 
 
 def states_kept(package):
     """The bytes of a plan's states are what XLA allots, within the tenth that `forecast` promises."""
-    problem = package.make_problem(package.Case(time=30_000, batch=(), inputs="tokens"), dtype=jnp.float32)
+    problem = package.verify.make_problem(package.verify.Case(time=30_000, batch=(), inputs="tokens"), dtype=jnp.float32)
     problem = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), problem)
     plan = package.Plan(50, (500,), 25_000)
     grad_fn = package.make_grad_fn(package.Blocked(plan=plan), loss="cross_entropy")
     states = 4 * 4 * (25_000 + 10)
     allotted = jax.jit(grad_fn).lower(*problem).compile().memory_analysis().temp_size_in_bytes
-    forecast = package.forecast(problem, plan).temporary_bytes
+    forecast = package.plan_cost(problem, plan).temporary_bytes
     return abs(forecast - allotted) <= 0.1 * allotted and allotted >= states
 
 
 def within_the_budget(package):
-    problem = package.make_problem(package.Case(time=400))
+    problem = package.verify.make_problem(package.verify.Case(time=400))
     budget = 20_000
-    return package.forecast(problem, package.plan_memory(problem, budget)).temporary_bytes <= budget
+    return package.plan_cost(problem, package.plan_memory(problem, budget)).temporary_bytes <= budget
 
 
 def devices_are_one(package):
     """Compiled, on two devices: loss and gradients of the whole batch."""
-    problem = package.make_problem(package.Case(*DEVICES))
+    problem = package.verify.make_problem(package.verify.Case(*DEVICES))
     grad_fn = package.make_grad_fn(package.Sharded(package.BPTT(), jax.devices()[:2]), loss=DEVICES.loss)
     actual, expected = jax.jit(grad_fn)(*problem), _on_one_device()
     pairs = zip(jax.tree.leaves_with_path(actual), expected, strict=True)
@@ -92,7 +92,7 @@ def _on_one_device():
 
 
 def devices_draw_apart(package):
-    params, batch, h_0 = package.make_problem(package.Case(batch=(1,), time=12))
+    params, batch, h_0 = package.verify.make_problem(package.verify.Case(batch=(1,), time=12))
     twice = jax.tree.map(lambda x: jnp.concatenate([x, x], 1), batch)._replace(key=jax.random.key(0))
     method = package.Sharded(package.Randomised(mean_reach=2.0), jax.devices()[:2])
     grad_fn = jax.jit(package.make_grad_fn(method, loss="cross_entropy"))
@@ -123,8 +123,8 @@ def dropout_uses_a_key_once(package):
 
 
 def saturation_is_counted(package):
-    params, batch, h_0 = package.make_problem(package.Case(time=5, activation="relu"))
-    layer = by_numpy(package.anatomy)(params, batch, h_0).layers[0]
+    params, batch, h_0 = package.verify.make_problem(package.verify.Case(time=5, activation="relu"))
+    layer = by_numpy(package.analysis.anatomy)(params, batch, h_0).layers[0]
     hs = by_numpy(package.unroll)(params.cells[0], h_0[0], batch.inputs)
     return np.allclose(layer.saturated, np.mean(hs <= 0, (1, 2)))
 
@@ -133,10 +133,10 @@ def lags_of_a_rotation(package):
     """Of a rotation that shrinks by 0.9, `‖∂L_i/∂h_{i-lag}‖ = 0.9^lag ‖∂L_i/∂h_i‖`."""
     rng = np.random.default_rng(0)
     rotation, _ = np.linalg.qr(rng.standard_normal((4, 4)))
-    params, batch, h_0 = package.make_problem(package.Case(activation="identity", loss="squared_error", batch=()))
+    params, batch, h_0 = package.verify.make_problem(package.verify.Case(activation="identity", loss="squared_error", batch=()))
     cell = params.cells[0]
     cell = package.CellParams(cell.w_xh, jnp.asarray(0.9 * rotation), cell.b_h, "identity")
-    found = by_numpy(functools.partial(package.anatomy, loss="squared_error", lags=5))(
+    found = by_numpy(functools.partial(package.analysis.anatomy, loss="squared_error", lags=5))(
         params._replace(cells=(cell,)), batch, h_0
     )
     local, grid = found.layers[0].local_norms, found.lag_norms[0]
@@ -152,7 +152,7 @@ def decay_has_its_error(package):
 
 
 def parts_add_up(package):
-    found = by_numpy(package.anatomy)(*package.make_problem(package.Case()))
+    found = by_numpy(package.analysis.anatomy)(*package.verify.make_problem(package.verify.Case()))
     layer, whole = found.layers[0], found.gradients.params.cells[0]
     sums = {name: np.sum(getattr(layer.part_norms, name) * getattr(layer.part_cosines, name)) for name in LEAVES}
     return [name for name in LEAVES if not np.isclose(sums[name], np.linalg.norm(getattr(whole, name)))]
@@ -162,8 +162,8 @@ LEAVES = ("w_xh", "w_hh", "b_h")
 
 
 def cut_is_truncated(package):
-    problem = package.make_problem(package.Case(time=5))
-    cut = by_numpy(functools.partial(package.anatomy, k1=2, k2=3))(*problem).cut.params
+    problem = package.verify.make_problem(package.verify.Case(time=5))
+    cut = by_numpy(functools.partial(package.analysis.anatomy, k1=2, k2=3))(*problem).cut.params
     windows = by_numpy(package.make_grad_fn(package.Truncated(k1=2, k2=3), loss="cross_entropy"))(*problem)[1].params
     pairs = zip(jax.tree.leaves_with_path(cut), jax.tree.leaves(windows), strict=True)
     return [leaf_name(path).lstrip(".") for (path, x), y in pairs if not np.allclose(x, y, 1e-10, 1e-13)]
@@ -218,7 +218,7 @@ def metrics_end_at_the_checkpoint(package):
 def nothing_held_out_is_learned(package):
     text = "abc" * 400 + "z" * 60
     data = _module(package, "data._held_out").prepare(text, 4, 10)
-    return package.encode(data.symbols, "z")[0] not in np.asarray(data.streams)
+    return package.data.encode(data.symbols, "z")[0] not in np.asarray(data.streams)
 
 
 def windows_begin_again_in_time(package):
@@ -226,7 +226,7 @@ def windows_begin_again_in_time(package):
     config = _module(package, "_cli.config").TrainConfig(window=10, streams=2)
     next_batch = _module(package, "_cli.training.loop").make_next_batch(config)
     streams = jnp.arange(40).reshape(20, 2)
-    state = package.TrainState(None, None, (jnp.zeros((2, 3)),), jnp.asarray(1))
+    state = package.typing.TrainState(None, None, (jnp.zeros((2, 3)),), jnp.asarray(1))
     return np.array_equal(jax.jit(next_batch)(state, streams)[1].inputs, streams[:10])
 
 

@@ -1,4 +1,4 @@
-"""Blocks of time: equal to autodiff under every plan, short arrays, a forecast that holds, several devices, faults."""
+"""Blocks of time: equal to autodiff under every plan, short arrays, costs as forecast, several devices, faults."""
 
 import itertools
 
