@@ -60,7 +60,9 @@ def steps_again(package):
 
 def states_kept(package):
     """The bytes of a plan's states are what XLA allots, within the tenth that `forecast` promises."""
-    problem = package.verify.make_problem(package.verify.Case(time=30_000, batch=(), inputs="tokens"), dtype=jnp.float32)
+    problem = package.verify.make_problem(
+        package.verify.Case(time=30_000, batch=(), inputs="tokens"), dtype=jnp.float32
+    )
     problem = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), problem)
     plan = package.Plan(50, (500,), 25_000)
     grad_fn = package.make_grad_fn(package.Blocked(plan=plan), loss="cross_entropy")
@@ -133,7 +135,9 @@ def lags_of_a_rotation(package):
     """Of a rotation that shrinks by 0.9, `‖∂L_i/∂h_{i-lag}‖ = 0.9^lag ‖∂L_i/∂h_i‖`."""
     rng = np.random.default_rng(0)
     rotation, _ = np.linalg.qr(rng.standard_normal((4, 4)))
-    params, batch, h_0 = package.verify.make_problem(package.verify.Case(activation="identity", loss="squared_error", batch=()))
+    params, batch, h_0 = package.verify.make_problem(
+        package.verify.Case(activation="identity", loss="squared_error", batch=())
+    )
     cell = params.cells[0]
     cell = package.CellParams(cell.w_xh, jnp.asarray(0.9 * rotation), cell.b_h, "identity")
     found = by_numpy(functools.partial(package.analysis.anatomy, loss="squared_error", lags=5))(
