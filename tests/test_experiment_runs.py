@@ -1,0 +1,176 @@
+"""A grid of trainings, in Python and from the command line: what was done is kept, and tabled and reported in full."""
+
+import csv
+import json
+import math
+
+import jax
+import numpy as np
+import pytest
+from commands import command, process
+from pages import Page
+from small_experiments import cell_of, of_rate, program_of, same, small
+
+from rnn_jax._reporting.errors import InputError
+from rnn_jax.experiments import Experiment, run_experiment
+from rnn_jax.experiments import _experiment as experiment_module
+from rnn_jax.experiments import _report as report
+from rnn_jax.experiments import _tables as tables
+from rnn_jax.experiments import _trials as cells_module
+from rnn_jax.experiments.catalogue.names import CATALOGUE
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def settings(quick):
+    return [{"rate": rate, "name": "a"} for rate in ((0.1,) if quick else (0.1, 0.2))]
+
+
+MINE = Experiment("mine", "Does it learn?", settings, lambda setting: of_rate(float(setting["rate"])), num_seeds=2)
+train_one, results = experiment_module._train_one, {}
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The settings that were trained, and not read. What was trained before comes from memory."""
+    seen = []
+
+    def remembered(setting, training, program, seeds, show):
+        seen.append(setting["rate"])
+        key = setting["rate"], training.num_steps, len(seeds)
+        if key not in results:
+            results[key] = train_one(setting, training, program, seeds, show)
+        return results[key]._replace(setting=setting)
+
+    monkeypatch.setattr(experiment_module, "_train_one", remembered)
+    monkeypatch.setattr(experiment_module, "make_program", lambda of, seeds: program_of(of, tuple(seeds)))
+    return seen
+
+
+def test_what_is_done_is_kept(tmp_path, trained):
+    first = run_experiment(MINE, tmp_path / "out")
+    assert trained == [0.1, 0.2]
+    same(run_experiment(MINE, tmp_path / "out"), first)
+    assert trained == [0.1, 0.2]
+    files = sorted((tmp_path / "out" / "cells").iterdir())
+    files[0].write_text(files[0].read_text()[:200])  # cut short by a crash
+    results.clear()  # trained again, not remembered
+    same(run_experiment(MINE, tmp_path / "out"), first)
+    assert len(trained) == 3
+    run_experiment(MINE, tmp_path / "out", num_seeds=1, quick=True)
+    assert trained[3:] == [0.1]  # other seeds
+    changed = MINE._replace(
+        make=lambda setting: of_rate(float(setting["rate"]), num_steps=8 if setting["rate"] == 0.2 else 6)
+    )
+    run_experiment(changed, tmp_path / "out")
+    assert trained[4:] == [0.2]
+
+
+def test_after_an_interruption_it_goes_on(tmp_path, trained, monkeypatch):
+    inner = experiment_module._train_one
+    calls = []
+
+    def interrupted(setting, *rest):
+        calls.append(setting)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return inner(setting, *rest)
+
+    monkeypatch.setattr(experiment_module, "_train_one", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(MINE, tmp_path)
+    assert len(list((tmp_path / "cells").iterdir())) == 1 and not (tmp_path / "results.csv").exists()
+    run_experiment(MINE, tmp_path)
+    assert trained == [0.1, 0.2]
+
+
+def test_grids_that_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="`num_seeds` must be at least 1, got 0"):
+        run_experiment(MINE, tmp_path, num_seeds=0)
+    for bad, message in (
+        ([], "must be at least one, all different"),
+        ([{"rate": 0.1}, {"rate": 0.1}], "must be at least one, all different"),
+        ([{"rate": 0.1}, {"other": 0.1}], "must all have the same names"),
+        ([{"rate": np.float64(0.1)}], "must hold str, int, float or bool, got float64 for 'rate'"),
+        ([{"rate": 0.1, "steps": 3}], "must have names that no column of the tables has, got steps"),
+        ([{"rate": 0.1, "accuracy": 3}], "must have names that no column of the tables has, got accuracy"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_experiment(MINE._replace(settings=lambda quick, bad=bad: bad), tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        run_experiment(MINE._replace(needs=("no_such_module",)), tmp_path)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="--out must name a folder that can be written"):
+        run_experiment(MINE, tmp_path / "file")
+
+
+@pytest.mark.usefixtures("trained")
+def test_tables_have_a_row_for_everything(tmp_path):
+    cells = run_experiment(MINE, tmp_path)
+    rows = rows_of(tmp_path / "results.csv")
+    assert [(row["rate"], row["seed"]) for row in rows] == [(r, s) for r in ("0.1", "0.2") for s in "01"]
+    assert float(rows[3]["loss"]) == pytest.approx(cells[1].final("loss")[1], rel=1e-6)
+    curves = rows_of(tmp_path / "curves.csv")
+    assert len(curves) == 2 * 2 * 4 and curves[0]["train_loss"] == "" and curves[1]["train_loss"] != ""
+    stored = json.loads((tmp_path / "results.json").read_text())
+    assert len(stored["results"]) == 4 and {"command", "versions", "machine", "run time"} <= stored.keys()
+    assert tables.results([cell_of([[1.0], [math.inf]])])[0]["loss"] is None
+
+
+def test_the_report_is_one_whole_file(tmp_path):
+    """Trained for it, with nothing from memory."""
+
+    def facts_too(setting):
+        return small(float(setting["rate"]))._replace(facts=lambda params: {"units": params.cells[0].w_hh.shape[0]})
+
+    asked = MINE._replace(
+        question="Is <b> & all that safe?",
+        make=facts_too,
+        verdict=lambda cells: [f"{len(cells)} settings"],
+        sections=lambda cells: [
+            *report.default_sections(cells),
+            report.against(cells, "rate", lambda c: c.final("loss"), lines="name", title="A", ylabel="y", reading="r"),
+            report.shares(cells, "rate", lambda c: c.diverged, lines="name", title="S", ylabel="y", reading="r"),
+        ],
+        fixed="five units",
+    )
+    cells = run_experiment(asked, tmp_path)
+    assert cells[0].facts == {"units": 5}
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    assert len(page.images) == 3 and not page.outside and not page.open and "Is &lt;b&gt; &amp; all that safe?" in text
+    for words in ("five units", "2 settings", "jax " + jax.__version__, "seeds", "run time"):
+        assert words in text
+
+
+def test_the_list_answers_without_jax(tmp_path):
+    result = process("experiment", "list", cwd=tmp_path)
+    assert result.returncode == 0 and len(result.stdout.splitlines()) == 9
+    for name in ("notebooks", "by-hand-vs-autodiff", "temporal-order", "text"):
+        assert name in result.stdout
+
+
+def test_an_experiment_from_the_command_line(tmp_path):
+    """Digits by rows: real data, trained, tested beside baselines, reported; the second time it is there."""
+    result = command("experiment", "digits", "--quick", "--out", "out", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "report: out/digits-quick/report.html" in result.stdout and "Warning" not in result.stderr
+    rows = rows_of(tmp_path / "out/digits-quick/results.csv")
+    assert len(rows) == 2 and all(float(row["test_accuracy"]) > 0.9 for row in rows)
+    assert (tmp_path / "out/digits-quick/report.html").stat().st_size > 20_000
+    again = command("experiment", "digits", "--quick", "--out", "out", cwd=tmp_path)
+    assert "(kept)" in again.stdout and "(kept)" not in result.stdout
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_grids_are_made_of_plain_values(name):
+    from rnn_jax._cli.experiment import load
+
+    found = load(name)
+    assert found.name == name
+    for quick in (True, False):
+        grid = found.settings(quick)
+        assert grid and all(isinstance(value, (str, int, float)) for s in grid for value in s.values())
+    assert cells_module.differing(list(grid))

@@ -1,0 +1,77 @@
+"""What is said of the seeds of a setting: solved, diverged, quartiles, curves, bands; and none is lost in a file."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from small_experiments import cell_of, same
+
+from rnn_jax.experiments import _report as report
+from rnn_jax.experiments._trials import Cell, read_cell, save_cell
+
+
+def test_solved_and_diverged():
+    nan = math.nan
+    losses = [[1, 1, 1, 1, 5], [0.1, 3, nan, 2.1, 4], [0.2, 1.9, 1, 2.1, 3]]
+    cell = cell_of(losses, [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(cell.solved_at, [10, nan, nan, nan, nan])
+    np.testing.assert_array_equal(cell.solved, [True, False, False, False, False])
+    np.testing.assert_array_equal(cell.diverged, [False, False, True, True, False])
+    np.testing.assert_allclose(cell.seconds_to_solve(), [0.8, nan, nan, nan, nan])  # 8 s for 5 seeds and 20 steps
+
+
+def test_statistics():
+    assert report.quartiles(np.array([3.0, 1.0, 2.0])) == "2 [1.5, 2.5]"
+    assert report.quartiles(np.array([3.0, math.nan, 1.0, math.inf])) == "2 [1.5, 2.5] (2 of 4)"
+    assert report.quartiles(np.array([1500.0, 23456.0])) == "12478 [6989, 17967]"
+    assert report.quartiles(np.array([math.nan])) == "-"
+    assert report.share(np.array([True] * 8 + [False] * 2)) == "8 of 10 [0.49, 0.94]"  # Wilson, by hand: 0.490, 0.943
+    cells = [cell_of([[1.0], [value]]) for value in (0.3, 0.2, math.nan)]
+    assert report.best(cells, "loss", lowest=True) is cells[1] and report.best(cells, "loss") is cells[0]
+
+
+def test_a_cell_comes_back_from_its_file(tmp_path):
+    cell = cell_of([[1.0, 2.0], [math.nan, 0.25]])._replace(shown={"x": np.array([[1.0, math.nan], [3.0, 4.0]])})
+    save_cell(tmp_path / "cell.json", cell)
+    text = (tmp_path / "cell.json").read_text()
+    json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    back = read_cell(tmp_path / "cell.json")
+    same([back], [cell])
+    np.testing.assert_array_equal(back.shown["x"], cell.shown["x"])
+    assert read_cell(tmp_path / "none.json") is None
+    save_cell(tmp_path / "lost.json", cell_of([[1.0], [math.inf]]))
+    text = (tmp_path / "lost.json").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["curves"]["loss"][1] == [
+        None
+    ]
+    assert np.isnan(read_cell(tmp_path / "lost.json").final("loss")).all()
+
+
+@pytest.mark.parametrize("highest", [2.0, 1e9])
+def test_a_curve_that_is_cut_off_is_said_to_be(highest, monkeypatch):
+    def cell(size, losses):
+        curves = {"loss": np.array(losses)[:, None]}
+        return Cell({"size": size}, [0], 1.0, np.array([0, 10, 20]), curves, 1.0, 0.0, {}, {})
+
+    figures = []
+    monkeypatch.setattr(report, "png", lambda figure: figures.append(figure) or b"")
+    report.learning_curves([cell(1, [1.0, 0.5, 0.1]), cell(2, [1.0, highest, highest])])
+    (figure,) = figures
+    inside = figure.axes[0].get_ylim()[1] >= highest
+    assert inside != any("losses above 1e+03 are cut off" in text.get_text() for text in figure.texts)
+
+
+def test_bands_leave_out_what_is_not_there():
+    import matplotlib.pyplot as plt
+
+    _, axes = plt.subplots()
+    report._band(axes, np.arange(3), np.array([[1.0, 2.0, 3.0], [1.0, 2.0, math.nan], [1.0, math.inf, math.nan]]))
+    np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2.0, 2.0, math.nan])
+    (vertices,) = (path.vertices for path in axes.collections[0].get_paths())
+    assert vertices[:, 0].max() == 1 and vertices[:, 1].max() == 3  # no band without a median, none to infinity
+    some = np.sort(np.random.default_rng(0).normal(size=(5, 4)))
+    for q in (0.25, 0.5, 0.75):
+        np.testing.assert_allclose(report._quantile(some, q), np.quantile(some, q, axis=-1))
+    np.testing.assert_array_equal(report._quantile(np.array([[1.0, 2.0, math.inf, math.inf]]), 0.5), [math.inf])
+    plt.close("all")
