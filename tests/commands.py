@@ -25,6 +25,7 @@ ENVIRONMENT = os.environ | {  # a folder for each worker: JAX warns of what anot
 }
 REAL_TEXT = Path(sysconfig.get_path("stdlib")) / "textwrap.py"
 SMALL = ["--hidden-size", "16", "--streams", "4", "--window", "20", "--eval-every", "25", "--seed", "3"]
+BRIEF = [*SMALL, "--schedule", "constant"]  # at a constant rate 25 steps are one program, however many follow
 
 
 @contextlib.contextmanager
@@ -102,6 +103,11 @@ def train(cwd, *args, status=0, call=command):
     assert result.returncode == status, result.stdout + result.stderr
     assert "Traceback" not in result.stderr and "Warning" not in result.stderr, result.stderr
     return result.stdout
+
+
+def blank(path, *_):
+    """Instead of a picture."""
+    path.touch()
 
 
 def metrics(run):

@@ -97,6 +97,16 @@ def finished(made_once):
     return cwd, (cwd / "printed.txt").read_text()
 
 
+@pytest.fixture
+def undrawn(monkeypatch):
+    """No learning curve at each validation, a third of the time; `finished` has one, and test_processes.py."""
+    from commands import blank
+
+    from rnn_jax._cli.training import loop
+
+    monkeypatch.setattr(loop, "learning_curve", blank)
+
+
 # Where the time goes: seconds and compiled programs of each test file, at the end of a run with --times
 
 _compiled = collections.Counter()
