@@ -1,128 +1,14 @@
-"""Jacobians, their products, Lyapunov exponents: beside JAX, beside matrices whose answer is known, beside theory."""
-
-from functools import partial
+"""Lyapunov exponents: beside matrices whose answer is known, beside QR by NumPy, beside theory."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_numpy import by_numpy
+from networks import KEY, in_single, network, random_network, spectrum
 from problems import Case, make_problem
 
 import rnn_jax
-
-KEY = jax.random.key(0)
-
-
-def network(w_hh, activation="identity", leak=1.0, b_h=None):
-    """One layer without input weights."""
-    hid = len(w_hh)
-    b_h = jnp.zeros(hid) if b_h is None else b_h
-    cell = rnn_jax.CellParams(jnp.zeros((1, hid)), jnp.asarray(w_hh), b_h, activation, leak)
-    return rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((hid, 1)), jnp.zeros(1)))
-
-
-def random_network(hid, gain, seed=0, activation="tanh"):
-    w_hh = gain / hid**0.5 * np.random.default_rng(seed).standard_normal((hid, hid))
-    h_0 = (jnp.asarray(np.random.default_rng(seed + 1).standard_normal(hid)),)
-    return network(w_hh, activation), h_0
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        Case(batch=(2,), time=4),
-        Case(batch=(), time=4, activation="relu", leak=0.3),
-        Case(batch=(2, 2), time=4, mask=True, reset=True, drop=True),
-        Case(batch=(2,), time=4, mask=True, reset=True, drop=True, leak=0.4, inputs="tokens"),
-    ],
-    ids=str,
-)
-def test_step_jacobians_beside_jacfwd(case):
-    params, batch, h_0 = make_problem(case)
-    cell, drop = params.cells[0], batch.drop
-    flags = {"mask": batch.mask, "reset": batch.reset, "r": None if drop is None else drop.recurrent[0]}
-    evaluated = jax.jit if case.drop and case.leak != 1 else by_numpy
-    jacobians = evaluated(partial(rnn_jax.dynamics.step_jacobians, **flags))(cell, h_0[0], batch.inputs)
-    h = h_0[0]
-    for t in range(4):
-        now = {name: None if flags[name] is None else flags[name][t : t + 1] for name in ("mask", "reset")}
-
-        def step(h, t=t, now=now):
-            return rnn_jax.unroll(cell, h, batch.inputs[t : t + 1], **now, r=flags["r"])[0]
-
-        full = by_numpy(jax.jacfwd(step))(h)  # of every sequence in every other: only their own are not zero
-        for b in np.ndindex(*case.batch):
-            np.testing.assert_allclose(jacobians[(t, *b)], full[(*b, slice(None), *b)], atol=1e-14)
-        h = by_numpy(step)(h)
-
-
-def test_a_cotangent_goes_back_through_them():
-    """`δ_{t-1} = δ_t J_t` where no loss is read on the way."""
-    case = Case(time=6, last="one", leak=0.7)
-    params, batch, h_0 = make_problem(case)
-    jacobians = by_numpy(rnn_jax.dynamics.step_jacobians)(params.cells[0], h_0[0], batch.inputs)
-    (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params, batch, h_0).layers
-    for t in range(1, 6):
-        np.testing.assert_allclose(layer.d_hs[t - 1], np.einsum("bi,bij->bj", layer.d_hs[t], jacobians[t]), rtol=1e-12)
-
-
-def test_singular_values_of_short_products():
-    """As many as a matrix can hold: those of the matrix itself."""
-    jacobians = np.random.default_rng(0).standard_normal((5, 6, 6))
-    found = rnn_jax.dynamics.log_singular_values(jnp.asarray(jacobians), [1, 2, 5])
-    product = np.eye(6)
-    expected = {}
-    for lag in range(1, 6):
-        product = product @ jacobians[-lag]
-        expected[lag] = np.log(np.linalg.svd(product, compute_uv=False))
-    for row, lag in zip(found, (1, 2, 5), strict=True):
-        np.testing.assert_allclose(row, expected[lag], atol=1e-9)
-
-
-@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
-def test_singular_values_of_long_products(scale):
-    """Products of 400 that span 10 to the 500 and more, whose singular values are known: U D_1 D_2 … Vᵀ."""
-    rng = np.random.default_rng(1)
-    bases = [np.linalg.qr(rng.standard_normal((5, 5)))[0] for _ in range(401)]
-    logs = rng.uniform(-1, 1, (400, 5)) + np.array([2.0, 1.9, 0.0, -1.0, -2.0]) + np.log(scale)
-    jacobians = [bases[t + 1] @ np.diag(np.exp(logs[t])) @ bases[t].T for t in range(400)]
-    found = rnn_jax.dynamics.log_singular_values(jnp.asarray(jacobians), [400, 50])
-    for row, lag in zip(found, (400, 50), strict=True):
-        np.testing.assert_allclose(row, np.sort(np.sum(logs[400 - lag :], 0))[::-1], atol=1e-6)
-
-
-def test_singular_values_of_a_matrix_that_is_not_normal():
-    """Beside exact arithmetic: a triangular matrix to the power 60, in integers."""
-    matrix = np.array([[3, 5, 1], [0, 2, 7], [0, 0, 1]])
-    exact = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=object)
-    for _ in range(60):
-        exact = exact @ matrix.astype(object)
-    # of a 3 x 3 matrix P: the largest of PᵀP, of its second compound, and the determinant, all from integers
-    gram = exact.T @ exact
-    pairs = [(0, 1), (0, 2), (1, 2)]
-    compound = np.array([[exact[a, c] * exact[b, d] - exact[a, d] * exact[b, c] for c, d in pairs] for a, b in pairs])
-    scale, scale_2 = 10**50, 10**50
-    first = 0.5 * np.log(np.linalg.eigvalsh((gram / scale).astype(float))[-1]) + 0.5 * np.log(float(scale))
-    gram_2 = compound.T @ compound
-    both = 0.5 * np.log(np.linalg.eigvalsh((gram_2 / scale_2).astype(float))[-1]) + 0.5 * np.log(float(scale_2))
-    all_three = 60 * np.log(6.0)
-    found = rnn_jax.dynamics.log_singular_values(jnp.asarray(np.broadcast_to(matrix, (60, 3, 3)), float), [60])[0]
-    np.testing.assert_allclose(found, [first, both - first, all_three - both], rtol=1e-9)
-
-
-def test_a_product_that_is_zero():
-    """Dead units: -inf, and no NaN."""
-    jacobians = jnp.stack([jnp.diag(jnp.array([2.0, 0.0, 1.0]))] * 30)
-    found = rnn_jax.dynamics.log_singular_values(jacobians, [30])[0]
-    np.testing.assert_allclose(found[:2], [30 * np.log(2), 0], atol=1e-12)
-    assert found[2] == -np.inf
-    assert np.all(rnn_jax.dynamics.log_singular_values(0 * jacobians, [1, 30]) == -np.inf)
-
-
-def spectrum(params, h_0, *args, **options):
-    fn = partial(rnn_jax.dynamics.lyapunov_exponents, **options)
-    return jax.jit(fn)(KEY, params, h_0, *args)
 
 
 def test_a_linear_network():
@@ -209,10 +95,6 @@ def test_states_that_grow_out_of_range_and_units_that_are_dead():
     assert np.all(np.isnan(found.exponents)) and np.all(found.rounding == np.inf)
     dead = network(np.eye(3), "relu", b_h=-jnp.ones(3))
     assert np.all(spectrum(dead, rnn_jax.zero_state(dead), num_steps=20).exponents == -np.inf)
-
-
-def in_single(tree):
-    return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
 
 
 @pytest.mark.parametrize("single", [False, True])
@@ -319,18 +201,6 @@ def test_no_sequences():
     assert rnn_jax.dynamics.flossing(KEY, params, (jnp.zeros((0, 3)),), num=2, num_steps=3) == 0
 
 
-def test_singular_values_of_saturated_steps_in_float32():
-    """Jacobians whose rows are 10 orders of magnitude apart."""
-    rng = np.random.default_rng(1)
-    slopes = 10.0 ** rng.uniform(-10, 0, (20, 5))
-    jacobians = np.float32(slopes[:, :, None] * rng.standard_normal((20, 5, 5)))
-    found = rnn_jax.dynamics.log_singular_values(jnp.asarray(jacobians), [1, 20])
-    exact = np.log(np.linalg.svd(jacobians[-1].astype(float), compute_uv=False))
-    assert exact[-1] < exact[0] - 14  # 1e-6, and float32 has 7 digits
-    np.testing.assert_allclose(found[0], exact, atol=1e-4)
-    np.testing.assert_allclose(np.sum(found[1]), np.sum(np.linalg.slogdet(jacobians.astype(float))[1]), rtol=1e-5)
-
-
 def test_half_precision_is_computed_in_float32():
     params, h_0 = random_network(8, 1.5)
     params, h_0 = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, h_0))
@@ -416,102 +286,3 @@ def test_flossing_has_the_gradient_of_its_value():
     assert values[-1] < 0.01 * values[0]
     found = spectrum(params, h_0, jnp.tile(xs, (2, 1)), num=3)
     assert np.all(np.abs(found.exponents) < 0.3)
-
-
-# Pascanu, Mikolov and Bengio (2013): γ bounds φ', 1 for tanh and relu
-
-
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
-@pytest.mark.parametrize("size", [0.5, 0.95])
-def test_a_small_matrix_makes_gradients_vanish_at_every_step(size, activation):
-    """Largest singular value s < 1/γ: `‖δ_{t-1}‖ ≤ γ s ‖δ_t‖` at every step, so `‖δ_{T-k}‖ ≤ s^k ‖δ_T‖`."""
-    case = Case(activation=activation, time=12, last="one", batch=(4,))
-    params, batch, h_0 = make_problem(case)
-    cell = params.cells[0]
-    w_hh = np.asarray(cell.w_hh) * (size / np.linalg.norm(cell.w_hh, 2))
-    params = params._replace(cells=(rnn_jax.CellParams(cell.w_xh, w_hh, cell.b_h, activation),))
-    (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params, batch, h_0).layers
-    norms = np.asarray(layer.d_h_norms)
-    assert np.all(norms[:-1] <= size * norms[1:] * (1 + 1e-12))
-    assert np.all(norms[0] <= size**11 * norms[-1] * (1 + 1e-12)) and np.any(norms[0] > 0)
-
-
-def test_a_gradient_explodes_only_where_a_singular_value_is_above_one():
-    """Gains on either side, without activation: 0.9 vanishes, 1.1 explodes, at the rates of the largest direction."""
-    norms = {}
-    for gain in (0.9, 1.1):
-        params, batch, h_0 = make_problem(Case(activation="identity", time=60, last="one"))
-        cell = params.cells[0]
-        rotation, _ = np.linalg.qr(np.asarray(cell.w_hh))
-        cell = rnn_jax.CellParams(cell.w_xh, jnp.asarray(gain * rotation), cell.b_h, "identity")
-        (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params._replace(cells=(cell,)), batch, h_0).layers
-        norms[gain] = np.asarray(layer.d_h_norms)
-        np.testing.assert_allclose(norms[gain][0], gain**59 * norms[gain][-1], rtol=1e-10)
-    assert np.all(norms[0.9][0] < norms[0.9][-1] / 100) and np.all(norms[1.1][0] > norms[1.1][-1] * 100)
-
-
-def test_a_saturated_network_with_large_weights_vanishes_all_the_same():
-    """s > 1/γ is needed to explode, and not enough: tanh that saturates shrinks what W_hh stretches."""
-    params, batch, h_0 = make_problem(Case(time=30, last="one"))
-    cell = params.cells[0]
-    large = rnn_jax.CellParams(cell.w_xh, 20 * cell.w_hh, cell.b_h, "tanh")
-    (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params._replace(cells=(large,)), batch, h_0).layers
-    without = layer.d_h_norms[-1] * np.linalg.norm(large.w_hh, 2) ** 29
-    assert np.all(layer.d_h_norms[0] < layer.d_h_norms[-1] / 1e6) and np.all(without > 1e30)
-
-
-def test_fixed_points_that_are_known():
-    """Two units that do not meet, `h = tanh(2 h)` each: nine points, four of which attract."""
-    params = network(2 * np.eye(2), "tanh")
-    starts = (jnp.asarray(np.random.default_rng(0).uniform(-1.5, 1.5, (100, 2)), jnp.float32),)
-    params = jax.tree.map(lambda x: x.astype(jnp.float32), params)
-    found = rnn_jax.dynamics.fixed_points(params, starts)
-    h = 0.9575040240772687
-    points = sorted(map(tuple, np.round(found.states[0], 6) + 0.0))
-    assert points == sorted((round(a, 6), round(b, 6)) for a in (-h, 0.0, h) for b in (-h, 0.0, h))
-    assert np.all(found.speeds < 1e-12) and found.num_starts.sum() == 100
-    slopes = 2 * (1 - found.states[0] ** 2)
-    np.testing.assert_allclose(np.abs(found.eigenvalues), -np.sort(-slopes, axis=1), atol=1e-9)
-    assert np.array_equal(found.stable, np.all(slopes < 1, axis=1)) and found.stable.sum() == 4
-
-
-def test_an_input_moves_them_and_slow_points_are_told_apart():
-    cell = rnn_jax.CellParams(jnp.ones((1, 1)), jnp.array([[1.5]]), jnp.zeros(1), "tanh", 0.5)
-    params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(jnp.ones((1, 1)), jnp.zeros(1)))
-    starts = (jnp.linspace(-1.5, 1.5, 30)[:, None],)
-    assert len(rnn_jax.dynamics.fixed_points(params, starts).speeds) == 3
-    found = rnn_jax.dynamics.fixed_points(
-        params, starts, jnp.array([0.4])
-    )  # past the fold: one is left, and a ghost of two
-    fixed = found.speeds < 1e-9
-    assert fixed.sum() == 1 and found.stable[fixed].all()
-    assert np.any((found.speeds > 1e-4) & (found.speeds < 0.1))
-    np.testing.assert_allclose(found.states[0][0], np.tanh(1.5 * found.states[0][0] + 0.4), rtol=1e-9)
-
-
-def test_what_a_trained_flip_flop_remembers_is_two_points():
-    """Pulses of ±1 now and then, the last of which is to be told: two attractors, read out as -1 and 1."""
-    import optax
-
-    rng = np.random.default_rng(0)
-    pulses = np.where(rng.random((40, 64, 1)) < 0.2, rng.choice([-1.0, 1.0], (40, 64, 1)), 0.0)
-    pulses[0] = rng.choice([-1.0, 1.0], (64, 1))
-    told = pulses.copy()
-    for t in range(1, 40):
-        told[t] = np.where(pulses[t] == 0, told[t - 1], pulses[t])
-    params = rnn_jax.init_params(KEY, input_size=1, hidden_size=12, output_size=1, dtype=jnp.float32)
-    batch = rnn_jax.Batch(jnp.asarray(pulses, jnp.float32), jnp.asarray(told, jnp.float32))
-    with jax.numpy_dtype_promotion("standard"):
-        trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("blocked", loss="squared_error"), optax.adam(1e-2))
-        h_0 = rnn_jax.zero_state(params, 64)
-
-        def many(state):
-            return jax.lax.scan(lambda s, _: trainer.step(s._replace(h_0=h_0), batch), state, length=400)
-
-        state, infos = jax.jit(many)(trainer.init(params, h_0))
-    assert infos.loss[-1] < 0.02
-    hs = rnn_jax.unroll(state.params.cells[0], h_0[0], batch.inputs)
-    found = rnn_jax.dynamics.fixed_points(state.params, (hs.reshape(-1, 12)[::20],))
-    fixed = (found.speeds < 1e-8) & found.stable
-    values = rnn_jax.readout(state.params.readout, jnp.asarray(found.states[0][fixed], jnp.float32))[:, 0]
-    assert sorted(np.round(values).tolist()) == [-1, 1]
