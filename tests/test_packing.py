@@ -1,0 +1,157 @@
+"""Sequences of several lengths in one batch: packed, padded, masked by their lengths."""
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands import as_users_have_it
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from problems import EXACT, Case, assert_trees_close, make_problem, run
+
+import rnn_jax
+from rnn_jax.data import _sequences
+
+
+def ragged(lengths, seed=0, last=None, size=3):
+    rng = np.random.default_rng(seed)
+    inputs = [0.7 * rng.standard_normal((n, size)) for n in lengths]
+    targets = [rng.integers(0, 5, n if last is None else min(n, last)) for n in lengths]
+    return inputs, targets
+
+
+@settings(max_examples=25, deadline=None)
+@given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any), data=st.data())
+def test_packed_rows_hold_every_sequence_once(lengths, data):
+    inputs, targets = ragged(lengths, last=data.draw(st.sampled_from([None, 1, 2])))
+    time = max(lengths) + data.draw(st.integers(0, 4))
+    batch, places = rnn_jax.data.pack_sequences(inputs, targets, time=time)
+    assert batch.inputs.shape[0] == time
+    batch = rnn_jax.Batch(*(None if x is None else np.asarray(x) for x in batch))
+    assert batch.mask.sum() == sum(lengths) and (batch.weights > 0).sum() == sum(map(len, targets))
+    for x, y, (row, start, length) in zip(inputs, targets, places, strict=True):
+        np.testing.assert_array_equal(batch.inputs[start : start + length, row], x)
+        np.testing.assert_array_equal(batch.targets[start + length - len(y) : start + length, row], y)
+        assert length == 0 or bool(batch.reset[start, row])
+    best = -(-sum(lengths) // time)
+    assert best <= batch.inputs.shape[1] <= 2 * best + 1
+
+
+@pytest.mark.parametrize("dtype", [None, jnp.bfloat16])
+def test_packed_tokens(dtype):
+    """The weights are of the parameters' dtype: JAX's default, which is float64 here, or what is asked for."""
+    tokens = [np.arange(n) % 3 for n in (5, 2, 3)]
+    batch, _ = rnn_jax.data.pack_sequences(tokens, tokens, dtype=dtype)
+    params = rnn_jax.init_params(
+        jax.random.key(0), input_size=3, hidden_size=4, output_size=3, dtype=float if dtype is None else dtype
+    )
+    grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")
+    _, gradients = jax.eval_shape(grad_fn, params, batch, rnn_jax.zero_state(params, 2))
+    assert gradients.params.cells[0].w_hh.dtype == batch.weights.dtype
+
+
+def test_packing_many_is_quick_enough_to_be_used():
+    lengths = np.random.default_rng(0).integers(50, 101, 20_000)
+    places = _sequences._packed(lengths.tolist(), 150)
+    rows = np.zeros(1 + max(place.row for place in places), int)
+    for place in sorted(places):
+        assert place.start == rows[place.row]
+        rows[place.row] += place.length
+    assert rows.max() <= 150 and rows.sum() == lengths.sum()
+
+
+@pytest.mark.parametrize("last", [None, 1])
+@pytest.mark.parametrize("method", EXACT)
+def test_packed_is_padded_is_apart(method, last):
+    lengths = [5, 1, 9, 3, 0, 4, 2]
+    case = Case(num_layers=2, loss="cross_entropy")
+    params = jax.tree.map(np.asarray, make_problem(case)[0])
+    inputs, targets = ragged(lengths, last=last)
+    results = []
+
+    def zeros(*batch):
+        return tuple(np.zeros((*batch, len(cell.b_h))) for cell in params.cells)
+
+    for arrange in (rnn_jax.data.pack_sequences, rnn_jax.data.pad_sequences):
+        batch, places = arrange(inputs, targets)
+        (loss, _), gradients = run(method, case, (params, batch, zeros(batch.inputs.shape[1])))
+        d_xs = [gradients.inputs[start : start + n, row] for row, start, n in places]
+        results.append((loss, gradients.params, d_xs))
+    assert_trees_close(results[0], results[1], rtol=1e-12)
+
+    loss, d_params = 0.0, jax.tree.map(np.zeros_like, params)
+    for x, y in zip(inputs, targets, strict=True):
+        if len(x):
+            (value, _), d = run("autodiff", case._replace(reduction="sum"), (params, rnn_jax.Batch(x, y), zeros()))
+            loss, d_params = loss + value, jax.tree.map(np.add, d_params, d.params)
+    count = sum(map(len, targets))
+    assert_trees_close(results[0][:2], (loss / count, jax.tree.map(lambda d: d / count, d_params)), rtol=1e-12)
+
+
+def test_packing_takes_fewer_rows():
+    inputs, targets = ragged([10, 1, 2, 3, 4])
+    packed, _ = rnn_jax.data.pack_sequences(inputs, targets)
+    padded, _ = rnn_jax.data.pad_sequences(inputs, targets)
+    assert (packed.inputs.shape, padded.inputs.shape) == ((10, 2, 3), (10, 5, 3))
+
+
+def test_lengths():
+    lengths = jnp.array([[3, 0], [5, 1]])
+    mask = rnn_jax.data.lengths_to_mask(lengths, 5)
+    assert mask.shape == (5, 2, 2) and mask.dtype == bool
+    np.testing.assert_array_equal(mask.sum(0), lengths)
+    np.testing.assert_array_equal(jax.jit(rnn_jax.data.lengths_to_mask, static_argnums=1)(lengths, 5), mask)
+    assert rnn_jax.data.lengths_to_mask(2, 3).tolist() == [True, True, False]
+
+
+BAD = [
+    (lambda: rnn_jax.data.lengths_to_mask(jnp.ones(3), 4), TypeError, "`lengths` must be integers, got float64."),
+    (lambda: rnn_jax.data.lengths_to_mask(jnp.array([1, 5]), 4), ValueError, "`lengths` must be from 0 to the 4 steps, got [1, 5]."),
+    (lambda: rnn_jax.data.pack_sequences([], []), ValueError, "`inputs` and `targets` must be as many, and at least one, got 0 and 0."),
+    (lambda: rnn_jax.data.pack_sequences([np.ones(3)], [np.ones(4)]), ValueError, "`targets` must be at most as long as their sequence, got 4 for 3 steps at 0."),
+    (lambda: rnn_jax.data.pack_sequences([np.ones((3, 2)), np.ones((3, 1))], [np.ones(1)] * 2), ValueError, "`inputs` must be of one dtype and shape but for their lengths"),
+    (lambda: rnn_jax.data.pack_sequences([np.ones(3)], [np.ones(1)], time=2), ValueError, "`time` must be at least 3, got 2."),
+]  # fmt: skip
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+@pytest.mark.parametrize("call, error, message", BAD, ids=[message[:40] for *_, message in BAD])
+def test_bad_input_is_one_sentence(call, error, message):
+    with pytest.raises(error) as raised:
+        call()
+    assert message in str(raised.value)
+
+
+def test_arrays_of_numpy_as_users_have_them():
+    """64 bits are cut to 32 without a warning where nothing is lost, and refused where a token would wrap."""
+    with as_users_have_it(), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        features = [np.random.default_rng(0).standard_normal((n, 2)) for n in (3, 5)]
+        batch, _ = rnn_jax.data.pad_sequences(features, [np.zeros(1, np.int64)] * 2)
+        assert {x.dtype for x in (batch.inputs, batch.weights)} == {jnp.dtype(jnp.float32)}
+        tokens = [np.array([1, 2]), np.array([5_000_000_000])]
+        for arrange in (rnn_jax.data.pad_sequences, rnn_jax.data.pack_sequences):
+            with pytest.raises(ValueError, match=r"`inputs\[1\]` must hold integers that fit int32, .* got 5000000000"):
+                arrange(tokens, [t[-1:] * 0 for t in tokens])
+            with pytest.raises(ValueError, match=r"`targets\[1\]` must hold integers that fit int32"):
+                arrange([t * 0 for t in tokens], tokens)
+        for lengths in ([2**40], np.array([2**32 + 1])):
+            with pytest.raises(ValueError, match="`lengths` must hold integers that fit int32"):
+                rnn_jax.data.lengths_to_mask(lengths, 3)
+        half = [x.astype(jnp.bfloat16) for x in features]
+        for given, dtype in ((half, None), (features, jnp.bfloat16)):
+            batch, _ = rnn_jax.data.pad_sequences(given, [x[-1:] for x in given], dtype=dtype)
+            assert {x.dtype for x in (batch.inputs, batch.targets, batch.weights)} == {jnp.dtype(jnp.bfloat16)}
+        params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=3)
+        h_0 = rnn_jax.zero_state(params)
+        grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
+        with pytest.raises(ValueError, match="`batch.inputs` must hold integers that fit int32"):
+            grad_fn(params, rnn_jax.Batch(tokens[1], tokens[1]), h_0)
+        with pytest.raises(ValueError, match="`batch.targets` must hold integers that fit int32"):
+            grad_fn(params, rnn_jax.Batch(tokens[0][:1], tokens[1]), h_0)
+        with pytest.raises(ValueError, match="`prompt` must hold integers that fit int32"):
+            rnn_jax.generate(jax.random.key(0), params, tokens[1], 2)
+        with pytest.raises(ValueError, match="`streams` must hold integers that fit int32"):
+            rnn_jax.data.window_batch(np.repeat(tokens[1], 9)[:, None], 0, 3)
