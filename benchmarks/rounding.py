@@ -14,7 +14,7 @@ import jax.numpy as jnp
 jax.config.update("jax_enable_x64", True)
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from test_numerics import (  # noqa: E402
+from precision import (  # noqa: E402
     F32_EPS,
     TIMES,
     bfloat16_errors,

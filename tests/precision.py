@@ -1,0 +1,66 @@
+"""Problems of many steps, and the errors of a gradient on them: for test_rounding.py and `benchmarks/rounding.py`."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from by_numpy import by_numpy
+from problems import cast
+
+import rnn_jax
+
+F32_EPS, BF16_EPS = 2.0**-23, 2.0**-8
+IN, HID, OUT = 5, 16, 7
+
+
+@functools.cache
+def compiled(method, loss="cross_entropy", reduction="sum", compute_dtype=None):
+    return jax.jit(rnn_jax.make_grad_fn(method, loss=loss, reduction=reduction, compute_dtype=compute_dtype))
+
+
+@functools.cache
+def evaluated(method, loss="cross_entropy", reduction="sum"):
+    """By NumPy, but for "blocked", which stays compiled: what is not about rounding."""
+    return (jax.jit if method == "blocked" else by_numpy)(rnn_jax.make_grad_fn(method, loss=loss, reduction=reduction))
+
+
+@functools.cache
+def long_problem(loss, time, seed, dtype=jnp.float32):
+    """A rotation under tanh, in float32: errors do not grow from step to step, and no step is soon forgotten."""
+    rng = np.random.default_rng(seed)
+
+    def normal(scale, *shape):
+        return scale * rng.standard_normal(shape)
+
+    rotation, _ = np.linalg.qr(normal(1, HID, HID))
+    cell = rnn_jax.CellParams(normal(IN**-0.5, IN, HID), rotation, normal(0.1, HID), "tanh")
+    params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(normal(HID**-0.5, HID, OUT), normal(0.1, OUT)))
+    inputs = normal(0.7, time, 2, IN)
+    targets = rng.integers(0, OUT, (time, 2)) if loss == "cross_entropy" else normal(1, time, 2, OUT)
+    return cast((params, rnn_jax.Batch(inputs, targets), (normal(0.5, 2, HID),)), dtype)
+
+
+def leaf_errors(actual, truth):
+    """The largest error of each leaf, relative to the largest entry of that leaf, by name."""
+    pairs = zip(jax.tree.leaves_with_path(actual), jax.tree.leaves(truth), strict=True)
+    return {
+        jax.tree_util.keystr(path): float(np.max(np.abs(np.float64(x) - np.float64(y))) / np.max(np.abs(np.float64(y))))
+        for (path, x), y in pairs
+    }
+
+
+TIMES = (10, 100, 1000, 10000)
+
+
+@functools.cache
+def float64_truth(loss, reduction, time, seed):
+    method = evaluated if time <= 100 else compiled
+    return method("bptt", loss, reduction)(*cast(long_problem(loss, time, seed), jnp.float64))
+
+
+def bfloat16_errors(method, loss, problem, compute_dtype):
+    """Errors, in eps of bfloat16, against the truth for the values that the problem holds."""
+    result = compiled(method, loss, "sum", compute_dtype)(*problem)
+    truth = evaluated("stepwise", loss)(*cast(problem, jnp.float64))
+    return {leaf: error / BF16_EPS for leaf, error in leaf_errors(result, truth).items()}
