@@ -191,3 +191,14 @@ def test_what_cannot_be_checked_is_refused():
     with pytest.raises(ValueError, match="analytic activation"):
         relu = make_problem(Case(activation="relu"))
         rnn_jax.verify.WITNESSES["complex step"].make("cross_entropy", "mean")(*relu)
+
+
+@pytest.mark.parametrize("method", ["autodiff", "blocked"])
+@pytest.mark.parametrize("bias", [30.0, 60.0])
+def test_a_saturated_cross_entropy(method, bias):
+    """The right class is all but certain: of the loss hardly a digit is left, and it is not called wrong."""
+    params, batch, h_0 = make_problem(Case(loss="cross_entropy"))
+    readout = params.readout._replace(b_y=params.readout.b_y.at[0].add(bias))
+    problem = params._replace(readout=readout), batch._replace(targets=jnp.zeros_like(batch.targets)), h_0
+    report = check_gradients(rnn_jax.make_grad_fn(method, loss="cross_entropy"), *problem)
+    assert not report.failing, report

@@ -118,6 +118,7 @@ PLACES = {  # where the reasoning of differences assumes that a function is smoo
     "a slope without a slope": (lambda x: x**1.5, [0.0]),
     "one that is nearly steep": (lambda x: x**1.1, [0.0, 1.0]),
     "sort of equals": (lambda x: jnp.sort(x) * jnp.arange(1.0, 41.0), [0.0] * 40),
+    "median of many equals": (jnp.median, np.round(np.random.default_rng(0).standard_normal(301)).tolist()),
     "median of equals": (jnp.median, [0.0] * 5),
     "top two of equals": (lambda x: lax.top_k(x, 2)[0] * jnp.array([1.0, 3.0]), [0.0] * 5),
     "running maximum of equals": (lambda x: lax.cummax(x) * jnp.arange(1.0, 6.0), [0.0] * 5),
@@ -178,6 +179,51 @@ def test_where_no_step_fits_the_gradients_close_by_decide(x):
     wrong = jax.custom_vjp(fn)
     wrong.defvjp(lambda x: (fn(x), x), lambda x, g: (g * off(x),))
     assert check_gradients(wrong, np.array(x)).failing == ("args[0]",)
+
+
+def guarded_norm(x):
+    s = jnp.sum(x**2)
+    return jnp.where(s > 0, jnp.sqrt(jnp.where(s > 0, s, 1.0)), 0.0)
+
+
+MISTAKES_AT_EQUALS = {
+    "one to each of the largest": (lambda x: jnp.max(x), lambda x: (x == jnp.max(x)).astype(x.dtype), [1.0, 1.0, 0.0]),
+    "one to each, all equal": (lambda x: jnp.max(x), lambda x: (x == jnp.max(x)).astype(x.dtype), [0.0, 0.0, 0.0]),
+    "one to both sides of a minimum": (lambda x: jnp.minimum(x[0], x[1]), jnp.ones_like, [1.0, 1.0]),
+    "a sort that gives one weight twice": (
+        lambda x: jnp.sum(jnp.sort(x) * jnp.array([1.0, 5.0])),
+        lambda x: jnp.where(x[0] == x[1], jnp.full(2, 5.0), jnp.array([1.0, 5.0])[jnp.argsort(jnp.argsort(x))]),
+        [2.0, 2.0],
+    ),
+    "a median that was dropped": (lambda x: jnp.median(x), jnp.zeros_like, [1.0, 2.0, 2.0, 2.0, 3.0]),
+    "an absolute value that was dropped": (lambda x: jnp.sum(jnp.abs(x)), jnp.zeros_like, [0.0]),
+    "nine tenths on one side": (lambda x: jnp.sum(jnp.abs(x)), lambda x: jnp.sign(x) * jnp.where(x > 0, 0.9, 1), [0.0]),
+    "two where every limit is at most one": (
+        guarded_norm,
+        lambda x: jnp.where(jnp.sum(x**2) > 0, x / jnp.linalg.norm(x + 1e-300), 2.0),
+        [0.0, 0.0, 0.0],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "fn, x", [(lambda x: -jax.nn.log_softmax(x)[0], [40.0, 0.0, -50.0]), (lambda x: jnp.log(1 + jnp.exp(x)), [-40.0])]
+)
+def test_what_is_rounded_away_inside_is_not_called_wrong(fn, x):
+    """The value is one number around here, the gradient 4e-18: neither is wrong."""
+    report = check_gradients(fn, np.array(x))
+    assert report.passed and "below what differences resolve" in str(report)
+
+
+@pytest.mark.parametrize("name", MISTAKES_AT_EQUALS)
+def test_a_mistake_at_equals_is_found(name):
+    """Each entry may lie between its slopes and their sum not; and what both sides of a kink hide shows next to it."""
+    fn, d_fn, x = MISTAKES_AT_EQUALS[name]
+    x = np.array(x)
+    assert check_gradients(fn, x).passed
+    wrong = jax.custom_vjp(fn)
+    wrong.defvjp(lambda x: (fn(x), x), lambda x, g: (g * d_fn(x),))
+    assert not check_gradients(wrong, x).passed
 
 
 def test_a_mistake_that_a_kink_hides_shows_next_to_it():

@@ -1,7 +1,7 @@
 """One leaf of a gradient beside central differences, and what that says of it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,6 @@ from ._report import LeafReport
 from ._subject import Leaf, Subject
 
 UNRESOLVED = 1e-5  # however much a function bends, no larger error is excused by it
-NUM_DIRECTIONS = 3
 SHARP = 1e-4  # how far both sides of a kink are apart, relative to them, where zero is not a wrong gradient
 
 
@@ -91,9 +90,9 @@ def _beside(
     sides = np.stack([*sides, np.where(sharp, 0, again.left)])  # relu'(0) = 0 leaves out what goes through a kink
     margin = UNRESOLVED * max(largest(d), largest(found.slope))
     kink = again.kinked & (sides.min(0) - margin <= analytic) & (analytic <= sides.max(0) + margin)
-    rounding, truncation = found.rounding, found.truncation
+    rounding, truncation, kinked = found.rounding, found.truncation, (again.kinked > 0) | found.peaked
     shortened = np.array([found.shortened])
-    return Beside(analytic, found.slope, truncation, rounding, again.kinked > 0, kink, shortened)
+    return Beside(analytic, found.slope, truncation, rounding, kinked, kink, shortened)
 
 
 def _suspects(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
@@ -125,7 +124,7 @@ def leaf_report(sample: Sample, beside: Beside, tolerance: float, floor: float =
         analytic=float(beside.analytic[worst]),
         numeric=float(beside.numeric[worst]),
         resolved=float(np.max(allowed) / unit),
-        num_kinks=int(beside.kink.sum()),
+        num_kinks=int(beside.kink[: len(sample.entries)].sum()),
         num_shortened=int(beside.shortened[0]),
         num_next_to=0,
         passed=bool(np.all(off <= allowed)),
@@ -144,32 +143,27 @@ def about(gradient: np.ndarray, sample: Sample, beside: Beside, report: LeafRepo
     """What is wrong with the gradient of a leaf, in words."""
     leaf = sample.leaf
     d = gradient[leaf.entries].reshape(leaf.shape)
-    right = beside.numeric.reshape(leaf.shape) if len(report.errors) == len(sample.entries) == d.size else None
+    right = beside.numeric[: d.size].reshape(leaf.shape) if len(sample.entries) == d.size else None
     return about_leaf(leaf.name, d, right, worst(report))
 
 
-def differentiable(subject: Subject, differences: Differences, sample: Sample, beside: Beside, rng: Any) -> bool:
-    """Whether the slopes of the entries make those along some directions, where all entries are known.
+def doubtful(sample: Sample, beside: Beside) -> bool:
+    """Whether differences do not tell here what is right.
 
-    The median of equals has slopes, all of them zero, and is not differentiable.
+    So it is on a kink; where slopes of entries do not add up to those along directions (a median of equals has slopes
+    of zero, and no derivative); and if all that is wrong is less than the error of the differences.
     """
-    if len(sample.directions):
-        return not np.any(beside.kinked)
-    size = len(sample.entries)
-    directions = rng.choice([-1.0, 1.0], (NUM_DIRECTIONS, size)) / np.sqrt(size)
-    slopes = subject._replace(gradient=subject.gradient.copy())
-    slopes.gradient[sample.leaf.entries] = beside.numeric
-    along_them = compared(slopes, differences, sample._replace(entries=np.arange(0), directions=directions))
-    return not np.any(wrong(along_them) | along_them.kinked)
-
-
-def doubtful(beside: Beside) -> bool:
-    """Whether all that is wrong, or a kink, may stand where the differences do not tell: they are off themselves."""
+    num = len(sample.entries)
     own, off = beside.truncation + beside.rounding, np.abs(beside.analytic - beside.numeric)
     resolved = np.isfinite(own) & (beside.truncation <= 0.1 * np.abs(beside.numeric) + beside.rounding)
-    known = resolved & (off > 10 * own) & ~beside.kinked
-    finite = np.all(np.isfinite(beside.analytic))
-    return bool(finite and np.any(beside.kinked | wrong(beside)) and not np.any(known & wrong(beside)))
+    found = wrong(beside)
+    found[num:] &= not found[:num].any()
+    unknown = found.any() and not np.any(found & resolved & (off > 10 * own))
+    if num == sample.directions.shape[1]:
+        apart = np.abs(sample.directions @ beside.numeric[:num] - beside.numeric[num:])
+        errors = np.abs(sample.directions) @ own[:num] + own[num:]
+        unknown |= bool(np.any(apart > SHARP * largest(beside.numeric) + 2 * errors))
+    return bool(np.all(np.isfinite(beside.analytic)) and (beside.kinked.any() or unknown))
 
 
 def worst(report: LeafReport) -> str:

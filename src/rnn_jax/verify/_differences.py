@@ -21,11 +21,14 @@ Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Slopes(NamedTuple):
-    """`∂f/∂θ_i` for some `i`, what truncation and rounding may add to each, and how many needed a shorter step."""
+    """`∂f/∂θ_i` for some `i`, what truncation and rounding may add to each, which stand on a kink of which both sides
+    have opposite slopes, and how many needed a shorter step.
+    """
 
     slope: np.ndarray
     truncation: np.ndarray  # an estimate
     rounding: np.ndarray  # a bound
+    peaked: np.ndarray
     shortened: int
 
 
@@ -70,13 +73,18 @@ def along(f: Callable) -> Callable[[np.ndarray, np.ndarray], Values]:
 
 
 def _four_points(values: Values, index: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """The slope from `f(θ ± δ)` and `f(θ ± 2δ)`, exact up to the fourth degree; its truncation; its rounding."""
+    """The slope from `f(θ ± δ)` and `f(θ ± 2δ)`, exact up to the fourth degree; its truncation; its rounding; whether
+    f has a kink here: what both sides together rise by is twice as much for twice the step, not four times.
+    """
+    at_place = values(index[:1], np.zeros(len(index[:1])))
     shifts = np.array([-2.0, -1.0, 1.0, 2.0])
     f = values(np.repeat(index, 4), np.outer(step, shifts).ravel()).reshape(-1, 4)
     narrow, wide = (f[:, 2] - f[:, 1]) / (2 * step), (f[:, 3] - f[:, 0]) / (4 * step)
     slope = (4 * narrow - wide) / 3
-    rounding = 4 * EPS * np.max(np.abs(f), axis=1, initial=0.0) / step
-    return np.stack([slope, 0.1 * np.abs(slope - narrow), rounding])
+    largest_f = np.max(np.abs(f), axis=1, initial=0.0)
+    bend, wide_bend = f[:, 1] + f[:, 2] - 2 * at_place, f[:, 0] + f[:, 3] - 2 * at_place
+    peaked = (np.abs(wide_bend - 2 * bend) <= 0.2 * np.abs(bend)) & (np.abs(bend) > 64 * EPS * largest_f)
+    return np.stack([slope, 0.1 * np.abs(slope - narrow), 4 * EPS * largest_f / step, peaked])
 
 
 def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -> Slopes:
@@ -91,7 +99,7 @@ def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -
         again = _four_points(values, index[todo], step[todo])
         better = ~(again[1] + again[2] >= found[1, todo] + found[2, todo])
         found[:, todo[better]], shortened[todo[better]] = again[:, better], True
-    return Slopes(found[0], found[1], found[2], int(shortened.sum()) if enough > 0 else 0)
+    return Slopes(found[0], found[1], found[2], found[3] > 0, int(shortened.sum()) if enough > 0 else 0)
 
 
 def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
@@ -135,9 +143,9 @@ def closer(
         return Closer(found, nothing > 0, nothing > 0, nothing, nothing)
     rows, tried = np.arange(len(suspects)), steps[:, suspects]
     sides = [_sides(values, index[suspects], step) for step in tried]
-    left, right, bent, rounding = (np.stack(parts) for parts in zip(*sides, strict=True))
-    bound = rounding
-    rounding = np.maximum(rounding, 18 * _noise(values, index[suspects], tried) / tried)
+    left, right, bent, rounding, f = (np.stack(parts) for parts in zip(*sides, strict=True))
+    bound = np.maximum(rounding, 4 * _stair(f, tried) / tried)
+    rounding = np.maximum(bound, 18 * _noise(values, index[suspects], tried) / tried)
     kinked, at_kink = _kinks(left, right, rounding, tried)
     jumps, at_jump = _kinks(left * tried, right * tried, rounding * tried, tried)
     flat = np.where(np.abs(left) <= np.abs(right), left, right)[at_jump, rows]  # the side without the jump
@@ -167,6 +175,7 @@ def closer(
             put(found.slope, slope[at], better),
             put(found.truncation, truncation[at], better),
             put(found.rounding, least, better),
+            found.peaked,
             found.shortened,
         ),
         put(nothing, sure, everywhere),
@@ -199,6 +208,20 @@ def _noise(values: Values, index: np.ndarray, steps: np.ndarray) -> np.ndarray:
     around = np.concatenate([ordered[:1], ordered, ordered[-1:]])
     np.put_along_axis(noise, order, np.median([around[:-2], around[1:-1], around[2:]], axis=0), 0)
     return noise
+
+
+def _stair(f: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """How high the steps of a staircase may be that `f`, `(steps, entries, 7)`, is; 0 where it is none.
+
+    Something inside may be rounded, as `1 + e^-38` is to 1: then f is one number around here, or its rise over longer
+    steps does not go on within shorter ones. Only steps of a few machine epsilons are rounding.
+    """
+    finite = np.isfinite(f)
+    rise = np.max(f, axis=2, initial=-np.inf, where=finite) - np.min(f, axis=2, initial=np.inf, where=finite)
+    flat, size = rise == 0, np.max(np.abs(f), axis=(0, 2), initial=0.0, where=finite)
+    missed = np.max(np.where(flat, steps, 0), axis=0) * np.max(rise / steps, axis=0, initial=0.0, where=rise > 0)
+    height = np.where(flat.all(0), EPS, missed)
+    return np.where((height > 4 * EPS * size) & (height <= 64 * EPS * np.maximum(1.0, size)), height, 0.0)
 
 
 def _spread(slope: np.ndarray, rounding: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -240,6 +263,7 @@ class Sides(NamedTuple):
     right: np.ndarray
     bent: np.ndarray
     rounding: np.ndarray
+    f: np.ndarray  # (entries, 7)
 
 
 def _sides(values: Values, index: np.ndarray, step: np.ndarray) -> Sides:
@@ -254,4 +278,4 @@ def _sides(values: Values, index: np.ndarray, step: np.ndarray) -> Sides:
         right, bent_right = slope(*f.T[3:])
         left, bent_left = slope(*f.T[3::-1])
     largest_f = np.max(np.abs(f), axis=1, initial=0.0, where=np.isfinite(f))
-    return Sides(-left, right, np.fmax(bent_left, bent_right), 18 * EPS * largest_f / step)
+    return Sides(-left, right, np.fmax(bent_left, bent_right), 18 * EPS * largest_f / step, f)

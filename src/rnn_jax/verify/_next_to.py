@@ -11,7 +11,7 @@ from ._report import LeafReport
 from ._subject import Subject
 
 NEXT = 1e-3  # how far away the rule is checked, relative to the size of a leaf
-CLOSE = 2.0**-44, 1e-200  # how far away its limits are read; the second of entries that are zero
+CLOSE = 2.0**-44, 1e-100  # how far away its limits are read; the second of entries that are zero
 NUM_NEXT = 2
 NUM_CLOSE = 32
 
@@ -31,7 +31,7 @@ def decided_next_to(
     for place in places:
         there = compared(place, differences, sample)
         told = leaf_report(sample, there, TOLERANCE)
-        if not told.passed and not doubtful(there):
+        if not told.passed and not doubtful(sample, there):
             finding = about(place.gradient, sample, there, told)
             return told, finding._replace(words=f"{finding.words[:-1]}, next to `args`, where differences tell more.")
         undecided |= not told.passed
@@ -46,7 +46,7 @@ def decided_next_to(
     within = (lowest - margin <= beside.analytic) & (beside.analytic <= highest + margin)
     if np.all(within[failing]):
         told = leaf_report(sample, beside._replace(kink=beside.kink | failing), TOLERANCE)
-        return told._replace(num_kinks=here.num_kinks, num_next_to=int(failing.sum())), None
+        return told._replace(num_kinks=here.num_kinks, num_next_to=int(failing[: len(sample.entries)].sum())), None
     return here, about(subject.gradient, sample, beside, here)
 
 
@@ -66,8 +66,9 @@ def _next_to(subject: Subject, differences: Differences, rng: Any) -> list[Subje
 def _limits(subject: Subject, sample: Sample, rng: Any) -> tuple[np.ndarray, np.ndarray]:
     """The smallest and the largest slopes of a sample close by, and zero where there are several.
 
-    Where more than two slopes meet (equals that are sorted), which of them an entry has depends on all entries at
-    once, and a few draws do not see them all: then any that an entry of the leaf has.
+    Which of the slopes that meet (equals that are sorted) an entry has depends on all entries at once, and a few draws
+    do not see them all: any that an entry of the leaf has. Directions with one slope see whether they go together;
+    those with several add up what relu'(0) = 0 leaves out of each unit, which is no limit, and are not bounded.
     """
     rows = []
     for number in range(NUM_CLOSE):
@@ -78,12 +79,16 @@ def _limits(subject: Subject, sample: Sample, rng: Any) -> tuple[np.ndarray, np.
     near = np.stack([row for row in rows if np.all(np.isfinite(row))] or [np.full(rows[0].shape, np.nan)])
     slopes = np.sort(np.stack([sample.of(row) for row in near]), axis=0)
     lowest, highest = slopes[0], slopes[-1]
-    several = np.sum(np.diff(slopes, axis=0) > SHARP * largest(near), axis=0)
+    several = slopes[-1] - slopes[0] > SHARP * largest(near)
+    if np.any(several):
+        of_entries = np.arange(len(lowest)) < len(sample.entries)
+        lowest, highest = np.where(of_entries, near.min(), lowest), np.where(of_entries, near.max(), highest)
     lowest, highest = (
-        np.where(several > 1, extreme(own, whole), own)
-        for own, whole, extreme in ((lowest, near.min(), np.minimum), (highest, near.max(), np.maximum))
+        np.where(several, np.minimum(lowest, 0), lowest),
+        np.where(several, np.maximum(highest, 0), highest),
     )
-    return np.where(several, np.minimum(lowest, 0), lowest), np.where(several, np.maximum(highest, 0), highest)
+    mixed = several & (np.arange(len(lowest)) >= len(sample.entries))
+    return np.where(mixed, -np.inf, lowest), np.where(mixed, np.inf, highest)
 
 
 def _units(subject: Subject) -> np.ndarray:
