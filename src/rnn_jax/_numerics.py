@@ -39,7 +39,8 @@ def _scale(largest: Array) -> Array:
     bound = jnp.finfo(largest.dtype).maxexp - 8
     exponent = jnp.clip(jnp.floor(jnp.log2(largest)), -bound, bound)  # of 0: -bound
     # The barrier keeps XLA from making (x / scale)² of a constant x to x² / scale², which is 0 / 0 or infinite.
-    return lax.optimization_barrier(lax.stop_gradient(jnp.exp2(exponent)))
+    scale: Array = lax.optimization_barrier(lax.stop_gradient(jnp.exp2(exponent)))
+    return scale
 
 
 def _root(square: Array) -> Array:

@@ -48,7 +48,7 @@ def require_method(method: Any, wanted: str) -> None:
 def same_structure(tree: Any, other: Any) -> bool:
     """Whether two trees are alike but for their leaves."""
     structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(other)
-    return structures[0] == structures[1]
+    return bool(structures[0] == structures[1])
 
 
 def require_like(name: str, tree: Any, like: Any, match: str) -> None:

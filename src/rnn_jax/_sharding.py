@@ -9,7 +9,8 @@ from jax import lax
 
 def _varying(x: jax.Array) -> frozenset[str]:
     """The mesh axes over which `x` differs from device to device; none outside `shard_map`."""
-    return jax.typeof(x).mat.varying
+    axes: frozenset[str] = jax.typeof(x).mat.varying
+    return axes
 
 
 def refuse_explicit(tree: Any, name: str, instead: str) -> None:

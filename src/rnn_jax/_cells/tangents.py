@@ -21,7 +21,8 @@ def push(pull: Pull, dots: Deltas, s_dot: Array) -> Array:
         return (deltas,) if d_s_tm1 is None else (deltas, d_s_tm1)
 
     passes = len(jax.eval_shape(with_tangents, s_dot)) == 2
-    return jax.linear_transpose(with_tangents, s_dot)((dots, s_dot) if passes else (dots,))[0]
+    s_t_dot: Array = jax.linear_transpose(with_tangents, s_dot)((dots, s_dot) if passes else (dots,))[0]
+    return s_t_dot
 
 
 def has_one_delta(pull: Pull, s: Any) -> bool:

@@ -4,13 +4,14 @@ import dataclasses
 from collections.abc import Callable
 
 import jax
+from jaxtyping import Array
 
 from .._batches import num_read
 from .._checks import is_tokens
 from .._losses import weighted_loss
 from .._nn.apply import apply
 from .._nn.unroll import unroll
-from .._types import Batch, Gradients, Objective, Params, Result, States, Trajectory
+from .._types import Batch, Gradients, Objective, Params, Result, Scalar, States, Trajectory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +33,7 @@ def autodiff(
 ) -> Result:
     """Loss, last states and gradients by `jax.value_and_grad`, through `unroll`."""
 
-    def loss_fn(params, h_0, features):
+    def loss_fn(params: Params, h_0: States, features: Array | None) -> tuple[Scalar, States]:
         inputs = batch.inputs if features is None else features
         last, mask, reset = num_read(batch), batch.mask, batch.reset
         ys, h_T = apply(params, h_0, inputs, last=last, mask=mask, reset=reset, drop=batch.drop, unroll=unroll)

@@ -168,7 +168,7 @@ def advance(problem: Problem, runs: Sequence[Run], offset: Any, h: States) -> tu
     kept = []
     for run in runs:
 
-        def body(h, i, run=run):
+        def body(h: States, i: Any, run: Run = run) -> tuple[States, Any]:
             start = offset + run.start + i * run.size
             if run.inner is not None:
                 return reach(problem, run, start, h), h
@@ -185,7 +185,7 @@ def reach(problem: Problem, segment: Run, offset: Any, h: States) -> States:
     """The states after a segment that starts at step `offset`; nothing is kept."""
     for run in _blocks(segment):
 
-        def body(h, i, run=run):
+        def body(h: States, i: Any, run: Run = run) -> tuple[States, None]:
             start = offset + run.start + i * run.size
             hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, run, start), h)
             return last_states(h, hs), None
@@ -209,7 +209,7 @@ def retreat(problem: Problem, runs: Sequence[Run], offset: Any, kept: Sequence[A
             carry = retreat_piece(problem, run, offset + run.start, made, carry)
             continue
 
-        def body(carry, now, run=run, made=made):
+        def body(carry: Carry, now: Any, run: Run = run, made: Any = made) -> tuple[Carry, None]:
             i, piece = now
             piece = piece if run.inner is not None else (_states_before(i, *made), piece)
             return retreat_piece(problem, run, offset + run.start + i * run.size, piece, carry), None

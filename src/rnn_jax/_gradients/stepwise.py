@@ -31,7 +31,7 @@ from .by_hand import Loops, backpropagate
 def forward(layer: Layer, s_0: State, xs: Inputs, events: Events) -> tuple[Trajectory, Any]:
     """`hs`, and the residuals of every step."""
 
-    def body(h_tm1, now):
+    def body(h_tm1: Array, now: Any) -> tuple[Array, Any]:
         x_t, event = now
         h_new, residuals_t = step_forward(layer.cell, event.enter(h_tm1), x_t, layer.recurrent)
         h_t = event.leave(h_new, h_tm1)
@@ -46,7 +46,7 @@ def backward(residuals: Any, d_hs: Hiddens, d_h_T: State) -> tuple[Cell, State, 
     layer, residuals, events = residuals
     cell = layer.cell
 
-    def body(carry, now):
+    def body(carry: tuple[Cell, Array], now: Any) -> tuple[tuple[Any, Array], Any]:
         d_cell, d_h_next = carry
         d_h_read, residuals_t, event = now
         d_h_t = add_to_hidden(cell, d_h_next, d_h_read)

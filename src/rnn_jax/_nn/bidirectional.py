@@ -80,7 +80,7 @@ def _seen_from_behind(mask: Flags | None, reset: Flags | None) -> Flags | None:
         return None
     exists = jnp.ones_like(reset) if mask is None else mask
 
-    def body(behind, now):
+    def body(behind: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
         exists_t, reset_t = now
         return jnp.where(exists_t, reset_t, behind), behind
 

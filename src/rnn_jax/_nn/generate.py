@@ -97,7 +97,7 @@ def generate(
     _check_draw(draw, key, params, h_0, prompt)
     h = h_0 if time == 1 else apply(params, h_0, prompt[:-1], last=0)[1]
 
-    def body(carry, key_t):
+    def body(carry: tuple[States, Array], key_t: Array) -> tuple[tuple[States, Array], Array]:
         h_tm1, x_t = carry
         y_t, h_t = apply_step(params, h_tm1, x_t)
         x_tp1 = draw(key_t, y_t).astype(prompt.dtype)

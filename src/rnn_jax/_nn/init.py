@@ -11,10 +11,10 @@ from jaxtyping import Array, Key
 
 from .._cells.activations import ACTIVATIONS
 from .._cells.protocol import num_units
-from .._cells.vanilla import check_leak
+from .._cells.vanilla import CellParams, check_leak
 from .._checks import check_params
 from .._require import are_numbers, require_floating, require_key, require_known, require_sizes
-from .._types import CellParams, Params, ReadoutParams, States, accumulation_dtype
+from .._types import Params, ReadoutParams, States, accumulation_dtype
 from ..initializers import Initializer
 
 

@@ -48,7 +48,7 @@ def forward(layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int
     """
     cell = layer.cell
 
-    def body(s_tm1, now):
+    def body(s_tm1: Array, now: Any) -> tuple[Array, Array]:
         z_t, event = now
         s_met = event.enter(s_tm1)
         u_t = layer.read(s_met) @ cell.w_hh
@@ -101,7 +101,7 @@ def deltas(
     cell = layer.cell
     w_hh_t = cell.w_hh.T
 
-    def body(d_s_next, now):  # d_s_next: what steps t+1.. send back to s_t
+    def body(d_s_next: Array, now: Any) -> tuple[Array, Any]:  # d_s_next: what steps t+1.. send back to s_t
         d_h_read, kept_t, event = now
         d_s_t = add_to_hidden(cell, d_s_next, d_h_read)
         deltas_t, d_s_kept = cell.backward(kept_t, d_s_t)
@@ -185,7 +185,7 @@ def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_d
         z_dot, u_dot = (z_dot + by_w_hh, None) if u_dot is None else (z_dot, u_dot + by_w_hh)
     own = {name: getattr(cell_dot, name) for name in own_names(cell) if getattr(cell_dot, name) is not None}
 
-    def body(s_tm1_dot, now):
+    def body(s_tm1_dot: Array, now: Any) -> tuple[Array, Array]:
         z_t_dot, u_t_dot, kept_t, event = now
         s_met_dot = event.enter(s_tm1_dot)
         by_h = layer.read(s_met_dot) @ cell.w_hh

@@ -4,12 +4,13 @@ It stands on JAX's experimental base class for such primitives, `VJPHiPrimitive`
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import hijax
+from jaxtyping import Array
 
 from .._require import are_numbers
 from .._types import Hiddens, Trajectory
@@ -17,9 +18,20 @@ from .events import Events
 from .layer import Layer
 from .loops import Residuals, forward, pullback, pushforward, residuals_of
 
-Base: Any = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", None)
-if Base is None:
-    raise ImportError("jax.experimental.hijax has neither HiPrim nor VJPHiPrimitive")
+if TYPE_CHECKING:
+
+    class Base:
+        """What is used here of a class that JAX has under one of two names."""
+
+        in_avals_flat: list[Any]
+        in_tree: jax.tree_util.PyTreeDef
+
+        def __call__(self, *args: Any) -> Any: ...
+
+else:
+    Base = getattr(hijax, "HiPrim", None) or getattr(hijax, "VJPHiPrimitive", None)
+    if Base is None:
+        raise ImportError("jax.experimental.hijax has neither HiPrim nor VJPHiPrimitive")
 
 
 class Members(NamedTuple):
@@ -36,7 +48,9 @@ class Unroll(Base):
     becomes one more batch axis.
     """
 
-    def __init__(self, in_avals: tuple, ensemble: tuple[Members, ...] = ()):
+    ensemble: tuple[Members, ...]
+
+    def __init__(self, in_avals: tuple[Any, ...], ensemble: tuple[Members, ...] = ()):
         cell, h_0, xs, *_ = in_avals
         sizes = tuple(members.size for members in ensemble)
         self.h_0 = len(jax.tree.leaves(cell))  # its place among the leaves; those of the cell come first
@@ -46,46 +60,46 @@ class Unroll(Base):
         self.params = {"ensemble": ensemble}
         super().__init__()
 
-    def __hash__(self):
+    def __hash__(self) -> int:
         return hash((self.ensemble, tuple(map(str, self.in_avals_flat)), self.in_tree))
 
-    def __eq__(self, other):
+    def __eq__(self, other: Any) -> bool:
         return type(self) is type(other) and self._key() == other._key()
 
-    def _key(self) -> tuple:
+    def _key(self) -> tuple[Any, ...]:
         return self.ensemble, self.in_avals_flat, self.in_tree
 
-    def expand(self, *args):
+    def expand(self, *args: Any) -> Any:
         return self._for_each_member(_states)(args)
 
-    def vjp_fwd(self, nzs_in, *args):
+    def vjp_fwd(self, nzs_in: Any, *args: Any) -> tuple[Any, Any]:
         del nzs_in
         hs = self(*args)
         return hs, (args, hs)
 
-    def vjp_bwd_retval(self, residuals, d_hs):
+    def vjp_bwd_retval(self, residuals: Any, d_hs: Any) -> Any:
         args, hs = residuals
         d_args = self._for_each_member(_pullback, transposed=True)(args, hs, _dense(d_hs))
         return jax.tree.unflatten(self.in_tree, map(_or_float0, self._leaves(d_args), self.in_avals_flat))
 
-    def jvp(self, primals, tangents):
+    def jvp(self, primals: Any, tangents: Any) -> tuple[Any, Any]:
         hs = self(*primals)
         return hs, self.linearized((primals, hs), *tangents)
 
     lin = vjp_fwd
 
-    def linearized(self, residuals, *tangents):
+    def linearized(self, residuals: Any, *tangents: Any) -> Any:
         args, hs = residuals
         known = jax.tree.unflatten(self.in_tree, map(_or_none, self._leaves(tangents)))
         return self._for_each_member(_pushforward)(args, hs, known)
 
-    def transpose(self, out_ct, *maybe_accums):
+    def transpose(self, out_ct: Any, *maybe_accums: Any) -> NoReturn:
         raise TypeError(
             "`unroll_bptt` cannot be transposed as it stands, for it is linear in nothing by itself: transpose what "
             "`jax.linearize` makes of it, or use `unroll`."
         )
 
-    def batch(self, axis_data, args, dims):
+    def batch(self, axis_data: Any, args: Any, dims: Any) -> tuple[Any, int | None]:
         xs, dims = self._leaves(args), self._leaves(dims)
         mapped = tuple(dim is not None for dim in dims)
         if not any(mapped):
@@ -108,20 +122,21 @@ class Unroll(Base):
         leaves = xs[:first] + [as_batch_axis(leaf, xs[leaf], dims[leaf]) for leaf in range(first, len(xs))]
         return bind(jax.tree.unflatten(self.in_tree, leaves), self.ensemble), len(self.ensemble) + 1
 
-    def _leaves(self, tree: Any) -> list:
+    def _leaves(self, tree: Any) -> list[Any]:
         """What stands in `tree` in the places of the arguments' leaves, None included."""
-        return self.in_tree.flatten_up_to(tree)
+        leaves: list[Any] = self.in_tree.flatten_up_to(tree)
+        return leaves
 
-    def _for_each_member(self, rule: Callable, *, transposed: bool = False) -> Callable:
+    def _for_each_member(self, rule: Callable[..., Any], *, transposed: bool = False) -> Callable[..., Any]:
         """`rule(args, ...)` vmapped over the ensemble; what its transpose sends to shared leaves is summed."""
         for members in reversed(self.ensemble):
             rule = self._vmapped(rule, members, transposed)
         return rule
 
-    def _vmapped(self, rule: Callable, members: Members, transposed: bool) -> Callable:
+    def _vmapped(self, rule: Callable[..., Any], members: Members, transposed: bool) -> Callable[..., Any]:
         axes = jax.tree.unflatten(self.in_tree, [0 if mapped else None for mapped in members.mapped])
 
-        def vmapped(args, *rest):
+        def vmapped(args: tuple[Any, ...], *rest: Any) -> Any:
             in_axes = (axes, *(axes if isinstance(x, tuple) else 0 for x in rest))
             out = jax.vmap(rule, in_axes, axis_size=members.size)(args, *rest)
             if not transposed:
@@ -133,7 +148,7 @@ class Unroll(Base):
         return vmapped
 
 
-def bind(args: tuple, ensemble: tuple[Members, ...] = ()) -> Any:
+def bind(args: tuple[Any, ...], ensemble: tuple[Members, ...] = ()) -> Any:
     """The states, by the primitive for arguments of these types."""
     return Unroll(jax.tree.map(jax.typeof, args), ensemble)(*args)
 
@@ -143,23 +158,23 @@ def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
     return sum(members.mapped[leaf] for members in ensemble)
 
 
-def _states(args: tuple) -> Trajectory:
+def _states(args: tuple[Any, ...]) -> Trajectory:
     (cell, h_0, xs), (events, r) = args[:3], args[3:]
     return forward(Layer(cell, r), h_0, xs, events)[0]
 
 
-def _residuals(args: tuple, hs: Hiddens) -> Residuals:
+def _residuals(args: tuple[Any, ...], hs: Hiddens) -> Residuals:
     (cell, h_0, xs), (events, r) = args[:3], args[3:]
     return residuals_of(Layer(cell, r), h_0, xs, hs, events)
 
 
-def _pullback(args, hs, d_hs):
+def _pullback(args: tuple[Any, ...], hs: Array, d_hs: Array) -> tuple[Any, ...]:
     *_, r = args
     d_r = None if r is None else jnp.zeros_like(r)  # a constant: this is never read
     return *pullback(_residuals(args, hs), d_hs), Events(), d_r  # the flags are booleans: no cotangent
 
 
-def _pushforward(args, hs, tangents):
+def _pushforward(args: tuple[Any, ...], hs: Array, tangents: tuple[Any, ...]) -> Array:
     return pushforward(_residuals(args, hs), *tangents[:3])
 
 

@@ -1,6 +1,9 @@
 """The recurrence over time, as a plain `lax.scan` of `step`."""
 
+from typing import Any
+
 from jax import lax
+from jaxtyping import Array
 
 from .._cells.protocol import Cell
 from .._checks import check_cell, check_flags, check_inputs, check_layout, check_state, steps_shape
@@ -50,7 +53,7 @@ def unroll(
     events = Events(mask, reset)
     (cell, h_0, xs), events, r = promote(((cell, h_0, events.visible(xs)), events, constant(r)))
 
-    def body(h_tm1, now):
+    def body(h_tm1: Array, now: Any) -> tuple[Array, Array]:
         x_t, event = now
         h_met = event.enter(h_tm1)
         h_t = event.leave(cell.forward(*products(cell, h_met, x_t, r), h_met), h_tm1)

@@ -1,8 +1,10 @@
 """`unroll` with its derivatives written by hand."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+from jaxtyping import Array
 
 from .._cells.protocol import Cell
 from .._sharding import promote, refuse_explicit
@@ -10,27 +12,29 @@ from .._types import Flags, Hidden, Inputs, State, Trajectory
 from .dropout import constant
 from .events import Events
 from .layer import Layer
-from .loops import forward, pullback
+from .loops import Residuals, forward, pullback
 from .unroll import check_unroll
 
 
 @jax.custom_vjp
-def _reverse_only(cell, h_0, xs, events, r):
+def _reverse_only(cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden | None) -> Trajectory:
     return forward(Layer(cell, r), h_0, xs, events)[0]
 
 
-def _reverse_only_forward(cell, h_0, xs, events, r):
+def _reverse_only_forward(
+    cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden | None
+) -> tuple[Trajectory, Residuals]:
     return forward(Layer(cell, r), h_0, xs, events)
 
 
-def _reverse_only_backward(residuals, d_hs):
+def _reverse_only_backward(residuals: Residuals, d_hs: Array) -> tuple[Any, ...]:
     return *pullback(residuals, d_hs), None, None  # flags are booleans, and r is a constant
 
 
 _reverse_only.defvjp(_reverse_only_forward, _reverse_only_backward)
 
 
-def _fallback(args: tuple) -> Trajectory:
+def _fallback(args: tuple[Any, ...]) -> Trajectory:
     try:
         return _reverse_only(*args)
     except TypeError as error:
@@ -43,7 +47,7 @@ def _fallback(args: tuple) -> Trajectory:
         ) from error
 
 
-_unroll: Callable[[tuple], Trajectory]
+_unroll: Callable[[tuple[Any, ...]], Trajectory]
 try:
     from .primitive import bind as _unroll
 except ImportError:

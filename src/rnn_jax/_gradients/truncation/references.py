@@ -22,7 +22,7 @@ def sending_on(sent: Any) -> Callable[..., Trajectory]:
     def unroll_sent(
         cell: Cell, h_0: State, xs: Inputs, *, mask: Flags | None, reset: Flags | None, r: Hidden | None = None
     ) -> Trajectory:
-        def body(h_tm1, now):
+        def body(h_tm1: Array, now: Any) -> tuple[Array, Array]:
             x_t, mask_t, reset_t, sent_t = now
             h_tm1 = h_tm1 + (sent_t - 1) * (h_tm1 - lax.stop_gradient(h_tm1))  # adds an exact zero
             h_t = unroll(cell, h_tm1, x_t, mask=mask_t, reset=reset_t, r=r)[0]

@@ -185,5 +185,5 @@ def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:
     piece = jnp.arange(hs.shape[1])[None]
     t = start + piece * k1 + jnp.arange(k1)[:, None] + 1  # 1..T
     end = jnp.minimum(start + (piece + q + 1) * k1, time)
-    sent = (t != end - k2 + 1) | (t == 1)
+    sent: Array = (t != end - k2 + 1) | (t == 1)
     return sent.reshape(*sent.shape, *(1,) * (hs.ndim - 3)).astype(hs.dtype)
