@@ -29,4 +29,5 @@ def experiment(config: ExperimentConfig) -> int:
 
 def load(name: str) -> Experiment:
     """The experiment of a name."""
-    return importlib.import_module(f"..experiments.catalogue.{CATALOGUE[name][0]}", __package__).EXPERIMENT
+    found: Experiment = importlib.import_module(f"..experiments.catalogue.{CATALOGUE[name][0]}", __package__).EXPERIMENT
+    return found

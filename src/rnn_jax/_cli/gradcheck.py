@@ -48,7 +48,7 @@ def covering(options: dict[str, list[Any]], together: int, tries: int = 50) -> l
     missing = {(at, combination) for at in choices for combination in itertools.product(*(values[i] for i in at))}
     cases = []
 
-    def covered(row: list[Any]) -> set:
+    def covered(row: list[Any]) -> set[Any]:
         return {(at, tuple(row[i] for i in at)) for at in choices} & missing
 
     while missing:

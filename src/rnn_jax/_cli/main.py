@@ -140,14 +140,14 @@ def _train(config: "TrainConfig", given: set[str]) -> int:
         check_free(config)
         corpus = read_corpus(config.files)
         with _jax(config.dtype, config.devices):
-            return import_module(".training.train", __package__).train(config, {}, corpus)
+            return int(import_module(".training.train", __package__).train(config, {}, corpus))
     run, files = config.resume, config.files
     config, facts = resumed(config, given)
     with locked(run):
         corpus = corpus_of_run(run, config.files, files, facts["text_sha256"])
         config, facts = with_text(config, facts, files, corpus)
         with _jax(config.dtype, config.devices):
-            return import_module(".training.train", __package__).train(config, facts, corpus)
+            return int(import_module(".training.train", __package__).train(config, facts, corpus))
 
 
 def _sample(config: "SampleConfig") -> int:
@@ -164,7 +164,7 @@ def _sample(config: "SampleConfig") -> int:
             f"it knows {facts['symbols']!r}."
         )
     with _jax(settings.dtype):
-        return import_module(".sample", __package__).sample(config, settings, facts["symbols"])
+        return int(import_module(".sample", __package__).sample(config, settings, facts["symbols"]))
 
 
 def _gradcheck(config: "GradcheckConfig") -> int:
@@ -172,7 +172,7 @@ def _gradcheck(config: "GradcheckConfig") -> int:
 
     check_gradcheck_config(config)
     with _jax():
-        return import_module(".gradcheck", __package__).gradcheck(config)
+        return int(import_module(".gradcheck", __package__).gradcheck(config))
 
 
 def _truncation(config: "TruncationConfig") -> int:
@@ -184,7 +184,7 @@ def _truncation(config: "TruncationConfig") -> int:
     settings, facts = read_settings(config.run)
     corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"])
     with _jax(settings.dtype):
-        return import_module(".truncation", __package__).truncation(config, settings, facts, corpus)
+        return int(import_module(".truncation", __package__).truncation(config, settings, facts, corpus))
 
 
 def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
@@ -196,11 +196,11 @@ def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads only wait for each other in QR of matrices this small
     if config.run is None:
         with _jax():
-            return import_module(".anatomy.command", __package__).anatomy(config, None, {}, None)
+            return int(import_module(".anatomy.command", __package__).anatomy(config, None, {}, None))
     settings, facts = read_settings(config.run)
     corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"])
     with _jax(settings.dtype):
-        return import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus)
+        return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
 
 
 def _experiment(config: "ExperimentConfig") -> int:
@@ -215,7 +215,7 @@ def _experiment(config: "ExperimentConfig") -> int:
         return 0
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see `_anatomy`: there is flossing in it
     with _jax(num_devices=_cores()):
-        return import_module(".experiment", __package__).experiment(config)
+        return int(import_module(".experiment", __package__).experiment(config))
 
 
 def _cores() -> int:
@@ -230,7 +230,9 @@ def _jax(dtype: str = "float32", num_devices: int = 1) -> contextlib.AbstractCon
     except ValueError as error:  # a variable with a value that JAX does not know
         raise InputError(f"JAX must be able to read its settings from the environment, but: {error}.") from error
     del jax
-    return import_module(".jax_settings", __package__).jax_settings(dtype, num_devices)
+    settings: contextlib.AbstractContextManager[None]
+    settings = import_module(".jax_settings", __package__).jax_settings(dtype, num_devices)
+    return settings
 
 
 if __name__ == "__main__":

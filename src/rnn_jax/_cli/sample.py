@@ -30,7 +30,8 @@ def trained(run: Path, settings: TrainConfig, symbols: str) -> Params:
     template = jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols)))
     restored = restore(run, template)
     warn_of_damage(run, restored)
-    return restored.state.params
+    params: Params = restored.state.params
+    return params
 
 
 def default_prompt(symbols: str) -> str:

@@ -57,7 +57,8 @@ def of_step(residuals: Residuals, d_hs: Hiddens) -> Deltas:
     """The deltas of `d_h_t`, each step by itself: nothing travels through time."""
     cell = residuals.layer.cell
     made, _ = cell.backward(residuals.kept, only_hidden(cell, d_hs))
-    return jax.tree.map(residuals.events.d_leave, made)
+    existing: Deltas = jax.tree.map(residuals.events.d_leave, made)
+    return existing
 
 
 def steps_of(residuals: Residuals, d_as: Deltas) -> tuple[Array, Hiddens, Deltas]:

@@ -13,7 +13,7 @@ from jax import lax
 from .._gradients.methods import make_grad_fn
 from .._nn.init import zero_state
 from .._reporting.errors import InputError
-from .._types import Batch, Params
+from .._types import Batch, Params, States
 from ._corpus import Corpus
 from ._text import encode, make_streams, symbols_of
 
@@ -85,7 +85,8 @@ def held_out_of_run(
 def predicted_positions(data: TextData) -> np.ndarray:
     """Where in the text the symbols stand that validation predicts: all of each stream but its first."""
     time, num_streams = data.held_out.shape
-    return (data.num_train + np.arange(num_streams)[:, None] * time + np.arange(1, time)).ravel()
+    read: np.ndarray = (data.num_train + np.arange(num_streams)[:, None] * time + np.arange(1, time)).ravel()
+    return read
 
 
 def make_validate(data: TextData, method: str, window: int, compute_dtype: Any = None) -> Callable[[Params], jax.Array]:
@@ -108,11 +109,12 @@ def make_validate(data: TextData, method: str, window: int, compute_dtype: Any =
     def validate(params: Params) -> jax.Array:
         weights = exists.astype(params.readout.w_hy.dtype)
 
-        def body(h_0, batch):
+        def body(h_0: States, batch: Batch) -> tuple[States, jax.Array]:
             (loss, h_T), _ = grad_fn(params, batch, h_0)  # the gradient is not used: under jit it costs nothing
             return h_T, loss
 
         _, losses = lax.scan(body, zero_state(params, num_streams), batches._replace(weights=weights))
-        return jnp.sum(losses) * (BITS / (length * num_streams))
+        bits: jax.Array = jnp.sum(losses) * (BITS / (length * num_streams))
+        return bits
 
     return validate

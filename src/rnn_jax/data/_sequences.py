@@ -42,7 +42,8 @@ def lengths_to_mask(lengths: Any, time: int) -> Bool[Array, "time *batch"]:
         and not 0 <= int(lengths.min()) <= int(lengths.max()) <= time
     ):
         raise ValueError(f"`lengths` must be from 0 to the {time} steps, got {np.asarray(lengths).tolist()}.")
-    return jnp.arange(time).reshape(time, *(1,) * lengths.ndim) < lengths[None]
+    mask: Array = jnp.arange(time).reshape(time, *(1,) * lengths.ndim) < lengths[None]
+    return mask
 
 
 class Place(NamedTuple):

@@ -120,7 +120,8 @@ def descend(value_fn: Callable[[Array], Array], h: Array, max_steps: int, tolera
 
     def go_on(carry: tuple[Array, Any, Array]) -> Array:
         _, state, last = carry
-        return (last > tolerance) & (optax.tree.get(state, "count") < max_steps)
+        moves: Array = (last > tolerance) & (optax.tree.get(state, "count") < max_steps)
+        return moves
 
     def body(carry: tuple[Array, Any, Array]) -> tuple[Array, Any, Array]:
         h, state, _ = carry

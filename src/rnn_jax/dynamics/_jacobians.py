@@ -129,7 +129,8 @@ def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Any) -> F
 
     turned = jnp.linalg.qr(jax.random.normal(jax.random.key(0), (hid, hid), eye.dtype))[0]  # no direction is special
     _, products = lax.scan(body, Product(turned, jnp.zeros(hid, eye.dtype), eye), back)
-    return lax.map(spectrum, jax.tree.map(lambda x: x[np.asarray(lags) - 1], products))
+    spectra: Array = lax.map(spectrum, jax.tree.map(lambda x: x[np.asarray(lags) - 1], products))
+    return spectra
 
 
 def qr_by_rows(x: Float[Array, "*batch rows columns"]) -> tuple[Array, Array]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jaxlib.version
 import numpy as np
 from tqdm import tqdm
 
@@ -160,7 +161,7 @@ def _train_all(experiment: Experiment, settings: list[dict[str, Any]], seeds: li
 
 def _file_name(program: Program, training: Training, setting: dict[str, Any], seeds: list[int]) -> str:
     """Another program, length, setting, JAX or kind of machine is another file."""
-    machine = [jax.__version__, jax.lib.__version__, jax.devices()[0].device_kind]
+    machine = [jax.__version__, jaxlib.version.__version__, jax.devices()[0].device_kind]
     facts = json.dumps([setting, seeds, training.num_steps, training.eval_every, *machine])
     return f"{program.digest[:16]}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}.json"
 

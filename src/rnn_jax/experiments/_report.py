@@ -152,7 +152,9 @@ def _quantile(ordered: np.ndarray, q: float) -> np.ndarray:
     place = q * (ordered.shape[-1] - 1)
     below, above = ordered[..., math.floor(place)], ordered[..., math.ceil(place)]
     inside = np.isfinite(above)
-    return np.where(inside, below, np.inf) + np.where(inside, above - np.where(inside, below, 0), 0) * (place % 1)
+    found: np.ndarray
+    found = np.where(inside, below, np.inf) + np.where(inside, above - np.where(inside, below, 0), 0) * (place % 1)
+    return found
 
 
 def learning_curves(

@@ -149,13 +149,15 @@ def _steps(training: Training) -> tuple[int, ...]:
     def zeros(key: Key[Array, ""]) -> Array:
         return jnp.zeros(steps_shape(training.batch(key, jnp.zeros((), jnp.int32)).inputs))
 
-    return jax.eval_shape(zeros, jax.random.key(0)).shape
+    shape: tuple[int, ...] = jax.eval_shape(zeros, jax.random.key(0)).shape
+    return shape
 
 
 def _products(training: Training) -> int:
     """`batch · hidden²`, of the widest layer: the multiplications of one product with `W_hh`."""
     params = jax.eval_shape(training.init, jax.random.key(0))
-    return math.prod(_steps(training)[1:]) * max(cell.w_hh.shape[0] for cell in params.cells) ** 2
+    widest: int = max(cell.w_hh.shape[0] for cell in params.cells)
+    return math.prod(_steps(training)[1:]) * widest**2
 
 
 def work(training: Training) -> float:

@@ -39,22 +39,26 @@ class Cell(NamedTuple):
     @property
     def solved(self) -> np.ndarray:
         """Which seeds solved the task."""
-        return np.isfinite(self.solved_at)
+        solved: np.ndarray = np.isfinite(self.solved_at)
+        return solved
 
     @property
     def diverged(self) -> np.ndarray:
         """Which seeds met numbers out of range, or ended worse than they began and than twice the chance level."""
         lost = (self.curves["finite"] == 0).any(0)
         first, last = self.curves["loss"][0], self.curves["loss"][-1]
-        return lost | ~(last <= np.maximum(first, 2 * self.chance))
+        diverged: np.ndarray = lost | ~(last <= np.maximum(first, 2 * self.chance))
+        return diverged
 
     def final(self, name: str) -> np.ndarray:
         """The last value of a metric, one a seed."""
-        return self.curves[name][-1]
+        last: np.ndarray = self.curves[name][-1]
+        return last
 
     def seconds_to_solve(self) -> np.ndarray:
         """Of one seed on all devices: its share of the time of all seeds, up to `solved_at`."""
-        return self.solved_at * (self.seconds / max(self.steps[-1], 1) / len(self.seeds))
+        seconds: np.ndarray = self.solved_at * (self.seconds / max(self.steps[-1], 1) / len(self.seeds))
+        return seconds
 
 
 def differing(settings: Sequence[Setting]) -> list[str]:

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from .._require import require_callable, require_sizes
+from .._results import require_result, same_structure
 from .._types import Batch, GradFn
 from ._compared import (
     Beside,
@@ -23,14 +24,14 @@ from ._findings import Finding, about_leaf
 from ._next_to import decided_next_to
 from ._report import LeafReport, Report, StepReport
 from ._steps import by_steps
-from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule, require_result, same_structure
+from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule
 
 NUM_DIRECTIONS = 3
 WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
 
 
 def check_gradients(
-    fn: Callable, *args: Any, witness: GradFn | None = None, max_entries: int = 512, seed: int = 0
+    fn: Callable[..., Any], *args: Any, witness: GradFn | None = None, max_entries: int = 512, seed: int = 0
 ) -> Report:
     """Check the gradient that `fn` gives at `args`, entry by entry, in float64.
 
@@ -138,7 +139,7 @@ def _sample(leaf: Leaf, d: np.ndarray, max_entries: int, rng: Any) -> Sample:
     return Sample(leaf, np.unique(drawn), directions)
 
 
-def _beside_witness(fn: GradFn, witness: GradFn, args: tuple) -> tuple[list[LeafReport], list[Finding]]:
+def _beside_witness(fn: GradFn, witness: GradFn, args: tuple[Any, ...]) -> tuple[list[LeafReport], list[Finding]]:
     """Loss, last states and every entry of the gradient."""
     mine, its = require_result(fn(*args), "fn"), require_result(witness(*args), "witness")
     if not same_structure(mine, its):

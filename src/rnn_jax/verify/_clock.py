@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._cells.activations import ACTIVATIONS
+from .._cells.vanilla import CellParams
 from .._checks import is_tokens, steps_shape
 from .._nn.events import Events
-from .._types import Batch, CellParams, Gradients, Params, ReadoutParams, States
+from .._types import Batch, Gradients, Params, ReadoutParams, States
 
 
 def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:

@@ -34,7 +34,8 @@ class Slopes(NamedTuple):
 
 def power_of_two(x: np.ndarray) -> np.ndarray:
     """The nearest power of two: a step that `θ ± δ` holds exactly."""
-    return np.exp2(np.round(np.log2(x)))
+    nearest: np.ndarray = np.exp2(np.round(np.log2(x)))
+    return nearest
 
 
 def largest(x: np.ndarray) -> float:
@@ -42,13 +43,14 @@ def largest(x: np.ndarray) -> float:
     return float(np.max(np.abs(x), initial=0.0, where=np.isfinite(x)))
 
 
-def at_entries(f: Callable, num_entries: int) -> Callable[[np.ndarray], Values]:
+def at_entries(f: Callable[[Array], Array], num_entries: int) -> Callable[[np.ndarray], Values]:
     """`at_entries(f, n)(θ)` is `values(i, s)[n] = f(θ + s[n] e_i[n])`, compiled once for any number and any `θ`."""
     width = max(1, min(CHUNK, 4 * num_entries))
 
     @jax.jit
-    def chunk(theta, index, shift):
-        return lax.map(lambda pair: f(theta.at[pair[0]].add(pair[1])), (index, shift))
+    def chunk(theta: Array, index: Array, shift: Array) -> Array:
+        values: Array = lax.map(lambda pair: f(theta.at[pair[0]].add(pair[1])), (index, shift))
+        return values
 
     def values(theta: Array, index: np.ndarray, shift: np.ndarray) -> np.ndarray:
         padding = (0, -len(index) % width)
@@ -59,12 +61,13 @@ def at_entries(f: Callable, num_entries: int) -> Callable[[np.ndarray], Values]:
     return lambda theta: functools.partial(values, jnp.asarray(theta))
 
 
-def along(f: Callable) -> Callable[[np.ndarray, np.ndarray], Values]:
+def along(f: Callable[[Array], Array]) -> Callable[[np.ndarray, np.ndarray], Values]:
     """`along(f)(θ, u)` is `values(_, s)[n] = f(θ + s[n] u)`, compiled once for any `θ` and direction `u`."""
 
     @jax.jit
-    def chunk(theta, u, shift):
-        return lax.map(lambda s: f(theta + s * u), shift)
+    def chunk(theta: Array, u: Array, shift: Array) -> Array:
+        values: Array = lax.map(lambda s: f(theta + s * u), shift)
+        return values
 
     def values(theta: Array, u: Array, index: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return np.asarray(chunk(theta, u, jnp.asarray(shift)))
@@ -233,7 +236,9 @@ def _spread(slope: np.ndarray, rounding: np.ndarray, steps: np.ndarray) -> np.nd
     with np.errstate(invalid="ignore"):
         apart = np.abs(slope[:, None] - slope) - rounding[:, None] - rounding
     spread = np.max(np.nan_to_num(apart), axis=1, initial=0.0, where=shorter)
-    return np.where(np.any(shorter, axis=1), spread, spread[np.argsort(steps, axis=0)[1], np.arange(steps.shape[1])])
+    next_longer = spread[np.argsort(steps, axis=0)[1], np.arange(steps.shape[1])]
+    distances: np.ndarray = np.where(np.any(shorter, axis=1), spread, next_longer)
+    return distances
 
 
 def _kinks(

@@ -81,7 +81,8 @@ def _wrong_rows(analytic: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np
     """The rows that are wrong, each by its own measure, and those large enough for that to be told."""
 
     def size(x: np.ndarray) -> np.ndarray:
-        return np.max(np.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0)
+        largest: np.ndarray = np.max(np.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0)
+        return largest
 
     own = np.fmax(size(analytic), size(right))
     told = ~(own <= TOLD * np.max(size(right), initial=0.0))  # NaN is told

@@ -14,8 +14,8 @@ import numpy as np
 from .._cells.vanilla import plain
 from .._types import Batch, GradFn, Gradients, Params, States
 
-PHI: dict[str, Callable] = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0.0), "identity": lambda a: a}
-D_PHI: dict[str, Callable] = {
+PHI: dict[str, Callable[[Any], Any]] = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0.0), "identity": lambda a: a}
+D_PHI: dict[str, Callable[[Any], Any]] = {
     "tanh": lambda a: 1 / np.cosh(a) ** 2,
     "relu": lambda a: 1.0 * (a > 0),
     "identity": np.ones_like,
@@ -58,7 +58,7 @@ def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Problem:
     return Problem(params, h_0, inputs.astype(np.float64), targets, weights, mask, reset, tokens, up, on)
 
 
-def _sequences(p: Problem) -> Iterator[tuple[tuple, list[int], list[int]]]:
+def _sequences(p: Problem) -> Iterator[tuple[tuple[int, ...], list[int], list[int]]]:
     """For each sequence: its place in the batch, the steps that exist, the steps whose loss counts."""
     time, *axes = p.mask.shape
     first_read = time - p.targets.shape[0]
@@ -67,7 +67,7 @@ def _sequences(p: Problem) -> Iterator[tuple[tuple, list[int], list[int]]]:
         yield b, exists, [t for t in range(first_read, time) if p.weights[(t - first_read, *b)] != 0]
 
 
-def _step_loss(p: Problem, loss: str, t: int, b: tuple, h: Any) -> tuple[Any, Any]:
+def _step_loss(p: Problem, loss: str, t: int, b: tuple[int, ...], h: Any) -> tuple[Any, Any]:
     """`w_t ℓ(y_t, target_t)` and `d_y_t` of the state `h` that step `t` reads out."""
     index = (t - p.mask.shape[0] + p.targets.shape[0], *b)
     w, target = p.weights[index], p.targets[index]
@@ -79,18 +79,19 @@ def _step_loss(p: Problem, loss: str, t: int, b: tuple, h: Any) -> tuple[Any, An
 
 
 def _zeros_like(p: Problem) -> Gradients:
-    return jax.tree.map(np.zeros_like, Gradients(p.params, p.h_0, None if p.tokens else p.xs))
+    zeros: Gradients = jax.tree.map(np.zeros_like, Gradients(p.params, p.h_0, None if p.tokens else p.xs))
+    return zeros
 
 
 class _Trace(NamedTuple):
     """What one layer did with one sequence: the state each step met, its pre-activation, the state it left."""
 
-    met: list
-    pre: list
-    left: list
+    met: list[Any]
+    pre: list[Any]
+    left: list[Any]
 
 
-def _run(p: Problem, b: tuple, exists: list[int]) -> list[_Trace]:
+def _run(p: Problem, b: tuple[int, ...], exists: list[int]) -> list[_Trace]:
     traces, below = [], [p.xs[(t, *b)] for t in exists]
     for layer, (cell, h) in enumerate(zip(plain(p.params.cells, "This witness"), p.h_0, strict=True)):
         trace = _Trace([], [], [])
@@ -124,7 +125,7 @@ def _total_loss(p: Problem, loss: str) -> Any:
 def loop(loss: str, reduction: str) -> GradFn:
     """Backpropagation through time as in the textbook: every sum a loop, one sequence at a time."""
 
-    def grad_fn(params, batch, h_0):
+    def grad_fn(params: Params, batch: Batch, h_0: States) -> Any:
         p = _read(params, batch, h_0, reduction)
         total, h_T, d = 0.0, jax.tree.map(np.array, p.h_0), _zeros_like(p)
         for b, exists, read in _sequences(p):
@@ -182,7 +183,7 @@ def rtrl(loss: str, reduction: str) -> GradFn:
     References: Williams and Zipser (1989), Neural Computation 1(2).
     """
 
-    def grad_fn(params, batch, h_0):
+    def grad_fn(params: Params, batch: Batch, h_0: States) -> Any:
         p = _read(params, batch, h_0, reduction)
         total, h_T, d = 0.0, jax.tree.map(np.array, p.h_0), _zeros_like(p)
         for b, exists, read in _sequences(p):
@@ -235,7 +236,7 @@ def complex_step(loss: str, reduction: str, step: float = 1e-30) -> GradFn:
     References: Squire and Trapp (1998), SIAM Review 40(1).
     """
 
-    def grad_fn(params, batch, h_0):
+    def grad_fn(params: Params, batch: Batch, h_0: States) -> Any:
         real = _read(params, batch, h_0, reduction)
         if any(cell.activation == "relu" for cell in params.cells):
             raise ValueError("The complex step needs an analytic activation, 'tanh' or 'identity', got 'relu'.")

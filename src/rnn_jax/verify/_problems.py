@@ -4,8 +4,10 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
-from .._types import Batch, CellParams, Drop, Params, ReadoutParams, States
+from .._cells.vanilla import CellParams
+from .._types import Batch, Drop, Params, ReadoutParams, States
 
 IN, HID, OUT = 3, 4, 5
 GAIN = {"tanh": 1.5, "relu": 1.5, "identity": 1.0}
@@ -36,10 +38,10 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[P
     """
     rng = np.random.default_rng(seed)
 
-    def normal(scale, *shape):
+    def normal(scale: float, *shape: int) -> Array:
         return jnp.asarray(scale * rng.standard_normal(shape), dtype)
 
-    def cell(in_size):
+    def cell(in_size: int) -> CellParams:
         rotation, _ = np.linalg.qr(rng.standard_normal((HID, HID)))
         w_hh = jnp.asarray(GAIN[case.activation] * rotation + 0.1 * rng.standard_normal((HID, HID)), dtype)
         return CellParams(normal(in_size**-0.5, in_size, HID), w_hh, normal(0.1, HID), case.activation, case.leak)

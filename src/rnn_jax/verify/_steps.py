@@ -1,9 +1,12 @@
 """At which time steps a gradient goes wrong: what each leaf takes from each, beside what it should."""
 
+from typing import Any
+
 import numpy as np
 
+from .._cells.vanilla import CellParams
 from .._checks import steps_shape
-from .._types import CellParams, GradFn, Params
+from .._types import GradFn, Params
 from ._clock import rows_of_steps, with_clock, without_flags
 from ._differences import TOLERANCE, at_entries, largest, slopes
 from ._findings import about_steps
@@ -14,7 +17,7 @@ CLOCK_STEPS, CLOCK_UNITS = 256, 8
 
 
 def by_steps(
-    fn: GradFn, witness: GradFn | None, args: tuple, unexplained: set[str]
+    fn: GradFn, witness: GradFn | None, args: tuple[Any, ...], unexplained: set[str]
 ) -> tuple[list[StepReport], list[str]]:
     """What each leaf takes from each step, beside what it should; and in words for the leaves named."""
     params, batch, _ = args
@@ -45,7 +48,7 @@ def by_steps(
 
 
 def _counted_by_clock(
-    fn: GradFn, witness: GradFn | None, clocked: tuple, params: Params, unexplained: set[str]
+    fn: GradFn, witness: GradFn | None, clocked: tuple[Any, ...], params: Params, unexplained: set[str]
 ) -> tuple[list[StepReport], list[str]]:
     subject = of_grad_fn(fn, *clocked)
     values = at_entries(subject.value, subject.theta.size)(subject.theta)

@@ -59,7 +59,7 @@ def _flatten(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in leaves]), unravel
 
 
-def _traced(fn: Callable, *args: Any) -> Any:
+def _traced(fn: Callable[..., Any], *args: Any) -> Any:
     """The shapes of what `fn` returns; a sentence if JAX cannot trace it."""
     try:
         return jax.eval_shape(fn, *args)
@@ -86,7 +86,7 @@ def of_grad_fn(fn: GradFn, params: Any, batch: Batch, h_0: Any) -> Subject:
     return _subject(value, theta, unravel, at, gradients, "")
 
 
-def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
+def of_rule(fn: Callable[..., Any], args: tuple[Any, ...], seed: int) -> Subject:
     tree: Any
     leaves, tree = jax.tree.flatten(args)
     _refuse_complex("`args`", leaves)
@@ -117,13 +117,18 @@ def of_rule(fn: Callable, args: tuple, seed: int) -> Subject:
     return _subject(value, theta, unravel, at, lambda theta: unravel(gradient(theta)), "args")
 
 
-def _refuse_complex(what: str, leaves: list) -> None:
+def _refuse_complex(what: str, leaves: list[Any]) -> None:
     if any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in leaves):
         raise TypeError(f"{what} must be real, got complex numbers: pass real and imaginary parts.")
 
 
 def _subject(
-    value: Callable, theta: np.ndarray, unravel: Callable, at: Any, gradients_at: Callable, root: str
+    value: Callable[[Array], Array],
+    theta: np.ndarray,
+    unravel: Callable[[Any], Any],
+    at: Any,
+    gradients_at: Callable[[Any], Any],
+    root: str,
 ) -> Subject:
     gradients = gradients_at(jnp.asarray(theta))
     if not same_structure(gradients, at):

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import jax
 
+from .._cells.vanilla import CellParams
 from .._gradients.methods import make_grad_fn
-from .._types import CellParams, GradFn, Params
+from .._types import GradFn, Params
 from . import _numpy_witnesses as numpy_witnesses
 
 

@@ -76,7 +76,8 @@ def _slope(norms: np.ndarray) -> float:
 def _logs(norms: np.ndarray) -> np.ndarray:
     """Logarithms to the base of ten; of zero minus infinity."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.log10(norms)
+        logs: np.ndarray = np.log10(norms)
+    return logs
 
 
 def lag_map(found: Findings) -> Section:

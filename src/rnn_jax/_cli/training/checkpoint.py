@@ -37,7 +37,7 @@ class _Names:
 
     def build_name(self, step: int) -> str:
         """The name of a step."""
-        return self.standard.build_name(step)
+        return str(self.standard.build_name(step))
 
     def find_all(self, base_path: Any) -> Iterator[Any]:
         """The steps in a folder."""

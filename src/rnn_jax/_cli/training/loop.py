@@ -16,6 +16,7 @@ from jax import lax
 from tqdm import tqdm
 
 from ... import Batch, Params, drop_units
+from ..._reporting import files
 from ..._reporting.console import say, warn
 from ..._reporting.errors import TrainingFailed
 from ...data import window_batch
@@ -73,7 +74,7 @@ def make_dispatch(trainer: Trainer, config: TrainConfig) -> Callable[..., tuple[
 
     @partial(jax.jit, static_argnums=2, donate_argnums=0)
     def dispatch(state: TrainState, streams: jax.Array, num_steps: int) -> tuple[TrainState, StepInfo]:
-        def body(state, _):
+        def body(state: TrainState, _: None) -> tuple[TrainState, StepInfo]:
             h_0, batch = next_batch(state, streams)
             return trainer.step(state._replace(h_0=h_0), batch)
 
@@ -151,7 +152,7 @@ def _show(run: Run, state: TrainState, write: Callable[[Params, int], str]) -> N
     """Print the validation and a sample, and leave sample and picture in the run folder."""
     step, bits = int(state.num_steps), run.records[-1]["validation_bits"]
     text = write(state.params, (run.config.seed + step) % 2**32)
-    run_folder.write(run.folder / run_folder.SAMPLE, text + "\n")
+    files.write(run.folder / run_folder.SAMPLE, text + "\n")
     learning_curve(run.folder / run_folder.PICTURE, run.records, run.facts["baselines"], run.facts["text"])
     watched(run.folder / run_folder.WATCHED, run.records, run.facts["text"])
     lines = "".join(f"    {line}\n" for line in text.removesuffix("\n").split("\n"))

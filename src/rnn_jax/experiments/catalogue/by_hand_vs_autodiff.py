@@ -93,7 +93,8 @@ def costs_of(by_hand: Cell) -> list[float]:
 
 def differences(by_hand: Cell, autodiff: Cell) -> np.ndarray:
     """Of the losses, relative, `(evaluations, seeds)`."""
-    return np.abs(by_hand.curves["loss"] - autodiff.curves["loss"]) / np.abs(autodiff.curves["loss"])
+    apart: np.ndarray = np.abs(by_hand.curves["loss"] - autodiff.curves["loss"]) / np.abs(autodiff.curves["loss"])
+    return apart
 
 
 def verdict(cells: Sequence[Cell]) -> list[str]:
