@@ -1,6 +1,7 @@
 """The checkpoints of a run: what is damaged is said, put aside, and hides nothing that is whole."""
 
 import gc
+import json
 import shutil
 
 import orbax.checkpoint as ocp
@@ -63,6 +64,31 @@ def test_a_step_that_is_a_file_is_damaged(finished, tmp_path):
     assert resumed.returncode == 0 and told in resumed.stderr, resumed.stderr
     assert losses(tmp_path / "run") == losses(finished[0] / "run")
     assert {path.name for path in (tmp_path / "run" / "checkpoint").iterdir()} == {"50", "60", "60.damaged"}
+
+
+def test_a_checkpoint_under_the_name_of_another_step_is_damaged(finished, tmp_path):
+    """Taken for step 20, it would lose the metrics of later ones; for step 200, hide what is saved before that."""
+    for step in (20, 200):
+        shutil.rmtree(tmp_path / "run", ignore_errors=True)
+        shutil.copytree(finished[0] / "run", tmp_path / "run")
+        newest = tmp_path / "run" / "checkpoint" / "60"
+        newest.rename(newest.with_name(str(step)))
+        before = (tmp_path / "run" / "metrics.jsonl").read_text()
+        result = command("sample", "run", "--length", 3, cwd=tmp_path)
+        assert f"step {step} of 'run' is damaged: it holds the state of step 60" in result.stderr or step == 20
+        resumed = command("train", "--resume", "run", "--steps", 61, cwd=tmp_path)
+        assert resumed.returncode == 0 and "from step 50 to 61" in resumed.stdout
+        assert before.splitlines()[0] in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_a_checkpoint_that_holds_more_than_the_model(finished, tmp_path):
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    settings = tmp_path / "run" / "settings.json"
+    changed = json.loads(settings.read_text())
+    changed["settings"]["momentum"] = 0.0
+    settings.write_text(json.dumps(changed))
+    result = command("train", "--resume", "run", "--steps", 61, cwd=tmp_path)
+    assert result.returncode == 2 and "is not of the model in its settings, which has no `" in result.stderr
 
 
 def test_names_that_no_step_has(finished, tmp_path):

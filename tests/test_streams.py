@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import rnn_jax
 from rnn_jax._cli import run_folder
@@ -37,6 +38,29 @@ def test_metrics_end_where_a_run_goes_on(tmp_path, capsys):
     (tmp_path / run_folder.METRICS).write_text("\n".join([first, "junk", f'{{"step": 10{400 * "0"}}}', "", *others]))
     assert read_metrics(tmp_path, 40) == records
     assert capsys.readouterr().err == f"rnn-jax: 3 damaged lines are skipped in {name}.\n"
+
+
+LOOK = {"grad_norm": 1.0, "clip_ratio": 1.0, "saturated": [0.1, None], "growth": None, "spectral_radius": [1.0, 1.0]}
+LOOK |= {"largest_singular_value": [1.0, 1.0], "d_h_quantiles": [[0.1, 0.2], [0.1, 0.2]]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bits": 1e308},
+        {"watch": {"a": [1]}},
+        {"watch": LOOK | {"spectral_radius": [1.0, [2.0]]}},
+        {"watch": LOOK | {"saturated": [0.1]}},
+        {"watch": LOOK | {"d_h_quantiles": [[0.1], [0.1, 0.2]]}},
+        {"watch": LOOK | {"growth": "fast"}},
+    ],
+)
+def test_what_no_picture_could_be_made_of_is_a_damaged_line(tmp_path, capsys, change):
+    record = {"step": 10, "characters": 10, "seconds": 0.0}
+    whole = record | {"watch": LOOK}
+    write_metrics(tmp_path, [whole, record | change])
+    assert read_metrics(tmp_path, 10) == [whole]
+    assert "1 damaged line is skipped" in capsys.readouterr().err
 
 
 def test_the_windows_of_a_stream():

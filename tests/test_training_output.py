@@ -74,3 +74,13 @@ def test_what_is_left_out_of_files_is_counted(tmp_path):
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     assert settings["left_out"] == {"byte_order_marks": 2, "carriage_returns": 60}
     assert settings["num_characters"] == 9 * 60 + 11 * 60 + 1 and {"\r", "\ufeff"} < set(settings["symbols"])
+
+
+def test_the_hints_of_a_short_text_can_be_pasted(tmp_path):
+    """So few held-out characters are less than the window that `rnn-jax anatomy` takes by itself."""
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog. " * 120)
+    out = train(tmp_path, "text.txt", "--run", "run", "--steps", 25, *BRIEF)
+    (hint,) = (line for line in out.splitlines() if "rnn-jax anatomy" in line)
+    assert hint.endswith("--window 32")
+    few = ["--lags", 4, "--gains", 1]
+    assert command(*shlex.split(hint)[1:], *few, cwd=tmp_path).returncode == 0

@@ -10,6 +10,17 @@ from .._reporting.files import write
 from .run_folder import METRICS
 from .settings_file import is_number, parsed
 
+LOOK = {  # what `--watch` writes, and how deep its lists are
+    "grad_norm": 0,
+    "clip_ratio": 0,
+    "d_h_quantiles": 2,
+    "saturated": 1,
+    "growth": 0,
+    "spectral_radius": 1,
+    "largest_singular_value": 1,
+}
+LARGEST = 1e100  # more than a loss in float32 can be; a picture can have no larger numbers
+
 
 def read_metrics(folder: Path, up_to: int) -> list[dict[str, Any]]:
     """The metrics up to step `up_to`. Lines that are none, cut short by a crash say, are skipped, which is said.
@@ -59,13 +70,25 @@ def _is_record(record: Any) -> bool:
     """Whether this is what a run writes into its metrics."""
     if not isinstance(record, dict) or not {"step", "characters", "seconds"} <= record.keys():
         return False
-    if not all(is_number(value) for name, value in record.items() if name != "watch"):
+    numbers = all(_is_measured(value, 0) for name, value in record.items() if name != "watch")
+    step = record["step"]
+    return numbers and _is_look(record.get("watch")) and isinstance(step, int) and step >= 0
+
+
+def _is_look(look: Any) -> bool:
+    """Whether this is what `--watch` writes: of each quantity a number, or a list of one for each layer."""
+    if look is None:
+        return True
+    if not isinstance(look, dict) or look.keys() != LOOK.keys():
         return False
-    look = record.get("watch", {})
-    watched = isinstance(look, dict) and all(map(_is_measured, look.values()))
-    return watched and isinstance(record["step"], int) and record["step"] >= 0
+    of_layers = [look[name] for name, depth in LOOK.items() if depth]
+    lengths = {len(values) for values in of_layers if isinstance(values, list)}
+    shapes = all(_is_measured(look[name], depth) for name, depth in LOOK.items())
+    return shapes and len(lengths) == 1 and len({len(row) for row in look["d_h_quantiles"]}) == 1
 
 
-def _is_measured(value: Any) -> bool:
-    """Whether this is a number, none that is known, or a list of such."""
-    return all(map(_is_measured, value)) if isinstance(value, list) else value is None or is_number(value)
+def _is_measured(value: Any, depth: int) -> bool:
+    """Whether this is a number that can be drawn, or lists of such, so deep; of a look it may be missing."""
+    if depth:
+        return isinstance(value, list) and bool(value) and all(_is_measured(one, depth - 1) for one in value)
+    return value is None or (is_number(value) and abs(value) <= LARGEST)

@@ -49,13 +49,18 @@ def prepare(text: str, num_streams: int, window: int) -> TextData:
             f"FILE must hold at least {needed:,} characters for --streams {num_streams} of --window {window}, "
             f"got {len(text):,}: give more text, or lower --streams or --window."
         )
-    num_held_out = max(int(len(text) * HELD_OUT), 2)
-    num_train = len(text) - num_held_out
+    held_back = num_held_out(len(text))
+    num_train = len(text) - held_back
     symbols = symbols_of(text)
     tokens = encode(symbols, text)
-    held_out = make_streams(tokens[num_train:], max(1, min(num_streams, num_held_out // (window + 1))))
+    held_out = make_streams(tokens[num_train:], max(1, min(num_streams, held_back // (window + 1))))
     streams = jnp.asarray(make_streams(tokens[:num_train], num_streams))
     return TextData(symbols, tokens, num_train, streams, held_out)
+
+
+def num_held_out(num_characters: int) -> int:
+    """How many characters of a text are held out."""
+    return max(int(num_characters * HELD_OUT), 2)
 
 
 def held_out_of_run(
@@ -66,7 +71,7 @@ def held_out_of_run(
     Raises:
         InputError: if the text is too short for one window of every stream.
     """
-    held_out = corpus.text[-max(int(len(corpus.text) * HELD_OUT), 2) :]
+    held_out = corpus.text[-num_held_out(len(corpus.text)) :]
     most = len(held_out) // num_streams - 1
     if most < 2:
         raise InputError(

@@ -16,7 +16,7 @@ from ..._reporting.errors import InputError
 from ...analysis import Anatomy, TruncationReport, anatomy, truncation_report
 from ...data import window_batch
 from ...data._corpus import Corpus
-from ...data._held_out import held_out_of_run
+from ...data._held_out import held_out_of_run, num_held_out
 from ...dynamics import kaplan_yorke, log_singular_values, lyapunov_exponents, step_jacobians
 from ...initializers import RECURRENT_INITS
 from ...typing import States
@@ -24,6 +24,7 @@ from ..config import AnatomyConfig, TrainConfig
 from ..sample import trained
 
 CHAOS_STEPS, CHAOS_SKIP, MOST_EXPONENTS = 1000, 100, 64
+LEAST_HELD_OUT = 2 * CHAOS_SKIP
 RUN_GAINS, RANDOM_GAINS = (0.5, 1.0, 1.5), (0.5, 0.9, 1.0, 1.1, 1.5)
 
 
@@ -94,8 +95,8 @@ def trained_subject(
     """The network of a run on its held-out text."""
     tokens, streams = held_out_of_run(run, facts, corpus, config.window, config.streams)
     driving = jnp.asarray(tokens[: CHAOS_STEPS + CHAOS_SKIP])
-    if len(driving) < 2 * CHAOS_SKIP:
-        raise InputError(f"{str(run)!r} must hold out at least {2 * CHAOS_SKIP} characters, got {len(driving)}.")
+    if len(driving) < LEAST_HELD_OUT:
+        raise InputError(f"{str(run)!r} must hold out at least {LEAST_HELD_OUT} characters, got {len(driving)}.")
     params = trained(run, settings, facts["symbols"])
     name = f"{run}: {_layers(settings)}, on text held out of {corpus.source}"
     batch = window_batch(streams, 0, config.window)
@@ -111,6 +112,13 @@ def reach(exponent: float, time: int) -> int:
     """The k2 of which truncation is measured: after so many steps 1 % is left, at most half of the sequence."""
     half = max(time // 2, 1)
     return max(min(math.ceil(math.log(100) / -exponent), half), 1) if exponent < 0 else half
+
+
+def window_of_run(num_characters: int) -> int:
+    """The default window, or as much of it as the held-out characters of a text have; 0 if they are too few."""
+    held_out = num_held_out(num_characters)
+    most = min(held_out // AnatomyConfig.streams - 1, AnatomyConfig.window)
+    return most if held_out >= LEAST_HELD_OUT else 0
 
 
 def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) -> Findings:

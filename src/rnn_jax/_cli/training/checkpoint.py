@@ -86,7 +86,7 @@ def restore(folder: Path, template: Any) -> Restored:
     path, name, damaged = (folder / CHECKPOINT).absolute(), repr(str(folder)), dict[int, str]()
     for step in _steps(path):
         try:
-            return Restored(_read(path / str(step), template), step, damaged)
+            return Restored(_read(path / str(step), template, step), step, damaged)
         except _Unusable as error:
             damaged[step] = str(error)
         unended.set()
@@ -110,8 +110,8 @@ def set_aside(folder: Path, steps: Iterable[int]) -> None:
         path.rename(next(aside for aside in map(path.with_name, names) if not aside.exists()))
 
 
-def _read(path: Path, template: Any) -> Any:
-    """The state in one checkpoint. Not by a manager, which would tidy up what another process is writing.
+def _read(path: Path, template: Any, step: int) -> Any:
+    """The state in the checkpoint of a step. Not by a manager, which would tidy up what another process is writing.
 
     Raises:
         _Unusable: if it cannot be read, is not what was saved, or is of another model.
@@ -128,6 +128,8 @@ def _read(path: Path, template: Any) -> Any:
             came = "{1} of shape {0}".format(*found[leaf]) if leaf in found else "not there"
             expected = f"{array.dtype} of shape {array.shape}"
             raise _Unusable(f"is not of the model in its settings: `{leaf}` is {came}, expected {expected}")
+    if more := found.keys() - wanted.keys() - {CHECKSUM}:
+        raise _Unusable(f"is not of the model in its settings, which has no `{min(more)}`")
     if CHECKSUM in found:
         wanted[CHECKSUM] = jax.ShapeDtypeStruct(*found[CHECKSUM])
     try:
@@ -140,7 +142,10 @@ def _read(path: Path, template: Any) -> Any:
     if checksum is not None and not np.array_equal(checksum, _checksum(arrays)):
         raise _Unusable("is damaged: its arrays are not those that were saved, by their checksum")
     leaves = [jnp.asarray(arrays[leaf]) for leaf in _named_leaves(template)]  # bound to no device
-    return jax.tree.unflatten(jax.tree.structure(template), leaves)
+    state = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    if int(state.num_steps) != step:
+        raise _Unusable(f"is damaged: it holds the state of step {int(state.num_steps)}")
+    return state
 
 
 def _checksum(arrays: dict[str, Any]) -> np.ndarray:

@@ -21,7 +21,8 @@ from ...data._held_out import TextData, predicted_positions, prepare
 from ...data._ngrams import ngram_bits
 from ...typing import Trainer, TrainState
 from .. import run_folder
-from ..config import TrainConfig
+from ..anatomy.examine import window_of_run
+from ..config import AnatomyConfig, TrainConfig
 from ..metrics import read_metrics, write_metrics
 from .checkpoint import checkpoints, restore, set_aside, warn_of_damage
 from .loop import Run, signals, train_until
@@ -134,7 +135,9 @@ def _summarise(run: Run, step: int) -> None:
     folder = pasted(run.folder)
     say(f"next: rnn-jax sample {folder} --length 500 --temperature 0.7")
     text = " - < FILE" if "-" in run.config.files else ""  # what came from standard input is not kept
-    say(f"      rnn-jax anatomy {folder}{text}")
+    if window := window_of_run(run.facts.get("num_characters", sys.maxsize)):
+        shorter = "" if window == AnatomyConfig.window else f" --window {window}"
+        say(f"      rnn-jax anatomy {folder}{text}{shorter}")
     more = "" if step < run.config.steps else f" --steps {2 * step}"
     say(f"      rnn-jax train --resume {folder}{more}{text}")
 
