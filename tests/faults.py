@@ -169,9 +169,9 @@ BACKWARD = [
     backward("factor 2 of the squared error", "squared_error", "2 * error", "error", Case(loss="squared_error"), "_losses"),
     backward("one-hot not subtracted", "cross_entropy", "e / total - is_target.astype(y_t.dtype)", "e / total", module="_losses"),
     backward("weights of the steps forgotten", "weighted_loss", "w[..., None] * d_ys", "d_ys / w.size", module="_losses"),
-    backward("loss sent to the first steps, not the last", "backward_readout", "[jnp.zeros_like(hs[:first_read]), d_read]", "[d_read, jnp.zeros_like(hs[:first_read])]", Case(last="some"), "_gradients.by_hand"),
-    backward("b_y never updated", "backward_readout", "ReadoutParams(d_w_hy, d_b_y)", "ReadoutParams(d_w_hy, 0 * d_b_y)", module="_gradients.by_hand"),
-    backward("W_hy updated before it is used", "backward_readout", "d_ys @ params.w_hy.T", "d_ys @ (params.w_hy - 0.1 * d_w_hy).T", module="_gradients.by_hand"),
+    backward("loss sent to the first steps, not the last", "backward_readout", "[jnp.zeros_like(hs[:first_read]), d_read]", "[d_read, jnp.zeros_like(hs[:first_read])]", Case(last="some"), "_gradients.through_layers"),
+    backward("b_y never updated", "backward_readout", "ReadoutParams(d_w_hy, d_b_y)", "ReadoutParams(d_w_hy, 0 * d_b_y)", module="_gradients.through_layers"),
+    backward("W_hy updated before it is used", "backward_readout", "d_ys @ params.w_hy.T", "d_ys @ (params.w_hy - 0.1 * d_w_hy).T", module="_gradients.through_layers"),
     Fault("steps clipped before they are added up", None, Checked(PLAIN, clip_each_step)),
     Fault("windows that accumulate", None, Checked(PLAIN, accumulate_windows)),
 ]  # fmt: skip
@@ -181,9 +181,9 @@ DROPPED = [
     backward("dropped units read by d_W_hh", "weight_gradients", "states_read(residuals)", "states_read(residuals._replace(layer=residuals.layer._replace(recurrent=None)))", DROP),
     backward("the leak dropped too", "deltas.body", "add_to_hidden(cell, d_s_kept, d_h_met)", "d_h_met + dropped(d_s_kept, layer.recurrent)", DROP),
     backward("φ(a_t) of a leaky cell without the mask", "pre_activations", "states_read(residuals)", "states_read(residuals._replace(layer=residuals.layer._replace(recurrent=None)))", DROP),
-    backward("the layer below not dropped on the way back", "backward_layers", "layers[i - 1].down(d_xs)", "d_xs", DROP, "_gradients.by_hand"),
-    backward("the mask of the wrong layer", "backward_layers", "layers[i - 1]", "layers[i]", DROP, "_gradients.by_hand"),
-    backward("the readout not dropped on the way back", "backward_readout", "dropped(d_ys @ params.w_hy.T, units)", "d_ys @ params.w_hy.T", DROP, "_gradients.by_hand"),
+    backward("the layer below not dropped on the way back", "backward_layers", "layers[i - 1].down(d_xs)", "d_xs", DROP, "_gradients.through_layers"),
+    backward("the mask of the wrong layer", "backward_layers", "layers[i - 1]", "layers[i]", DROP, "_gradients.through_layers"),
+    backward("the readout not dropped on the way back", "backward_readout", "dropped(d_ys @ params.w_hy.T, units)", "d_ys @ params.w_hy.T", DROP, "_gradients.through_layers"),
 ]  # fmt: skip
 
 

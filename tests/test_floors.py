@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = Path(rnn_jax.__file__).parent
 FLOORS = [  # a module imports from its own floor and from those before it
     *(
-        ["_require", "_serialization", "_sharding"],
+        ["_require", "_serialization", "_mesh"],
         ["_cells"],
         ["_types", "_numerics", "_checks", "_batches", "_results"],
     ),

@@ -35,11 +35,11 @@ from ._gradients.stepwise import Stepwise as Stepwise
 from ._gradients.truncation.last_steps import LastSteps as LastSteps
 from ._gradients.truncation.truncated import Truncated as Truncated
 from ._gradients.methods import make_grad_fn as make_grad_fn
-from ._nn.init import init_params as init_params
-from ._nn.init import zero_state as zero_state
+from ._nn.parameters import init_params as init_params
+from ._nn.parameters import zero_state as zero_state
 from ._gradients.plan import Plan as Plan
-from ._gradients.memory import plan_cost as plan_cost
-from ._gradients.memory import plan_memory as plan_memory
+from ._gradients.budget import plan_cost as plan_cost
+from ._gradients.budget import plan_memory as plan_memory
 from ._training import clip_gradients as clip_gradients
 from ._training import clipped_sgd as clipped_sgd
 from ._training import make_trainer as make_trainer

@@ -5,7 +5,7 @@
 
 from ._cells.protocol import Cell as Cell
 from ._cells.protocol import Deltas as Deltas
-from ._gradients.memory import PlanCost as PlanCost
+from ._gradients.budget import PlanCost as PlanCost
 from ._nn.step import StepResiduals as StepResiduals
 from ._training import StepInfo as StepInfo
 from ._training import Trainer as Trainer

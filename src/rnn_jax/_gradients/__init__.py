@@ -3,6 +3,7 @@
 `autodiff`, `stepwise`, `bptt`, `blocked`   the exact ones
 `over_devices`                              any method, its batch shared out to devices
 `truncation/`                               windows of fixed, adaptive and random reach; the last steps alone
-`by_hand`, `plan`, `memory`                 back through loss and layers; blocks and segments; which plan fits a budget
+`through_layers`                            back through loss, readout and layers, for every method by hand
+`plan`, `budget`                            blocks and segments; what a plan costs, and which fits a budget of bytes
 `methods`                                   their names, and `make_grad_fn`
 """

@@ -25,8 +25,8 @@ from .._require import are_numbers, require_sizes
 from .._types import Batch, Gradients, Objective, Params, Result, Scalar, States, Trajectory, accumulation_dtype
 from .autodiff import Autodiff
 from .bptt import bptt
-from .by_hand import backward_layers, forward_layers
 from .plan import Plan, check_plan, default_plan, outermost
+from .through_layers import backward_layers, forward_layers
 
 
 class Run(NamedTuple):

@@ -7,7 +7,7 @@ from .._nn.loops import backward, forward
 from .._require import require_sizes
 from .._types import Batch, Objective, Params, Result, States
 from .autodiff import Autodiff
-from .by_hand import Loops, backpropagate
+from .through_layers import Loops, backpropagate
 
 
 def bptt(unroll: int = 1) -> Loops:

@@ -9,9 +9,9 @@ import jax
 from .._batches import check_call
 from .._checks import is_tokens
 from .._losses import make_objective
+from .._mesh import promote, refuse_explicit
 from .._require import require_floating, require_known
 from .._results import require_gradient, require_method
-from .._sharding import promote, refuse_explicit
 from .._types import Batch, GradFn, Gradients, Loss, Method, Objective, Params, Result, States
 from .autodiff import Autodiff
 from .blocked import Blocked

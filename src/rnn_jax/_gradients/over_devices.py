@@ -10,8 +10,8 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
 from .._checks import is_tokens, steps_shape
+from .._mesh import vary
 from .._results import require_method
-from .._sharding import vary
 from .._types import Batch, Gradients, Method, Objective, Params, Result, States
 from .autodiff import Autodiff
 

@@ -25,7 +25,7 @@ from .._types import (
     accumulation_dtype,
 )
 from .autodiff import Autodiff
-from .by_hand import Loops, backpropagate
+from .through_layers import Loops, backpropagate
 
 
 def forward(layer: Layer, s_0: State, xs: Inputs, events: Events) -> tuple[Trajectory, Any]:

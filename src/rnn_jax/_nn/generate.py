@@ -19,7 +19,7 @@ from .._require import (
 )
 from .._types import Inputs, Params, States, accumulation_dtype
 from .apply import apply, apply_step
-from .init import zero_state
+from .parameters import zero_state
 
 Draw = Callable[[Key[Array, ""], Array], Array]  # (key, y_t) -> x_{t+1}
 

@@ -7,7 +7,7 @@ from jaxtyping import Array
 
 from .._cells.protocol import Cell
 from .._checks import check_cell, check_flags, check_inputs, check_layout, check_state, steps_shape
-from .._sharding import promote
+from .._mesh import promote
 from .._types import Flags, Hidden, Inputs, State, Trajectory
 from .dropout import constant
 from .events import Events

@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array
 
 from .._cells.protocol import Cell
-from .._sharding import promote, refuse_explicit
+from .._mesh import promote, refuse_explicit
 from .._types import Flags, Hidden, Inputs, State, Trajectory
 from .dropout import constant
 from .events import Events

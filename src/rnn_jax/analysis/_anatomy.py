@@ -21,11 +21,11 @@ from jaxtyping import Array, Float
 from .._batches import check_call
 from .._cells.protocol import Cell
 from .._losses import make_objective
+from .._mesh import promote, refuse_explicit
 from .._nn.loops import Residuals
 from .._nn.step import weight_gradients as products_back
 from .._numerics import norms, tree_norm, unit_and_norm
 from .._require import are_numbers, require_sizes
-from .._sharding import promote, refuse_explicit
 from .._types import (
     Batch,
     Gradients,

@@ -8,7 +8,7 @@ from jaxtyping import Array
 
 from .._cells.protocol import Cell, Deltas, hidden, only_hidden
 from .._gradients.bptt import bptt
-from .._gradients.by_hand import backward_readout, forward_layers
+from .._gradients.through_layers import backward_readout, forward_layers
 from .._nn.affine import affine_d_input
 from .._nn.apply import last_states
 from .._nn.loops import Residuals, deltas, states_read, weight_gradients

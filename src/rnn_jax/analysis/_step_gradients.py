@@ -7,11 +7,11 @@ from jax import lax
 
 from .._batches import check_call, num_read
 from .._cells.protocol import hidden
-from .._gradients.by_hand import backward_readout
+from .._gradients.through_layers import backward_readout
 from .._gradients.truncation.windows import pad_steps
 from .._losses import make_objective, step_weights
+from .._mesh import promote, refuse_explicit
 from .._nn.step import weight_gradients as products_back
-from .._sharding import promote, refuse_explicit
 from .._types import Batch, Loss, Params, ReadoutParams, Scalar, States
 from ._passed import full_pass, steps_of
 

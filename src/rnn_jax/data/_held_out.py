@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from .._gradients.methods import make_grad_fn
-from .._nn.init import zero_state
+from .._nn.parameters import zero_state
 from .._reporting.errors import InputError
 from .._types import Batch, Params, States
 from ._corpus import Corpus

@@ -33,7 +33,7 @@ from ..._require import are_numbers, require_positive, require_sizes
 from ..._types import Batch, Gradients, Objective, Params, Result, Scalar, States
 from ..blocked import Problem, WayBack, planned, there_and_back
 from ..bptt import bptt
-from ..by_hand import backward_readout, forward_layers
+from ..through_layers import backward_readout, forward_layers
 from .references import WindowsByAutodiff
 from .windows import Pieces, Windows, fold, neighbours, of_all_passes, one_pass, side_by_side, whole_windows
 

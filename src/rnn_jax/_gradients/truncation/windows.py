@@ -36,8 +36,8 @@ from ..._types import (
     States,
 )
 from ..blocked import Block, Problem, WayBack
-from ..by_hand import backward_readout
 from ..plan import Plan
+from ..through_layers import backward_readout
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
