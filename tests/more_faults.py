@@ -173,12 +173,12 @@ def cut_is_truncated(package):
     return [leaf_name(path).lstrip(".") for (path, x), y in pairs if not np.allclose(x, y, 1e-10, 1e-13)]
 
 
-def _cell(package, losses, solved):
-    cells = _module(package, "experiments._trials")
+def _trial(package, losses, solved):
+    trials = _module(package, "experiments._trials")
     losses, solved = np.asarray(losses, float), np.asarray(solved, float)
     curves = {"loss": losses, "solved": solved, "finite": np.isfinite(losses).astype(float)}
     steps = np.arange(len(losses)) * 10
-    return cells, cells.Cell({"k": 1}, list(range(losses.shape[1])), 1.0, steps, curves, 8.0, 1.0, {}, {})
+    return trials, trials.Trial({"k": 1}, list(range(losses.shape[1])), 1.0, steps, curves, 8.0, 1.0, {}, {})
 
 
 def shares_are_wilson(package):
@@ -186,20 +186,20 @@ def shares_are_wilson(package):
 
 
 def solved_at_the_first(package):
-    _, cell = _cell(package, [[1.0], [0.1], [0.2]], [[0], [1], [0]])
-    return list(cell.solved_at) == [10]
+    _, trial = _trial(package, [[1.0], [0.1], [0.2]], [[0], [1], [0]])
+    return list(trial.solved_at) == [10]
 
 
 def diverged_is_worse_than_chance(package):
-    _, cell = _cell(package, [[1.0, 1.0], [1.9, 2.1]], [[0, 0], [0, 0]])
-    return list(cell.diverged) == [False, True]
+    _, trial = _trial(package, [[1.0, 1.0], [1.9, 2.1]], [[0, 0], [0, 0]])
+    return list(trial.diverged) == [False, True]
 
 
 def cells_are_json(package):
-    cells, cell = _cell(package, [[1.0], [math.inf]], [[0], [0]])
+    trials, trial = _trial(package, [[1.0], [math.inf]], [[0], [0]])
     with tempfile.TemporaryDirectory() as folder:
-        cells.save_cell(Path(folder) / "cell.json", cell)
-        text = (Path(folder) / "cell.json").read_text(encoding="utf-8")
+        trials.save_trial(Path(folder) / "trial.json", trial)
+        text = (Path(folder) / "trial.json").read_text(encoding="utf-8")
     return "Infinity" not in text and json.loads(text)["curves"]["loss"] == [[1.0], [None]]
 
 
@@ -243,7 +243,7 @@ MORE = [
     _fault("states at the end not counted", "_gradients.budget", "_kept_states", "max(of_one, _kept_states(inner, length - count * size, keep))", "of_one", states_kept, "test_blocked.py::test_the_forecast_of_bytes_is_what_xla_allots"),
     _fault("a plan twice the budget", "_gradients.budget", "plan_memory", "cost.temporary_bytes <= budget_bytes", "cost.temporary_bytes <= 2 * budget_bytes", within_the_budget, "test_blocked.py::test_plan_memory_stays_within_its_budget_and_spends_it"),
     Fault("what is left begins where the segments do", Change("_gradients.blocked", "split", "split(inner, start + count * size, length - count * size, keep, read=read)", "split(inner, start, length - count * size, keep, read=read)"), beside("blocked", FLAGGED_STACK, plan=Plan(2, (5,))), "test_blocked.py::test_equal_to_autodiff_under_every_plan"),
-    _fault("what is kept at the end also kept before it", "_gradients.blocked", "runs_of", "max(plan.keep - last, 0)", "plan.keep", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
+    _fault("what is kept at the end also kept before it", "_gradients.blocked", "stretches_of", "max(plan.keep - last, 0)", "plan.keep", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
     _fault("each device by its own mean", "_gradients.over_devices", "Sharded.gradient.on_each", "vary(scale, AXIS)", "1 / batch.weights.sum()", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
     _fault("devices averaged, not summed", "_gradients.over_devices", "Sharded.gradient.on_each", "lax.psum((loss, gradients.params), AXIS)", "lax.pmean((loss, gradients.params), AXIS)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
     _fault("the mean taken twice", "_gradients.over_devices", "Sharded.gradient.on_each", "vary(scale, AXIS)", "vary(scale * scale, AXIS)", devices_are_one, "test_blocked.py::test_devices_share_a_batch"),
@@ -258,8 +258,8 @@ MORE = [
     _fault("cosine of a part with itself", "analysis._anatomy", "norm_and_cosine", "unit_and_norm(p)[0] * unit_and_norm(w)[0]", "unit_and_norm(p)[0] ** 2", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),
     _fault("the cut of all losses, not of the windows'", "analysis._cut", "cut_by_windows", "pad_steps(passed.layers[-1].local, 0, after)", "pad_steps(passed.layers[-1].d_hs, 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
     _fault("another interval than Wilson's", "experiments._report", "_interval", 'method="wilson"', 'method="exact"', shares_are_wilson, "test_experiment_statistics.py::test_statistics"),
-    _fault("solved at the last time, not the first", "experiments._trials", "Cell.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiment_statistics.py::test_solved_and_diverged"),
-    _fault("slow taken for diverged", "experiments._trials", "Cell.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiment_statistics.py::test_solved_and_diverged"),
+    _fault("solved at the last time, not the first", "experiments._trials", "Trial.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiment_statistics.py::test_solved_and_diverged"),
+    _fault("slow taken for diverged", "experiments._trials", "Trial.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiment_statistics.py::test_solved_and_diverged"),
     _fault("infinity written into JSON", "experiments._trials", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiment_statistics.py::test_a_cell_comes_back_from_its_file"),
     _fault("momentum of one let through", "_cli.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
     _fault("metrics after the checkpoint kept", "_cli.metrics", "read_metrics", 'record is not None and record["step"] <= up_to', "record is not None", metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),

@@ -9,7 +9,7 @@ import optax
 import rnn_jax
 from rnn_jax import experiments
 from rnn_jax.experiments._training import make_program
-from rnn_jax.experiments._trials import Cell
+from rnn_jax.experiments._trials import Trial
 
 TASK, SIZES = rnn_jax.tasks.TASKS["parity"], {"time": 6}
 
@@ -37,10 +37,10 @@ def same(one, other):
             np.testing.assert_array_equal(a.curves[name], b.curves[name])
 
 
-def cell_of(losses, solved=None, finite=None, chance=1.0):
+def trial_of(losses, solved=None, finite=None, chance=1.0):
     losses = np.asarray(losses, float)
     flags = [np.zeros_like(losses) if x is None else np.asarray(x, float) for x in (solved, finite)]
     finite = np.isfinite(losses).astype(float) if finite is None else flags[1]
     curves = {"loss": losses, "solved": flags[0], "finite": finite}
     steps = np.arange(len(losses)) * 10
-    return Cell({"k": 1}, list(range(losses.shape[1])), chance, steps, curves, 8.0, 1.0, {}, {"ms": 2.0})
+    return Trial({"k": 1}, list(range(losses.shape[1])), chance, steps, curves, 8.0, 1.0, {}, {"ms": 2.0})

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from commands import command, process
 from pages import Page
-from small_experiments import cell_of, of_rate, program_of, same, small
+from small_experiments import of_rate, program_of, same, small, trial_of
 
 from rnn_jax._reporting.errors import InputError
 from rnn_jax.experiments import Experiment, run_experiment
 from rnn_jax.experiments import _experiment as experiment_module
 from rnn_jax.experiments import _report as report
 from rnn_jax.experiments import _tables as tables
-from rnn_jax.experiments import _trials as cells_module
+from rnn_jax.experiments import _trials as trials_module
 from rnn_jax.experiments.catalogue.names import CATALOGUE
 
 
@@ -54,7 +54,7 @@ def test_what_is_done_is_kept(tmp_path, trained):
     assert trained == [0.1, 0.2]
     same(run_experiment(MINE, tmp_path / "out"), first)
     assert trained == [0.1, 0.2]
-    files = sorted((tmp_path / "out" / "cells").iterdir())
+    files = sorted((tmp_path / "out" / "trials").iterdir())
     files[0].write_text(files[0].read_text()[:200])  # cut short by a crash
     results.clear()  # trained again, not remembered
     same(run_experiment(MINE, tmp_path / "out"), first)
@@ -81,7 +81,7 @@ def test_after_an_interruption_it_goes_on(tmp_path, trained, monkeypatch):
     monkeypatch.setattr(experiment_module, "_train_one", interrupted)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(MINE, tmp_path)
-    assert len(list((tmp_path / "cells").iterdir())) == 1 and not (tmp_path / "results.csv").exists()
+    assert len(list((tmp_path / "trials").iterdir())) == 1 and not (tmp_path / "results.csv").exists()
     run_experiment(MINE, tmp_path)
     assert trained == [0.1, 0.2]
 
@@ -108,15 +108,15 @@ def test_grids_that_are_refused(tmp_path):
 
 @pytest.mark.usefixtures("trained")
 def test_tables_have_a_row_for_everything(tmp_path):
-    cells = run_experiment(MINE, tmp_path)
+    trials = run_experiment(MINE, tmp_path)
     rows = rows_of(tmp_path / "results.csv")
     assert [(row["rate"], row["seed"]) for row in rows] == [(r, s) for r in ("0.1", "0.2") for s in "01"]
-    assert float(rows[3]["loss"]) == pytest.approx(cells[1].final("loss")[1], rel=1e-6)
+    assert float(rows[3]["loss"]) == pytest.approx(trials[1].final("loss")[1], rel=1e-6)
     curves = rows_of(tmp_path / "curves.csv")
     assert len(curves) == 2 * 2 * 4 and curves[0]["train_loss"] == "" and curves[1]["train_loss"] != ""
     stored = json.loads((tmp_path / "results.json").read_text())
     assert len(stored["results"]) == 4 and {"command", "versions", "machine", "run time"} <= stored.keys()
-    assert tables.results([cell_of([[1.0], [math.inf]])])[0]["loss"] is None
+    assert tables.results([trial_of([[1.0], [math.inf]])])[0]["loss"] is None
 
 
 def test_the_report_is_one_whole_file(tmp_path):
@@ -128,16 +128,16 @@ def test_the_report_is_one_whole_file(tmp_path):
     asked = MINE._replace(
         question="Is <b> & all that safe?",
         make=facts_too,
-        verdict=lambda cells: [f"{len(cells)} settings"],
-        sections=lambda cells: [
-            *report.default_sections(cells),
-            report.against(cells, "rate", lambda c: c.final("loss"), lines="name", title="A", ylabel="y", reading="r"),
-            report.shares(cells, "rate", lambda c: c.diverged, lines="name", title="S", ylabel="y", reading="r"),
+        verdict=lambda trials: [f"{len(trials)} settings"],
+        sections=lambda trials: [
+            *report.default_sections(trials),
+            report.against(trials, "rate", lambda c: c.final("loss"), lines="name", title="A", ylabel="y", reading="r"),
+            report.shares(trials, "rate", lambda c: c.diverged, lines="name", title="S", ylabel="y", reading="r"),
         ],
         fixed="five units",
     )
-    cells = run_experiment(asked, tmp_path)
-    assert cells[0].facts == {"units": 5}
+    trials = run_experiment(asked, tmp_path)
+    assert trials[0].facts == {"units": 5}
     text = (tmp_path / "report.html").read_text()
     page = Page(text)
     assert len(page.images) == 3 and not page.outside and not page.open and "Is &lt;b&gt; &amp; all that safe?" in text
@@ -173,4 +173,4 @@ def test_grids_are_made_of_plain_values(name):
     for quick in (True, False):
         grid = found.settings(quick)
         assert grid and all(isinstance(value, (str, int, float)) for s in grid for value in s.values())
-    assert cells_module.differing(list(grid))
+    assert trials_module.differing(list(grid))

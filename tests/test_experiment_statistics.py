@@ -5,20 +5,20 @@ import math
 
 import numpy as np
 import pytest
-from small_experiments import cell_of, same
+from small_experiments import same, trial_of
 
 from rnn_jax.experiments import _report as report
-from rnn_jax.experiments._trials import Cell, read_cell, save_cell
+from rnn_jax.experiments._trials import Trial, read_trial, save_trial
 
 
 def test_solved_and_diverged():
     nan = math.nan
     losses = [[1, 1, 1, 1, 5], [0.1, 3, nan, 2.1, 4], [0.2, 1.9, 1, 2.1, 3]]
-    cell = cell_of(losses, [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
-    np.testing.assert_array_equal(cell.solved_at, [10, nan, nan, nan, nan])
-    np.testing.assert_array_equal(cell.solved, [True, False, False, False, False])
-    np.testing.assert_array_equal(cell.diverged, [False, False, True, True, False])
-    np.testing.assert_allclose(cell.seconds_to_solve(), [0.8, nan, nan, nan, nan])  # 8 s for 5 seeds and 20 steps
+    trial = trial_of(losses, [[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(trial.solved_at, [10, nan, nan, nan, nan])
+    np.testing.assert_array_equal(trial.solved, [True, False, False, False, False])
+    np.testing.assert_array_equal(trial.diverged, [False, False, True, True, False])
+    np.testing.assert_allclose(trial.seconds_to_solve(), [0.8, nan, nan, nan, nan])  # 8 s for 5 seeds and 20 steps
 
 
 def test_statistics():
@@ -27,36 +27,36 @@ def test_statistics():
     assert report.quartiles(np.array([1500.0, 23456.0])) == "12478 [6989, 17967]"
     assert report.quartiles(np.array([math.nan])) == "-"
     assert report.share(np.array([True] * 8 + [False] * 2)) == "8 of 10 [0.49, 0.94]"  # Wilson, by hand: 0.490, 0.943
-    cells = [cell_of([[1.0], [value]]) for value in (0.3, 0.2, math.nan)]
-    assert report.best(cells, "loss", lowest=True) is cells[1] and report.best(cells, "loss") is cells[0]
+    trials = [trial_of([[1.0], [value]]) for value in (0.3, 0.2, math.nan)]
+    assert report.best(trials, "loss", lowest=True) is trials[1] and report.best(trials, "loss") is trials[0]
 
 
 def test_a_cell_comes_back_from_its_file(tmp_path):
-    cell = cell_of([[1.0, 2.0], [math.nan, 0.25]])._replace(shown={"x": np.array([[1.0, math.nan], [3.0, 4.0]])})
-    save_cell(tmp_path / "cell.json", cell)
-    text = (tmp_path / "cell.json").read_text()
+    trial = trial_of([[1.0, 2.0], [math.nan, 0.25]])._replace(shown={"x": np.array([[1.0, math.nan], [3.0, 4.0]])})
+    save_trial(tmp_path / "trial.json", trial)
+    text = (tmp_path / "trial.json").read_text()
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
-    back = read_cell(tmp_path / "cell.json")
-    same([back], [cell])
-    np.testing.assert_array_equal(back.shown["x"], cell.shown["x"])
-    assert read_cell(tmp_path / "none.json") is None
-    save_cell(tmp_path / "lost.json", cell_of([[1.0], [math.inf]]))
+    back = read_trial(tmp_path / "trial.json")
+    same([back], [trial])
+    np.testing.assert_array_equal(back.shown["x"], trial.shown["x"])
+    assert read_trial(tmp_path / "none.json") is None
+    save_trial(tmp_path / "lost.json", trial_of([[1.0], [math.inf]]))
     text = (tmp_path / "lost.json").read_text()
     assert json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["curves"]["loss"][1] == [
         None
     ]
-    assert np.isnan(read_cell(tmp_path / "lost.json").final("loss")).all()
+    assert np.isnan(read_trial(tmp_path / "lost.json").final("loss")).all()
 
 
 @pytest.mark.parametrize("highest", [2.0, 1e9])
 def test_a_curve_that_is_cut_off_is_said_to_be(highest, monkeypatch):
-    def cell(size, losses):
+    def trial(size, losses):
         curves = {"loss": np.array(losses)[:, None]}
-        return Cell({"size": size}, [0], 1.0, np.array([0, 10, 20]), curves, 1.0, 0.0, {}, {})
+        return Trial({"size": size}, [0], 1.0, np.array([0, 10, 20]), curves, 1.0, 0.0, {}, {})
 
     figures = []
     monkeypatch.setattr(report, "png", lambda figure: figures.append(figure) or b"")
-    report.learning_curves([cell(1, [1.0, 0.5, 0.1]), cell(2, [1.0, highest, highest])])
+    report.learning_curves([trial(1, [1.0, 0.5, 0.1]), trial(2, [1.0, highest, highest])])
     (figure,) = figures
     inside = figure.axes[0].get_ylim()[1] >= highest
     assert inside != any("losses above 1e+03 are cut off" in text.get_text() for text in figure.texts)

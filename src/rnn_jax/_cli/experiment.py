@@ -17,11 +17,11 @@ def experiment(config: ExperimentConfig) -> int:
         found, out = load(name), config.out / (f"{name}-quick" if config.quick else name)
         say(f"{name}: {found.question}")
         try:
-            cells = run_experiment(found, out, num_seeds=config.seeds, quick=config.quick)
+            trials = run_experiment(found, out, num_seeds=config.seeds, quick=config.quick)
         except KeyboardInterrupt:
             say(f"stopped; what is done is kept in {str(out)!r}, and the same command goes on")
             raise
-        for line in found.verdict(cells):
+        for line in found.verdict(trials):
             say(line)
         say(f"report: {out / REPORT}\n")
     return 0

@@ -29,19 +29,19 @@ from .plan import Plan, check_plan, default_plan, outermost
 from .through_layers import backward_layers, forward_layers
 
 
-class Run(NamedTuple):
+class Stretch(NamedTuple):
     """`pieces` of `size` steps each, one after the other, the first from step `start` on; of each the loss reads the
     last `read` steps.
 
     The states of a piece are kept if it is a block, `inner` is None. Else it is a segment, of which only the state at
-    its start is, and `inner` are the runs it consists of, counted from its own start.
+    its start is, and `inner` are the stretches it consists of, counted from its own start.
     """
 
     start: int
     pieces: int
     size: int
     read: int
-    inner: tuple["Run", ...] | None = None
+    inner: tuple["Stretch", ...] | None = None
 
 
 class Block(NamedTuple):
@@ -112,20 +112,20 @@ class Blocked:
         return there_and_back(problem, planned(self.plan, problem), h_0)
 
 
-def planned(plan: Plan | None, problem: Problem) -> tuple[Run, ...]:
-    """The runs of all steps of a problem, by its plan or the default one."""
+def planned(plan: Plan | None, problem: Problem) -> tuple[Stretch, ...]:
+    """The stretches of all steps of a problem, by its plan or the default one."""
     plan = default_plan(problem.params, problem.batch) if plan is None else plan
-    return runs_of(plan, problem.batch.inputs.shape[0], num_read(problem.batch))
+    return stretches_of(plan, problem.batch.inputs.shape[0], num_read(problem.batch))
 
 
-def runs_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Run, ...]:
+def stretches_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Stretch, ...]:
     """From step `first` on, the steps before those that the loss reads, and those; together where all are one block.
 
     Apart they would take the memory of two sets of weight gradients.
     """
     length = time - first
     if not plan.segments and (length == plan.block or (are_numbers(length) and 0 < length < plan.block)):
-        return (Run(first, 1, length, last),)
+        return (Stretch(first, 1, length, last),)
     for size in (plan.block, *plan.segments):
         if not are_numbers(time, last) and (plan.keep or time % size != 0 or last % size != 0):
             raise ValueError(
@@ -136,65 +136,65 @@ def runs_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Run, ...]
     return before + split(plan, time - last, last, min(plan.keep, last) if plan.keep else 0, read=True)
 
 
-def there_and_back(problem: Problem, runs: Sequence[Run], h: States, d_h_T: States | None = None) -> Result:
-    """Loss, last states and gradients of the steps in `runs`, from the states `h` before them.
+def there_and_back(problem: Problem, stretches: Sequence[Stretch], h: States, d_h_T: States | None = None) -> Result:
+    """Loss, last states and gradients of the steps in `stretches`, from the states `h` before them.
 
     `d_h_T` is what comes to the end from later steps, zero unless given.
     """
     d_h_T = jax.tree.map(jnp.zeros_like, h) if d_h_T is None else d_h_T
     params, batch = problem.params, problem.batch
-    h_T, kept = advance(problem, runs, 0, h)
+    h_T, kept = advance(problem, stretches, 0, h)
     d_params = jax.tree.map(lambda w: jnp.zeros_like(w, dtype=accumulation_dtype(w.dtype)), params)
     d_xs = None if is_tokens(batch.inputs) else jnp.zeros_like(batch.inputs)
     carry = Carry(jnp.sum(d_params.readout.b_y), d_h_T, d_params, d_xs)
-    loss, d_h, d_params, d_xs = retreat(problem, runs, 0, kept, carry)
+    loss, d_h, d_params, d_xs = retreat(problem, stretches, 0, kept, carry)
     return (loss, h_T), Gradients(d_params, d_h, d_xs)
 
 
-def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tuple[Run, ...]:
-    """The runs of `length` steps from `start` on: segments as long as more than `keep` steps are left, then blocks."""
+def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tuple[Stretch, ...]:
+    """The stretches of `length` steps from `start` on: segments while more than `keep` steps are left, then blocks."""
     if not plan.segments:
         block = min(plan.block, max(length, 1))
         count, rest = divmod(length, block)
-        runs = Run(start, count, block, read * block), Run(start + count * block, 1, rest, read * rest)
-        return tuple(run for run in runs if run.pieces and run.size)
+        stretches = Stretch(start, count, block, read * block), Stretch(start + count * block, 1, rest, read * rest)
+        return tuple(stretch for stretch in stretches if stretch.pieces and stretch.size)
     size, inner, count = outermost(plan, length, keep)
     left = split(inner, start + count * size, length - count * size, keep, read=read)
-    return (Run(start, count, size, read * size, split(inner, 0, size, 0, read=read)), *left) if count else left
+    return (Stretch(start, count, size, read * size, split(inner, 0, size, 0, read=read)), *left) if count else left
 
 
-def advance(problem: Problem, runs: Sequence[Run], offset: Any, h: States) -> tuple[States, list[Any]]:
-    """The last states, and what is kept of each run: where its segments begin, or where it does and all its states."""
+def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: States) -> tuple[States, list[Any]]:
+    """The last states, and what is kept of each stretch: where its segments begin, or its start and all its states."""
     kept = []
-    for run in runs:
+    for stretch in stretches:
 
-        def body(h: States, i: Any, run: Run = run) -> tuple[States, Any]:
-            start = offset + run.start + i * run.size
-            if run.inner is not None:
-                return reach(problem, run, start, h), h
-            hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, run, start), h)
+        def body(h: States, i: Any, stretch: Stretch = stretch) -> tuple[States, Any]:
+            start = offset + stretch.start + i * stretch.size
+            if stretch.inner is not None:
+                return reach(problem, stretch, start, h), h
+            hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, stretch, start), h)
             return last_states(h, hs), hs
 
         first = h
-        h, made = _scan(body, h, run)
-        kept.append(made if run.inner is not None else (first, made))
+        h, made = _scan(body, h, stretch)
+        kept.append(made if stretch.inner is not None else (first, made))
     return h, kept
 
 
-def reach(problem: Problem, segment: Run, offset: Any, h: States) -> States:
+def reach(problem: Problem, segment: Stretch, offset: Any, h: States) -> States:
     """The states after a segment that starts at step `offset`; nothing is kept."""
-    for run in _blocks(segment):
+    for stretch in _blocks(segment):
 
-        def body(h: States, i: Any, run: Run = run) -> tuple[States, None]:
-            start = offset + run.start + i * run.size
-            hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, run, start), h)
+        def body(h: States, i: Any, stretch: Stretch = stretch) -> tuple[States, None]:
+            start = offset + stretch.start + i * stretch.size
+            hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, stretch, start), h)
             return last_states(h, hs), None
 
-        h, _ = _scan(body, h, run)
+        h, _ = _scan(body, h, stretch)
     return h
 
 
-def _blocks(segment: Run) -> tuple[Run, ...]:
+def _blocks(segment: Stretch) -> tuple[Stretch, ...]:
     """The steps of a segment in blocks as large as its own, for the way there."""
     block = segment
     while block.inner is not None:
@@ -202,39 +202,40 @@ def _blocks(segment: Run) -> tuple[Run, ...]:
     return split(Plan(block.size), 0, segment.size, 0, read=False)
 
 
-def retreat(problem: Problem, runs: Sequence[Run], offset: Any, kept: Sequence[Any], carry: Carry) -> Carry:
+def retreat(problem: Problem, stretches: Sequence[Stretch], offset: Any, kept: Sequence[Any], carry: Carry) -> Carry:
     """Back through the pieces that `advance` kept something of, the last one first."""
-    for run, made in zip(reversed(runs), reversed(kept), strict=True):
-        if run.pieces == 1:
-            carry = retreat_piece(problem, run, offset + run.start, made, carry)
+    for stretch, made in zip(reversed(stretches), reversed(kept), strict=True):
+        if stretch.pieces == 1:
+            carry = retreat_piece(problem, stretch, offset + stretch.start, made, carry)
             continue
 
-        def body(carry: Carry, now: Any, run: Run = run, made: Any = made) -> tuple[Carry, None]:
+        def body(carry: Carry, now: Any, stretch: Stretch = stretch, made: Any = made) -> tuple[Carry, None]:
             i, piece = now
-            piece = piece if run.inner is not None else (_states_before(i, *made), piece)
-            return retreat_piece(problem, run, offset + run.start + i * run.size, piece, carry), None
+            piece = piece if stretch.inner is not None else (_states_before(i, *made), piece)
+            return retreat_piece(problem, stretch, offset + stretch.start + i * stretch.size, piece, carry), None
 
-        pieces = made if run.inner is not None else made[1]
-        carry, _ = lax.scan(body, carry, (jnp.arange(run.pieces), pieces), reverse=True)
+        pieces = made if stretch.inner is not None else made[1]
+        carry, _ = lax.scan(body, carry, (jnp.arange(stretch.pieces), pieces), reverse=True)
     return carry
 
 
 def _states_before(i: Any, first: States, blocks: States) -> States:
-    """The states that block `i` of a run began from: the last of the block before."""
+    """The states that block `i` of a stretch began from: the last of the block before."""
     before = (lax.dynamic_index_in_dim(hs, jnp.maximum(i - 1, 0), keepdims=False)[-1] for hs in blocks)
     return tuple(jnp.where(i == 0, h, h_before) for h, h_before in zip(first, before, strict=True))
 
 
-def retreat_piece(problem: Problem, run: Run, start: Any, piece: Any, carry: Carry) -> Carry:
-    """Back through one piece of a run, which begins at step `start`: of a segment `piece` is the states at its start,
-    of a block these and all that it made.
+def retreat_piece(problem: Problem, stretch: Stretch, start: Any, piece: Any, carry: Carry) -> Carry:
+    """Back through one piece of a stretch, which begins at step `start`.
+
+    Of a segment `piece` is the states at its start, of a block these and all that it made.
     """
-    if run.inner is not None:
-        _, kept = advance(problem, run.inner, start, piece)
-        return retreat(problem, run.inner, start, kept, carry)
+    if stretch.inner is not None:
+        _, kept = advance(problem, stretch.inner, start, piece)
+        return retreat(problem, stretch.inner, start, kept, carry)
     h, hs = piece
-    steps = _steps(problem, run, start)
-    events = Events(steps.mask, steps.reset, cut(problem.sent, start, run.size))
+    steps = _steps(problem, stretch, start)
+    events = Events(steps.mask, steps.reset, cut(problem.sent, start, stretch.size))
     saved, xs = [], steps.inputs
     for layer, s_0, ss in zip(layers_of(problem.params, steps.drop), h, hs, strict=True):
         saved.append(residuals_of(layer, s_0, xs, ss, events))
@@ -245,16 +246,16 @@ def retreat_piece(problem: Problem, run: Run, start: Any, piece: Any, carry: Car
     return Carry(carry.loss + loss, d_h, jax.tree.map(jnp.add, carry.d_params, d_params), d_xs)
 
 
-def _steps(problem: Problem, run: Run, start: Any) -> Batch:
-    """The batch of one piece of `run`, which begins at step `start`."""
+def _steps(problem: Problem, stretch: Stretch, start: Any) -> Batch:
+    """The batch of one piece of `stretch`, which begins at step `start`."""
     batch = problem.batch
     unread = batch.inputs.shape[0] - num_read(batch)
-    first_read = start + run.size - run.read - unread if run.read else 0
-    inputs, mask, reset = cut((batch.inputs, batch.mask, batch.reset), start, run.size)
-    targets, weights = cut((batch.targets, batch.weights), first_read, run.read)
+    first_read = start + stretch.size - stretch.read - unread if stretch.read else 0
+    inputs, mask, reset = cut((batch.inputs, batch.mask, batch.reset), start, stretch.size)
+    targets, weights = cut((batch.targets, batch.weights), first_read, stretch.read)
     return Batch(inputs, targets, weights, mask, reset, drop=batch.drop)
 
 
-def _scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, run: Run) -> tuple[Any, Any]:
-    """`body(carry, i)` for each piece of a run, what it returns stacked; without a loop if there is one piece."""
-    return body(carry, 0) if run.pieces == 1 else lax.scan(body, carry, jnp.arange(run.pieces))
+def _scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, stretch: Stretch) -> tuple[Any, Any]:
+    """`body(carry, i)` for each piece of a stretch, what it returns stacked; without a loop if there is one piece."""
+    return body(carry, 0) if stretch.pieces == 1 else lax.scan(body, carry, jnp.arange(stretch.pieces))

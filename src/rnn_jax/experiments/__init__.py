@@ -1,6 +1,6 @@
 """Experiments: grids of settings trained from many seeds, and their reports.
 
-`_trials`, `_training`           one cell of a grid with its seed; training many seeds in one program
+`_trials`, `_training`           one setting, trained from many seeds; training them in one program
 `_experiment`                    running a grid, resumed where it stopped
 `_tables`, `_report`, `_parts`   tables; pages; networks and measures that experiments share
 `_data`                          digits and sunspots

@@ -10,5 +10,5 @@ from ._report import learning_curves as learning_curves
 from ._report import shares as shares
 from ._report import summary as summary
 from ._training import Training as Training
-from ._trials import Cell as Cell
 from ._trials import Setting as Setting
+from ._trials import Trial as Trial

@@ -29,16 +29,16 @@ from .._reporting.lock import locked
 from ._report import default_sections, report_page
 from ._tables import COLUMNS, write_tables
 from ._training import Program, Training, make_program, train, work
-from ._trials import Cell, Setting, differing, in_words, label, read_cell, save_cell
+from ._trials import Setting, Trial, differing, in_words, label, read_trial, save_trial
 
-CELLS, REPORT = "cells", "report.html"
+TRIALS, REPORT = "trials", "report.html"
 
 
 class Experiment(NamedTuple):
     """`settings(quick)` is the grid, and `make(setting)` says what each of its points trains.
 
-    A setting is a dict of plain values, the columns of the tables. `question` is one line. `sections(cells)` are the
-    parts of the report, `verdict(cells)` its first lines, both from all cells of the grid. `fixed` says in words what
+    A setting is a dict of plain values, the columns of the tables. `question` is one line. `sections(trials)` are the
+    parts of the report, `verdict(trials)` its first lines, both from all trials of the grid. `fixed` says in words what
     all settings share, and `needs` names modules that must be installed.
     """
 
@@ -46,8 +46,8 @@ class Experiment(NamedTuple):
     question: str
     settings: Callable[[bool], Sequence[Setting]]
     make: Callable[[Setting], Training]
-    sections: Callable[[Sequence[Cell]], Sequence[Section]] = default_sections
-    verdict: Callable[[Sequence[Cell]], Sequence[str]] = lambda cells: ()
+    sections: Callable[[Sequence[Trial]], Sequence[Section]] = default_sections
+    verdict: Callable[[Sequence[Trial]], Sequence[str]] = lambda trials: ()
     num_seeds: int = 10
     quick_seeds: int = 2
     fixed: str = ""
@@ -56,10 +56,10 @@ class Experiment(NamedTuple):
 
 def run_experiment(
     experiment: Experiment, out: Path | str, *, num_seeds: int | None = None, quick: bool = False
-) -> list[Cell]:
+) -> list[Trial]:
     """Train the whole grid from the seeds 0..num_seeds-1, and leave tables and report in the folder `out`.
 
-    Each setting is kept as soon as it is done, in `out/cells`. The same call after an interruption goes on with those
+    Each setting is kept as soon as it is done, in `out/trials`. The same call after an interruption goes on with those
     that are missing; one whose program has changed, be it in a number, is trained anew (`facts` are no part of it). All
     devices are used: for the cores of a CPU call `jax.config.update("jax_num_cpu_devices", 2)` before all else.
 
@@ -79,25 +79,25 @@ def run_experiment(
         importlib.import_module(module)  # now, not after hours
     out = Path(out)
     with _writing(out):
-        (out / CELLS).mkdir(parents=True, exist_ok=True)
+        (out / TRIALS).mkdir(parents=True, exist_ok=True)
     with locked(out):
         return _run_in(out, experiment, settings, list(range(num_seeds)), quick)
 
 
 def _run_in(
     out: Path, experiment: Experiment, settings: list[dict[str, Any]], seeds: list[int], quick: bool
-) -> list[Cell]:
-    cells = _train_all(experiment, settings, seeds, out)
+) -> list[Trial]:
+    trials = _train_all(experiment, settings, seeds, out)
     facts = {"grid": "the small one, quick"} if quick else {}
-    facts |= circumstances(experiment, cells)
+    facts |= circumstances(experiment, trials)
     with _writing(out):
-        write_tables(out, experiment.name, experiment.question, facts, cells)
+        write_tables(out, experiment.name, experiment.question, facts, trials)
     page = report_page(
-        experiment.name, experiment.question, facts, experiment.verdict(cells), experiment.sections(cells)
+        experiment.name, experiment.question, facts, experiment.verdict(trials), experiment.sections(trials)
     )
     with _writing(out):
         write(out / REPORT, page)
-    return cells
+    return trials
 
 
 def _check_settings(settings: Sequence[dict[str, Any]]) -> None:
@@ -118,12 +118,12 @@ def _check_names(setting: dict[str, Any], program: Program) -> None:
         raise ValueError(f"`settings` must have names that no column of the tables has, got {', '.join(taken)}.")
 
 
-def _train_all(experiment: Experiment, settings: list[dict[str, Any]], seeds: list[int], out: Path) -> list[Cell]:
+def _train_all(experiment: Experiment, settings: list[dict[str, Any]], seeds: list[int], out: Path) -> list[Trial]:
     with jax.enable_x64(False):
         trainings = [experiment.make(setting) for setting in settings]
         costs = [work(training) for training in trainings]
     names = differing(settings)
-    cells, finished, took_no_time = [], 0.0, 0.0
+    trials, finished, took_no_time = [], 0.0, 0.0
     with tqdm(
         total=sum(costs),
         bar_format="{desc}: {percentage:3.0f} %|{bar}| {elapsed}, {remaining} left",
@@ -140,23 +140,23 @@ def _train_all(experiment: Experiment, settings: list[dict[str, Any]], seeds: li
             with jax.enable_x64(training.float64):
                 program = make_program(training, seeds)
                 _check_names(setting, program)
-                path = out / CELLS / _file_name(program, training, setting, seeds)
-                kept = read_cell(path)
+                path = out / TRIALS / _file_name(program, training, setting, seeds)
+                kept = read_trial(path)
                 if kept is None:
                     show = partial(show_progress, finished, cost)
-                    cell = _train_one(setting, training, program, seeds, show)
+                    trial = _train_one(setting, training, program, seeds, show)
                     with _writing(out):
-                        save_cell(path, cell)
+                        save_trial(path, trial)
                 else:
-                    cell = kept._replace(setting=setting, chance=training.chance)
+                    trial = kept._replace(setting=setting, chance=training.chance)
                     took_no_time += cost
                     bar.initial = took_no_time  # the time left is told from the others
-            cells.append(cell)
+            trials.append(trial)
             finished += cost
             show_progress(finished, 0.0, 0.0)
             with tqdm.external_write_mode():
-                say(f"{name}: {in_words(cell)}{'' if kept is None else ' (kept)'}")
-    return cells
+                say(f"{name}: {in_words(trial)}{'' if kept is None else ' (kept)'}")
+    return trials
 
 
 def _file_name(program: Program, training: Training, setting: dict[str, Any], seeds: list[int]) -> str:
@@ -168,7 +168,7 @@ def _file_name(program: Program, training: Training, setting: dict[str, Any], se
 
 def _train_one(
     setting: dict[str, Any], training: Training, program: Program, seeds: list[int], show: Callable[[float], None]
-) -> Cell:
+) -> Trial:
     start = time.perf_counter()
     chunks, params = [], None
     for chunk, of_now in train(training, program, len(seeds)):
@@ -181,7 +181,7 @@ def _train_one(
     facts = {} if training.facts is None else training.facts(jax.tree.map(lambda x: x[0], jax.device_get(params)))
     names = list(dict.fromkeys(name for chunk in reversed(chunks) for name in chunk.metrics))
     missing = np.full(len(seeds), np.nan)
-    return Cell(
+    return Trial(
         setting=setting,
         seeds=seeds,
         chance=training.chance,
@@ -194,15 +194,15 @@ def _train_one(
     )
 
 
-def circumstances(experiment: Experiment, cells: Sequence[Cell]) -> dict[str, str]:
+def circumstances(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, str]:
     """What a reader needs to run it again: settings, command, versions, machine, time."""
-    seconds = sum(cell.seconds + cell.compile_seconds for cell in cells)
-    names = differing([cell.setting for cell in cells])
-    shared = [name for name in cells[0].setting if name not in names]
+    seconds = sum(trial.seconds + trial.compile_seconds for trial in trials)
+    names = differing([trial.setting for trial in trials])
+    shared = [name for name in trials[0].setting if name not in names]
     return {
-        "settings": "; ".join(filter(None, [experiment.fixed, label(cells[0].setting, shared)])),
+        "settings": "; ".join(filter(None, [experiment.fixed, label(trials[0].setting, shared)])),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "seeds": f"{len(cells[0].seeds)}, from 0",
+        "seeds": f"{len(trials[0].seeds)}, from 0",
         "run time": f"{seconds:.0f} s of training, compiling and evaluating",
         "versions": ", ".join(f"{name} {version(name)}" for name in ("rnn-jax-bptt", "jax", "jaxlib", "optax", "numpy"))
         + f", Python {platform.python_version()}",

@@ -10,9 +10,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from .._reporting.html_page import Section, html_page, png
-from ._trials import Cell, Setting, differing, label, short
+from ._trials import Setting, Trial, differing, label, short
 
-Value = Callable[[Cell], np.ndarray]  # one number a seed
+Value = Callable[[Trial], np.ndarray]  # one number a seed
 
 
 def report_page(
@@ -25,9 +25,9 @@ def report_page(
     )
 
 
-def default_sections(cells: Sequence[Cell]) -> list[Section]:
+def default_sections(trials: Sequence[Trial]) -> list[Section]:
     """The loss along the training, and the table."""
-    return [learning_curves(cells), summary(cells)]
+    return [learning_curves(trials), summary(trials)]
 
 
 def quartiles(values: np.ndarray) -> str:
@@ -54,24 +54,24 @@ def _interval(found: np.ndarray) -> tuple[float, float]:
     return interval.low, interval.high
 
 
-def summary(cells: Sequence[Cell], metrics: Sequence[str] = (), title: str = "All settings") -> Section:
+def summary(trials: Sequence[Trial], metrics: Sequence[str] = (), title: str = "All settings") -> Section:
     """The table of all settings; `metrics` are columns beside the loss."""
-    names = differing([cell.setting for cell in cells]) or list(cells[0].setting)
-    solvable = any(cell.curves["solved"].any() for cell in cells)
-    diverging = any(cell.diverged.any() for cell in cells)
+    names = differing([trial.setting for trial in trials]) or list(trials[0].setting)
+    solvable = any(trial.curves["solved"].any() for trial in trials)
+    diverging = any(trial.diverged.any() for trial in trials)
     header = [name.replace("_", " ") for name in names] + ["loss at the end"]
     header += [name.replace("_", " ") for name in metrics]
     header += ["solved", "at step", "seconds a seed to it"] * solvable + ["diverged"] * diverging
     header += ["chance", "steps", "seconds"]
     rows = []
-    for cell in cells:
-        row = [short(cell.setting.get(name, "")) for name in names] + [quartiles(cell.final("loss"))]
-        row += [quartiles(cell.final(name)) if name in cell.curves else "" for name in metrics]
+    for trial in trials:
+        row = [short(trial.setting.get(name, "")) for name in names] + [quartiles(trial.final("loss"))]
+        row += [quartiles(trial.final(name)) if name in trial.curves else "" for name in metrics]
         if solvable:
-            row += [share(cell.solved), quartiles(cell.solved_at), quartiles(cell.seconds_to_solve())]
+            row += [share(trial.solved), quartiles(trial.solved_at), quartiles(trial.seconds_to_solve())]
         if diverging:
-            row.append(share(cell.diverged))
-        rows.append([*row, f"{cell.chance:.4g}", str(cell.steps[-1]), f"{cell.seconds:.1f}"])
+            row.append(share(trial.diverged))
+        rows.append([*row, f"{trial.chance:.4g}", str(trial.steps[-1]), f"{trial.seconds:.1f}"])
     reading = (
         "Median over the seeds that have a number, the quartiles in brackets, and how many seeds these are if not all. "
         "Chance is the loss of the best answer that ignores the inputs; seconds are of training all seeds, without "
@@ -86,17 +86,17 @@ def summary(cells: Sequence[Cell], metrics: Sequence[str] = (), title: str = "Al
     return Section(title, None, reading, header, rows)
 
 
-def best(cells: Sequence[Cell], metric: str, *, lowest: bool = False) -> Cell:
-    """The cell whose metric has the best median over seeds at the end; what is no number is the worst."""
+def best(trials: Sequence[Trial], metric: str, *, lowest: bool = False) -> Trial:
+    """The trial whose metric has the best median over seeds at the end; what is no number is the worst."""
     sign = 1 if lowest else -1
-    return min(cells, key=lambda cell: float(np.median(np.nan_to_num(sign * cell.final(metric), nan=np.inf))))
+    return min(trials, key=lambda trial: float(np.median(np.nan_to_num(sign * trial.final(metric), nan=np.inf))))
 
 
-def panels(cells: Sequence[Cell], by: str | None) -> dict[Any, list[Cell]]:
-    """The cells by the value of one of their settings, in order of appearance."""
-    groups: dict[Any, list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(None if by is None else cell.setting[by], []).append(cell)
+def panels(trials: Sequence[Trial], by: str | None) -> dict[Any, list[Trial]]:
+    """The trials by the value of one of their settings, in order of appearance."""
+    groups: dict[Any, list[Trial]] = {}
+    for trial in trials:
+        groups.setdefault(None if by is None else trial.setting[by], []).append(trial)
     return groups
 
 
@@ -158,7 +158,7 @@ def _quantile(ordered: np.ndarray, q: float) -> np.ndarray:
 
 
 def learning_curves(
-    cells: Sequence[Cell],
+    trials: Sequence[Trial],
     metric: str = "loss",
     *,
     by: str | None = None,
@@ -168,25 +168,25 @@ def learning_curves(
     reading: str = "",
 ) -> Section:
     """A metric against steps, a line a setting: the median over seeds, the band between the quartiles."""
-    groups = panels(cells, by)
+    groups = panels(trials, by)
     figure, axes = _axes(groups, by)
-    names = [name for name in differing([cell.setting for cell in cells]) if name != by]
-    if len(groups) == len(cells):
+    names = [name for name in differing([trial.setting for trial in trials]) if name != by]
+    if len(groups) == len(trials):
         names = []  # the title of the panel says it all
-    seen = list(dict.fromkeys(label(cell.setting, names) for cell in cells))
+    seen = list(dict.fromkeys(label(trial.setting, names) for trial in trials))
     colors = (
         plt.get_cmap("viridis")(np.linspace(0, 0.92, len(seen))) if len(seen) > 10 else [f"C{i}" for i in range(10)]
     )
     for ax, group in zip(axes, groups.values(), strict=True):
-        for cell in group:
-            name = label(cell.setting, names)
-            _band(ax, cell.steps, cell.curves[metric], color=colors[seen.index(name)], label=name.replace("$", r"\$"))
-        levels = {cell.chance for cell in group} - {math.inf, 0.0}  # a logarithmic axis has no room for a line at 0
+        for trial in group:
+            name = label(trial.setting, names)
+            _band(ax, trial.steps, trial.curves[metric], color=colors[seen.index(name)], label=name.replace("$", r"\$"))
+        levels = {trial.chance for trial in group} - {math.inf, 0.0}  # a logarithmic axis has no room for a line at 0
         if metric == "loss" and len(levels) == 1:
             ax.axhline(levels.pop(), color="0.5", ls=":", lw=1.2, label="chance")
         ax.set(xlabel="steps", yscale="log" if log else "linear")
-    if metric == "loss" and log and np.isfinite(cells[0].chance):
-        top = max(max(cell.chance, cell.curves["loss"][0].max()) for cell in cells)
+    if metric == "loss" and log and np.isfinite(trials[0].chance):
+        top = max(max(trial.chance, trial.curves["loss"][0].max()) for trial in trials)
         if axes[0].get_ylim()[1] > 1e3 * top:  # what diverges is not worth the room
             axes[0].set_ylim(top=1e3 * top)
             figure.suptitle(f"The losses above {1e3 * top:.3g} are cut off.", x=0.01, ha="left", size="small")
@@ -198,7 +198,7 @@ def learning_curves(
 
 
 def against(
-    cells: Sequence[Cell],
+    trials: Sequence[Trial],
     x: str,
     value: Value,
     *,
@@ -211,25 +211,25 @@ def against(
     level: float | None = None,
 ) -> Section:
     """A number of each seed against one of the settings: medians joined by a line, and every seed as a dot."""
-    groups = panels(cells, by)
+    groups = panels(trials, by)
     figure, axes = _axes(groups, by)
-    ticks = list(dict.fromkeys(cell.setting[x] for cell in cells))
-    seen = list(panels(cells, lines))
+    ticks = list(dict.fromkeys(trial.setting[x] for trial in trials))
+    seen = list(panels(trials, lines))
     for ax, group in zip(axes, groups.values(), strict=True):
         for name, of_line in panels(group, lines).items():
             i = seen.index(name)
-            where = np.array([ticks.index(cell.setting[x]) for cell in of_line])
+            where = np.array([ticks.index(trial.setting[x]) for trial in of_line])
             _band(
                 ax,
                 where,
-                np.stack([value(cell) for cell in of_line]),
+                np.stack([value(trial) for trial in of_line]),
                 color=f"C{i}",
                 marker="o",
                 ms=4,
                 label=_words({lines: name}, [lines]),
             )
-            for at, cell in zip(where, of_line, strict=True):
-                ax.plot(np.full(len(cell.seeds), at), value(cell), ".", color=f"C{i}", ms=3, alpha=0.4)
+            for at, trial in zip(where, of_line, strict=True):
+                ax.plot(np.full(len(trial.seeds), at), value(trial), ".", color=f"C{i}", ms=3, alpha=0.4)
         if level is not None:
             ax.axhline(level, color="0.5", ls=":", lw=1.2)
         ax.set(
@@ -244,7 +244,7 @@ def against(
 
 
 def shares(
-    cells: Sequence[Cell],
+    trials: Sequence[Trial],
     x: str,
     found: Value,
     *,
@@ -255,16 +255,16 @@ def shares(
     reading: str,
 ) -> Section:
     """The share of seeds of which something holds, against one of the settings, with 95 % intervals."""
-    groups = panels(cells, by)
+    groups = panels(trials, by)
     figure, axes = _axes(groups, by)
-    seen = list(panels(cells, lines))
-    ticks = list(dict.fromkeys(cell.setting[x] for cell in cells))
+    seen = list(panels(trials, lines))
+    ticks = list(dict.fromkeys(trial.setting[x] for trial in trials))
     for ax, group in zip(axes, groups.values(), strict=True):
         for name, of_line in panels(group, lines).items():
             i = seen.index(name)
-            places = np.array([ticks.index(cell.setting[x]) for cell in of_line]) + 0.06 * (i - (len(seen) - 1) / 2)
-            middle = np.array([found(cell).mean() for cell in of_line])
-            low, high = np.array([_interval(found(cell)) for cell in of_line]).T
+            places = np.array([ticks.index(trial.setting[x]) for trial in of_line]) + 0.06 * (i - (len(seen) - 1) / 2)
+            middle = np.array([found(trial).mean() for trial in of_line])
+            low, high = np.array([_interval(found(trial)) for trial in of_line]).T
             error = np.clip([middle - low, high - middle], 0, None)
             ax.errorbar(
                 places,

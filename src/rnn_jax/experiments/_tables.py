@@ -10,63 +10,63 @@ from typing import Any
 import numpy as np
 
 from .._reporting.files import write
-from ._trials import Cell
+from ._trials import Trial
 
 RESULTS, CURVES, JSON = "results.csv", "curves.csv", "results.json"
 NOT_METRICS = {"solved", "finite"}
 COLUMNS = {"seed", "step", "steps", "solved_at", "seconds_to_solve", "diverged", "seconds_of_all_seeds"}  # our own
 
 
-def write_tables(out: Path, name: str, question: str, facts: dict[str, str], cells: Sequence[Cell]) -> None:
+def write_tables(out: Path, name: str, question: str, facts: dict[str, str], trials: Sequence[Trial]) -> None:
     """Leave `results.csv`, `curves.csv` and `results.json`, which is the first of them and its circumstances."""
-    rows = results(cells)
+    rows = results(trials)
     write(out / RESULTS, _csv(rows))
-    write(out / CURVES, _csv(curves(cells)))
+    write(out / CURVES, _csv(curves(trials)))
     stored = {"experiment": name, "question": question, **facts, "results": rows}
     write(out / JSON, json.dumps(stored, indent=1) + "\n")
 
 
-def results(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def results(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """How each seed of each setting ended."""
     rows = []
-    for cell in cells:
-        seconds, solved_at = cell.seconds_to_solve(), cell.solved_at
-        for i, seed in enumerate(cell.seeds):
-            ends = {n: _number(values[-1, i]) for n, values in cell.curves.items() if n not in NOT_METRICS}
+    for trial in trials:
+        seconds, solved_at = trial.seconds_to_solve(), trial.solved_at
+        for i, seed in enumerate(trial.seeds):
+            ends = {n: _number(values[-1, i]) for n, values in trial.curves.items() if n not in NOT_METRICS}
             rows.append(
                 {
-                    **cell.setting,
+                    **trial.setting,
                     "seed": seed,
-                    "steps": int(cell.steps[-1]),
-                    "solved": bool(cell.solved[i]),
+                    "steps": int(trial.steps[-1]),
+                    "solved": bool(trial.solved[i]),
                     "solved_at": _number(solved_at[i]),
                     "seconds_to_solve": _number(seconds[i]),
-                    "diverged": bool(cell.diverged[i]),
+                    "diverged": bool(trial.diverged[i]),
                     **ends,
-                    **{n: _number(value) for n, value in cell.facts.items()},
-                    "seconds_of_all_seeds": _number(cell.seconds),
+                    **{n: _number(value) for n, value in trial.facts.items()},
+                    "seconds_of_all_seeds": _number(trial.seconds),
                 }
             )
     return rows
 
 
-def curves(cells: Sequence[Cell]) -> list[dict[str, Any]]:
+def curves(trials: Sequence[Trial]) -> list[dict[str, Any]]:
     """Every evaluation of every seed of every setting."""
     return [
         {
-            **cell.setting,
+            **trial.setting,
             "seed": seed,
             "step": int(step),
-            **{n: _number(values[t, i]) for n, values in cell.curves.items() if n not in NOT_METRICS},
+            **{n: _number(values[t, i]) for n, values in trial.curves.items() if n not in NOT_METRICS},
         }
-        for cell in cells
-        for i, seed in enumerate(cell.seeds)
-        for t, step in enumerate(cell.steps)
+        for trial in trials
+        for i, seed in enumerate(trial.seeds)
+        for t, step in enumerate(trial.steps)
     ]
 
 
 def _number(value: Any) -> float | None:
-    """Nine digits, all of a float32; None, an empty cell of a table, for what is none."""
+    """Nine digits, all of a float32; None, an empty trial of a table, for what is none."""
     return float(f"{value:.9g}") if np.isfinite(value) else None
 
 

@@ -13,7 +13,7 @@ from .._reporting.files import write
 Setting = Mapping[str, str | int | float | bool]
 
 
-class Cell(NamedTuple):
+class Trial(NamedTuple):
     """One setting, trained from every seed.
 
     `curves[name]` are `(evaluations, seeds)`, at the steps `steps`; NaN where nothing was measured or it was no number.
@@ -80,34 +80,34 @@ def short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def in_words(cell: Cell) -> str:
+def in_words(trial: Trial) -> str:
     """How it went, in one line."""
     words = []
-    if cell.curves["solved"].any():
+    if trial.curves["solved"].any():
         words.append(
-            f"{cell.solved.sum()} of {len(cell.seeds)} seeds solved it, by step {np.nanmedian(cell.solved_at):g}"
+            f"{trial.solved.sum()} of {len(trial.seeds)} seeds solved it, by step {np.nanmedian(trial.solved_at):g}"
         )
-    if cell.diverged.any():
-        words.append(f"{cell.diverged.sum()} of {len(cell.seeds)} diverged")
-    words.append(f"loss {cell.curves['loss'][0].mean():.4g} -> {np.median(cell.final('loss')):.4g}")
-    return "; ".join(words) + f" ({cell.seconds:.0f} s)"
+    if trial.diverged.any():
+        words.append(f"{trial.diverged.sum()} of {len(trial.seeds)} diverged")
+    words.append(f"loss {trial.curves['loss'][0].mean():.4g} -> {np.median(trial.final('loss')):.4g}")
+    return "; ".join(words) + f" ({trial.seconds:.0f} s)"
 
 
-def save_cell(path: Path, cell: Cell) -> None:
-    """Write the cell, whole or not at all."""
-    write(path, json.dumps({name: _plain(value) for name, value in cell._asdict().items()}) + "\n")
+def save_trial(path: Path, trial: Trial) -> None:
+    """Write the trial, whole or not at all."""
+    write(path, json.dumps({name: _plain(value) for name, value in trial._asdict().items()}) + "\n")
 
 
-def read_cell(path: Path) -> Cell | None:
-    """The cell in a file, None if there is none that can be read."""
+def read_trial(path: Path) -> Trial | None:
+    """The trial in a file, None if there is none that can be read."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        cell = Cell(**stored)
-        arrays = {name: np.asarray(_with_nan(value), float) for name, value in cell.curves.items()}
-        shown = {name: np.asarray(_with_nan(value), float) for name, value in cell.shown.items()}
-        chance = math.inf if cell.chance is None else cell.chance
-        facts = {name: math.nan if value is None else value for name, value in cell.facts.items()}
-        return cell._replace(chance=chance, steps=np.asarray(cell.steps), curves=arrays, shown=shown, facts=facts)
+        trial = Trial(**stored)
+        arrays = {name: np.asarray(_with_nan(value), float) for name, value in trial.curves.items()}
+        shown = {name: np.asarray(_with_nan(value), float) for name, value in trial.shown.items()}
+        chance = math.inf if trial.chance is None else trial.chance
+        facts = {name: math.nan if value is None else value for name, value in trial.facts.items()}
+        return trial._replace(chance=chance, steps=np.asarray(trial.steps), curves=arrays, shown=shown, facts=facts)
     except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -4,7 +4,7 @@
 `_memory`    adding, copying, delayed XOR, temporal order, random permutation, flip-flop
 `_sequence`  parity, brackets, counting, a sine wave
 `_text`      pieces of a text of your own
-`_table`     `TASKS`: all of them by name
+`_table`     `TASKS`: all of them by name; a new task is a function in a file above and a line here
 """
 
 import lazy_loader

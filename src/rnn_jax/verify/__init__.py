@@ -3,7 +3,7 @@
 `_check`                                     `check_gradients`
 `_subject`, `_differences`, `_compared`, `_next_to`   what is checked; its slopes; both compared; places on a kink
 `_findings`, `_report`                       what is wrong, in words; the outcome
-`_clock`, `_steps`                           a clock in the problem, which tells the time steps that are wrong
+`_clock`, `_steps`                           a clock built into the problem; the wrong time steps that it tells
 `_problems`, `_witnesses`, `_numpy_witnesses`   small problems; gradients derived in other ways
 """
 

@@ -22,7 +22,7 @@ D_PHI: dict[str, Callable[[Any], Any]] = {
 }
 
 
-class Problem(NamedTuple):
+class Arrays(NamedTuple):
     """A call's arguments as NumPy arrays; `xs` are features, of tokens their one-hot vectors; `weights` normalised."""
 
     params: Params
@@ -37,7 +37,7 @@ class Problem(NamedTuple):
     on: Any  # the next step does
 
 
-def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Problem:
+def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Arrays:
     params, h_0 = jax.tree.map(lambda x: np.array(x, np.float64), (params, h_0))
     inputs, targets = np.asarray(batch.inputs), np.asarray(batch.targets)
     tokens = np.issubdtype(inputs.dtype, np.integer)
@@ -55,10 +55,10 @@ def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Problem:
     ones = tuple(np.ones_like(h) for h in h_0)
     drop: Any = batch.drop or (None, None)
     up, on = (ones if units is None else tuple(np.array(r, np.float64) for r in units) for units in drop)
-    return Problem(params, h_0, inputs.astype(np.float64), targets, weights, mask, reset, tokens, up, on)
+    return Arrays(params, h_0, inputs.astype(np.float64), targets, weights, mask, reset, tokens, up, on)
 
 
-def _sequences(p: Problem) -> Iterator[tuple[tuple[int, ...], list[int], list[int]]]:
+def _sequences(p: Arrays) -> Iterator[tuple[tuple[int, ...], list[int], list[int]]]:
     """For each sequence: its place in the batch, the steps that exist, the steps whose loss counts."""
     time, *axes = p.mask.shape
     first_read = time - p.targets.shape[0]
@@ -67,7 +67,7 @@ def _sequences(p: Problem) -> Iterator[tuple[tuple[int, ...], list[int], list[in
         yield b, exists, [t for t in range(first_read, time) if p.weights[(t - first_read, *b)] != 0]
 
 
-def _step_loss(p: Problem, loss: str, t: int, b: tuple[int, ...], h: Any) -> tuple[Any, Any]:
+def _step_loss(p: Arrays, loss: str, t: int, b: tuple[int, ...], h: Any) -> tuple[Any, Any]:
     """`w_t ℓ(y_t, target_t)` and `d_y_t` of the state `h` that step `t` reads out."""
     index = (t - p.mask.shape[0] + p.targets.shape[0], *b)
     w, target = p.weights[index], p.targets[index]
@@ -78,7 +78,7 @@ def _step_loss(p: Problem, loss: str, t: int, b: tuple[int, ...], h: Any) -> tup
     return w * np.sum((y - target) ** 2), 2 * w * (y - target)
 
 
-def _zeros_like(p: Problem) -> Gradients:
+def _zeros_like(p: Arrays) -> Gradients:
     zeros: Gradients = jax.tree.map(np.zeros_like, Gradients(p.params, p.h_0, None if p.tokens else p.xs))
     return zeros
 
@@ -91,7 +91,7 @@ class _Trace(NamedTuple):
     left: list[Any]
 
 
-def _run(p: Problem, b: tuple[int, ...], exists: list[int]) -> list[_Trace]:
+def _run(p: Arrays, b: tuple[int, ...], exists: list[int]) -> list[_Trace]:
     traces, below = [], [p.xs[(t, *b)] for t in exists]
     for layer, (cell, h) in enumerate(zip(plain(p.params.cells, "This witness"), p.h_0, strict=True)):
         trace = _Trace([], [], [])
@@ -113,7 +113,7 @@ def _position(exists: list[int], t: int) -> int:
     return sum(e <= t for e in exists) - 1
 
 
-def _total_loss(p: Problem, loss: str) -> Any:
+def _total_loss(p: Arrays, loss: str) -> Any:
     total = 0.0
     for b, exists, read in _sequences(p):
         left = _run(p, b, exists)[-1].left

@@ -8,7 +8,7 @@ from ..._batches import num_read
 from ..._checks import steps_shape
 from ..._require import are_numbers, require_sizes
 from ..._types import Batch, Gradients, Objective, Params, Result, States
-from ..blocked import Problem, Run, WayBack, planned, reach, runs_of, split, there_and_back
+from ..blocked import Problem, Stretch, WayBack, planned, reach, split, stretches_of, there_and_back
 from ..plan import Plan, check_plan, default_plan
 from .references import WindowsByAutodiff
 from .windows import Windows, whole_windows, window_plan
@@ -69,12 +69,12 @@ class Truncated:
         windows = Windows(k1=k1, k2=k2, time=time, passes=passes)
         plan = window_plan(default_plan(problem.params, batch), k1) if self.plan is None else self.plan
         problem = problem._replace(way=windows, batch=batch)
-        runs = runs_of(plan, padded, read, first)
+        stretches = stretches_of(plan, padded, read, first)
         if first:
             whole = split(plan._replace(segments=()), 0, first, 0, read=False)
-            h_0 = reach(problem, Run(0, 1, first, 0, whole), 0, h_0)
+            h_0 = reach(problem, Stretch(0, 1, first, 0, whole), 0, h_0)
         later = tuple(jnp.zeros_like(h, shape=(passes, *h.shape)) for h in h_0)
-        (loss, h_T), gradients = there_and_back(problem, runs, h_0, later)
+        (loss, h_T), gradients = there_and_back(problem, stretches, h_0, later)
         d_h_0 = tuple(jnp.sum(d_h, 0) for d_h in gradients.h_0)
         d_xs = None if gradients.inputs is None else gradients.inputs[:time]
         return (loss, h_T), Gradients(gradients.params, d_h_0, d_xs)

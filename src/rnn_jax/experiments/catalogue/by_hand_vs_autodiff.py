@@ -16,7 +16,7 @@ from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
 from .._report import learning_curves
 from .._training import Training
-from .._trials import Cell, Setting
+from .._trials import Setting, Trial
 
 BATCH, HIDDEN, ROUNDS = 32, 100, 15
 SAME = 1e-5  # a relative difference of losses that no curve shows
@@ -76,31 +76,31 @@ def takes(name: str, params: Params) -> dict[str, float]:
     return {f"ms_{method}": 1e3 * seconds for method, seconds in best.items()} | found
 
 
-def pairs(cells: Sequence[Cell]) -> list[tuple[str, Cell, Cell]]:
-    """`(name, by hand, autodiff)` of the cells that differ in the method alone."""
+def pairs(trials: Sequence[Trial]) -> list[tuple[str, Trial, Trial]]:
+    """`(name, by hand, autodiff)` of the trials that differ in the method alone."""
     found = []
-    for cell in cells:
-        for other in cells:
-            if cell.setting["method"] == BY_HAND and dict(other.setting) == {**cell.setting, "method": AUTODIFF}:
-                found.append((f"{cell.setting['task']}, {cell.setting['dtype']}", cell, other))
+    for trial in trials:
+        for other in trials:
+            if trial.setting["method"] == BY_HAND and dict(other.setting) == {**trial.setting, "method": AUTODIFF}:
+                found.append((f"{trial.setting['task']}, {trial.setting['dtype']}", trial, other))
     return found
 
 
-def costs_of(by_hand: Cell) -> list[float]:
-    """Milliseconds by hand and by autodiff, MiB by hand and by autodiff, of the measurement beside this cell."""
+def costs_of(by_hand: Trial) -> list[float]:
+    """Milliseconds by hand and by autodiff, MiB by hand and by autodiff, of the measurement beside this trial."""
     return [by_hand.facts[f"{unit}_{method}"] for unit in ("ms", "MiB") for method in (BY_HAND, AUTODIFF)]
 
 
-def differences(by_hand: Cell, autodiff: Cell) -> np.ndarray:
+def differences(by_hand: Trial, autodiff: Trial) -> np.ndarray:
     """Of the losses, relative, `(evaluations, seeds)`."""
     apart: np.ndarray = np.abs(by_hand.curves["loss"] - autodiff.curves["loss"]) / np.abs(autodiff.curves["loss"])
     return apart
 
 
-def verdict(cells: Sequence[Cell]) -> list[str]:
+def verdict(trials: Sequence[Trial]) -> list[str]:
     """How far apart they are and until when they are not, time and memory."""
     lines = []
-    for name, by_hand, autodiff in pairs(cells):
+    for name, by_hand, autodiff in pairs(trials):
         apart = differences(by_hand, autodiff)
         ms, auto_ms, mib, auto_mib = costs_of(by_hand)
         same = by_hand.steps[np.cumsum(apart.max(1) > SAME) == 0][-1]
@@ -113,10 +113,10 @@ def verdict(cells: Sequence[Cell]) -> list[str]:
     return lines
 
 
-def apart_over_time(cells: Sequence[Cell]) -> Section:
+def apart_over_time(trials: Sequence[Trial]) -> Section:
     """How the two trainings part."""
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    for i, (name, by_hand, autodiff) in enumerate(pairs(cells)):
+    for i, (name, by_hand, autodiff) in enumerate(pairs(trials)):
         apart = np.maximum(differences(by_hand, autodiff), 1e-17)
         low, middle, high = np.quantile(apart, (0, 0.5, 1), axis=1)
         axes.semilogy(by_hand.steps, middle, color=f"C{i}", marker=".", label=name)
@@ -132,7 +132,7 @@ def apart_over_time(cells: Sequence[Cell]) -> Section:
     return Section("Two trainings from the same start", png(figure), reading)
 
 
-def costs(cells: Sequence[Cell]) -> Section:
+def costs(trials: Sequence[Trial]) -> Section:
     """Time and memory of one gradient, and of the trainings."""
     header = (
         "task, numbers",
@@ -150,7 +150,7 @@ def costs(cells: Sequence[Cell]) -> Section:
             by_hand.seconds,
             autodiff.seconds,
         )
-        for name, by_hand, autodiff in pairs(cells)
+        for name, by_hand, autodiff in pairs(trials)
     ]
     reading = (
         "One gradient, on one device, the two in turns, the best of some rounds; temporaries of the compiled program. "
@@ -159,11 +159,11 @@ def costs(cells: Sequence[Cell]) -> Section:
     return Section("Time and memory", None, reading, header, rows)
 
 
-def table(cells: Sequence[Cell]) -> Section:
+def table(trials: Sequence[Trial]) -> Section:
     """Losses at the end, seed by seed."""
     rows = [
         (name, seed, f"{a:.9g}", f"{b:.9g}", f"{abs(a - b) / abs(b):.1e}")
-        for name, by_hand, autodiff in pairs(cells)
+        for name, by_hand, autodiff in pairs(trials)
         for seed, a, b in zip(by_hand.seeds, by_hand.final("loss"), autodiff.final("loss"), strict=True)
     ]
     header = ("task, numbers", "seed", "loss by hand", "loss by autodiff", "difference")
@@ -172,11 +172,11 @@ def table(cells: Sequence[Cell]) -> Section:
     )
 
 
-def sections(cells: Sequence[Cell]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """How they part, what they take, curves, losses."""
-    float64 = [cell for cell in cells if cell.setting["dtype"] == "float64"]
+    float64 = [trial for trial in trials if trial.setting["dtype"] == "float64"]
     curves = learning_curves(float64, by="task", title="Loss along the training, float64", log=False)
-    return [apart_over_time(cells), costs(cells), curves, table(cells)]
+    return [apart_over_time(trials), costs(trials), curves, table(trials)]
 
 
 EXPERIMENT = Experiment(

@@ -9,7 +9,7 @@ from .._experiment import Experiment
 from .._parts import normal_tanh, on_task, sizes_of
 from .._report import against, learning_curves, shares, summary
 from .._training import Training
-from .._trials import Cell, Setting
+from .._trials import Setting, Trial
 
 HIDDEN, BATCH, TIME, GAIN = 64, 16, 50, 1.5
 CLIPS = {"none": {}, "by value": {"max_value": 0.1}, "by norm": {"max_norm": 1.0}}
@@ -37,23 +37,23 @@ def make(setting: Setting) -> Training:
     )
 
 
-def verdict(cells: Sequence[Cell]) -> list[str]:
+def verdict(trials: Sequence[Trial]) -> list[str]:
     """Up to which rate each way of clipping stays in range."""
     lines = []
     for clip in CLIPS:
-        group = [cell for cell in cells if cell.setting["clipping"] == clip]
-        lost = ", ".join(f"{cell.diverged.sum()} of {len(cell.seeds)} at {cell.setting['rate']}" for cell in group)
+        group = [trial for trial in trials if trial.setting["clipping"] == clip]
+        lost = ", ".join(f"{trial.diverged.sum()} of {len(trial.seeds)} at {trial.setting['rate']}" for trial in group)
         lines.append(f"Clipping {clip}: diverged {lost}.")
     return lines
 
 
-def sections(cells: Sequence[Cell]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """Who diverged, what loss was left, curves, the table."""
     return [
         shares(
-            cells,
+            trials,
             "rate",
-            lambda cell: cell.diverged,
+            lambda trial: trial.diverged,
             lines="clipping",
             title="Seeds that diverge",
             ylabel="share of seeds",
@@ -61,20 +61,20 @@ def sections(cells: Sequence[Cell]) -> list[Section]:
             "Bars are 95 % intervals.",
         ),
         against(
-            cells,
+            trials,
             "rate",
-            lambda cell: cell.final("loss"),
+            lambda trial: trial.final("loss"),
             lines="clipping",
             title="Loss at the end",
             ylabel="squared error",
             reading="Lines join medians over seeds; a dot is a seed. What is not finite is missing. Dotted: the best "
             "constant answer.",
             log=True,
-            level=cells[0].chance,
+            level=trials[0].chance,
         ),
-        learning_curves(cells, "grad_norm", by="clipping", title="Norm of the gradient, before clipping"),
-        learning_curves(cells, by="clipping", title="Loss along the training"),
-        summary(cells, ("grad_norm",)),
+        learning_curves(trials, "grad_norm", by="clipping", title="Norm of the gradient, before clipping"),
+        learning_curves(trials, by="clipping", title="Loss along the training"),
+        summary(trials, ("grad_norm",)),
     ]
 
 

@@ -14,7 +14,7 @@ from .._experiment import Experiment
 from .._parts import adam, measures, orthogonal_tanh, sizes_of
 from .._report import best, learning_curves, panels, quartiles, summary
 from .._training import Metrics, Training
-from .._trials import Cell, Setting, differing, label
+from .._trials import Setting, Trial, differing, label
 
 BATCH = 64
 STARTS = {"orthogonal": 1.0, "orthogonal, small inputs": 0.1}
@@ -85,30 +85,30 @@ def baselines() -> dict[str, float]:
     }
 
 
-def chosen(cells: Sequence[Cell]) -> list[tuple[str, Cell]]:
+def chosen(trials: Sequence[Trial]) -> list[tuple[str, Trial]]:
     """Of each way of reading the setting with the best median accuracy in validation."""
-    return [(str(name), best(group, "validation_accuracy")) for name, group in panels(cells, "reading").items()]
+    return [(str(name), best(group, "validation_accuracy")) for name, group in panels(trials, "reading").items()]
 
 
-def verdict(cells: Sequence[Cell]) -> list[str]:
+def verdict(trials: Sequence[Trial]) -> list[str]:
     """Accuracy of what validation chose, beside the baselines."""
     lines = []
-    for reading, cell in chosen(cells):
-        accuracy = quartiles(100 * cell.final("test_accuracy"))
-        names = [name for name in ("hidden_size", "start", "rate") if name in cell.setting]
+    for reading, trial in chosen(trials):
+        accuracy = quartiles(100 * trial.final("test_accuracy"))
+        names = [name for name in ("hidden_size", "start", "rate") if name in trial.setting]
         lines.append(
-            f"By {reading}: {accuracy} % of the test images right; validation chose {label(cell.setting, names)}."
+            f"By {reading}: {accuracy} % of the test images right; validation chose {label(trial.setting, names)}."
         )
     seen = ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in baselines().items())
     return [*lines, f"All pixels at once, on the same images: {seen}. Guessing: 10 %."]
 
 
-def beside_baselines(cells: Sequence[Cell]) -> Section:
+def beside_baselines(trials: Sequence[Trial]) -> Section:
     """What the accuracy of the chosen is, seed by seed, and of the baselines."""
     figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
     rows = []
-    for i, (reading, cell) in enumerate(chosen(cells)):
-        accuracy = 100 * cell.final("test_accuracy")
+    for i, (reading, trial) in enumerate(chosen(trials)):
+        accuracy = 100 * trial.final("test_accuracy")
         axes.plot(accuracy, np.full(len(accuracy), i), "o", color=f"C{i}")
         rows.append((f"by {reading}", quartiles(accuracy)))
     for i, (name, reached) in enumerate(baselines().items()):
@@ -116,27 +116,27 @@ def beside_baselines(cells: Sequence[Cell]) -> Section:
         rows.append((name, f"{100 * reached:.4g}"))
     axes.set(
         xlabel="% of test images right",
-        yticks=range(len(chosen(cells))),
-        yticklabels=[f"by {reading}" for reading, _ in chosen(cells)],
-        ylim=(-0.6, len(chosen(cells)) - 0.4),
+        yticks=range(len(chosen(trials))),
+        yticklabels=[f"by {reading}" for reading, _ in chosen(trials)],
+        ylim=(-0.6, len(chosen(trials)) - 0.4),
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return Section("What validation chose, on test images", png(figure), "A dot a seed.", ("model", "% right"), rows)
 
 
-def sections(cells: Sequence[Cell]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """The chosen beside the baselines, curves, and the search."""
     curves = learning_curves(
-        cells,
+        trials,
         "validation_accuracy",
-        by="reading" if "reading" in differing([cell.setting for cell in cells]) else None,
+        by="reading" if "reading" in differing([trial.setting for trial in trials]) else None,
         log=False,
         title="Accuracy in validation along the training",
     )
     return [
-        beside_baselines(cells),
+        beside_baselines(trials),
         curves,
-        summary(cells, ("validation_accuracy", "test_accuracy"), title="The search"),
+        summary(trials, ("validation_accuracy", "test_accuracy"), title="The search"),
     ]
 
 

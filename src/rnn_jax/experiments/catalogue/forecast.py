@@ -16,7 +16,7 @@ from .._experiment import Experiment
 from .._parts import adam, orthogonal_tanh, sizes_of
 from .._report import best, learning_curves, quartiles, summary
 from .._training import Metrics, Training
-from .._trials import Cell, Setting, label
+from .._trials import Setting, Trial, label
 
 BATCH, CYCLE = 32, 132  # months: eleven years
 MOST_LAGS = 300
@@ -120,14 +120,14 @@ def autoregression(numbers: np.ndarray) -> np.ndarray:
     return said
 
 
-def verdict(cells: Sequence[Cell]) -> list[str]:
+def verdict(trials: Sequence[Trial]) -> list[str]:
     """Errors of the chosen network and of the baselines at each horizon."""
-    cell = best(cells, "validation_rmse", lowest=True)
+    trial = best(trials, "validation_rmse", lowest=True)
     _, numbers = sunspots()
     others = {name: np.asarray(rmse(said, numbers, "test")) for name, said in baselines().items()}
     lines = []
     for i, h in enumerate(HORIZONS):
-        mine = float(np.median(cell.final(f"test_rmse_{h}")))
+        mine = float(np.median(trial.final(f"test_rmse_{h}")))
         name = min(others, key=lambda name: others[name][i])
         lower = 100 * (1 - mine / others[name][i])
         lines.append(
@@ -135,15 +135,15 @@ def verdict(cells: Sequence[Cell]) -> list[str]:
             f"baseline that is best on these months, {name} ({others[name][i]:.1f})."
         )
     names = ["hidden_size", "rate", "num_steps"]
-    return [*lines, f"Validation, from 1920 on, chose {label(cell.setting, names)}; tested from 1960 on."]
+    return [*lines, f"Validation, from 1920 on, chose {label(trial.setting, names)}; tested from 1960 on."]
 
 
-def errors(cells: Sequence[Cell]) -> Section:
+def errors(trials: Sequence[Trial]) -> Section:
     """RMSE against the horizon."""
-    cell = best(cells, "validation_rmse", lowest=True)
+    trial = best(trials, "validation_rmse", lowest=True)
     _, numbers = sunspots()
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    mine = np.stack([cell.final(f"test_rmse_{h}") for h in HORIZONS])
+    mine = np.stack([trial.final(f"test_rmse_{h}") for h in HORIZONS])
     low, middle, high = np.quantile(mine, (0, 0.5, 1), axis=1)
     x = np.arange(len(HORIZONS))
     axes.plot(x, middle, "o-", label="network")
@@ -161,9 +161,9 @@ def errors(cells: Sequence[Cell]) -> Section:
     return Section("Errors", png(figure), reading, header, rows)
 
 
-def course(cells: Sequence[Cell]) -> Section:
+def course(trials: Sequence[Trial]) -> Section:
     """Forecasts a year ahead, and what came."""
-    cell = best(cells, "validation_rmse", lowest=True)
+    trial = best(trials, "validation_rmse", lowest=True)
     months, numbers = sunspots()
     at, shown = origins("test"), (12, 60)
     figure, panels = plt.subplots(len(shown), 1, figsize=(9, 5.4), layout="constrained", sharex=True)
@@ -172,18 +172,18 @@ def course(cells: Sequence[Cell]) -> Section:
         year = np.array([int(m[:4]) + (int(m[5:]) - 1) / 12 for m in months])[at + h]
         axes.plot(year, numbers[at + h], color="0.6", lw=1, label="what came")
         axes.plot(year, baselines()["autoregression"][at, i], color="C4", lw=1.2, label="autoregression")
-        axes.plot(year, np.median(cell.shown["forecasts"][..., i], 0), color="C0", lw=1.4, label="network, median")
+        axes.plot(year, np.median(trial.shown["forecasts"][..., i], 0), color="C0", lw=1.4, label="network, median")
         axes.set(ylabel="sunspots", title=f"{h} months ahead")
         axes.grid(alpha=0.25)
     panels[0].legend(frameon=False, fontsize=9, ncols=3)
     return Section("Forecasts and what came", png(figure), "Each point is said that many months before.")
 
 
-def sections(cells: Sequence[Cell]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """Errors, the course, curves, the search."""
     names = ["validation_rmse", *(f"test_rmse_{h}" for h in HORIZONS)]
-    curves = learning_curves(cells, "validation_rmse", log=False, title="Error in validation along the training")
-    return [errors(cells), course(cells), curves, summary(cells, names, title="The search")]
+    curves = learning_curves(trials, "validation_rmse", log=False, title="Error in validation along the training")
+    return [errors(trials), course(trials), curves, summary(trials, names, title="The search")]
 
 
 EXPERIMENT = Experiment(

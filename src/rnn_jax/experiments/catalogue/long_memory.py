@@ -17,7 +17,7 @@ from .._experiment import Experiment
 from .._parts import Init, adam, irnn, measures, normal_tanh, on_task, orthogonal_tanh, sizes_of
 from .._report import against, learning_curves, shares, summary
 from .._training import Metrics, Training
-from .._trials import Cell, Setting
+from .._trials import Setting, Trial
 
 HIDDEN, BATCH = 100, 20
 SIZE_OF = {"adding": "time", "copying": "delay"}
@@ -107,34 +107,36 @@ def make(setting: Setting) -> Training:
     )
 
 
-def verdict(cells: Sequence[Cell]) -> list[str]:
+def verdict(trials: Sequence[Trial]) -> list[str]:
     """How far each start got in each task."""
     lines = []
-    for task in dict.fromkeys(str(cell.setting["task"]) for cell in cells):
+    for task in dict.fromkeys(str(trial.setting["task"]) for trial in trials):
         for start in STARTS:
             mine = [
                 c
-                for c in cells
+                for c in trials
                 if (c.setting["task"], c.setting["start"], c.setting["clipping"]) == (task, start, "norm")
             ]
-            got = ", ".join(f"{cell.solved.sum()} of {len(cell.seeds)} at {cell.setting['length']}" for cell in mine)
+            got = ", ".join(
+                f"{trial.solved.sum()} of {len(trial.seeds)} at {trial.setting['length']}" for trial in mine
+            )
             lines += [f"{task}, {start}: solved by {got}."] if got else []
     return lines
 
 
-def relative(cell: Cell) -> np.ndarray:
+def relative(trial: Trial) -> np.ndarray:
     """The loss at the end over that of who remembers nothing."""
-    return cell.final("loss") / cell.chance
+    return trial.final("loss") / trial.chance
 
 
-def sections(cells: Sequence[Cell]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """Success against length, what was left, clipping, curves, the table."""
-    clipped = [cell for cell in cells if cell.setting["clipping"] == "norm"]
+    clipped = [trial for trial in trials if trial.setting["clipping"] == "norm"]
     found = [
         shares(
             clipped,
             "length",
-            lambda cell: cell.solved,
+            lambda trial: trial.solved,
             lines="start",
             by="task",
             title="Success against length, clipped",
@@ -156,11 +158,11 @@ def sections(cells: Sequence[Cell]) -> list[Section]:
             level=1.0,
         ),
     ]
-    unclipped = [cell.setting["length"] for cell in cells if cell.setting["clipping"] == "none"]
+    unclipped = [trial.setting["length"] for trial in trials if trial.setting["clipping"] == "none"]
     both = [
-        cell._replace(setting={**cell.setting, "what": f"{cell.setting['task']}, {cell.setting['length']}"})
-        for cell in cells
-        if cell.setting["length"] in unclipped and cell.setting["start"] != FLOSSED
+        trial._replace(setting={**trial.setting, "what": f"{trial.setting['task']}, {trial.setting['length']}"})
+        for trial in trials
+        if trial.setting["length"] in unclipped and trial.setting["start"] != FLOSSED
     ]
     if both:
         found.append(
@@ -177,10 +179,10 @@ def sections(cells: Sequence[Cell]) -> list[Section]:
                 level=1.0,
             )
         )
-    for task in dict.fromkeys(str(cell.setting["task"]) for cell in cells):
-        mine = [cell for cell in clipped if cell.setting["task"] == task]
+    for task in dict.fromkeys(str(trial.setting["task"]) for trial in trials):
+        mine = [trial for trial in clipped if trial.setting["task"] == task]
         found.append(learning_curves(mine, by="length", title=f"Loss along the training: {task}"))
-    return [*found, summary(cells, ("remembered",))]
+    return [*found, summary(trials, ("remembered",))]
 
 
 EXPERIMENT = Experiment(

@@ -26,7 +26,7 @@ from .._experiment import Experiment
 from .._parts import measures
 from .._report import learning_curves, quartiles, share, summary
 from .._training import Metrics, Training
-from .._trials import Cell, Setting
+from .._trials import Setting, Trial
 
 NUMBERS, SINE, HELLO, CLASSIFIER = "number sequence", "sine wave", "hello world", "random classifier"
 LAST_NUMBER, SHOWN_NUMBERS = 11, 20
@@ -171,15 +171,15 @@ GOALS = {
 }
 
 
-def verdict(cells: Sequence[Cell]) -> list[str]:
+def verdict(trials: Sequence[Trial]) -> list[str]:
     """Each exercise beside its goal."""
     lines = []
-    for cell in cells:
-        exercise = str(cell.setting["exercise"])
+    for trial in trials:
+        exercise = str(trial.setting["exercise"])
         words, goal = GOALS[exercise]
-        reached = share(cell.final("error") <= goal)
-        lines.append(f"{exercise}: {words} {quartiles(cell.final('error'))}; at most {goal:g} in {reached} seeds.")
-    by_name = {cell.setting["exercise"]: cell for cell in cells}
+        reached = share(trial.final("error") <= goal)
+        lines.append(f"{exercise}: {words} {quartiles(trial.final('error'))}; at most {goal:g} in {reached} seeds.")
+    by_name = {trial.setting["exercise"]: trial for trial in trials}
     beyond = quartiles(by_name[NUMBERS].final("error_beyond"))
     lines.append(f"Beyond what it learned the number network is off, by {beyond} after {SHOWN_NUMBERS}.")
     free = quartiles(by_name[SINE].final("error_beyond"))
@@ -189,10 +189,10 @@ def verdict(cells: Sequence[Cell]) -> list[str]:
     return [*lines, f"From {TEXT[0]!r} the networks spell {', '.join(sorted(map(repr, spelled)))}."]
 
 
-def counting(cells: Sequence[Cell]) -> Section:
+def counting(trials: Sequence[Trial]) -> Section:
     """What the number network says within and beyond what it learned."""
-    cell = next(cell for cell in cells if cell.setting["exercise"] == NUMBERS)
-    said = cell.shown["says"]
+    trial = next(trial for trial in trials if trial.setting["exercise"] == NUMBERS)
+    said = trial.shown["says"]
     x = np.arange(1, SHOWN_NUMBERS + 1)
     low, middle, high = np.quantile(said, (0, 0.5, 1), axis=0)
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
@@ -213,10 +213,10 @@ def counting(cells: Sequence[Cell]) -> Section:
     )
 
 
-def free_running(cells: Sequence[Cell]) -> Section:
+def free_running(trials: Sequence[Trial]) -> Section:
     """The wave, running free."""
-    cell = next(cell for cell in cells if cell.setting["exercise"] == SINE)
-    said, x = cell.shown["free"], np.arange(FREE)
+    trial = next(trial for trial in trials if trial.setting["exercise"] == SINE)
+    said, x = trial.shown["free"], np.arange(FREE)
     right = np.sin(2 * np.pi / PERIOD * (LEARNED + 1 + x))
     low, middle, high = np.quantile(said, (0, 0.5, 1), axis=0)
     figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5), layout="constrained", sharex=True)
@@ -238,16 +238,16 @@ def free_running(cells: Sequence[Cell]) -> Section:
     )
 
 
-def sections(cells: Sequence[Cell]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """Counting, the wave, gradient norms, losses, the table."""
     return [
-        counting(cells),
-        free_running(cells),
+        counting(trials),
+        free_running(trials),
         learning_curves(
-            cells, "grad_norm", by="exercise", title="Gradient norms along the training", ylabel="‖gradient‖"
+            trials, "grad_norm", by="exercise", title="Gradient norms along the training", ylabel="‖gradient‖"
         ),
-        learning_curves(cells, by="exercise", title="Losses along the training"),
-        summary(cells, ("error", "error_beyond", "grad_norm")),
+        learning_curves(trials, by="exercise", title="Losses along the training"),
+        summary(trials, ("error", "error_beyond", "grad_norm")),
     ]
 
 

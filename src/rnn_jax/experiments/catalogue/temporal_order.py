@@ -14,7 +14,7 @@ from .._experiment import Experiment
 from .._parts import Init, Sizes, on_task, sizes_of
 from .._report import learning_curves, shares, summary
 from .._training import Training
-from .._trials import Cell, Setting
+from .._trials import Setting, Trial
 
 HIDDEN, BATCH, RATE, MAX_NORM, WEIGHT = 50, 20, 0.02, 1.0, 4.0
 SGD, CLIPPED, REGULARISED = "SGD", "SGD, clipped", "SGD, clipped and regularised"
@@ -63,32 +63,32 @@ def make(setting: Setting) -> Training:
     )
 
 
-def verdict(cells: Sequence[Cell]) -> list[str]:
+def verdict(trials: Sequence[Trial]) -> list[str]:
     """How many seeds each method solved at each length."""
     lines = []
     for method in (SGD, CLIPPED, REGULARISED):
-        mine = [cell for cell in cells if cell.setting["method"] == method]
-        got = ", ".join(f"{cell.solved.sum()} of {len(cell.seeds)} at {cell.setting['length']}" for cell in mine)
+        mine = [trial for trial in trials if trial.setting["method"] == method]
+        got = ", ".join(f"{trial.solved.sum()} of {len(trial.seeds)} at {trial.setting['length']}" for trial in mine)
         lines.append(f"{method}: solved by {got}.")
     return lines
 
 
-def sections(cells: Sequence[Cell]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """Success against length, curves, gradient norms, the table."""
     return [
         shares(
-            cells,
+            trials,
             "length",
-            lambda cell: cell.solved,
+            lambda trial: trial.solved,
             lines="method",
             title="Success against length",
             ylabel="share of seeds",
             reading="A seed has solved it when less than 1 % of 1,000 new sequences are wrong. Bars are 95 % "
             "intervals.",
         ),
-        learning_curves(cells, "accuracy", by="length", log=False, title="Accuracy along the training"),
-        learning_curves(cells, "grad_norm", by="length", title="Norm of the gradient, before clipping"),
-        summary(cells, ("accuracy", "grad_norm")),
+        learning_curves(trials, "accuracy", by="length", log=False, title="Accuracy along the training"),
+        learning_curves(trials, "grad_norm", by="length", title="Norm of the gradient, before clipping"),
+        summary(trials, ("accuracy", "grad_norm")),
     ]
 
 

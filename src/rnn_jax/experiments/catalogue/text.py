@@ -19,7 +19,7 @@ from .._experiment import Experiment
 from .._parts import adam, orthogonal_tanh
 from .._report import best, learning_curves, quartiles, summary
 from .._training import Metrics, Training
-from .._trials import Cell, Setting, label
+from .._trials import Setting, Trial, label
 
 ORDERS = (*NAMES, "4-gram", "5-gram")
 STYLES = ("-", "--", ":", "-.", (0, (1, 5)))  # of their lines
@@ -87,39 +87,39 @@ def baselines() -> dict[str, float]:
     return ngram_bits(data.tokens, data.num_train, len(data.symbols), tested, ORDERS)
 
 
-def verdict(cells: Sequence[Cell]) -> list[str]:
+def verdict(trials: Sequence[Trial]) -> list[str]:
     """Bits of the chosen network and of the baselines."""
-    cell = best(cells, "validation_bits", lowest=True)
+    trial = best(trials, "validation_bits", lowest=True)
     data, _, _ = parts()
     others = ", ".join(f"{name} {bits:.3f}" for name, bits in baselines().items())
     return [
-        f"{quartiles(cell.final('test_bits'))} bits per character on the tested end of the text; validation chose "
-        f"{label(cell.setting, ['hidden_size', 'rate', 'num_steps'])}.",
+        f"{quartiles(trial.final('test_bits'))} bits per character on the tested end of the text; validation chose "
+        f"{label(trial.setting, ['hidden_size', 'rate', 'num_steps'])}.",
         f"Counting: {others}.",
         f"Text: {read_corpus(()).source}, its first {len(data.tokens):,} characters of {len(data.symbols)} symbols.",
     ]
 
 
-def beside_baselines(cells: Sequence[Cell]) -> Section:
+def beside_baselines(trials: Sequence[Trial]) -> Section:
     """Bits of every setting and of the baselines."""
     figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
-    ordered = sorted(cells, key=lambda cell: -float(np.median(cell.final("test_bits"))))
-    names = [label(cell.setting, ["hidden_size", "rate", "num_steps"]) for cell in ordered]
-    for i, cell in enumerate(ordered):
-        axes.plot(cell.final("test_bits"), np.full(len(cell.seeds), i), "o", color="C0")
+    ordered = sorted(trials, key=lambda trial: -float(np.median(trial.final("test_bits"))))
+    names = [label(trial.setting, ["hidden_size", "rate", "num_steps"]) for trial in ordered]
+    for i, trial in enumerate(ordered):
+        axes.plot(trial.final("test_bits"), np.full(len(trial.seeds), i), "o", color="C0")
     for i, (name, bits) in enumerate(baselines().items()):
         axes.axvline(bits, color="0.5", ls=STYLES[i], lw=1.2, label=name)
     axes.set(xlabel="bits per character", yticks=range(len(names)), yticklabels=names)
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    rows = [(name, quartiles(cell.final("test_bits"))) for name, cell in zip(names, ordered, strict=True)]
+    rows = [(name, quartiles(trial.final("test_bits"))) for name, trial in zip(names, ordered, strict=True)]
     rows += [(name, f"{bits:.4f}") for name, bits in baselines().items()]
     return Section("On the tested text", png(figure), "A dot a seed.", ("model", "bits per character"), rows)
 
 
-def sections(cells: Sequence[Cell]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """Beside the baselines, curves, the search."""
-    curves = learning_curves(cells, "validation_bits", log=False, title="Bits in validation along the training")
-    return [beside_baselines(cells), curves, summary(cells, ("validation_bits", "test_bits"), title="The search")]
+    curves = learning_curves(trials, "validation_bits", log=False, title="Bits in validation along the training")
+    return [beside_baselines(trials), curves, summary(trials, ("validation_bits", "test_bits"), title="The search")]
 
 
 EXPERIMENT = Experiment(

@@ -14,7 +14,7 @@ from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
 from .._report import against, learning_curves, panels, summary
 from .._training import Metrics, Training
-from .._trials import Cell, Setting
+from .._trials import Setting, Trial
 
 HIDDEN, BATCH, TIME = 64, 16, 100
 DELAYS = (4, 16)  # short dependencies and long ones
@@ -37,7 +37,7 @@ def make(setting: Setting) -> Training:
     grad_fn, exact = (make_grad_fn(way, loss=task.loss) for way in (method, Blocked()))
 
     def distance(params: Params, tested: Batch) -> Metrics:
-        """How far the gradient of the cell is from the whole one, and whether it points the same way."""
+        """How far the gradient of the trial is from the whole one, and whether it points the same way."""
         few = jax.tree.map(lambda x: x[:, :BATCH], tested)
         mine, whole = (
             jnp.concatenate(
@@ -66,26 +66,26 @@ def make(setting: Setting) -> Training:
     )
 
 
-def verdict(cells: Sequence[Cell]) -> list[str]:
+def verdict(trials: Sequence[Trial]) -> list[str]:
     """Which reaches solved which dependencies."""
     lines = []
-    for delay, group in panels(cells, "delay").items():
-        solved = [f"{cell.setting['reach']} ({cell.solved.sum()})" for cell in group if cell.solved.any()]
+    for delay, group in panels(trials, "delay").items():
+        solved = [f"{trial.setting['reach']} ({trial.solved.sum()})" for trial in group if trial.solved.any()]
         lines.append(
             f"A delay of {delay} steps: by reach, seeds of {len(group[0].seeds)} that solved it: "
             f"{', '.join(solved) or 'none'}."
         )
-    lost = sum(int(cell.diverged.sum()) for cell in cells)
-    return [*lines, f"{lost} of {sum(len(cell.seeds) for cell in cells)} seeds diverged."]
+    lost = sum(int(trial.diverged.sum()) for trial in trials)
+    return [*lines, f"{lost} of {sum(len(trial.seeds) for trial in trials)} seeds diverged."]
 
 
-def sections(cells: Sequence[Cell]) -> list[Section]:
+def sections(trials: Sequence[Trial]) -> list[Section]:
     """Loss, time to the target, bias; curves; the table."""
     return [
         against(
-            cells,
+            trials,
             "reach",
-            lambda cell: cell.final("accuracy"),
+            lambda trial: trial.final("accuracy"),
             title="Accuracy at the end",
             ylabel="accuracy",
             reading="Lines join medians over seeds; a dot is a seed. Guessing is 0.5. Training ends when all seeds are "
@@ -94,34 +94,34 @@ def sections(cells: Sequence[Cell]) -> list[Section]:
             lines="delay",
         ),
         against(
-            cells,
+            trials,
             "reach",
-            lambda cell: cell.solved_at,
+            lambda trial: trial.solved_at,
             title="Steps to 95 %",
             ylabel="steps",
             reading="Of seeds that got there; the median is missing where fewer than half did.",
             lines="delay",
         ),
         against(
-            cells,
+            trials,
             "reach",
-            Cell.seconds_to_solve,
+            Trial.seconds_to_solve,
             title="Seconds to 95 %",
             ylabel="seconds a seed",
             reading="The share of one seed in the time of all, on the machine below.",
             lines="delay",
         ),
         against(
-            cells,
+            trials,
             "reach",
-            lambda cell: np.nanmedian(cell.curves["bias"], 0),
+            lambda trial: np.nanmedian(trial.curves["bias"], 0),
             title="Bias of the gradient",
             ylabel="‖g - whole‖ / ‖whole‖",
-            reading="Of the cell's gradient, beside the whole one at the same weights; the median along the training.",
+            reading="Of the trial's gradient, beside the whole one at the same weights; the median along the training.",
             lines="delay",
         ),
-        learning_curves(cells, "accuracy", by="delay", log=False, title="Accuracy along the training"),
-        summary(cells, ("accuracy", "bias", "cosine")),
+        learning_curves(trials, "accuracy", by="delay", log=False, title="Accuracy along the training"),
+        summary(trials, ("accuracy", "bias", "cosine")),
     ]
 
 
