@@ -114,7 +114,9 @@ def leaf_report(sample: Sample, beside: Beside, tolerance: float, floor: float =
         return LeafReport(leaf.name, leaf.shape, 0, 0.0, "-", 0.0, 0.0, 0.0, 0, 0, 0, True, True, np.zeros(0))
     off, allowed = _off(beside, tolerance, floor)
     unit = max(largest(beside.analytic), largest(beside.numeric), floor) or 1.0
-    worst = int(np.argmax(off / np.maximum(allowed, np.finfo(float).tiny)))
+    excess = off / np.maximum(allowed, np.finfo(float).tiny)
+    of_entries = excess[: len(sample.entries)]
+    worst = int(np.argmax(of_entries if np.any(of_entries > 1) else excess))  # a direction tells less than an entry
     return LeafReport(
         name=leaf.name,
         shape=leaf.shape,
