@@ -56,7 +56,9 @@ def make_cell_savable(cell_type: type) -> None:
 
 
 def _name(of_type: type) -> str:
-    return f"{of_type.__module__}.{of_type.__qualname__}"
+    """Ours by the package alone, so that a program that was exported outlives a module that is renamed."""
+    package, *modules = of_type.__module__.split(".")
+    return ".".join([package, *([] if package == __package__ else modules), of_type.__qualname__])
 
 
 def when_imported(name: str, then: Callable[[ModuleType], None]) -> None:
