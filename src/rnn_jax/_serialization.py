@@ -33,7 +33,7 @@ def make_cell_savable(cell_type: type) -> None:
     export.register_pytree_node_serialization(
         cell_type,
         serialized_name=_name(cell_type),
-        serialize_auxdata=lambda static: json.dumps(static, default=float).encode(),
+        serialize_auxdata=lambda static: json.dumps(static, default=_as_number).encode(),
         deserialize_auxdata=lambda text: tuple(json.loads(text)),
         from_children=lambda static, arrays: cell_type(*arrays, *static),
     )
@@ -53,6 +53,12 @@ def make_cell_savable(cell_type: type) -> None:
         flax.register_serialization_state(cell_type, to_state_dict, from_state_dict)
 
     when_imported("flax.serialization", register_with_flax)
+
+
+def _as_number(static: Any) -> float:
+    if callable(static) or isinstance(static, tuple):
+        raise TypeError(f"`activation` must be a name to be saved with an exported program, got {static!r}.")
+    return float(static)
 
 
 def _name(of_type: type) -> str:

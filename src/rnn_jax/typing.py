@@ -3,6 +3,7 @@
 `Cell` is what a cell of your own must have, `Method` a gradient method, `GradFn` what `make_grad_fn` returns.
 """
 
+from ._cells.activations import Activation as Activation
 from ._cells.protocol import Cell as Cell
 from ._cells.protocol import Deltas as Deltas
 from ._gradients.budget import PlanCost as PlanCost

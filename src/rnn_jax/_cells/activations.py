@@ -1,4 +1,4 @@
-"""The activations φ, and their derivatives."""
+"""The activations φ, and their derivatives; one of your own is given in the place of a name."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -11,13 +11,29 @@ from jaxtyping import Array
 class Activation(NamedTuple):
     """φ, and φ' twice: `d_phi` of `h = φ(a)`, so that the pre-activation need not be kept, and `slope` of a.
 
-    Where tanh saturates, `1 - h²` is rounding and in the end 0, in float32 from |a| = 9 on. `slope` has all its digits
-    there, for those who take its logarithm.
+    Each is elementwise. What is left out costs a little: without `slope`, JAX differentiates `phi`; without `d_phi` (of
+    swish and gelu there is none, for two a have the same h) the cell keeps a, not h. Where tanh saturates, `1 - h²` is
+    rounding and in the end 0, in float32 from |a| = 9 on. `slope` has all its digits there, for those who take its
+    logarithm.
+
+    It is part of the structure of the parameters: make it once, not in each call, or each is compiled anew.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> softplus = rnn_jax.typing.Activation(jax.nn.softplus, d_phi=lambda h: -jnp.expm1(-h), slope=jax.nn.sigmoid)
+    >>> sizes = {"input_size": 3, "hidden_size": 5, "output_size": 2}
+    >>> params = rnn_jax.init_params(jax.random.key(0), activation=softplus, **sizes)
+    >>> params = rnn_jax.init_params(jax.random.key(0), activation=jax.nn.swish, **sizes)  # or φ alone
+    >>> params.cells[0].activation is jax.nn.swish
+    True
     """
 
     phi: Callable[[Array], Array]
-    d_phi: Callable[[Array], Array]
-    slope: Callable[[Array], Array]
+    d_phi: Callable[[Array], Array] | None = None
+    slope: Callable[[Array], Array] | None = None
+
+    def slope_at(self, a: Array) -> Array:
+        """`φ'(a)`."""
+        return jax.jvp(self.phi, (a,), (jnp.ones_like(a),))[1] if self.slope is None else self.slope(a)
 
 
 def sech_squared(a: Array) -> Array:
@@ -35,3 +51,28 @@ ACTIVATIONS = {
     "relu": Activation(jax.nn.relu, _is_positive, _is_positive),
     "identity": Activation(lambda a: a, jnp.ones_like, jnp.ones_like),
 }
+
+Phi = str | Activation | Callable[[Array], Array]
+"""A name of `ACTIVATIONS`, an `Activation`, or φ alone."""
+
+
+def activation_of(given: Phi) -> Activation:
+    """The activation that is meant."""
+    if isinstance(given, str):
+        return ACTIVATIONS[given]
+    return given if isinstance(given, Activation) else Activation(given)
+
+
+def check_activation(given: object, name: str = "activation") -> None:
+    """Raise unless `given` is a known name, an `Activation`, or a function, and can be part of a structure."""
+    if isinstance(given, str):
+        if given not in ACTIVATIONS:
+            raise ValueError(f"No activation named {given!r}; there are {', '.join(map(repr, ACTIVATIONS))}.")
+        return
+    parts = tuple(given) if isinstance(given, Activation) else (given,)
+    if not callable(parts[0]) or not all(part is None or callable(part) for part in parts):
+        raise TypeError(f"`{name}` must be a name, an Activation or a function of an array, got {given!r}.")
+    try:
+        hash(given)
+    except TypeError as error:
+        raise TypeError(f"`{name}` must be hashable, for it is part of the structure of the parameters.") from error

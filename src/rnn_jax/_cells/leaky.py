@@ -1,14 +1,13 @@
 """A cell whose units leak each at its own rate, which is trained."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._require import require_known
-from .activations import ACTIVATIONS
+from .activations import Phi, activation_of, check_activation
 from .protocol import Deltas, Leaf
 
 
@@ -44,29 +43,32 @@ class LeakyParams:
     w_hh: Leaf
     b_h: Leaf
     leak: Leaf
-    activation: str = dataclasses.field(default="tanh", metadata={"static": True})
+    activation: Phi = dataclasses.field(default="tanh", metadata={"static": True})
 
     def forward(self, z_t: Array, u_t: Array, s_tm1: Array) -> Array:
         """`h_t = h_{t-1} + α ∘ (φ(a_t) - h_{t-1})`."""
-        return s_tm1 + self._leak_of(s_tm1) * (ACTIVATIONS[self.activation].phi(z_t + u_t) - s_tm1)
+        return s_tm1 + self._leak_of(s_tm1) * (activation_of(self.activation).phi(z_t + u_t) - s_tm1)
 
     def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> tuple[Array, Array]:
-        """`(φ(a_t), h_{t-1})`."""
-        return ACTIVATIONS[self.activation].phi(z + u), s_before
+        """`(φ(a_t), h_{t-1})`; `a_t` in place of the first if φ' is not known from it."""
+        phi = activation_of(self.activation)
+        return z + u if phi.d_phi is None else phi.phi(z + u), s_before
 
     def backward(self, kept_t: tuple[Array, Array], d_s_t: Array) -> tuple[Deltas, Array | None]:
         """`d_a_t = α ∘ φ'(a_t) ∘ d_h_t`, `d_α = (φ(a_t) - h_{t-1}) ∘ d_h_t`, and `(1 - α) ∘ d_h_t`."""
-        f_t, s_tm1 = kept_t
+        phi, (f_t, s_tm1) = activation_of(self.activation), kept_t
+        f_t = phi.phi(f_t) if phi.d_phi is None else f_t
         deltas, d_s_tm1 = self.backward_by_slope(self.d_phi(kept_t), d_s_t)
         return deltas._replace(own={"leak": d_s_t * (f_t - s_tm1)}), d_s_tm1
 
     def slope(self, z: Array, u: Array) -> Array:
         """`φ'(a_t)` with all its digits."""
-        return ACTIVATIONS[self.activation].slope(z + u)
+        return activation_of(self.activation).slope_at(z + u)
 
     def d_phi(self, kept: tuple[Array, Array]) -> Array:
         """`φ'(a_t)` from what is kept."""
-        return ACTIVATIONS[self.activation].d_phi(kept[0])
+        phi = activation_of(self.activation)
+        return phi.slope_at(kept[0]) if phi.d_phi is None else phi.d_phi(kept[0])
 
     def backward_by_slope(self, slope_t: Array, d_s_t: Array) -> tuple[Deltas, Array | None]:
         """`backward` from `φ'(a_t)`, without the cotangent of the leak."""
@@ -76,6 +78,10 @@ class LeakyParams:
     def _leak_of(self, s: Array) -> Array:
         return jnp.broadcast_to(self.leak, s.shape)
 
+    def replace(self, **changes: Any) -> "LeakyParams":
+        """The cell with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
     def check(self, name: str) -> None:
         """Raise unless the activation is one."""
-        require_known("activation", self.activation, ACTIVATIONS)
+        check_activation(self.activation, f"{name}.activation")

@@ -7,8 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from .._require import require_known
-from .activations import ACTIVATIONS
+from .activations import Phi, activation_of, check_activation
 from .protocol import Deltas, Leaf
 
 
@@ -19,13 +18,15 @@ class CellParams:
 
     The activation belongs to the weights and is static: "tanh" unless given. So is `leak`, the α of
     `h_t = (1 - α) h_{t-1} + α φ(a_t)`, which is the time step over the time constant: a number, never traced, because
-    the program depends on it. For one leak per unit, with a gradient, take `LeakyParams`. A gradient is a `CellParams`
-    too.
+    the program depends on it. For one leak per unit, with a gradient, take `LeakyParams`. For an activation of your own
+    give φ, or an `Activation`. `replace` changes some fields and keeps the others. A gradient is a `CellParams` too.
 
     >>> import jax.numpy as jnp, rnn_jax
     >>> cell = rnn_jax.CellParams(jnp.ones((2, 3)), jnp.eye(3), jnp.zeros(3))
     >>> cell.activation, cell.leak
     ('tanh', 1.0)
+    >>> cell.replace(leak=0.5).replace(w_hh=2 * cell.w_hh).leak
+    0.5
     """
 
     gates: ClassVar[int] = 1
@@ -34,26 +35,29 @@ class CellParams:
     w_xh: Leaf
     w_hh: Leaf
     b_h: Leaf
-    activation: str = dataclasses.field(default="tanh", metadata={"static": True})
+    activation: Phi = dataclasses.field(default="tanh", metadata={"static": True})
     leak: float = dataclasses.field(default=1.0, metadata={"static": True})
 
     @property
     def from_states(self) -> bool:
         """Without leak φ' comes from `h_t`. With it, two rounded states would give a wrong φ' near a kink."""
-        return self.leak == 1
+        return self.leak == 1 and activation_of(self.activation).d_phi is not None
 
     @property
     def lean(self) -> bool:
         """Of relu autodiff keeps one bit, and of a leaky unit no more than `Blocked`."""
-        return self.activation != "tanh" or self.leak != 1
+        return self.activation in ("relu", "identity") or self.leak != 1
 
     def forward(self, z_t: Array, u_t: Array, s_tm1: Array) -> Array:
         """`h_t = (1 - α) h_{t-1} + α φ(a_t)`, `a_t = z_t + u_t`."""
-        return self._mixed(ACTIVATIONS[self.activation].phi(z_t + u_t), s_tm1)
+        return self._mixed(activation_of(self.activation).phi(z_t + u_t), s_tm1)
 
     def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> Array:
-        """`φ(a_t)`, which is `h_t` without leak."""
-        return s if self.from_states else ACTIVATIONS[self.activation].phi(z + u)
+        """`φ(a_t)`, which is `h_t` without leak; `a_t` if φ' is not known from it."""
+        if self.from_states:
+            return s
+        phi = activation_of(self.activation)
+        return z + u if phi.d_phi is None else phi.phi(z + u)
 
     def backward(self, kept_t: Array, d_s_t: Array) -> tuple[Deltas, Array | None]:
         """`d_a_t = α d_h_t ∘ φ'(a_t)`, and `(1 - α) d_h_t`."""
@@ -61,11 +65,12 @@ class CellParams:
 
     def slope(self, z: Array, u: Array) -> Array:
         """`φ'(a_t)` with all its digits, where `1 - h²` is rounding: for those who take its logarithm."""
-        return ACTIVATIONS[self.activation].slope(z + u)
+        return activation_of(self.activation).slope_at(z + u)
 
     def d_phi(self, kept: Array) -> Array:
         """`φ'(a_t)` from what is kept."""
-        return ACTIVATIONS[self.activation].d_phi(kept)
+        phi = activation_of(self.activation)
+        return phi.slope_at(kept) if phi.d_phi is None else phi.d_phi(kept)
 
     def backward_by_slope(self, slope_t: Array, d_s_t: Array) -> tuple[Deltas, Array | None]:
         """`backward` from `φ'(a_t)`."""
@@ -76,9 +81,13 @@ class CellParams:
     def _mixed(self, f_t: Array, s_tm1: Array) -> Array:
         return f_t if self.leak == 1 else (1 - self.leak) * s_tm1 + self.leak * f_t
 
+    def replace(self, **changes: Any) -> "CellParams":
+        """The cell with some fields changed."""
+        return dataclasses.replace(self, **changes)
+
     def check(self, name: str) -> None:
         """Raise unless activation and leak are what they must be."""
-        require_known("activation", self.activation, ACTIVATIONS)
+        check_activation(self.activation, f"{name}.activation")
         check_leak(self.leak, f"{name}.leak")
 
 

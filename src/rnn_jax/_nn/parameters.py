@@ -9,11 +9,11 @@ import numpy as np
 from jax.nn.initializers import lecun_normal, orthogonal
 from jaxtyping import Array, Key
 
-from .._cells.activations import ACTIVATIONS
+from .._cells.activations import Phi, check_activation
 from .._cells.protocol import num_units
 from .._cells.vanilla import CellParams, check_leak
 from .._checks import check_params
-from .._require import are_numbers, require_floating, require_key, require_known, require_sizes
+from .._require import are_numbers, require_floating, require_key, require_sizes
 from .._types import Params, ReadoutParams, States, accumulation_dtype
 from ..initializers import Initializer
 
@@ -25,7 +25,7 @@ def init_params(
     hidden_size: int,
     output_size: int,
     num_layers: int = 1,
-    activation: str = "tanh",
+    activation: Phi = "tanh",
     leak: float = 1.0,
     recurrent_init: Initializer = orthogonal(),  # noqa: B008  (a pure function)
     dtype: Any = float,
@@ -33,8 +33,8 @@ def init_params(
     """Fresh weights of `num_layers` layers of `hidden_size` units and a readout.
 
     `w_hh` is drawn by `recurrent_init`, a `(key, shape, dtype)` function as in `jax.nn.initializers`; `w_xh` and
-    `w_hy` are normal with variance 1 / fan-in (LeCun); biases are zero. `leak` is the α of leaky integration, see
-    `CellParams`.
+    `w_hy` are normal with variance 1 / fan-in (LeCun); biases are zero. `activation` is a name ("tanh",
+    "relu", "identity"), φ, or an `Activation`; `leak` is the α of leaky integration, see `CellParams`.
 
     Raises:
         ValueError: for a size below one, an unknown activation or a leak out of range.
@@ -47,7 +47,7 @@ def init_params(
     """
     require_key(key)
     require_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size, num_layers=num_layers)
-    require_known("activation", activation, ACTIVATIONS)
+    check_activation(activation)
     check_leak(leak, "leak")
     require_floating("dtype", dtype)
     dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32

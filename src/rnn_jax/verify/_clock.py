@@ -16,7 +16,7 @@ not exist the state, and with it the clock, stays as it is.
 import jax.numpy as jnp
 import numpy as np
 
-from .._cells.activations import ACTIVATIONS
+from .._cells.activations import activation_of
 from .._cells.vanilla import CellParams
 from .._checks import is_tokens, steps_shape
 from .._nn.events import Events
@@ -48,7 +48,7 @@ def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch
         w_hh[:hid, :hid] = cell.w_hh
         b_h = np.concatenate([cell.b_h, np.zeros(time + 1, h.dtype)])
         cells.append(CellParams(jnp.asarray(w_xh), jnp.asarray(w_hh), jnp.asarray(b_h), cell.activation))
-        on = np.asarray(ACTIVATIONS[cell.activation].phi(jnp.asarray(on)), h.dtype)
+        on = np.asarray(activation_of(cell.activation).phi(jnp.asarray(on)), h.dtype)
         start = np.broadcast_to(on * np.eye(1, time + 1, dtype=h.dtype)[0], (*h.shape[:-1], time + 1))
         states.append(jnp.asarray(np.concatenate([h, start], axis=-1)))
         below = time + 1

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from .._cells.vanilla import plain
+from .._cells.activations import activation_of
+from .._cells.vanilla import CellParams, plain
 from .._types import Batch, GradFn, Gradients, Params, States
 
 PHI: dict[str, Callable[[Any], Any]] = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0.0), "identity": lambda a: a}
@@ -20,6 +22,25 @@ D_PHI: dict[str, Callable[[Any], Any]] = {
     "relu": lambda a: 1.0 * (a > 0),
     "identity": np.ones_like,
 }
+
+
+def _phi(cell: CellParams) -> Callable[[Any], Any]:
+    """φ of NumPy, or one of your own as JAX has it, in float64."""
+    return PHI[cell.activation] if isinstance(cell.activation, str) else _by_jax(activation_of(cell.activation).phi)
+
+
+def _d_phi(cell: CellParams) -> Callable[[Any], Any]:
+    if isinstance(cell.activation, str):
+        return D_PHI[cell.activation]
+    return _by_jax(jax.vmap(jax.grad(activation_of(cell.activation).phi)))
+
+
+def _by_jax(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def of_numpy(a: Any) -> Any:
+        with jax.enable_x64(True):
+            return np.asarray(fn(jnp.asarray(a, jnp.float64)))
+
+    return of_numpy
 
 
 class Arrays(NamedTuple):
@@ -101,7 +122,7 @@ def _run(p: Arrays, b: tuple[int, ...], exists: list[int]) -> list[_Trace]:
             a_t = x_t @ cell.w_xh + (p.on[layer][b] * h_tm1) @ cell.w_hh + cell.b_h
             trace.met.append(h_tm1)
             trace.pre.append(a_t)
-            h_tm1 = (1 - cell.leak) * h_tm1 + cell.leak * PHI[cell.activation](a_t)
+            h_tm1 = (1 - cell.leak) * h_tm1 + cell.leak * _phi(cell)(a_t)
             trace.left.append(h_tm1)
         traces.append(trace)
         below = [p.up[layer][b] * h_t for h_t in trace.left]
@@ -151,7 +172,7 @@ def loop(loss: str, reduction: str) -> GradFn:
                 d_h_next = np.zeros_like(p.h_0[layer][b])
                 for i in reversed(range(len(exists))):
                     d_h = d_left[i] + d_h_next
-                    d_a = cell.leak * d_h * D_PHI[cell.activation](trace.pre[i])
+                    d_a = cell.leak * d_h * _d_phi(cell)(trace.pre[i])
                     d_cell.w_xh[...] += np.outer(up * read[i], d_a)
                     d_cell.w_hh[...] += np.outer(on * trace.met[i], d_a)
                     d_cell.b_h[...] += d_a
@@ -207,8 +228,8 @@ def rtrl(loss: str, reduction: str) -> GradFn:
                             s_a[k, columns[layer].w_hh[:, k]] += on * h[layer]
                             s_a[k, columns[layer].b_h[k]] += 1
                         kept, new = 1 - cell.leak, cell.leak
-                        h[layer] = kept * h[layer] + new * PHI[cell.activation](a)
-                        s[layer] = kept * s[layer] + new * D_PHI[cell.activation](a)[:, None] * s_a
+                        h[layer] = kept * h[layer] + new * _phi(cell)(a)
+                        s[layer] = kept * s[layer] + new * _d_phi(cell)(a)[:, None] * s_a
                         below, s_below = up * h[layer], up[:, None] * s[layer]
                 if t in read:
                     value, d_y = _step_loss(p, loss, t, b, h[-1])
@@ -238,8 +259,9 @@ def complex_step(loss: str, reduction: str, step: float = 1e-30) -> GradFn:
 
     def grad_fn(params: Params, batch: Batch, h_0: States) -> Any:
         real = _read(params, batch, h_0, reduction)
-        if any(cell.activation == "relu" for cell in params.cells):
-            raise ValueError("The complex step needs an analytic activation, 'tanh' or 'identity', got 'relu'.")
+        other = [cell.activation for cell in params.cells if cell.activation not in ("tanh", "identity")]
+        if other:
+            raise ValueError(f"The complex step needs an analytic activation, 'tanh' or 'identity', got {other[0]!r}.")
         d = _zeros_like(real)
         as_complex = jax.tree.map(lambda x: x.astype(complex), (real.params, real.h_0, real.xs))
         p = real._replace(params=as_complex[0], h_0=as_complex[1], xs=as_complex[2])

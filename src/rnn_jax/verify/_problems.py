@@ -6,17 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._cells.activations import Phi
 from .._cells.vanilla import CellParams
 from .._types import Batch, Drop, Params, ReadoutParams, States
 
 IN, HID, OUT = 3, 4, 5
-GAIN = {"tanh": 1.5, "relu": 1.5, "identity": 1.0}
 
 
 class Case(NamedTuple):
     """One point of the grid of options."""
 
-    activation: str = "tanh"
+    activation: Phi = "tanh"
     num_layers: int = 1
     batch: tuple[int, ...] = (3,)
     loss: str = "cross_entropy"
@@ -43,7 +43,8 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[P
 
     def cell(in_size: int) -> CellParams:
         rotation, _ = np.linalg.qr(rng.standard_normal((HID, HID)))
-        w_hh = jnp.asarray(GAIN[case.activation] * rotation + 0.1 * rng.standard_normal((HID, HID)), dtype)
+        gain = 1.0 if case.activation == "identity" else 1.5
+        w_hh = jnp.asarray(gain * rotation + 0.1 * rng.standard_normal((HID, HID)), dtype)
         return CellParams(normal(in_size**-0.5, in_size, HID), w_hh, normal(0.1, HID), case.activation, case.leak)
 
     cells = tuple(cell(HID if layer else IN) for layer in range(case.num_layers))
