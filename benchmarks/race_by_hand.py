@@ -64,7 +64,7 @@ def _model(grad_fn, shape: Shape) -> Model:
     w, xs, targets, h_0 = jax.tree.map(jnp.asarray, make_problem(shape))
     cell = rnn_jax.CellParams(w["w_xh"], w["w_hh"], w["b_h"], "tanh")
     params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(w["w_hy"], w["b_y"]))
-    trainer = rnn_jax.make_trainer(grad_fn, OPTIMIZER)
+    trainer = rnn_jax.make_trainer(grad_fn, OPTIMIZER, carry=True)
 
     def loss(params, batch, h_0):
         return grad_fn(params, batch, h_0)[0][0]

@@ -13,10 +13,11 @@ def main() -> float:
     zeros = rnn_jax.zero_state(params)
 
     grad_fn = rnn_jax.make_grad_fn("bptt", loss="squared_error")
-    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.01, momentum=0.9, max_norm=1.0))
+    sgd = rnn_jax.clipped_sgd(0.01, momentum=0.9, max_norm=1.0)
+    trainer = rnn_jax.make_trainer(grad_fn, sgd, carry=False)  # every epoch starts at 1
 
     def step(state, _):
-        return trainer.step(state._replace(h_0=zeros), batch)  # every epoch starts at 1
+        return trainer.step(state, batch)
 
     train = jax.jit(lambda state: jax.lax.scan(step, state, length=5000))
     state, infos = train(trainer.init(params, zeros))

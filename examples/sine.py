@@ -12,10 +12,10 @@ def main() -> tuple[float, float]:
     params = rnn_jax.init_params(jax.random.key(0), input_size=1, hidden_size=32, output_size=1)
     zeros = rnn_jax.zero_state(params)
     grad_fn = rnn_jax.make_grad_fn("bptt", loss="squared_error")
-    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.02, momentum=0.9, max_norm=1.0))
+    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.02, momentum=0.9, max_norm=1.0), carry=False)
 
     def step(state, _):
-        return trainer.step(state._replace(h_0=zeros), batch)
+        return trainer.step(state, batch)
 
     state, _ = jax.jit(lambda state: jax.lax.scan(step, state, length=4000))(trainer.init(params, zeros))
     ys, _ = rnn_jax.apply(state.params, zeros, wave[:100])

@@ -95,7 +95,7 @@ def of_tokens(vocabulary):
 
 
 def trained_by(grad_fn):
-    trainer = rnn_jax.make_trainer(grad_fn, sgd())
+    trainer = rnn_jax.make_trainer(grad_fn, sgd(), carry=True)
     return jax.eval_shape(lambda: trainer.step(trainer.init(PARAMS, H_0), BATCH))
 
 
@@ -311,9 +311,10 @@ CASES = [
     (lambda: rnn_jax.readout(PARAMS.readout, jnp.array(1.0)), ValueError, "`hs` must have the axes (*steps, hid), got shape ()."),
     (lambda: rnn_jax.apply(PARAMS, H_0, BATCH.inputs, last=2.0), TypeError, "`last` must be an integer of at least 0, got 2.0."),
     (lambda: rnn_jax.step_backward(cell(), (1, 2, 3), jnp.zeros(4)), TypeError, "`residuals` must be StepResiduals, got tuple."),
-    (lambda: rnn_jax.make_trainer(None, sgd()), TypeError, "`grad_fn` must be a function, got None."),
-    (lambda: rnn_jax.make_trainer(GRAD_FN, None), TypeError, "`optimizer` must be an optax GradientTransformation, got NoneType."),
-    (lambda: rnn_jax.make_trainer(GRAD_FN, sgd()).init(PARAMS, (H_0[0], jnp.zeros(9))), ValueError, "`h_0[1]` must have shape (*batch, hid) = (3, 4) to match `h_0[0]` and `params.cells[1].w_hh`, got (9,)."),
+    (lambda: rnn_jax.make_trainer(None, sgd(), carry=True), TypeError, "`grad_fn` must be a function, got None."),
+    (lambda: rnn_jax.make_trainer(GRAD_FN, None, carry=True), TypeError, "`optimizer` must be an optax GradientTransformation, got NoneType."),
+    (lambda: rnn_jax.make_trainer(GRAD_FN, sgd(), carry="yes"), TypeError, "`carry` must be True or False, got 'yes'."),
+    (lambda: rnn_jax.make_trainer(GRAD_FN, sgd(), carry=True).init(PARAMS, (H_0[0], jnp.zeros(9))), ValueError, "`h_0[1]` must have shape (*batch, hid) = (3, 4) to match `h_0[0]` and `params.cells[1].w_hh`, got (9,)."),
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", compute_dtype="bf16"), TypeError, "`compute_dtype` must be a floating point type, got 'bf16'."),
     (lambda: rnn_jax.cross_entropy(jnp.zeros((2, 3)), 0), TypeError, "`targets` must be an array, got int."),
     (lambda: sgd(momentum="x"), TypeError, "`momentum` must be a number from 0 to below 1, got 'x'."),

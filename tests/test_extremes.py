@@ -38,7 +38,7 @@ def test_the_norm_of_a_constant_under_jit(value):
 def test_a_step_on_nothing_changes_nothing():
     params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=3)
     grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")
-    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.1, max_norm=1.0))
+    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.1, max_norm=1.0), carry=True)
     nothing = rnn_jax.Batch(jnp.ones((5, 2, 3)), jnp.zeros((0, 2), int))
     state, info = jax.jit(trainer.step)(trainer.init(params, rnn_jax.zero_state(params, 2)), nothing)
     assert info.loss == info.grad_norm == info.update_norm == 0

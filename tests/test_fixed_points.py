@@ -50,7 +50,9 @@ def test_what_a_trained_flip_flop_remembers_is_two_points():
     params = rnn_jax.init_params(KEY, input_size=1, hidden_size=12, output_size=1, dtype=jnp.float32)
     batch = rnn_jax.Batch(jnp.asarray(pulses, jnp.float32), jnp.asarray(told, jnp.float32))
     with jax.numpy_dtype_promotion("standard"):
-        trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("blocked", loss="squared_error"), optax.adam(1e-2))
+        trainer = rnn_jax.make_trainer(
+            rnn_jax.make_grad_fn("blocked", loss="squared_error"), optax.adam(1e-2), carry=True
+        )
         h_0 = rnn_jax.zero_state(params, 64)
 
         def many(state):

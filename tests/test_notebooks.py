@@ -188,7 +188,7 @@ def test_the_number_notebooks_training():
     assert 25 < min(published[:200]) < 45 and 58 < published[-1] < 63
 
     grad_fn = rnn_jax.make_grad_fn("bptt", loss="squared_error", reduction="sum")
-    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.001, max_value=1.0))
+    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.001, max_value=1.0), carry=True)
     zeros = rnn_jax.zero_state(params)
 
     def step(state, _):

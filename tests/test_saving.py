@@ -74,7 +74,7 @@ SAVERS = [by_pickle, by_deepcopy, by_numpy_leaves, by_numpy_names, by_numpy_obje
 def test_a_tree_that_was_saved_is_the_same(saver, tmp_path):
     """Structure, static fields, dtypes and values, of parameters and of all that a trainer carries."""
     params, _, h_0 = make_problem(Case(num_layers=2, activation="relu", leak=0.3))
-    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optax.adam(0.1))
+    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optax.adam(0.1), carry=True)
     state = trainer.init(params, h_0)
     again = saver(state, tmp_path)
     assert_trees_close(again, state, rtol=0)

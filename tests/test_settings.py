@@ -41,7 +41,7 @@ def calls():
             found[f"{method}, {kind}, jit"] = functools.partial(jax.jit(grad_fn), params, batch, h_0)
     blocked = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")
     sgd = rnn_jax.clipped_sgd(0.1, momentum=0.9, max_norm=1.0, max_value=1.0)
-    trainer = rnn_jax.make_trainer(blocked, sgd)
+    trainer = rnn_jax.make_trainer(blocked, sgd, carry=True)
     single = tuple(h[0] for h in h_0)
     return found | {
         "unroll": lambda: rnn_jax.unroll(cell, h_0[0], xs, mask=mask),

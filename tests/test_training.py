@@ -16,7 +16,9 @@ def test_a_step_of_the_trainer():
     """By the textbook: clip by value, then by norm, then momentum; the state carried; the count."""
     params, batch, h_0 = make_problem(Case())
     grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
-    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.5, momentum=0.9, max_norm=0.05, max_value=0.02))
+    trainer = rnn_jax.make_trainer(
+        grad_fn, rnn_jax.clipped_sgd(0.5, momentum=0.9, max_norm=0.05, max_value=0.02), carry=True
+    )
     state = trainer.init(params, h_0)
     velocity, w, h = jax.tree.map(np.zeros_like, params), jax.tree.map(np.asarray, params), h_0
     step = jax.jit(trainer.step)
@@ -76,7 +78,9 @@ def test_a_momentum_of_zero_in_a_sweep_is_none():
 def test_many_steps_a_dispatch_with_donation():
     """Scanned and donated equals one by one, and the caller's arrays live on."""
     params, batch, h_0 = make_problem(Case())
-    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), rnn_jax.clipped_sgd(0.1))
+    trainer = rnn_jax.make_trainer(
+        rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), rnn_jax.clipped_sgd(0.1), carry=True
+    )
     batches = jax.tree.map(lambda x: np.stack([x, x[::-1], x]), jax.tree.map(np.asarray, batch))
     many = jax.jit(lambda state, batches: jax.lax.scan(trainer.step, state, batches), donate_argnums=0)
     first = trainer.init(params, h_0)
@@ -137,9 +141,44 @@ def test_clipping_by_norm_has_derivatives_where_a_leaf_is_zero():
     np.testing.assert_allclose(jax.grad(clipped)(1.0, 100.0), 7, rtol=1e-15)
 
 
+def test_independent_batches_start_from_the_state_of_init():
+    """Each of them; the same step carried starts where the last one ended."""
+    params, batch, h_0 = make_problem(Case())
+    grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
+    apart, carried = (rnn_jax.make_trainer(grad_fn, optax.sgd(0.1), carry=carry) for carry in (False, True))
+    state = apart.init(params, h_0)
+    after, info = by_numpy(apart.step)(state, batch)
+    assert_trees_close(after.h_0, h_0, rtol=0)
+    assert info.num_not_carried == 0
+    (_, h_T), _ = by_numpy(grad_fn)(params, batch, h_0)
+    assert_trees_close(by_numpy(carried.step)(state, batch)[0].h_0, h_T, rtol=1e-12)
+    assert_trees_close(after.params, by_numpy(carried.step)(state, batch)[0].params, rtol=0)
+
+
+def test_optimizers_that_ask_for_more_than_the_gradient():
+    """For the loss, and for the loss at other parameters; several batches to an update."""
+    params, batch, h_0 = make_problem(Case())
+    grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
+
+    def losses(optimizer, count):
+        trainer = rnn_jax.make_trainer(grad_fn, optimizer, carry=False)
+        many = jax.jit(lambda state: jax.lax.scan(lambda s, _: trainer.step(s, batch), state, length=count))
+        return many(trainer.init(params, h_0))
+
+    patient = optax.chain(optax.sgd(0.0), optax.contrib.reduce_on_plateau(factor=0.5, patience=2))
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        state, _ = losses(patient, 12)
+        assert state.opt_state[1].scale < 0.1  # with a rate of zero the loss never falls
+        _, by_lbfgs = losses(optax.lbfgs(), 30)
+        _, by_sgd = losses(optax.sgd(0.1), 30)
+        state, infos = losses(optax.MultiSteps(optax.sgd(0.1), 3), 6)
+    assert by_lbfgs.loss[-1] < 0.2 * by_sgd.loss[-1]
+    np.testing.assert_array_equal(infos.update_norm > 0, [False, False, True] * 2)
+
+
 def test_a_state_that_never_was_finite_becomes_zero():
     params, batch, h_0 = make_problem(Case())
-    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optax.set_to_zero())
+    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optax.set_to_zero(), carry=True)
     spoilt = (h_0[0].at[1, 0].set(jnp.nan),)
     state, info = by_numpy(trainer.step)(trainer.init(params, spoilt), batch)
     assert info.num_not_carried == 1 and np.all(state.h_0[0][1] == 0) and np.all(np.isfinite(state.h_0[0]))
@@ -149,7 +188,7 @@ def test_a_skipped_update_leaves_no_poison():
     """One NaN in one sequence: parameters skip the batch, that sequence keeps its state, the others go on."""
     params, batch, h_0 = make_problem(Case(num_layers=2))
     optimizer = optax.apply_if_finite(optax.sgd(0.1), 5)
-    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optimizer)
+    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optimizer, carry=True)
     step = by_numpy(trainer.step)
     state, info = step(trainer.init(params, h_0), batch)
     assert info.num_not_carried == 0
@@ -177,7 +216,8 @@ def test_a_gradient_function_of_your_own_trains():
         return (loss, h_T), rnn_jax.Gradients(d_params, h_0, None)
 
     trainers = [
-        rnn_jax.make_trainer(fn, optax.sgd(0.1)) for fn in (own, rnn_jax.make_grad_fn("bptt", loss="cross_entropy"))
+        rnn_jax.make_trainer(fn, optax.sgd(0.1), carry=True)
+        for fn in (own, rnn_jax.make_grad_fn("bptt", loss="cross_entropy"))
     ]
     mine, theirs = (by_numpy(trainer.step)(trainer.init(params, h_0), batch) for trainer in trainers)
     assert_trees_close(mine, theirs, rtol=1e-12)

@@ -43,23 +43,31 @@ class Trainer(NamedTuple):
     step: Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
 
 
-def make_trainer(grad_fn: GradFn, optimizer: optax.GradientTransformation) -> Trainer:
+def make_trainer(
+    grad_fn: GradFn, optimizer: optax.GradientTransformation | optax.MultiSteps, *, carry: bool
+) -> Trainer:
     """Training by `optimizer` on the gradients of `grad_fn`. The caller jits, donates and scans.
 
-    `init` copies its arrays, so that donating the state deletes nothing of the caller's. Each step starts from the
-    hidden state that the last one ended in; no gradient crosses. For a fresh start replace `state.h_0`.
+    Args:
+        grad_fn: loss, last states and gradients; may be your own: it is traced, and its result is checked then.
+        optimizer: of optax, a `MultiSteps` too. One that asks for the loss (`value`), the gradient (`grad`) or the loss
+            at other parameters (`value_fn`), as `reduce_on_plateau` and `lbfgs` do, gets it.
+        carry: if True, each step starts from the hidden state that the last one ended in, for windows of one long
+            stream; no gradient crosses. If False, each starts from the `h_0` given to `init`, for independent batches.
+            There is no default, for the wrong one trains, and worse, without a word.
+
+    `init` copies its arrays, so that donating the state deletes nothing of the caller's. For a fresh start replace
+    `state.h_0`.
 
     Only finite states are carried: a bad batch which `optax.apply_if_finite` skips does not spoil the next ones. A
     sequence whose last state is infinite or NaN keeps the state it had before the step (zero, if that was not finite
     either), and `StepInfo.num_not_carried` counts it. The other sequences go on. A skipped update has
     `StepInfo.update_norm` 0; `num_steps` counts it.
 
-    `grad_fn` may be your own: it is traced once a step, and its result is checked then.
-
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=4, hidden_size=8, output_size=4)
     >>> grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
-    >>> trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.5, max_norm=1.0))
+    >>> trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.5, max_norm=1.0), carry=True)
     >>> batches = rnn_jax.Batch(inputs=jnp.ones((20, 7, 3), int), targets=jnp.ones((20, 7, 3), int))  # 20 batches
     >>> many_steps = jax.jit(lambda state: jax.lax.scan(trainer.step, state, batches), donate_argnums=0)
     >>> state, infos = many_steps(trainer.init(params, rnn_jax.zero_state(params, 3)))
@@ -68,8 +76,13 @@ def make_trainer(grad_fn: GradFn, optimizer: optax.GradientTransformation) -> Tr
     """
 
     require_callable(grad_fn=grad_fn)
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optimizer.gradient_transformation()
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"`optimizer` must be an optax GradientTransformation, got {type(optimizer).__name__}.")
+    if not isinstance(carry, bool):
+        raise TypeError(f"`carry` must be True or False, got {carry!r}.")
+    asking = optax.with_extra_args_support(optimizer)
 
     def init(params: Params, h_0: States) -> TrainState:
         check_params(params)
@@ -81,9 +94,15 @@ def make_trainer(grad_fn: GradFn, optimizer: optax.GradientTransformation) -> Tr
         (loss, h_T), gradients = require_result(grad_fn(state.params, batch, state.h_0), "grad_fn")
         require_like("gradients.params", gradients.params, state.params, "params")
         require_like("h_T", h_T, state.h_0, "h_0")
-        updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
+
+        def value_fn(params: Params) -> Array:
+            return grad_fn(params, batch, state.h_0)[0][0]
+
+        told = {"value": loss, "grad": gradients.params, "value_fn": value_fn}
+        updates, opt_state = asking.update(gradients.params, state.opt_state, state.params, **told)
         params = optax.apply_updates(state.params, updates)
-        h_0, num_not_carried = carried(state.h_0, h_T)
+        after, num_not_finite = carried(state.h_0, h_T)
+        h_0, num_not_carried = (after, num_not_finite) if carry else (state.h_0, jnp.zeros_like(num_not_finite))
         info = StepInfo(loss, tree_norm(gradients.params), tree_norm(updates), num_not_carried)
         return TrainState(params, opt_state, h_0, state.num_steps + 1), info
 

@@ -63,6 +63,11 @@ def activation_of(given: Phi) -> Activation:
     return given if isinstance(given, Activation) else Activation(given)
 
 
+def states_suffice(given: Phi) -> bool:
+    """Whether φ' is known from `φ(a)`."""
+    return isinstance(given, str) or (isinstance(given, Activation) and given.d_phi is not None)
+
+
 def check_activation(given: object, name: str = "activation") -> None:
     """Raise unless `given` is a known name, an `Activation`, or a function, and can be part of a structure."""
     if isinstance(given, str):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from .activations import Phi, activation_of, check_activation
+from .activations import Phi, activation_of, check_activation, states_suffice
 from .protocol import Deltas, Leaf
 
 
@@ -41,7 +41,7 @@ class CellParams:
     @property
     def from_states(self) -> bool:
         """Without leak φ' comes from `h_t`. With it, two rounded states would give a wrong φ' near a kink."""
-        return self.leak == 1 and activation_of(self.activation).d_phi is not None
+        return states_suffice(self.activation) and self.leak == 1
 
     @property
     def lean(self) -> bool:

@@ -92,7 +92,7 @@ def make_program(training: Training, seeds: Sequence[int]) -> Program:
     mesh = Mesh(np.array(devices), ("seeds",))
     padded = [*seeds, *[seeds[-1]] * (-len(seeds) % len(devices))]
     keys = jax.vmap(jax.random.key)(jnp.asarray(padded, jnp.uint32))
-    trainer = make_trainer(training.grad_fn, training.optimizer)
+    trainer = make_trainer(training.grad_fn, training.optimizer, carry=training.keep_state)
 
     def begin(key: Array) -> tuple[TrainState, Metrics]:
         params = training.init(jax.random.split(key)[0])
@@ -100,8 +100,6 @@ def make_program(training: Training, seeds: Sequence[int]) -> Program:
 
     def advance(state: TrainState, key: Array) -> tuple[TrainState, Metrics]:
         def step(state: TrainState, _: None) -> tuple[TrainState, Any]:
-            if not training.keep_state:
-                state = state._replace(h_0=jax.tree.map(jnp.zeros_like, state.h_0))
             now = jax.random.fold_in(jax.random.split(key)[1], state.num_steps)
             return trainer.step(state, training.batch(now, state.num_steps))
 

@@ -32,7 +32,7 @@ from ..config import TrainConfig, bytes_of, default_rate, default_scale
 
 def make_character_trainer(config: TrainConfig, num_symbols: int) -> Trainer:
     """The trainer of a run: mean cross-entropy over a window, the optimizer of the settings."""
-    return make_trainer(make_gradient(config, num_symbols), make_optimizer(config))
+    return make_trainer(make_gradient(config, num_symbols), make_optimizer(config), carry=True)
 
 
 def make_gradient(config: TrainConfig, num_symbols: int) -> GradFn:
