@@ -66,6 +66,34 @@ def test_initialisers(getkey):
     np.testing.assert_allclose(np.max(np.abs(np.linalg.eigvals(w))), 0.9, rtol=1e-10)
 
 
+def test_every_weight_has_its_initialiser(getkey):
+    """By name or function, for the recurrence, the inputs, the readout and the biases; names mean a gain of 1."""
+    sizes = {"input_size": 50, "hidden_size": 64, "output_size": 40, "num_layers": 2}
+    key = getkey()
+    make = by_numpy(
+        lambda key: rnn_jax.init_params(
+            key,
+            **sizes,
+            recurrent_init="identity",
+            input_init=rnn_jax.initializers.normal(0.001),
+            readout_init="zeros",
+            bias_init=jax.nn.initializers.constant(0.3),
+        )
+    )
+    params = make(key)
+    for cell in params.cells:
+        np.testing.assert_array_equal(cell.w_hh, np.eye(64))
+        assert np.std(cell.w_xh) == pytest.approx(0.001, rel=0.1) and np.all(cell.b_h == 0.3)
+    assert np.all(params.readout.w_hy == 0) and np.all(params.readout.b_y == 0.3)
+    drawn = by_numpy(lambda key: rnn_jax.init_params(key, **sizes, bias_init=rnn_jax.initializers.normal(1.0)))(key)
+    usual = by_numpy(lambda key: rnn_jax.init_params(key, **sizes))(key)
+    biases = [*(cell.b_h for cell in drawn.cells), drawn.readout.b_y]
+    assert all(np.std(b) == pytest.approx(1.0, rel=0.4) for b in biases) and np.any(biases[0] != biases[1])
+    np.testing.assert_array_equal(drawn.cells[1].w_hh, usual.cells[1].w_hh)  # other keys than the weights
+    for name, init in rnn_jax.initializers.INITS.items():
+        assert np.shape(by_numpy(lambda key, init=init: init(key, (6, 6), float))(key)) == (6, 6), name
+
+
 def test_a_cell_is_tanh_without_leak_unless_given():
     w_xh, w_hh, b_h = np.array([[0.5, -1.0]]), np.array([[0.3, 0.2], [-0.7, 0.4]]), np.array([0.1, -0.2])
     cell = rnn_jax.CellParams(w_xh, w_hh, b_h)

@@ -1,4 +1,4 @@
-"""Initial weights of the recurrence, in the form of `jax.nn.initializers`."""
+"""Initial weights, in the form of `jax.nn.initializers`: functions `(key, shape, dtype) -> array`."""
 
 import math
 from collections.abc import Callable
@@ -6,15 +6,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.nn.initializers import normal, orthogonal
+from jax.nn import initializers as of_jax
+from jax.nn.initializers import orthogonal
 from jaxtyping import Array, Float, Key
 
-from ._require import require_positive
+from ._require import require_known, require_positive
 from ._types import accumulation_dtype
 
-__all__ = ["RECURRENT_INITS", "identity", "normal", "orthogonal", "spectral_radius"]
+__all__ = ["INITS", "RECURRENT_INITS", "identity", "normal", "orthogonal", "spectral_radius"]
 
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
+
+
+def normal(stddev: float) -> Initializer:
+    """Independent normal entries of standard deviation `stddev`."""
+    require_positive(stddev=stddev)
+    return of_jax.normal(stddev)
 
 
 def identity(scale: float = 1.0) -> Initializer:
@@ -63,5 +70,22 @@ RECURRENT_INITS: dict[str, Callable[[float], Initializer]] = {
 }
 """Initialisers of `w_hh` by name, each made from one number, its gain: the spectral radius, of "normal" nearly so.
 
-`normal`, which takes a standard deviation, is the one of `jax.nn.initializers`.
+The function `normal` takes a standard deviation instead.
 """
+
+INITS: dict[str, Initializer] = {
+    **{name: make(1.0) for name, make in RECURRENT_INITS.items()},
+    "lecun_normal": of_jax.lecun_normal(),
+    "glorot_uniform": of_jax.glorot_uniform(),
+    "he_normal": of_jax.he_normal(),
+    "zeros": of_jax.zeros,
+}
+"""Initialisers by the names that `init_params` takes, of gain 1."""
+
+
+def initializer_of(given: str | Initializer, name: str) -> Initializer:
+    """The initialiser that is meant by a name of `INITS`, or by itself."""
+    if not isinstance(given, str):
+        return given
+    require_known(name, given, INITS)
+    return INITS[given]

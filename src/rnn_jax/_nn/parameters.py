@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.nn.initializers import lecun_normal, orthogonal
 from jaxtyping import Array, Key
 
 from .._cells.activations import Phi, check_activation
@@ -15,7 +14,7 @@ from .._cells.vanilla import CellParams, check_leak
 from .._checks import check_params
 from .._require import are_numbers, require_floating, require_key, require_sizes
 from .._types import Params, ReadoutParams, States, accumulation_dtype
-from ..initializers import Initializer
+from ..initializers import Initializer, initializer_of
 
 
 def init_params(
@@ -27,17 +26,23 @@ def init_params(
     num_layers: int = 1,
     activation: Phi = "tanh",
     leak: float = 1.0,
-    recurrent_init: Initializer = orthogonal(),  # noqa: B008  (a pure function)
+    recurrent_init: str | Initializer = "orthogonal",
+    input_init: str | Initializer = "lecun_normal",
+    readout_init: str | Initializer = "lecun_normal",
+    bias_init: str | Initializer = "zeros",
     dtype: Any = float,
 ) -> Params:
     """Fresh weights of `num_layers` layers of `hidden_size` units and a readout.
 
-    `w_hh` is drawn by `recurrent_init`, a `(key, shape, dtype)` function as in `jax.nn.initializers`; `w_xh` and
-    `w_hy` are normal with variance 1 / fan-in (LeCun); biases are zero. `activation` is a name ("tanh",
-    "relu", "identity"), φ, or an `Activation`; `leak` is the α of leaky integration, see `CellParams`.
+    Args:
+        activation: a name ("tanh", "relu", "identity"), φ, or an `Activation`.
+        leak: the α of leaky integration, see `CellParams`.
+        recurrent_init, input_init, readout_init, bias_init: how `w_hh`, `w_xh`, `w_hy` and the biases are drawn: a name
+            of `initializers.INITS`, or a function `(key, shape, dtype)` as in `jax.nn.initializers`. Unless given,
+            `w_hh` is orthogonal, `w_xh` and `w_hy` are normal with variance 1 / fan-in (LeCun), biases zero.
 
     Raises:
-        ValueError: for a size below one, an unknown activation or a leak out of range.
+        ValueError: for a size below one, an unknown name or a leak out of range.
         TypeError: for an argument of the wrong type, or a leak that is traced.
 
     >>> import jax, rnn_jax
@@ -53,8 +58,15 @@ def init_params(
     dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
     draw_dtype = accumulation_dtype(dtype)  # the decompositions know no half precision
 
-    def draw(init: Initializer, key: Key[Array, ""], *shape: int) -> Array:
-        return _drawn(init, key, shape, draw_dtype).astype(dtype)
+    inits: dict[str, str | Initializer] = {
+        "recurrent_init": recurrent_init,
+        "input_init": input_init,
+        "readout_init": readout_init,
+        "bias_init": bias_init,
+    }
+
+    def draw(name: str, key: Key[Array, ""], *shape: int) -> Array:
+        return _drawn(name, initializer_of(inits[name], name), key, shape, draw_dtype).astype(dtype)
 
     ykey, *cell_keys = jax.random.split(key, num_layers + 1)
     cells = []
@@ -62,30 +74,31 @@ def init_params(
         xkey, hkey = jax.random.split(cell_key)
         cells.append(
             CellParams(
-                w_xh=draw(lecun_normal(), xkey, hidden_size if layer else input_size, hidden_size),
-                w_hh=draw(recurrent_init, hkey, hidden_size, hidden_size),
-                b_h=jnp.zeros(hidden_size, dtype),
+                w_xh=draw("input_init", xkey, hidden_size if layer else input_size, hidden_size),
+                w_hh=draw("recurrent_init", hkey, hidden_size, hidden_size),
+                b_h=draw("bias_init", jax.random.fold_in(cell_key, 2), hidden_size),
                 activation=activation,
                 leak=leak,
             )
         )
     readout = ReadoutParams(
-        w_hy=draw(lecun_normal(), ykey, hidden_size, output_size), b_y=jnp.zeros(output_size, dtype)
+        w_hy=draw("readout_init", ykey, hidden_size, output_size),
+        b_y=draw("bias_init", jax.random.fold_in(ykey, 2), output_size),
     )
     params = Params(tuple(cells), readout)
     check_params(params)  # an initialiser of the caller's own may return anything
     return params
 
 
-def _drawn(init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
+def _drawn(name: str, init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
     """`init(key, shape, dtype)`, where `init` may be the caller's own."""
     wanted = f"a function (key, shape, dtype) -> array, as `orthogonal()` makes one, got {init!r}"
     if not _takes(init, key, shape, dtype):
-        raise TypeError(f"`recurrent_init` must be {wanted}.")
+        raise TypeError(f"`{name}` must be {wanted}.")
     w = init(key, shape, dtype)
     if not isinstance(w, (jax.Array, np.ndarray)):
         hint = ": call it first" if callable(w) else ""
-        raise TypeError(f"`recurrent_init` must be {wanted}, which returns a {type(w).__name__}{hint}.")
+        raise TypeError(f"`{name}` must be {wanted}, which returns a {type(w).__name__}{hint}.")
     return jnp.asarray(w)
 
 
