@@ -198,3 +198,35 @@ def test_a_tree_of_targets_that_does_not_fit():
         rnn_jax.make_grad_fn("bptt", loss="squared_error")(params, wide, h_0)
     with pytest.raises(ValueError, match="finite numbers, got nan"):
         rnn_jax.check_batch(params, batch._replace(targets={"a": jnp.full((7, 3), jnp.nan)}), h_0)
+
+
+@pytest.mark.parametrize("inputs", ["features", "tokens"])
+def test_a_loss_over_the_whole_sequence(inputs):
+    """Of a sum over steps it is the same gradient as any method's; of another it is right, and trains."""
+    case = Case(inputs=inputs, num_layers=2, mask=True, reset=True)
+    params, batch, h_0 = make_problem(case)
+
+    def summed(params, batch, h_0):
+        flags = {"mask": batch.mask, "reset": batch.reset}
+        ys, h_T = rnn_jax.apply(params, h_0, batch.inputs, **flags, unroll=rnn_jax.unroll_bptt)
+        values, _ = rnn_jax.cross_entropy(ys, batch.targets)
+        return jnp.sum(jnp.where(batch.mask, values, 0)) / jnp.sum(batch.mask, dtype=values.dtype), h_T
+
+    mine = by_numpy(rnn_jax.grad_fn_of(summed))(params, batch, h_0)
+    assert_trees_close(mine, run("autodiff", case, (params, batch, h_0)), rtol=1e-12)
+
+    def spread(params, batch, h_0):  # between the sequences of a batch: no sum over them, nor over steps
+        ys, h_T = rnn_jax.apply(params, h_0, batch.inputs, mask=batch.mask, unroll=rnn_jax.unroll_bptt)
+        return jnp.var(jnp.mean(ys, 0)) + jnp.max(h_T[0]), h_T
+
+    report = rnn_jax.check_gradients(jax.jit(rnn_jax.grad_fn_of(spread)), params, batch, h_0)
+    assert report.passed, report
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+@pytest.mark.parametrize("returned", [lambda params: 1.0, lambda params: (1.0, (), ())])
+def test_a_loss_over_the_whole_sequence_that_returns_something_else(returned):
+    with pytest.raises(TypeError, match="`loss` must return a pair"):
+        rnn_jax.grad_fn_of(lambda params, batch, h_0: returned(params))(*make_problem(Case()))
+    with pytest.raises(TypeError, match="`loss` must be a function"):
+        rnn_jax.grad_fn_of("cross_entropy")

@@ -35,6 +35,7 @@ from ._gradients.stepwise import Stepwise as Stepwise
 from ._gradients.truncation.last_steps import LastSteps as LastSteps
 from ._gradients.truncation.truncated import Truncated as Truncated
 from ._gradients.methods import make_grad_fn as make_grad_fn
+from ._gradients.of_loss import grad_fn_of as grad_fn_of
 from ._nn.parameters import init_params as init_params
 from ._nn.parameters import zero_state as zero_state
 from ._gradients.plan import Plan as Plan

@@ -5,5 +5,5 @@
 `truncation/`                               windows of fixed, adaptive and random reach; the last steps alone
 `through_layers`                            back through loss, readout and layers, for every method by hand
 `plan`, `budget`                            blocks and segments; what a plan costs, and which fits a budget of bytes
-`methods`                                   their names, and `make_grad_fn`
+`methods`, `of_loss`                         their names, and `make_grad_fn`; of a loss over whole sequences
 """

@@ -1,0 +1,54 @@
+"""A gradient function from a loss over whole sequences, which no sum over steps can say."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jaxtyping import Array
+
+from .._checks import is_tokens
+from .._require import require_callable
+from .._types import Batch, GradFn, Gradients, Params, Result, States
+
+
+def grad_fn_of(loss: Callable[[Params, Batch, States], tuple[Array, States]]) -> GradFn:
+    """The gradients of `loss(params, batch, h_0) -> (value, h_T)`, for the trainer and `check_gradients`.
+
+    For what is no sum over steps: contrastive losses, alignments, penalties on the states. With `unroll_bptt` in it the
+    derivative through time is the one by hand, otherwise it is JAX's. `Batch.targets` are read by your loss alone.
+
+    Args:
+        loss: returns a real number, and the last states, one a layer.
+
+    Returns:
+        A `GradFn`: `((value, h_T), gradients)`, in the parameters, `h_0`, and the inputs unless they are tokens.
+
+    Raises:
+        TypeError: if `loss` is no function, or, when it is traced, does not return such a pair.
+
+    >>> import functools, jax, jax.numpy as jnp, rnn_jax
+    >>> def smooth(params, batch, h_0):  # a squared error, and a penalty on how fast the outputs change
+    ...     ys, h_T = rnn_jax.apply(params, h_0, batch.inputs, unroll=rnn_jax.unroll_bptt)
+    ...     return jnp.mean((ys - batch.targets) ** 2) + 0.1 * jnp.mean((ys[1:] - ys[:-1]) ** 2), h_T
+    >>> grad_fn = rnn_jax.grad_fn_of(smooth)
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=5, output_size=1)
+    >>> batch = rnn_jax.Batch(jnp.ones((7, 3, 2)), jnp.ones((7, 3, 1)))
+    >>> rnn_jax.check_gradients(jax.jit(grad_fn), params, batch, rnn_jax.zero_state(params, 3)).passed
+    True
+    >>> trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.1), carry=False)
+    """
+    require_callable(loss=loss)
+
+    def grad_fn(params: Params, batch: Batch, h_0: States) -> Result:
+        def value(params: Params, h_0: States, inputs: Array) -> tuple[Array, States]:
+            returned: Any = loss(params, batch._replace(inputs=inputs), h_0)
+            if not isinstance(returned, tuple) or len(returned) != 2:
+                raise TypeError(f"`loss` must return a pair (value, h_T), got {type(returned).__name__}.")
+            return returned
+
+        tokens = is_tokens(batch.inputs)
+        with_respect_to = (0, 1) if tokens else (0, 1, 2)
+        result, parts = jax.value_and_grad(value, with_respect_to, has_aux=True)(params, h_0, batch.inputs)
+        return result, Gradients(parts[0], parts[1], None if tokens else parts[2])
+
+    return grad_fn
