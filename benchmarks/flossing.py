@@ -31,13 +31,13 @@ from pathlib import Path
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads of a QR of 64 rows wait for each other: ten times slower
 
-import jax  # noqa: E402
-import jax.numpy as jnp  # noqa: E402
-import numpy as np  # noqa: E402
-import optax  # noqa: E402
-from jax import lax  # noqa: E402
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
 
-import rnn_jax  # noqa: E402
+import rnn_jax
 
 RESULTS = Path(__file__).parent / "results" / "flossing.json"
 SOLVED = 0.95

@@ -72,7 +72,7 @@ def main():
     for fault in (NO_FAULT, *BACKWARD):
         package, case, found = planted(fault), fault.find.case, {}
         grad_fn = fault.find.around(package.make_grad_fn("bptt", loss=case.loss))
-        problems = importlib.import_module(f"{package.__name__}._problems")
+        problems = importlib.import_module(f"{package.__name__}.verify._problems")
         with jax.enable_x64(True):
             problem = package.verify.make_problem(package.verify.Case(*case))
             with mock.patch.multiple(problems, IN=32, HID=64, OUT=32, GAIN=dict.fromkeys(problems.GAIN, 0.9)):

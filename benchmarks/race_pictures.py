@@ -8,8 +8,8 @@ from race_problems import Shape
 from race_statistics import summarise
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator  # noqa: E402
+import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 AXES = {"T": ("time", "time steps T"), "B": ("batch", "batch B"), "hid": ("hidden", "hidden units")}
 COLORS = dict(zip(CONTENDERS, [*plt.get_cmap("tab10").colors, *plt.get_cmap("Dark2").colors], strict=False))

@@ -31,7 +31,10 @@ def programs():
     jax.config.update("jax_num_cpu_devices", 2)
     import rnn_jax
     from rnn_jax import Plan
-    from rnn_jax.verify import Case, make_problem
+
+    namespaces = not hasattr(rnn_jax, "anatomy")  # before there were any, all names stood at the top
+    verify, analysis = (rnn_jax.verify, rnn_jax.analysis) if namespaces else (rnn_jax, rnn_jax)
+    Case, make_problem = verify.Case, verify.make_problem
 
     cases = {
         "flags": Case(time=13, batch=(4,), num_layers=2, weights=True, mask=True, reset=True, last="some"),
@@ -85,8 +88,8 @@ def programs():
     found["unroll_bptt, vmap"] = jax.vmap(lambda x, h: rnn_jax.unroll_bptt(layer[0], h, x), (1, 0)), layer[:0:-1]
     found["unroll_bptt, grad of grad"] = jax.grad(lambda cell: jnp.sum(first(cell, *layer[1:]).w_hh ** 2)), layer[:1]
     options = {"loss": cases["leak"].loss}
-    found["anatomy"] = lambda *args: rnn_jax.analysis.anatomy(*args, lags=3, k1=2, k2=5, **options), problem
-    found["step_gradients"] = lambda *args: rnn_jax.analysis.step_gradients(*args, **options), problem
+    found["anatomy"] = lambda *args: analysis.anatomy(*args, lags=3, k1=2, k2=5, **options), problem
+    found["step_gradients"] = lambda *args: analysis.step_gradients(*args, **options), problem
     return found
 
 

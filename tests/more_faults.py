@@ -59,7 +59,7 @@ def steps_again(package):
 
 
 def states_kept(package):
-    """The bytes of a plan's states are what XLA allots, within the tenth that `forecast` promises."""
+    """The bytes of a plan's states are what XLA allots, within the tenth that `plan_cost` promises."""
     problem = package.verify.make_problem(
         package.verify.Case(time=30_000, batch=(), inputs="tokens"), dtype=jnp.float32
     )

@@ -31,7 +31,7 @@ def test_statistics():
     assert report.best(trials, "loss", lowest=True) is trials[1] and report.best(trials, "loss") is trials[0]
 
 
-def test_a_cell_comes_back_from_its_file(tmp_path):
+def test_a_trial_comes_back_from_its_file(tmp_path):
     trial = trial_of([[1.0, 2.0], [math.nan, 0.25]])._replace(shown={"x": np.array([[1.0, math.nan], [3.0, 4.0]])})
     save_trial(tmp_path / "trial.json", trial)
     text = (tmp_path / "trial.json").read_text()

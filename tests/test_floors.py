@@ -44,8 +44,11 @@ def imports_of(name):
             target = ".".join([*base, *(node.module.split(".") if node.module else [])])
             inside = [f"{target}.{alias.name}".lstrip(".") for alias in node.names]
             yield from ([target] if target in MODULES else [one if one in MODULES else target for one in inside])
-        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "import_module":
-            target = node.args[0].value
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            if "__package__" not in ast.unparse(node):
+                continue  # of another package
+            named = node.args[0].values[0] if isinstance(node.args[0], ast.JoinedStr) else node.args[0]
+            target = named.value.rstrip(".")
             level = len(target) - len(target.lstrip("."))
             yield ".".join([*package[: len(package) - level + 1], target.lstrip(".")])
 

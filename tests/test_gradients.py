@@ -11,7 +11,7 @@ from problems import EXACT, Case, assert_trees_close, equations, innermost_loops
 from witness import central_differences
 
 import rnn_jax
-from rnn_jax._cells import activations as _activations
+from rnn_jax._cells import activations
 from rnn_jax._cli import gradcheck
 
 CASES = gradcheck.covering(gradcheck.OPTIONS, 2)  # every pair of options occurs; `gradcheck --grid full`: triples
@@ -162,8 +162,8 @@ def test_no_autodiff_in_the_path_by_hand(method, monkeypatch):
     case = Case(num_layers=2, mask=True, reset=True, loss="squared_error")
     problem = make_problem(case)
     expected = run(method, case, problem)
-    tanh = _activations.ACTIVATIONS["tanh"]
-    monkeypatch.setitem(_activations.ACTIVATIONS, "tanh", tanh._replace(phi=underivable(tanh.phi)))
+    tanh = activations.ACTIVATIONS["tanh"]
+    monkeypatch.setitem(activations.ACTIVATIONS, "tanh", tanh._replace(phi=underivable(tanh.phi)))
     grad_fn = rnn_jax.make_grad_fn(method, loss=underivable(rnn_jax.squared_error))
     assert_trees_close(by_numpy(grad_fn)(*problem), expected, rtol=1e-12)
     with pytest.raises(AssertionError, match="autodiff was used"):

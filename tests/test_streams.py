@@ -1,4 +1,4 @@
-"""The text of a run: what is learned of it and in which order, what is held out."""
+"""The text and the metrics of a run: what is learned and in which order, what is held out, what is read again."""
 
 import jax.numpy as jnp
 import numpy as np

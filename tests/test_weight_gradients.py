@@ -8,7 +8,7 @@ from layer_problems import ALL, CASES, loss_of, over_sequences, problem_of
 from problems import assert_trees_close, make_problem
 
 from rnn_jax import unroll, unroll_bptt
-from rnn_jax._nn import loops as _bptt
+from rnn_jax._nn import loops
 
 
 def test_vmap_over_sequences_builds_one_weight_gradient():
@@ -30,7 +30,7 @@ def test_vmap_over_sequences_builds_one_weight_gradient():
 @pytest.mark.parametrize("name", CASES)
 def test_weight_gradients_in_blocks_of_steps(name, block, monkeypatch):
     """Long sequences have their products made in blocks: seven steps in blocks of 3 are 1 and 3 and 3."""
-    monkeypatch.setattr(_bptt, "rows_block", lambda time, num_sequences: block)
+    monkeypatch.setattr(loops, "rows_block", lambda time, num_sequences: block)
     params, batch, h_0 = make_problem(CASES[name]._replace(time=7))
     flags = {"mask": batch.mask, "reset": batch.reset}
     args = params.cells[0], h_0[0], batch.inputs

@@ -1,4 +1,4 @@
-"""What a batch must be: shapes and dtypes at trace time, and `check_batch` for the values."""
+"""What a batch must be: targets, weights and the rest at trace time, and `check_batch` for the values."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What our trees must be: shapes and dtypes at trace time, and `check_batch` for the values."""
+"""What parameters, inputs, states and flags must be: their shapes and dtypes, at trace time."""
 
 from typing import Any
 

@@ -89,3 +89,7 @@ def initializer_of(given: str | Initializer, name: str) -> Initializer:
         return given
     require_known(name, given, INITS)
     return INITS[given]
+
+
+def __dir__() -> list[str]:
+    return __all__

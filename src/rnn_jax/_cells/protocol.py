@@ -27,7 +27,7 @@ class Deltas(NamedTuple):
 
     z: Array
     u: Array | None = None
-    own: dict[str, Array] = {}  # noqa: RUF012  (never changed)
+    own: dict[str, Array] = {}
 
     @property
     def of_u(self) -> Array:

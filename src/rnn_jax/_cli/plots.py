@@ -12,7 +12,7 @@ from ..analysis import TruncationReport
 from ..verify import Report
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402
+import matplotlib.pyplot as plt
 
 
 def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[str, float], title: str) -> None:

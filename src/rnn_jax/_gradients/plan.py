@@ -47,6 +47,7 @@ class Plan(NamedTuple):
 
 
 def in_steps(count: int) -> str:
+    """A number of steps in words."""
     return f"{count:,} step{'s' if count != 1 else ''}"
 
 

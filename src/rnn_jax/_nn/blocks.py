@@ -15,6 +15,7 @@ def rows_block(time: int, batch_axes: Sequence[int]) -> int:
 
 
 def num_sequences(batch_axes: Sequence[int]) -> int:
+    """How many sequences a batch has; a guess if that is a symbol."""
     return max(math.prod(batch_axes), 1) if are_numbers(*batch_axes) else SEQUENCES
 
 

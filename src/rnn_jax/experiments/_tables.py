@@ -66,7 +66,7 @@ def curves(trials: Sequence[Trial]) -> list[dict[str, Any]]:
 
 
 def _number(value: Any) -> float | None:
-    """Nine digits, all of a float32; None, an empty trial of a table, for what is none."""
+    """Nine digits, all of a float32; None, an empty cell of a table, for what is none."""
     return float(f"{value:.9g}") if np.isfinite(value) else None
 
 

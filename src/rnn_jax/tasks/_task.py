@@ -15,6 +15,9 @@ from jaxtyping import Array, Key
 from .._require import require_key, require_sizes
 from .._types import Batch
 
+CROSS_ENTROPY, SQUARED_ERROR = "cross_entropy", "squared_error"
+LN_2, LN_4 = math.log(2), math.log(4)
+
 
 class Task(NamedTuple):
     """`make(key, num_sequences=..., **sizes) -> Batch`; the other functions take the same `sizes` and return a number.
@@ -37,15 +40,11 @@ def entropy(shares: np.ndarray) -> float:
 
 
 def check_draw(key: Key[Array, ""], num_sequences: int) -> None:
+    """Raise unless a task can be drawn from these."""
     require_key(key)
     require_sizes(num_sequences=num_sequences)
 
 
 def always(number: Any) -> Callable[..., Any]:
+    """What is the same for all sizes."""
     return lambda **sizes: number
-
-
-LN_2, LN_4 = math.log(2), math.log(4)
-
-
-CROSS_ENTROPY, SQUARED_ERROR = "cross_entropy", "squared_error"

@@ -11,6 +11,7 @@ from .._cells.vanilla import CellParams
 from .._types import Batch, Drop, Params, ReadoutParams, States
 
 IN, HID, OUT = 3, 4, 5
+GAIN = {"tanh": 1.5, "relu": 1.5, "identity": 1.0}
 
 
 class Case(NamedTuple):
@@ -43,7 +44,7 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[P
 
     def cell(in_size: int) -> CellParams:
         rotation, _ = np.linalg.qr(rng.standard_normal((HID, HID)))
-        gain = 1.0 if case.activation == "identity" else 1.5
+        gain = GAIN[case.activation] if isinstance(case.activation, str) else 1.5
         w_hh = jnp.asarray(gain * rotation + 0.1 * rng.standard_normal((HID, HID)), dtype)
         return CellParams(normal(in_size**-0.5, in_size, HID), w_hh, normal(0.1, HID), case.activation, case.leak)
 

@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time: windows of the loss that reach back so many steps and no further.
+"""What windows of the loss are, and the way back through them, all windows of a block side by side.
 
 With steps numbered from 1, window i = 1..n, n = ⌈T / k1⌉, is read at the steps `(i - 1) k1 < t ≤ e_i`,
 `e_i = min(i k1, T)`:
