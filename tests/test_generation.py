@@ -43,6 +43,51 @@ def test_generate_is_a_loop_of_steps(batch, call):
     chex.assert_trees_all_close(h_T, expected_h_T, rtol=1e-12)
 
 
+PADDED = {  # where a prompt of so many steps may stand among six
+    "at the end": ["111100", "100000", "111111", "000000"],
+    "in front": ["001111", "000001", "111111", "000000"],
+    "holes": ["101101", "010010", "100001", "001000"],
+}
+
+
+@pytest.mark.parametrize("drawn", ["greedy", "categorical", "feedback"])
+@pytest.mark.parametrize("where", PADDED)
+def test_prompts_of_different_lengths(where, drawn):
+    """Each goes on as from its own symbols alone; with random draws, as in a batch of that prompt alone."""
+    mask = np.array([[c == "1" for c in row] for row in PADDED[where]]).T
+    rng, features = np.random.default_rng(3), drawn == "feedback"
+    params = make_model(3, num_layers=2) if features else make_model()
+    prompt = rng.standard_normal((6, 4, 3)) if features else rng.integers(0, 9, (6, 4))
+    dirty = np.where(mask[..., None], prompt, np.nan) if features else np.where(mask, prompt, -7)
+    draw = {"greedy": rnn_jax.greedy, "categorical": rnn_jax.categorical(1.0), "feedback": rnn_jax.feedback}[drawn]
+    h_0 = tuple(jnp.asarray(rng.standard_normal((4, 8))) for _ in params.cells)
+    outputs, h_T = generated(params, dirty, 5, draw=draw, h_0=h_0, mask=jnp.asarray(mask))
+    for row in range(4):
+        own = prompt[mask[:, row], row]
+        if len(own) == 0:  # the output of `h_0` starts it
+            y = by_numpy(rnn_jax.readout)(params.readout, h_0[-1])
+            first = by_numpy(draw)(jax.random.split(jax.random.key(0), 5)[0], y)
+            np.testing.assert_array_equal(outputs[0, row], first[row])
+            continue
+        together = np.broadcast_to(own[:, None], (len(own), 4, *own.shape[1:]))
+        its_h_0 = tuple(jnp.broadcast_to(h[row], h.shape) for h in h_0)
+        expected, its_h_T = generated(params, together, 5, draw=draw, h_0=its_h_0)
+        np.testing.assert_allclose(outputs[:, row], expected[:, row], rtol=1e-12)
+        for h, its in zip(h_T, its_h_T, strict=True):
+            np.testing.assert_allclose(h[row], its[row], rtol=1e-12)
+        if drawn != "categorical":
+            alone, _ = generated(params, own, 5, draw=draw, h_0=tuple(h[row] for h in h_0))
+            np.testing.assert_allclose(outputs[:, row], alone, rtol=1e-12)
+
+
+def test_a_prompt_of_one_step_and_one_output():
+    """The smallest: no step before the last of the prompt, none after the first output."""
+    params, prompt, mask = make_model(), np.array([[4, -7]]), jnp.array([[True, False]])
+    outputs, _ = generated(params, prompt, 1, draw=rnn_jax.greedy, mask=mask)
+    expected, _ = generated(params, prompt[:, 0], 1, draw=rnn_jax.greedy)
+    assert outputs.shape == (1, 2) and outputs[0, 0] == expected[0]
+
+
 def generated(params, prompt, length, *, draw, **options):
     make = by_numpy(lambda key, params, prompt: rnn_jax.generate(key, params, prompt, length, draw=draw, **options))
     return make(jax.random.key(0), params, prompt)

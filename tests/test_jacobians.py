@@ -95,6 +95,20 @@ def test_singular_values_of_a_matrix_that_is_not_normal():
     np.testing.assert_allclose(found, [first, both - first, all_three - both], rtol=1e-9)
 
 
+@pytest.mark.parametrize("batch", [(3,), (2, 2), (0,)])
+def test_singular_values_of_a_batch_are_those_of_each_sequence(batch):
+    some = 0 not in batch
+    params, example, h_0 = make_problem(Case(batch=batch, time=9, mask=some, reset=some))
+    flags = {"mask": example.mask, "reset": example.reset}
+    jacobians = rnn_jax.dynamics.step_jacobians(params.cells[0], h_0[0], example.inputs, **flags)
+    found = rnn_jax.dynamics.log_singular_values(jacobians, [1, 4, 9])
+    assert found.shape == (3, *batch, 4)
+    for b in np.ndindex(*batch):
+        alone = rnn_jax.dynamics.log_singular_values(jacobians[(slice(None), *b)], [1, 4, 9])
+        np.testing.assert_allclose(found[(slice(None), *b)], alone, rtol=1e-12, atol=1e-12)
+    assert rnn_jax.dynamics.log_singular_values(jacobians, []).shape == (0, *batch, 4)
+
+
 def test_a_product_that_is_zero():
     """Dead units: -inf, and no NaN."""
     jacobians = jnp.stack([jnp.diag(jnp.array([2.0, 0.0, 1.0]))] * 30)

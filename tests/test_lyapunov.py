@@ -264,6 +264,8 @@ def test_kaplan_yorke():
     assert float(dimension(jnp.array([0.3, 0.1]))) == 2
     assert float(dimension(jnp.array([0.5, 0.0, -0.25, -1.0]))) == pytest.approx(3.25)
     assert float(dimension(jnp.array([0.0, -1.0]))) == 1
+    several = jnp.array([[[-0.1, -0.2], [0.3, 0.1]], [[0.0, -1.0], [0.5, jnp.nan]]])
+    np.testing.assert_allclose(dimension(several), [[0, 2], [1, np.nan]])
 
 
 def test_flossing_has_the_gradient_of_its_value():

@@ -166,6 +166,21 @@ def test_a_stream_is_the_sequence(case, tmp_path):
     assert_trees_close(h_t, h_T, rtol=1e-12)
 
 
+@pytest.mark.parametrize("case", [Case(num_layers=2, leak=0.3), Case(inputs="tokens", batch=())], ids=str)
+def test_a_stream_with_flags_is_the_sequence(case):
+    """Each step is one of `apply`, NaN where none exists, resets at holes too."""
+    params, batch, h_0 = make_problem(case._replace(mask=True, reset=True, time=12))
+    reset = batch.reset | ~jnp.asarray(batch.mask)
+    flags = {"mask": batch.mask, "reset": reset}
+    ys, h_T = by_numpy(rnn_jax.apply)(params, h_0, batch.inputs, **flags)
+    h_t = h_0
+    for t, x_t in enumerate(batch.inputs):
+        y_t, h_t = by_numpy(rnn_jax.apply_step)(params, h_t, x_t, mask=batch.mask[t], reset=reset[t])
+        np.testing.assert_allclose(y_t, ys[t], rtol=1e-12)
+        h_t = tuple(map(jnp.asarray, h_t))
+    assert_trees_close(jax.tree.map(np.asarray, h_t), h_T, rtol=1e-12)
+
+
 def test_a_learned_first_state():
     """`Gradients.h_0` trains it like any weight."""
     case = Case(loss="squared_error", time=3)

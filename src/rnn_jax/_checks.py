@@ -176,13 +176,18 @@ def check_cotangent(name: str, d_x: Array, x: Array, match: str) -> None:
     require_dtype(name, d_x, x.dtype, match)
 
 
-def check_flags(time_batch: tuple[int, ...], prefix: str = "", **flags: Array | None) -> None:
-    """Raise unless each of `mask` and `reset` that is given is bool `(time, *batch)`; `prefix` is whose they are."""
+def check_flags(
+    steps: tuple[int, ...], prefix: str = "", legend: str = "(time, *batch)", **flags: Array | None
+) -> None:
+    """Raise unless each of `mask` and `reset` that is given is bool, of the shape `steps` whose axes are `legend`.
+
+    `prefix` is whose they are.
+    """
     for field, flag in flags.items():
         name = f"{prefix}{field}"
         if flag is not None:
             require_array(name, flag, jnp.bool_, "booleans")
-            require_shape(name, flag, "(time, *batch)", time_batch, "the inputs")
+            require_shape(name, flag, legend, steps, "the inputs")
 
 
 def check_states(

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._cells.protocol import hidden
 from .._checks import (
+    check_flags,
     check_inputs,
     check_layout,
     check_params,
@@ -18,6 +19,7 @@ from .._require import are_numbers, is_below, require_callable, require_sizes
 from .._types import Drop, Flags, Inputs, Outputs, Params, ReadoutParams, State, States, Step, Trajectory
 from .affine import affine
 from .dropout import between_of, constant, dropped, recurrent_of
+from .events import Events
 from .step import step_forward
 from .unroll import unroll
 
@@ -82,10 +84,20 @@ def apply(
     return readout(params.readout, xs[time - last :]), last_states(h_0, tuple(hs))
 
 
-def apply_step(params: Params, h_tm1: States, x_t: Step) -> tuple[Float[Array, "*batch out"], States]:
+def apply_step(
+    params: Params,
+    h_tm1: States,
+    x_t: Step,
+    *,
+    mask: Bool[Array, "*batch"] | None = None,
+    reset: Bool[Array, "*batch"] | None = None,
+) -> tuple[Float[Array, "*batch out"], States]:
     """`(y_t, h_t)`: one step of all layers and the readout, for sequences that arrive as they happen.
 
     What `apply` computes, a step at a time: `h_t` is all there is to remember, a tuple of arrays that can be stored.
+
+    `mask` and `reset` are one step of those of `apply`. Where `mask` is false the step does not exist: `h_t` is
+    `h_{t-1}`, `y_t` is read from it, `x_t` and `reset` are not read. Where `reset` is true, `h_{t-1}` is zero.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other.
@@ -106,9 +118,10 @@ def apply_step(params: Params, h_tm1: States, x_t: Step) -> tuple[Float[Array, "
     if isinstance(h_tm1, tuple) and h_tm1:
         check_layout(x_t, h_tm1[0], params.cells[0].w_xh.shape[0], (), names=("x_t", "h_tm1[0]"))
     check_states(params, h_tm1, batch, "x_t", "h_tm1")
-    h_t = []
+    check_flags(batch, legend="(*batch,)", mask=mask, reset=reset)
+    event, h_t = Events(mask, reset), []
     for cell, h in zip(params.cells, h_tm1, strict=True):
-        h, _ = step_forward(cell, h, x_t)
-        x_t = hidden(cell, h)
-        h_t.append(h)
+        h_new, _ = step_forward(cell, event.enter(h), event.visible(x_t))
+        h_t.append(event.leave(h_new, h))
+        x_t = hidden(cell, h_t[-1])
     return readout(params.readout, x_t), tuple(h_t)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float
 
-from .._types import Flags, Inputs
+from .._types import Flags, Inputs, Step
 
 
 class Events(NamedTuple):
@@ -42,7 +42,7 @@ class Events(NamedTuple):
         d_h_tm1 = self.leave(self.enter(d_h_met), d_h_t)
         return d_h_tm1 if self.sent is None else self.sent[..., None] * d_h_tm1
 
-    def visible(self, xs: Inputs) -> Inputs:
+    def visible(self, xs: Inputs | Step) -> Inputs | Step:
         """`xs` with zeros at the steps that do not exist, so that a NaN there reaches nothing (0 · NaN is NaN)."""
         return xs if self.mask is None else select(self.mask, xs, jnp.zeros_like(xs))
 

@@ -17,7 +17,7 @@ from .._require import (
     require_positive,
     require_sizes,
 )
-from .._types import Inputs, Params, States, accumulation_dtype
+from .._types import Flags, Inputs, Params, States, accumulation_dtype
 from .apply import apply, apply_step
 from .parameters import zero_state
 
@@ -65,21 +65,31 @@ def generate(
     *,
     draw: Draw = categorical(1.0),  # noqa: B008  (a pure function)
     h_0: States | None = None,
+    mask: Flags | None = None,
 ) -> tuple[Float[Array, "length *batch in"] | Int[Array, "length *batch"], States]:
     """`length` more inputs after `prompt`: `x_{t+1} = draw(key_t, y_t)`, in one `lax.scan`.
 
     `prompt` has at least one step and any number of batch axes. The state returned has met the prompt and all outputs
     but the last, so `generate(key, params, outputs[-1:], more, h_0=h_T)` goes on where this call ended.
 
+    Prompts of different lengths are padded, at the end, in front or in between: `mask` is false at the steps that do
+    not exist. Each sequence goes on from the output of its last step that exists, from that of `h_0` where none does,
+    as if its prompt stood there alone. The keys are `jax.random.split(key, length)`, one for each step after the
+    prompts and for all sequences of the batch: a sequence draws the same whatever is padded, but not the same in a
+    batch of another shape.
+
     Raises:
-        ValueError: if `prompt` has no step or does not fit `params`, if `length` < 1, or if what `draw` returns is no
-            next input (an output of another width than the input, say).
+        ValueError: if `prompt` has no step or does not fit `params` or `mask`, if `length` < 1, or if what `draw`
+            returns is no next input (an output of another width than the input, say).
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=9, hidden_size=8, output_size=9)
     >>> outputs, h_T = rnn_jax.generate(jax.random.key(1), params, jnp.zeros((3, 2), int), 5)
     >>> outputs.shape  # 5 tokens for each of 2 prompts
     (5, 2)
+    >>> prompts = jnp.array([[1, 2, 3], [4, 0, 0]]).T
+    >>> mask = rnn_jax.data.lengths_to_mask([3, 1], 3)
+    >>> outputs, h_T = rnn_jax.generate(jax.random.key(1), params, prompts, 5, mask=mask)
     """
     require_key(key)
     require_sizes(length=length)
@@ -88,22 +98,26 @@ def generate(
     check_params(params)
     if h_0 is None:
         h_0 = zero_state(params, *steps_shape(prompt)[1:])
-    check_sequence(params, h_0, prompt, None, None, name="prompt")
+    check_sequence(params, h_0, prompt, mask, None, name="prompt")
     time = prompt.shape[0]
     if not are_numbers(time):
         is_below("prompt", time, 2)  # JAX has no loop over what may be no step: those before the last
     if time < 1:
         raise ValueError(f"`prompt` must have at least one step, got shape {prompt.shape}.")
     _check_draw(draw, key, params, h_0, prompt)
-    h = h_0 if time == 1 else apply(params, h_0, prompt[:-1], last=0)[1]
+    before = None if mask is None else mask[:-1]
+    h = h_0 if time == 1 else apply(params, h_0, prompt[:-1], last=0, mask=before)[1]
+    exists = None  # the last step of the prompt may not; those that are drawn do
+    if mask is not None:
+        exists = jnp.concatenate([mask[-1:], jnp.ones((length - 1, *mask.shape[1:]), bool)])
 
-    def body(carry: tuple[States, Array], key_t: Array) -> tuple[tuple[States, Array], Array]:
-        h_tm1, x_t = carry
-        y_t, h_t = apply_step(params, h_tm1, x_t)
+    def body(carry: tuple[States, Array], now: tuple[Array, Array | None]) -> tuple[tuple[States, Array], Array]:
+        (h_tm1, x_t), (key_t, exists_t) = carry, now
+        y_t, h_t = apply_step(params, h_tm1, x_t, mask=exists_t)
         x_tp1 = draw(key_t, y_t).astype(prompt.dtype)
         return (h_t, x_tp1), x_tp1
 
-    (h_T, _), outputs = lax.scan(body, (h, prompt[-1]), jax.random.split(key, length))
+    (h_T, _), outputs = lax.scan(body, (h, prompt[-1]), (jax.random.split(key, length), exists))
     return outputs, h_T
 
 

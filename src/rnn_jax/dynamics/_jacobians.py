@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -86,38 +87,54 @@ class Product(NamedTuple):
     upper: Float[Array, "hid hid"]
 
 
-def log_singular_values(jacobians: Float[Array, "time hid hid"], lags: Any) -> Float[Array, "lags hid"]:
+def log_singular_values(jacobians: Float[Array, "time *batch hid hid"], lags: Any) -> Float[Array, "lags *batch hid"]:
     """The natural logs of the singular values of `J_T J_{T-1} ⋯ J_{T-lag+1}`, largest first, for each of `lags`.
+
+    `jacobians` are what `step_jacobians` returns. Each sequence of a batch has its own products.
 
     They say by how much what is at the last step can be larger or smaller `lag` steps before. The product is kept as
     `Q D R`, two QR decompositions at each step and `D` in logs, so that its singular values may be hundreds of orders
     of magnitude apart, or from one. Those too far below the largest for one decomposition come from 16 further sweeps
     of QR, which converge the faster the further they are apart. The sizes of the rows of each Jacobian are taken out
     first, so a saturated unit keeps its digits and a dead one gives -inf: nothing passes there. Of a matrix that
-    is singular for another reason it is what rounding leaves, about the machine epsilon for each factor. It takes the
-    memory of as many matrices as the largest lag, twice over. Half precision is computed in float32; what is not finite
-    gives NaN.
+    is singular for another reason it is what rounding leaves, about the machine epsilon for each factor. It takes, for
+    each sequence, the memory of as many matrices as the largest lag, twice over. Half precision is computed in float32;
+    what is not finite gives NaN.
 
     Raises:
         ValueError: if `jacobians` are not square matrices, or a lag is not in 1..T.
 
     References: Oliveira and Stewart (2000), Linear Algebra and its Applications 309: products of many matrices.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
+    >>> jacobians = rnn_jax.dynamics.step_jacobians(cell, jnp.zeros((5, 3)), jnp.ones((7, 5, 2)))
+    >>> rnn_jax.dynamics.log_singular_values(jacobians, [1, 7]).shape
+    (2, 5, 3)
     """
     require_array("jacobians", jacobians, jnp.floating, "floating point numbers")
     if not isinstance(lags, (Sequence, np.ndarray)):
         raise TypeError(f"`lags` must be a list of numbers of steps, got {lags!r}.")
     lags = [lag.item() if isinstance(lag, np.generic) else lag for lag in lags]
-    if jacobians.ndim != 3 or jacobians.shape[1] != jacobians.shape[2]:
-        raise ValueError(f"`jacobians` must have the axes (time, hid, hid), got shape {jacobians.shape}.")
+    if jacobians.ndim < 3 or jacobians.shape[-2] != jacobians.shape[-1]:
+        raise ValueError(f"`jacobians` must have the axes (time, *batch, hid, hid), got shape {jacobians.shape}.")
     require_sizes(**{f"lags[{i}]": lag for i, lag in enumerate(lags)})
     jacobians = jacobians.astype(accumulation_dtype(jacobians.dtype))
-    time, hid, _ = jacobians.shape
+    time, *batch, _, hid = jacobians.shape
     if lags and is_below("jacobians", time, max(lags)):
         raise ValueError(f"`lags` must be from 1 to the {time} steps of `jacobians`, got {max(lags)}.")
     if not lags:
-        return jnp.zeros((0, hid), jacobians.dtype)
+        return jnp.zeros((0, *batch, hid), jacobians.dtype)
+    of_one = partial(_log_singular_values, lags=lags)
+    for _ in batch:
+        of_one = jax.vmap(of_one, in_axes=1, out_axes=1)
+    return of_one(jacobians)
+
+
+def _log_singular_values(jacobians: Float[Array, "time hid hid"], lags: list[int]) -> Float[Array, "lags hid"]:
+    """Those of one sequence."""
     back = jnp.swapaxes(jacobians, 1, 2)[::-1][: max(lags)]  # the product from its left end on, transposed
-    eye = jnp.eye(hid, dtype=jacobians.dtype)
+    hid, eye = jacobians.shape[-1], jnp.eye(jacobians.shape[-1], dtype=jacobians.dtype)
 
     def body(product: Product, jacobian: Array) -> tuple[Product, Product]:
         sizes = jnp.max(jnp.abs(jacobian), axis=0)  # of J_tᵀ = (J_tᵀ diag(1 / sizes)) diag(sizes): small where φ' is

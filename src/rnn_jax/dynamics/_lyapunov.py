@@ -141,14 +141,15 @@ def flossing(
     return jnp.sum(penalties) / max(penalties.size, 1)
 
 
-def kaplan_yorke(exponents: Float[Array, " num"]) -> Scalar:
+def kaplan_yorke(exponents: Float[Array, "*batch num"]) -> Float[Array, "*batch"]:
     """The Kaplan–Yorke dimension `j + Σ_{i≤j} λ_i / |λ_{j+1}|`, j the most exponents whose sum is not negative.
+    They come with the largest first, as `lyapunov_exponents` returns them; each trajectory of a batch has its own.
 
     It needs as many exponents as it takes for the sum to become negative; if it never does, the dimension is at least
     their number, and that is returned. NaN if one of them is.
 
     Raises:
-        ValueError: unless `exponents` are those of one trajectory, the largest first.
+        ValueError: unless there is at least one exponent.
 
     References: Kaplan and Yorke (1979), Lecture Notes in Mathematics 730.
 
@@ -157,16 +158,21 @@ def kaplan_yorke(exponents: Float[Array, " num"]) -> Scalar:
     2.062
     """
     require_array("exponents", exponents, jnp.floating, "floating point numbers")
-    if exponents.ndim != 1 or exponents.shape[0] == 0:
-        raise ValueError(f"`exponents` must be those of one trajectory, (num,), got shape {exponents.shape}.")
-    sums = jnp.cumsum(exponents)
-    j = jnp.sum(jnp.cumprod((sums >= 0).astype(int)))
-    before = jnp.where(j > 0, sums[jnp.maximum(j - 1, 0)], 0)
-    num = exponents.shape[0]
-    after = jnp.abs(exponents[jnp.minimum(j, num - 1)])
+    if exponents.ndim < 1 or exponents.shape[-1] == 0:
+        raise ValueError(f"`exponents` must have the axes (*batch, num), num at least 1, got shape {exponents.shape}.")
+    sums = jnp.cumsum(exponents, -1)
+    j = jnp.sum(jnp.cumprod((sums >= 0).astype(int), -1), -1)
+    before = jnp.where(j > 0, _at(sums, jnp.maximum(j - 1, 0)), 0)
+    num = exponents.shape[-1]
+    after = jnp.abs(_at(exponents, jnp.minimum(j, num - 1)))
     part = jnp.where(j < num, before / jnp.where(after > 0, after, 1), 0)
-    largest = jnp.max(exponents)  # NaN if one of them is
+    largest = jnp.max(exponents, -1)  # NaN if one of them is
     return jnp.where(jnp.isnan(largest), largest, j.astype(exponents.dtype) + part)
+
+
+def _at(x: Array, i: Array) -> Array:
+    """`x[..., i]`, one place for each of the leading axes."""
+    return jnp.take_along_axis(x, i[..., None], -1)[..., 0]
 
 
 def local_exponents(
