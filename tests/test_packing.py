@@ -90,6 +90,48 @@ def test_packed_is_padded_is_apart(method, last):
     assert_trees_close(results[0][:2], (loss / count, jax.tree.map(lambda d: d / count, d_params)), rtol=1e-12)
 
 
+@pytest.mark.parametrize("last", [None, 2])
+def test_weights_and_masks_go_with_their_sequences(last):
+    """Padded, packed, and each sequence alone from a state of zero: one loss, one gradient, holes in front too."""
+    lengths = [5, 1, 6, 3, 0, 4, 2]
+    case = Case(num_layers=2, loss="cross_entropy", reduction="sum")
+    params = jax.tree.map(np.asarray, make_problem(case)[0])
+    inputs, targets = ragged(lengths, last=last)
+    rng = np.random.default_rng(1)
+    mask = [rng.random(n) < 0.7 for n in lengths]
+    mask[0][:2], mask[0][2:] = False, True
+    mask[5][:] = False
+    own = [rng.standard_normal(len(y)) for y in targets]
+    for w, m in zip(own, mask, strict=True):
+        w[: max(np.argmax(m) if m.any() else len(m), len(m) - len(w)) - (len(m) - len(w))] = 0
+    dirty = [np.where(m[:, None], x, np.nan) for x, m in zip(inputs, mask, strict=True)]
+
+    def zeros(*batch):
+        return tuple(np.zeros((*batch, len(cell.b_h))) for cell in params.cells)
+
+    for weights in (None, own):
+        loss, d_params = 0.0, jax.tree.map(np.zeros_like, params)
+        for i, (x, y, m) in enumerate(zip(inputs, targets, mask, strict=True)):
+            if len(x):
+                alone = rnn_jax.Batch(x, y, None if weights is None else own[i], mask=m)
+                (value, _), d = run("autodiff", case, (params, alone, zeros()))
+                loss, d_params = loss + value, jax.tree.map(np.add, d_params, d.params)
+        for arrange in (rnn_jax.data.pack_sequences, rnn_jax.data.pad_sequences):
+            batch, places = arrange(dirty, targets, weights=weights, mask=mask)
+            (value, _), d = run("blocked", case, (params, batch, zeros(batch.inputs.shape[1])))
+            assert_trees_close((value, d.params), (loss, d_params), rtol=1e-12)
+            for (row, start, length), m in zip(places, mask, strict=True):
+                np.testing.assert_array_equal(batch.mask[start : start + length, row], m)
+
+
+def test_weights_may_be_flags_of_what_was_observed():
+    inputs, targets = ragged([3, 2])
+    seen = [np.array([True, False, True]), np.array([False, True])]
+    batch, _ = rnn_jax.data.pad_sequences(inputs, targets, weights=seen, dtype=jnp.float32)
+    assert batch.weights.dtype == jnp.float32 and batch.weights.T.tolist() == [[1, 0, 1], [0, 1, 0]]
+    assert batch.mask.T.tolist() == [[True, True, True], [True, True, False]]
+
+
 def test_packing_takes_fewer_rows():
     inputs, targets = ragged([10, 1, 2, 3, 4])
     packed, _ = rnn_jax.data.pack_sequences(inputs, targets)
@@ -112,6 +154,11 @@ BAD = [
     (lambda: rnn_jax.data.pack_sequences([], []), ValueError, "`inputs` and `targets` must be as many, and at least one, got 0 and 0."),
     (lambda: rnn_jax.data.pack_sequences([np.ones(3)], [np.ones(4)]), ValueError, "`targets` must be at most as long as their sequence, got 4 for 3 steps at 0."),
     (lambda: rnn_jax.data.pack_sequences([np.ones((3, 2)), np.ones((3, 1))], [np.ones(1)] * 2), ValueError, "`inputs` must be of one dtype and shape but for their lengths"),
+    (lambda: rnn_jax.data.pad_sequences([np.ones(3)], [np.ones(2)], weights=[np.ones(3)]), ValueError, "`weights[0]` must have shape (2,) to match `targets[0]`, got (3,)."),
+    (lambda: rnn_jax.data.pad_sequences([np.ones(3)], [np.ones(2)], weights=[]), ValueError, "`weights` must be as many as `targets`, got 0 and 1."),
+    (lambda: rnn_jax.data.pad_sequences([np.ones(3)], [np.ones(2)], weights=[np.array(["a", "b"])]), TypeError, "`weights[0]` must hold real numbers or booleans, got dtype <U1."),
+    (lambda: rnn_jax.data.pad_sequences([np.ones(3)], [np.ones(2)], mask=[np.ones(3)]), TypeError, "`mask[0]` must hold booleans, got dtype float64."),
+    (lambda: rnn_jax.data.pack_sequences([np.ones(2)], [np.ones(2)], weights=[[1, 1]], mask=[[False, True]]), ValueError, "`weights[0]` must be zero before the first step that exists, got [1, 1]."),
     (lambda: rnn_jax.data.pack_sequences([np.ones(3)], [np.ones(1)], time=2), ValueError, "`time` must be at least 3, got 2."),
 ]  # fmt: skip
 

@@ -55,28 +55,45 @@ class Place(NamedTuple):
 
 
 def pad_sequences(
-    inputs: Sequence[Any], targets: Sequence[Any], *, time: int | None = None, dtype: Any = None
+    inputs: Sequence[Any],
+    targets: Sequence[Any],
+    *,
+    weights: Sequence[Any] | None = None,
+    mask: Sequence[Any] | None = None,
+    time: int | None = None,
+    dtype: Any = None,
 ) -> tuple[Batch, list[Place]]:
     """Each sequence in a row of its own, from the first step on; the mask ends where it does.
 
     Arguments, result and errors are those of `pack_sequences`; `h_0` is the state each sequence starts from.
     """
-    return _in_rows(inputs, targets, time, dtype, apart=True)
+    return _in_rows((inputs, targets, weights, mask), time, dtype, apart=True)
 
 
 def pack_sequences(
-    inputs: Sequence[Any], targets: Sequence[Any], *, time: int | None = None, dtype: Any = None
+    inputs: Sequence[Any],
+    targets: Sequence[Any],
+    *,
+    weights: Sequence[Any] | None = None,
+    mask: Sequence[Any] | None = None,
+    time: int | None = None,
+    dtype: Any = None,
 ) -> tuple[Batch, list[Place]]:
     """Sequences one after the other in as few rows of `time` steps as are found, each behind a reset; and their places.
 
     `inputs[i]` are features `(length, in)` or tokens `(length,)`, `targets[i]` vectors or classes for the last steps of
     the sequence: all of them, some, or one. Loss and gradients are those of the sequences run apart from a state of
-    zero: `h_0` is never read where a row holds a sequence. Rows are filled longest first, each sequence into the row
+    zero: `h_0` is never read where a row holds a sequence. `weights[i]` are numbers or booleans `(len(targets[i]),)`,
+    one for each target; `mask[i]` booleans `(length,)`, false at the steps of the sequence that do not exist. The reset
+    is at the first step that exists. As in `Batch`, the weights are by default the mask on the steps that have a
+    target. Rows are filled longest first, each sequence into the row
     with the least room that is enough. `time` is by default the longest length; `dtype`, that of
     `params`, is the type of features, vectors and weights: by default that of the features, of tokens JAX's default.
 
     Raises:
-        ValueError: if the sequences do not fit each other or `time`.
+        ValueError: if the sequences do not fit each other or `time`. Packed, a step before the first one that exists
+            must not have a weight: it would read what the sequence before it left.
+        TypeError: for weights that are not real numbers, or a mask that is not booleans.
 
     >>> import numpy as np, rnn_jax
     >>> tokens = [np.arange(n) for n in (5, 2, 3)]
@@ -88,15 +105,12 @@ def pack_sequences(
     >>> places[1]
     Place(row=1, start=3, length=2)
     """
-    return _in_rows(inputs, targets, time, dtype, apart=False)
+    return _in_rows((inputs, targets, weights, mask), time, dtype, apart=False)
 
 
-def _in_rows(
-    inputs: Sequence[Any], targets: Sequence[Any], time: int | None, dtype: Any, *, apart: bool
-) -> tuple[Batch, list[Place]]:
-    require_values("pad_sequences" if apart else "pack_sequences", (list(inputs), list(targets)))
-    xs, ys = [np.asarray(x) for x in inputs], [np.asarray(y) for y in targets]
-    _check_ragged(xs, ys)
+def _in_rows(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: bool) -> tuple[Batch, list[Place]]:
+    require_values("pad_sequences" if apart else "pack_sequences", [list(part or ()) for part in parts])
+    xs, ys, weights, masks = _as_arrays(*parts)
     longest = max(len(x) for x in xs)
     time = longest if time is None else time
     require_sizes(least=longest, time=time)
@@ -112,16 +126,21 @@ def _in_rows(
     rows_x = np.zeros((*steps, *xs[0].shape[1:]), xs[0].dtype)
     rows_y = np.zeros((*steps, *ys[0].shape[1:]), ys[0].dtype)
     mask, reset, read = np.zeros(steps, bool), np.zeros(steps, bool), np.zeros(steps)
-    for x, y, (row, start, length) in zip(xs, ys, places, strict=True):
-        end = start + length
+    for i, (x, y, w, exists) in enumerate(zip(xs, ys, weights, masks, strict=True)):
+        row, start, length = places[i]
+        end, first_read = start + length, start + length - len(y)
         rows_x[start:end, row] = x
-        rows_y[end - len(y) : end, row] = y
-        mask[start:end, row] = True
-        reset[start : min(start + 1, end), row] = True
-        read[end - len(y) : end, row] = 1
+        rows_y[first_read:end, row] = y
+        mask[start:end, row] = exists
+        read[first_read:end, row] = w
+        if not apart:
+            before = start + int(np.argmax(exists)) if exists.any() else end  # the steps before the first that exists
+            reset[before : min(before + 1, end), row] = True
+            if read[start:before, row].any():
+                raise ValueError(f"`weights[{i}]` must be zero before the first step that exists, got {w.tolist()}.")
     xs_in_rows, ys_in_rows, weights_in_rows = (_numbers(x, dtype) for x in (rows_x, rows_y, read))
-    exists, restarts = jnp.asarray(mask), None if apart else jnp.asarray(reset)
-    return Batch(xs_in_rows, ys_in_rows, weights_in_rows, exists, restarts), places
+    restarts = None if apart else jnp.asarray(reset)
+    return Batch(xs_in_rows, ys_in_rows, weights_in_rows, jnp.asarray(mask), restarts), places
 
 
 def _numbers(x: np.ndarray, dtype: Any) -> Array:
@@ -145,6 +164,21 @@ def _packed(lengths: list[int], time: int) -> list[Place]:
     return places
 
 
+def _as_arrays(
+    inputs: Sequence[Any], targets: Sequence[Any], weights: Sequence[Any] | None, mask: Sequence[Any] | None
+) -> tuple[list[np.ndarray], ...]:
+    """The parts of each sequence as arrays of NumPy, checked; of weights and masks those that stand for None."""
+    xs, ys = [np.asarray(x) for x in inputs], [np.asarray(y) for y in targets]
+    _check_ragged(xs, ys)
+    masks = [np.ones(len(x), bool) for x in xs] if mask is None else [np.asarray(m) for m in mask]
+    _check_each("mask", masks, "inputs", xs)
+    if weights is None:
+        weights = [exists[len(exists) - len(y) :] for exists, y in zip(masks, ys, strict=True)]
+    ws = [np.asarray(w) for w in weights]
+    _check_each("weights", ws, "targets", ys)
+    return xs, ys, ws, masks
+
+
 def _check_ragged(xs: list[np.ndarray], ys: list[np.ndarray]) -> None:
     if not xs or len(xs) != len(ys):
         raise ValueError(f"`inputs` and `targets` must be as many, and at least one, got {len(xs)} and {len(ys)}.")
@@ -161,4 +195,19 @@ def _check_ragged(xs: list[np.ndarray], ys: list[np.ndarray]) -> None:
         if len(y) > len(x):
             raise ValueError(
                 f"`targets` must be at most as long as their sequence, got {len(y)} for {len(x)} steps at {i}."
+            )
+
+
+def _check_each(name: str, arrays: list[np.ndarray], of_name: str, of: list[np.ndarray]) -> None:
+    """Raise unless there is one array for each of `of`, with one real number, or for a mask boolean, for each step."""
+    if len(arrays) != len(of):
+        raise ValueError(f"`{name}` must be as many as `{of_name}`, got {len(arrays)} and {len(of)}.")
+    for i, (x, other) in enumerate(zip(arrays, of, strict=True)):
+        kinds = (np.bool_,) if name == "mask" else (np.bool_, np.integer, np.floating)
+        if not any(jnp.issubdtype(x.dtype, kind) for kind in kinds):
+            wanted = "booleans" if name == "mask" else "real numbers or booleans"
+            raise TypeError(f"`{name}[{i}]` must hold {wanted}, got dtype {x.dtype}.")
+        if x.shape != other.shape[:1]:
+            raise ValueError(
+                f"`{name}[{i}]` must have shape {other.shape[:1]} to match `{of_name}[{i}]`, got {x.shape}."
             )
