@@ -118,7 +118,7 @@ def test_the_public_surface():
     """What design and documentation promise is there, at most 50 names and the namespaces."""
     promised = """init_params zero_state step step_forward step_backward unroll unroll_bptt apply apply_step readout
     bidirectional generate categorical greedy feedback make_grad_fn GRADIENTS LOSSES pointwise
-    Autodiff Stepwise BPTT Blocked Truncated Adaptive Randomised LastSteps Sharded Plan plan_memory plan_cost
+    Autodiff Stepwise BPTT Blocked Truncated Adaptive Randomised LastSteps BurnIn Sharded Plan plan_memory plan_cost
     make_trainer clip_gradients clipped_sgd CellParams LeakyParams ReadoutParams Params Batch Gradients
     check_gradients check_batch"""
     assert set(promised.split()) <= set(rnn_jax.__all__)

@@ -21,6 +21,7 @@ from ._gradients.over_devices import Sharded as Sharded
 from ._gradients.plan import Plan as Plan
 from ._gradients.stepwise import Stepwise as Stepwise
 from ._gradients.truncation.adaptive import Adaptive as Adaptive
+from ._gradients.truncation.burn_in import BurnIn as BurnIn
 from ._gradients.truncation.last_steps import LastSteps as LastSteps
 from ._gradients.truncation.randomised import Randomised as Randomised
 from ._gradients.truncation.truncated import Truncated as Truncated

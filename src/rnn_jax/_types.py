@@ -63,7 +63,8 @@ class Batch(NamedTuple):
     `targets`  classes `(last, *batch)` or vectors `(last, *batch, out)` for the last `last` steps, or for a loss of
                your own any tree of arrays that begin with these axes,
                integers, booleans or floating point numbers of the type of the parameters:
-               `last = time` is many-to-many, `last = 1` many-to-one, between them the first steps are burn-in.
+               `last = time` is many-to-many, `last = 1` many-to-one, between them the first steps are burn-in,
+               with the gradient through them (stopped: `BurnIn`).
     `weights`  `(last, *batch)`, real: how much each step's loss counts. A target of weight zero is never
                read, it may be anything. Default: the mask on those steps, else one.
     `mask`     `(time, *batch)`: where false the step does not exist. The state passes through unchanged,

@@ -89,9 +89,10 @@ def make_grad_fn(
 
     Args:
         method: `Autodiff()`, `Stepwise()`, `BPTT()`, `Blocked()`, `Truncated(k1=…, k2=…)`, `Adaptive(k1=…, bias=…)`,
-            `Randomised(mean_reach=…)` or `LastSteps(k=…)`, over several devices `Sharded(method, devices)`, or a method
-            of your own: see `Method`. A name of `GRADIENTS` stands for the method with its defaults. Of the last four,
-            which are not exact, the loss is that of all steps.
+            `Randomised(mean_reach=…)` or `LastSteps(k=…)`, over several devices `Sharded(method, devices)`, after a
+            burn-in `BurnIn(method, steps)`, or a method of your own: see `Method`. A name of `GRADIENTS` stands for the
+            method with its defaults. Of `Truncated` and the three after it, which are not exact, the loss is that of
+            all steps.
         loss: the loss of a step, by name or as a pair.
         reduction: how the losses of the steps are added up.
         compute_dtype: the type of states and products, that of the arguments unless given.

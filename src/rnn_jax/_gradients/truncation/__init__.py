@@ -3,6 +3,7 @@
 `truncated`    windows of k1 steps that reach back k2 steps
 `last_steps`   the loss of the last k steps alone
 `adaptive`     the reach is chosen from the gradients; `randomised`: it is drawn, and the gradient has no bias
+`burn_in`      any method after steps that only say where it starts
 `windows`      the way back through overlapping windows, which the others share
 `references`   what each is checked against: the same by `stop_gradient`
 """
