@@ -152,7 +152,7 @@ BACKWARD = [
     backward("bias gradient twice", "weight_gradients", "b_h=d_b_h", "b_h=2 * d_b_h", module="_nn.step"),
     backward("φ' forgotten", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t)", module="_cells.vanilla"),
     backward("φ' twice", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t * slope_t * slope_t)", module="_cells.vanilla"),
-    backward("tanh' = 1 - h", "CellParams.d_phi", "ACTIVATIONS[self.activation].d_phi(kept)", "1 - kept", module="_cells.vanilla"),
+    backward("tanh' = 1 - h", "CellParams.d_phi", "phi.d_phi(kept)", "1 - kept", module="_cells.vanilla"),
     backward("tanh' off by 0.1 %", "CellParams.backward_by_slope", "Deltas(d_s_t * slope_t)", "Deltas(d_s_t * slope_t * 1.001)", module="_cells.vanilla"),
     backward("relu' = 1 everywhere", "", "x > 0", "x >= 0", Case(activation="relu"), "_cells.activations"),
     backward("mask off by one", "deltas", "(d_hs, residuals.kept, events)", "(d_hs, residuals.kept, events._replace(mask=jnp.roll(events.mask, 1, 0)))", FLAGGED),

@@ -39,7 +39,7 @@ def producers(params, example, h_0):
     (_, h_T), gradients = grad_fn(params, example, h_0)
     outputs, after = rnn_jax.generate(KEY, params, example.inputs, TIME, mask=example.mask)
     _, h_t = rnn_jax.apply_step(params, h_0, example.inputs[0], mask=example.mask[0], reset=example.reset[0])
-    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.1))
+    trainer = rnn_jax.make_trainer(grad_fn, rnn_jax.clipped_sgd(0.1), carry=True)
     state, _ = trainer.step(trainer.init(params, h_0), example)
     h_1, residuals = rnn_jax.step_forward(cell, h_0[0], example.inputs[0])
     _, d_h_0, _ = rnn_jax.step_backward(cell, residuals, h_1)
