@@ -1,7 +1,10 @@
 """Writes that leave the old file or the new one, and names that a file can have."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write(path: Path, text: str) -> None:
@@ -9,6 +12,20 @@ def write(path: Path, text: str) -> None:
     draft = path.with_name(path.name + ".new")
     draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write bytes to, which becomes `path` when it is whole; if that fails, `path` stays as it was."""
+    draft = path.with_name(path.name + ".new")
+    try:
+        with open(draft, "wb") as file:
+            yield file
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def is_unicode(text: str) -> bool:
