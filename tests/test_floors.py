@@ -18,11 +18,11 @@ FLOORS = [  # a module imports from its own floor and from those before it
         ["_cells"],
         ["_types", "_numerics", "_checks", "_batches", "_results"],
     ),
-    *(["_reporting"], ["_losses"], ["initializers"], ["_nn"], ["_gradients"], ["_training"]),
-    *(["data"], ["tasks"], ["verify"], ["analysis"], ["dynamics"], ["typing"], ["experiments"], ["_cli"]),
+    *(["_reporting"], ["_saving"], ["_losses"], ["initializers"], ["_nn"], ["_gradients"], ["_training"]),
+    *(["data"], ["tasks"], ["verify"], ["analysis"], ["dynamics"], ["typing"], ["experiments"], ["_cli"], ["saving"]),
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-NAMESPACES = ["analysis", "data", "dynamics", "experiments", "initializers", "tasks", "typing", "verify"]
+NAMESPACES = ["analysis", "data", "dynamics", "experiments", "initializers", "saving", "tasks", "typing", "verify"]
 ON_THE_SURFACE = ("experiments", "_cli")  # these use the library as its users do
 
 

@@ -11,7 +11,7 @@ from .. import Params, categorical, generate, greedy
 from .._reporting.console import say
 from ..data import decode, encode
 from .config import SampleConfig, TrainConfig
-from .training.checkpoint import restore, warn_of_damage
+from .training.checkpoint import Restored, restore, warn_of_damage
 from .training.model import initial_state, make_character_trainer
 
 
@@ -25,13 +25,17 @@ def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
 
 def trained(run: Path, settings: TrainConfig, symbols: str) -> Params:
     """The parameters that a run has come to; if its newest checkpoint is damaged, those before it, and that is said."""
-    settings = dataclasses.replace(settings, devices=1, memory=None)  # of the training alone
-    trainer = make_character_trainer(settings, len(symbols))
-    template = jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols)))
-    restored = restore(run, template)
+    restored = last_state(run, settings, symbols)
     warn_of_damage(run, restored)
     params: Params = restored.state.params
     return params
+
+
+def last_state(run: Path, settings: TrainConfig, symbols: str) -> Restored:
+    """The newest state of a run that is whole, on one device."""
+    settings = dataclasses.replace(settings, devices=1, memory=None)  # of the training alone
+    trainer = make_character_trainer(settings, len(symbols))
+    return restore(run, jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols))))
 
 
 def default_prompt(symbols: str) -> str:

@@ -1,0 +1,78 @@
+"""Networks in files: parameters as the same network again, and what a run of `rnn-jax train` has come to."""
+
+import dataclasses
+import os
+import warnings
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ._reporting.errors import InputError
+from ._saving.parameters import load_params, require_float64, save_params
+from ._training import TrainState
+from ._types import Params
+
+__all__ = ["Run", "load_params", "read_run", "save_params"]
+
+
+class Run(NamedTuple):
+    """A run of `rnn-jax train`, as `read_run` finds it.
+
+    `params`     the parameters of the last checkpoint.
+    `symbols`    the symbols of its text, sorted: the position of a symbol is its token, see `rnn_jax.data.encode`.
+    `settings`   the options of the run by name, like `hidden_size`; those that were not given have their defaults.
+    `state`      all that the trainer carries; `state.num_steps` is the number of steps that were trained.
+    `facts`      what else the run has written down: the name and the SHA-256 of its text, baselines, versions.
+    """
+
+    params: Params
+    symbols: str
+    settings: dict[str, Any]
+    state: TrainState
+    facts: dict[str, Any]
+
+
+def read_run(folder: str | os.PathLike[str]) -> Run:
+    """What `rnn-jax train` left in a folder: parameters, symbols, settings and the state of the training.
+
+    Nothing in the folder is changed, so a run can be read while it trains. If the newest checkpoint is damaged, the one
+    before it is read, and a `UserWarning` says so. Needs the extra `app`.
+
+        run = rnn_jax.saving.read_run("runs/char-1")
+        prompt = jnp.asarray(rnn_jax.data.encode(run.symbols, "def "))
+        outputs, _ = rnn_jax.generate(key, run.params, prompt, 200, draw=rnn_jax.categorical(0.8))
+        print(rnn_jax.data.decode(run.symbols, outputs))
+
+    Args:
+        folder: the folder of the run, `--run` of the command.
+
+    Raises:
+        FileNotFoundError: if there is no run in the folder.
+        ValueError: if its settings cannot be read, it has no checkpoint that is whole, or it was trained with
+            `--dtype float64`, and JAX is not set to hold that.
+        ModuleNotFoundError: if the extra `app` is not installed.
+    """
+    try:
+        from ._cli.run_folder import SETTINGS, read_settings
+        from ._cli.sample import last_state
+        from ._cli.settings_file import NOT_STORED
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("tyro", "orbax"):
+            raise
+        told = f"`read_run` needs {error.name}: pip install 'rnn-jax-bptt[app]'."
+        raise ModuleNotFoundError(told, name=error.name) from error
+    folder = Path(folder)
+    if not (folder / SETTINGS).is_file():
+        told = f"`folder` must be a folder left by `rnn-jax train`, but {str(folder)!r} has no {SETTINGS}."
+        raise FileNotFoundError(told)
+    try:
+        config, facts = read_settings(folder)
+        if config.dtype == "float64":
+            require_float64(f"{str(folder)!r} holds float64")
+        restored = last_state(folder, config, facts["symbols"])
+    except InputError as error:
+        raise ValueError(str(error).replace("RUN must", "`folder` must", 1)) from error
+    for step, reason in restored.damaged.items():
+        used = f"Read was step {restored.step}, the newest that is whole."
+        warnings.warn(f"step {step} of {str(folder)!r} {reason}. {used}", stacklevel=2)
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_STORED}
+    return Run(restored.state.params, facts.pop("symbols"), settings, restored.state, facts)
