@@ -356,7 +356,7 @@ def test_a_state_that_is_read_trains_on(finished):
     optimizer = rnn_jax.clipped_sgd(
         optax.cosine_decay_schedule(0.1, 60), momentum=run.settings["momentum"], max_norm=1.0
     )
-    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("blocked", loss="cross_entropy"), optimizer)
+    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("blocked", loss="cross_entropy"), optimizer, carry=True)
     tokens = jnp.zeros((5, 4), jnp.int32)
     with as_users_have_it():
         state, _ = jax.eval_shape(trainer.step, run.state, rnn_jax.Batch(tokens, tokens))
