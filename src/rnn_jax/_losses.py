@@ -68,7 +68,7 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared_error": squa
 
 
 def pointwise(value_fn: Callable[[Array, Any], Array]) -> Loss:
-    """The pair of a loss of one's own, its `d_y_t` by a vjp of one step.
+    """The pair of a loss of your own, its `d_y_t` by a vjp of one step.
 
     `value_fn(y, target) -> scalar` sees one output vector `(out,)` and its target: a class `()`, a vector, or a tree of
     what the loss needs of a step, like actions and advantages. No gradient comes from targets.

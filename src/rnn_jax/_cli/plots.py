@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 
 from .._reporting.console import shown
+from .._reporting.files import replacing
 from ..analysis import TruncationReport
 from ..verify import Report
 
@@ -222,7 +223,6 @@ def _literal(title: str) -> str:
 
 
 def _save(figure: Any, path: Path) -> None:
-    draft = path.with_name(path.name + ".new")
-    figure.savefig(draft, format="png", dpi=120)
+    with replacing(path) as file:
+        figure.savefig(file, format="png", dpi=120)
     plt.close(figure)
-    draft.replace(path)

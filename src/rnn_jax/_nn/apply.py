@@ -55,8 +55,8 @@ def apply(
     """`(ys, h_T)`: the outputs of the last `last` steps (all, unless given) and the last state of each layer.
 
     Layer l + 1 reads the states of layer l. `mask` and `reset` act on every layer, see `unroll`; `drop` as in
-    `Batch`. For a loss of one's own with the backward pass written by hand, use `jax.grad` around
-    `apply(..., unroll=unroll_bptt)`.
+    `Batch`. For a loss of your own with the derivative through time by hand, differentiate
+    `apply(..., unroll=unroll_bptt)`; `grad_fn_of` does.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other, or `last` is not in 0..T.

@@ -9,9 +9,8 @@ from typing import BinaryIO
 
 def write(path: Path, text: str) -> None:
     """Write a whole file or, if we are stopped, nothing of it."""
-    draft = path.with_name(path.name + ".new")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def _words(text: str) -> str:
 
 
 def html_page(title: str, lead: str, verdict: Sequence[str], sections: Sequence[Section], end: str = "") -> str:
-    """The page as text. `end` is HTML of one's own."""
+    """The page as text. `end` is HTML of your own."""
     said = "".join(f"<p>{_words(line)}</p>" for line in verdict)
     said = f'<div class="verdict">{said}</div>' if said else ""
     body = "\n".join(map(_section, sections))

@@ -88,7 +88,7 @@ def on_task(
 ) -> Training:
     """A training on new sequences of a task at every step, tested on `num_tested` that are always the same.
 
-    Of a task whose sequences are pieces of one text, these are not new to the network: make a `Training` of one's own.
+    Of a task whose sequences are pieces of one text, these are not new to the network: make a `Training` of your own.
     `more` adds to what is measured of the tested sequences; `options` are those of `Training`.
     """
     sizes = {**task.sizes, **sizes}

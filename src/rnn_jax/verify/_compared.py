@@ -27,6 +27,7 @@ class Sample(NamedTuple):
 
     @property
     def names(self) -> list[str]:
+        """What each slope of the sample is called in a report."""
         entries = [entry_name(int(k), self.leaf.shape) for k in self.entries]
         return entries + [f"direction {number + 1}" for number in range(len(self.directions))]
 
@@ -51,6 +52,7 @@ class Differences(NamedTuple):
 
 
 def differences_of(subject: Subject) -> Differences:
+    """The differences of what is checked."""
     return Differences(at_entries(subject.value, subject.theta.size), along(subject.value))
 
 
@@ -90,7 +92,7 @@ def _beside(
     sides = np.stack([*sides, np.where(sharp, 0, again.left)])  # relu'(0) = 0 leaves out what goes through a kink
     margin = UNRESOLVED * max(largest(d), largest(found.slope))
     kink = again.kinked & (sides.min(0) - margin <= analytic) & (analytic <= sides.max(0) + margin)
-    rounding, truncation, kinked = found.rounding, found.truncation, (again.kinked > 0) | found.peaked
+    rounding, truncation, kinked = found.rounding, found.truncation, again.kinked | found.peaked
     shortened = np.array([found.shortened])
     return Beside(analytic, found.slope, truncation, rounding, kinked, kink, shortened)
 
@@ -169,8 +171,10 @@ def doubtful(sample: Sample, beside: Beside) -> bool:
 
 
 def worst(report: LeafReport) -> str:
+    """The worst entry, in words."""
     return f"most at {report.entry}, {report.analytic:.6g} where {report.numeric:.6g} is right"
 
 
 def entry_name(flat: int, shape: tuple[int, ...]) -> str:
+    """The indices of an entry, from its place among all."""
     return "(" + ", ".join(str(int(i)) for i in np.unravel_index(flat, shape)) + ")" if shape else "()"

@@ -122,10 +122,9 @@ def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
 
 
 class Closer(NamedTuple):
-    """Slopes looked at again; which are `sure` now; which of the others stand on a kink, between which slopes."""
+    """Slopes looked at again; which of those that are not sure now stand on a kink, between which slopes."""
 
     found: Slopes
-    sure: np.ndarray
     kinked: np.ndarray
     left: np.ndarray
     right: np.ndarray
@@ -143,7 +142,7 @@ def closer(
     """
     nothing = np.zeros(len(index))
     if not len(suspects):
-        return Closer(found, nothing > 0, nothing > 0, nothing, nothing)
+        return Closer(found, nothing > 0, nothing, nothing)
     rows, tried = np.arange(len(suspects)), steps[:, suspects]
     sides = [_sides(values, index[suspects], step) for step in tried]
     left, right, bent, rounding, f = (np.stack(parts) for parts in zip(*sides, strict=True))
@@ -158,9 +157,7 @@ def closer(
     slope = (left + right) / 2
     truncation = np.fmax(bent + np.abs(left - right), _spread(slope, rounding, tried))
     error = np.where(np.isfinite(slope), truncation + rounding, np.inf)
-    seen = np.where(error <= 0.01 * np.abs(slope), np.abs(slope), 0).max(
-        1, keepdims=True
-    )  # the largest slope of a step
+    seen = np.where(error <= 0.01 * np.abs(slope), np.abs(slope), 0).max(1, keepdims=True)  # the largest of a step
     within = np.where(seen > 0, error / np.where(seen > 0, seen, 1), np.inf)
     at = np.where(np.isfinite(within.min(0)), within.argmin(0), error.argmin(0)), rows
     sure = within[at] <= relative
@@ -181,7 +178,6 @@ def closer(
             found.peaked,
             found.shortened,
         ),
-        put(nothing, sure, everywhere),
         put(nothing, (kinked | jumps) & ~sure, everywhere),
         put(nothing, left_at, everywhere),
         put(nothing, right_at, everywhere),

@@ -77,18 +77,16 @@ def _limits(subject: Subject, sample: Sample, rng: Any) -> tuple[np.ndarray, np.
             size = np.where(subject.theta == 0, scale * _units(subject), CLOSE[0] * np.abs(subject.theta))
             rows.append(subject.gradient_at(subject.theta + size * signs)[sample.leaf.entries])
     near = np.stack([row for row in rows if np.all(np.isfinite(row))] or [np.full(rows[0].shape, np.nan)])
-    slopes = np.sort(np.stack([sample.of(row) for row in near]), axis=0)
-    lowest, highest = slopes[0], slopes[-1]
-    several = slopes[-1] - slopes[0] > SHARP * largest(near)
-    if np.any(several):
-        of_entries = np.arange(len(lowest)) < len(sample.entries)
-        lowest, highest = np.where(of_entries, near.min(), lowest), np.where(of_entries, near.max(), highest)
-    lowest, highest = (
-        np.where(several, np.minimum(lowest, 0), lowest),
-        np.where(several, np.maximum(highest, 0), highest),
-    )
-    mixed = several & (np.arange(len(lowest)) >= len(sample.entries))
-    return np.where(mixed, -np.inf, lowest), np.where(mixed, np.inf, highest)
+    slopes = np.stack([sample.of(row) for row in near])
+    lowest, highest = slopes.min(0), slopes.max(0)
+    several = highest - lowest > SHARP * largest(near)
+    if not np.any(several):
+        return lowest, highest
+    num = len(sample.entries)
+    lowest[:num], highest[:num] = near.min(), near.max()
+    lowest[several], highest[several] = np.minimum(lowest[several], 0), np.maximum(highest[several], 0)
+    lowest[num:][several[num:]], highest[num:][several[num:]] = -np.inf, np.inf
+    return lowest, highest
 
 
 def _units(subject: Subject) -> np.ndarray:
