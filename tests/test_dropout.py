@@ -169,3 +169,28 @@ def test_apply():
     assert_trees_close(applied(unroll_bptt, **flags), plain, rtol=1e-12)
     without = applied(unroll, mask=batch.mask, reset=batch.reset)
     assert np.any(without[0] != plain[0])
+
+
+def test_a_stream_with_dropped_units():
+    """`apply_step` with the masks of the sequence, from which no gradient comes."""
+    params, batch, h_0 = make_problem(CASE)
+    xs, drop = jnp.nan_to_num(batch.inputs), batch.drop
+
+    def by_steps(params, h_0, xs, drop):
+        ys, h_t = [], h_0
+        for x_t in xs:
+            y_t, h_t = rnn_jax.apply_step(params, h_t, x_t, drop=drop)
+            ys.append(y_t)
+        return jnp.stack(ys), h_t
+
+    def at_once(params, h_0, xs, drop):
+        return rnn_jax.apply(params, h_0, xs, drop=drop)
+
+    def gradients(fn):
+        return jax.grad(lambda *args: jnp.sum(jnp.sin(fn(*args)[0])), argnums=(0, 1, 2, 3))
+
+    primals = params, h_0, xs, drop
+    assert_trees_close(by_numpy(by_steps)(*primals), by_numpy(at_once)(*primals), rtol=1e-12)
+    stream, sequence = by_numpy(gradients(by_steps))(*primals), by_numpy(gradients(at_once))(*primals)
+    assert_trees_close(stream, sequence, rtol=1e-12)
+    assert all(np.all(d == 0) for d in jax.tree.leaves(stream[3]))

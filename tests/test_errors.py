@@ -215,7 +215,11 @@ CASES = [
     (lambda: rnn_jax.unroll_bptt(CELL, H_0[0], jnp.zeros((7, 3, 3), int)), TypeError, "`xs` must hold floating point numbers to be features, got int64 in the shape (7, 3, 3)"),
     (lambda: rnn_jax.step(CELL, H_0[0], jnp.zeros((3, 3), jnp.uint8)), TypeError, "`x_t` must hold floating point numbers to be features, got uint8 in the shape (3, 3)"),
     (lambda: rnn_jax.apply_step(PARAMS, H_0, jnp.zeros((3, 3), jnp.uint8)), TypeError, "`x_t` must hold floating point numbers to be features, got uint8 in the shape (3, 3)"),
-    (lambda: call(inputs=jnp.zeros((7, 5), int), targets=jnp.zeros((7, 5), int)), ValueError, "`h_0[0]` must have shape (*batch, hid) = (5, 4) to match `batch.inputs` and `params.cells[0].w_hh`, got (3, 4)."),
+    (lambda: call(inputs=jnp.zeros((7, 5), int), targets=jnp.zeros((7, 5), int)), ValueError, "`h_0[0]` must have the batch axes (5,) of `batch.inputs`, whose integers are tokens, (time, *batch) = (7, 5), got (3, 4): for features cast them, `batch.inputs.astype(jnp.float32)`."),
+    (lambda: rnn_jax.apply_step(PARAMS, H_0, jnp.zeros((5,), int)), ValueError, "`h_tm1[0]` must have the batch axes (5,) of `x_t`, whose integers are tokens, (*batch,) = (5,), got (3, 4)"),
+    (lambda: call(inputs=jnp.zeros((7, 3), int), targets=jnp.zeros((7, 4), int)), ValueError, "`batch.targets` must have shape (last, *batch) = (7, 3) or (last, *batch, ...) to match `batch.inputs`, whose integers are tokens, (time, *batch), got (7, 4)."),
+    (lambda: rnn_jax.apply_step(PARAMS, H_0, BATCH.inputs[0], drop=0.5), TypeError, "`drop` must be a Drop, got float."),
+    (lambda: rnn_jax.apply_step(PARAMS, H_0, BATCH.inputs[0], drop=rnn_jax.typing.Drop(between=H_0[:1])), ValueError, "`drop.between` must hold one state for each of the 2 layers, got 1."),
     # the names that the caller passed
     (lambda: rnn_jax.apply_step(PARAMS, H_0[:1], BATCH.inputs[0]), ValueError, "`h_tm1` must hold one state for each of the 2 layers, got 1."),
     (lambda: rnn_jax.apply_step(PARAMS, H_0[0], BATCH.inputs[0]), TypeError, "`h_tm1` must be a tuple of one state a layer, got"),

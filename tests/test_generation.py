@@ -93,6 +93,29 @@ def generated(params, prompt, length, *, draw, **options):
     return make(jax.random.key(0), params, prompt)
 
 
+@pytest.mark.parametrize("at", [0, 2, 5])
+def test_a_reset_in_the_prompt(at):
+    """What stands before it is forgotten, at the last step of the prompt too; a step that does not exist has none."""
+    params, rng = make_model(), np.random.default_rng(5)
+    prompt = rng.integers(0, 9, (6, 3))
+    h_0 = tuple(jnp.asarray(rng.standard_normal((3, 8))) for _ in params.cells)
+    reset, mask = np.zeros((6, 3), bool), np.ones((6, 3), bool)
+    reset[at, :2], mask[at, 1] = True, False
+
+    def after(**flags):
+        flags = {name: jnp.asarray(flag) for name, flag in flags.items()}
+        return generated(params, prompt, 4, draw=rnn_jax.categorical(0.2), h_0=h_0, **flags)
+
+    (outputs, h_T), (expected, its_h_T) = after(mask=mask, reset=reset), after(mask=mask)
+    fresh, its_fresh = generated(params, prompt[at:], 4, draw=rnn_jax.categorical(0.2))
+    np.testing.assert_array_equal(outputs[:, 0], fresh[:, 0])
+    np.testing.assert_array_equal(outputs[:, 1:], expected[:, 1:])
+    for h, its, alone in zip(h_T, its_h_T, its_fresh, strict=True):
+        np.testing.assert_allclose(h[1:], its[1:], rtol=1e-12)
+        np.testing.assert_allclose(h[0], alone[0], rtol=1e-12)
+        assert np.abs(h[0] - its[0]).max() > 1e-6
+
+
 def test_generate_step_by_step_without_jit():
     """After a prompt of one step there is no scan of zero steps, which JAX refuses without jit."""
     params, prompt = make_model(num_layers=1), jnp.array([1])

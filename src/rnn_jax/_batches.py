@@ -81,9 +81,10 @@ def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams
     if targets.ndim < 1 or is_below("batch.inputs", time, targets.shape[0]):
         raise ValueError(f"`{name}` must cover at most the {time} steps of `batch.inputs`, got {targets.shape}.")
     if targets.shape[: len(steps)] != steps:
+        what = ", whose integers are tokens, (time, *batch)" if is_tokens(batch.inputs) else ""
         raise ValueError(
-            f"`{name}` must have shape (last, *batch) = {steps} or (last, *batch, ...) to match `batch.inputs`, got "
-            f"{targets.shape}."
+            f"`{name}` must have shape (last, *batch) = {steps} or (last, *batch, ...) to match `batch.inputs`{what}, "
+            f"got {targets.shape}."
         )
     if not is_tokens(targets) and targets.dtype != bool:
         require_array(name, targets, jnp.floating, "integers, booleans or floating point numbers")

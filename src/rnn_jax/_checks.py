@@ -136,10 +136,8 @@ def check_layout(x: Array, h: object, in_size: int, leading: tuple[str, ...], *,
             f"`{x_name}` must have time as its first axis, got shape {x.shape}, which is one step for the batch of "
             f"`{h_name}`: use `{x_name}[None]`."
         )
-    if not leading or len(steps) != len(batch) + 1:
-        return
     legend = "(time, *batch)" if is_tokens(x) else "(time, *batch, in)"
-    for axis in range(1, len(steps)):
+    for axis in range(1, len(steps)) if leading and len(steps) == len(batch) + 1 else ():
         if (*steps[:axis], *steps[axis + 1 :]) == batch:
             which = "axis is" if axis == 1 else f"{axis} axes are"
             move = f"jnp.swapaxes({x_name}, 0, 1)" if axis == 1 else f"jnp.moveaxis({x_name}, {axis}, 0)"
@@ -147,6 +145,12 @@ def check_layout(x: Array, h: object, in_size: int, leading: tuple[str, ...], *,
                 f"`{x_name}` must have time as its first axis, {legend}, got shape {x.shape}, whose first {which} as "
                 f"long as the batch of `{h_name}`: use `{move}`."
             )
+    if is_tokens(x):
+        raise ValueError(
+            f"`{h_name}` must have the batch axes {steps[len(leading) :]} of `{x_name}`, whose integers are tokens, "
+            f"{legend if leading else '(*batch,)'} = {steps}, got {h.shape}: for features cast them, "
+            f"`{x_name}.astype(jnp.float32)`."
+        )
 
 
 def check_state(
@@ -237,8 +241,13 @@ def check_sequence(
     check_states(params, h_0, batch, name)
     prefix = "batch." if name.startswith("batch.") else ""
     check_flags(steps_shape(inputs), prefix, mask=mask, reset=reset)
+    check_drop(params, drop, batch, name, f"{prefix}drop")
+
+
+def check_drop(params: Params, drop: Drop | None, batch: tuple[int, ...], match: str, name: str = "drop") -> None:
+    """Raise unless `drop`, if there is one, holds one array `(*batch, hid)` per layer; `match` has the batch axes."""
     if drop is not None and not isinstance(drop, Drop):
-        raise TypeError(f"`{prefix}drop` must be a Drop, got {type(drop).__name__}.")
+        raise TypeError(f"`{name}` must be a Drop, got {type(drop).__name__}.")
     for field, units in (drop or Drop())._asdict().items():
         if units is not None:
-            check_states(params, units, batch, name, f"{prefix}drop.{field}", parts=1)
+            check_states(params, units, batch, match, f"{name}.{field}", parts=1)

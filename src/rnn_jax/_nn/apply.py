@@ -7,6 +7,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._cells.protocol import hidden
 from .._checks import (
+    check_drop,
     check_flags,
     check_inputs,
     check_layout,
@@ -91,13 +92,15 @@ def apply_step(
     *,
     mask: Bool[Array, "*batch"] | None = None,
     reset: Bool[Array, "*batch"] | None = None,
+    drop: Drop | None = None,
 ) -> tuple[Float[Array, "*batch out"], States]:
     """`(y_t, h_t)`: one step of all layers and the readout, for sequences that arrive as they happen.
 
     What `apply` computes, a step at a time: `h_t` is all there is to remember, a tuple of arrays that can be stored.
 
     `mask` and `reset` are one step of those of `apply`. Where `mask` is false the step does not exist: `h_t` is
-    `h_{t-1}`, `y_t` is read from it, `x_t` and `reset` are not read. Where `reset` is true, `h_{t-1}` is zero.
+    `h_{t-1}`, `y_t` is read from it, `x_t` and `reset` are not read. Where `reset` is true, `h_{t-1}` is zero. `drop`
+    is that of the whole sequence: pass the same one at each step.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other.
@@ -119,9 +122,10 @@ def apply_step(
         check_layout(x_t, h_tm1[0], params.cells[0].w_xh.shape[0], (), names=("x_t", "h_tm1[0]"))
     check_states(params, h_tm1, batch, "x_t", "h_tm1")
     check_flags(batch, legend="(*batch,)", mask=mask, reset=reset)
+    check_drop(params, drop, batch, "x_t")
     event, h_t = Events(mask, reset), []
-    for cell, h in zip(params.cells, h_tm1, strict=True):
-        h_new, _ = step_forward(cell, event.enter(h), event.visible(x_t))
+    for layer, (cell, h) in enumerate(zip(params.cells, h_tm1, strict=True)):
+        h_new, _ = step_forward(cell, event.enter(h), event.visible(x_t), constant(recurrent_of(drop, layer)))
         h_t.append(event.leave(h_new, h))
-        x_t = hidden(cell, h_t[-1])
+        x_t = dropped(hidden(cell, h_t[-1]), constant(between_of(drop, layer)))
     return readout(params.readout, x_t), tuple(h_t)

@@ -1,11 +1,12 @@
 """Sampling: the network's outputs fed back as its inputs."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from .._checks import check_params, check_sequence, is_tokens, steps_shape
 from .._require import (
@@ -66,6 +67,7 @@ def generate(
     draw: Draw = categorical(1.0),  # noqa: B008  (a pure function)
     h_0: States | None = None,
     mask: Flags | None = None,
+    reset: Flags | None = None,
 ) -> tuple[Float[Array, "length *batch in"] | Int[Array, "length *batch"], States]:
     """`length` more inputs after `prompt`: `x_{t+1} = draw(key_t, y_t)`, in one `lax.scan`.
 
@@ -76,11 +78,11 @@ def generate(
     not exist. Each sequence goes on from the output of its last step that exists, from that of `h_0` where none does,
     as if its prompt stood there alone. The keys are `jax.random.split(key, length)`, one for each step after the
     prompts and for all sequences of the batch: a sequence draws the same whatever is padded, but not the same in a
-    batch of another shape.
+    batch of another shape. `reset` is that of `apply` for the steps of the prompt; the steps that follow have none.
 
     Raises:
-        ValueError: if `prompt` has no step or does not fit `params` or `mask`, if `length` < 1, or if what `draw`
-            returns is no next input (an output of another width than the input, say).
+        ValueError: if `prompt` has no step or does not fit `params`, `mask` or `reset`, if `length` < 1, or if what
+            `draw` returns is no next input (an output of another width than the input, say).
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=9, hidden_size=8, output_size=9)
@@ -98,27 +100,31 @@ def generate(
     check_params(params)
     if h_0 is None:
         h_0 = zero_state(params, *steps_shape(prompt)[1:])
-    check_sequence(params, h_0, prompt, mask, None, name="prompt")
+    check_sequence(params, h_0, prompt, mask, reset, name="prompt")
     time = prompt.shape[0]
     if not are_numbers(time):
         is_below("prompt", time, 2)  # JAX has no loop over what may be no step: those before the last
     if time < 1:
         raise ValueError(f"`prompt` must have at least one step, got shape {prompt.shape}.")
     _check_draw(draw, key, params, h_0, prompt)
-    before = None if mask is None else mask[:-1]
-    h = h_0 if time == 1 else apply(params, h_0, prompt[:-1], last=0, mask=before)[1]
-    exists = None  # the last step of the prompt may not; those that are drawn do
-    if mask is not None:
-        exists = jnp.concatenate([mask[-1:], jnp.ones((length - 1, *mask.shape[1:]), bool)])
+    mask_before, reset_before = jax.tree.map(lambda flag: flag[:-1], (mask, reset))
+    h = h_0 if time == 1 else apply(params, h_0, prompt[:-1], last=0, mask=mask_before, reset=reset_before)[1]
+    exists = _then(mask, True, length)  # the last step of the prompt may not exist; those that are drawn do
+    fresh = _then(reset, False, length)
 
-    def body(carry: tuple[States, Array], now: tuple[Array, Array | None]) -> tuple[tuple[States, Array], Array]:
-        (h_tm1, x_t), (key_t, exists_t) = carry, now
-        y_t, h_t = apply_step(params, h_tm1, x_t, mask=exists_t)
+    def body(carry: tuple[States, Array], now: tuple[Array, Array | None, Array | None]) -> tuple[Any, Array]:
+        (h_tm1, x_t), (key_t, exists_t, fresh_t) = carry, now
+        y_t, h_t = apply_step(params, h_tm1, x_t, mask=exists_t, reset=fresh_t)
         x_tp1 = draw(key_t, y_t).astype(prompt.dtype)
         return (h_t, x_tp1), x_tp1
 
-    (h_T, _), outputs = lax.scan(body, (h, prompt[-1]), (jax.random.split(key, length), exists))
+    (h_T, _), outputs = lax.scan(body, (h, prompt[-1]), (jax.random.split(key, length), exists, fresh))
     return outputs, h_T
+
+
+def _then(flag: Flags | None, value: bool, length: int) -> Bool[Array, "length *batch"] | None:
+    """The flags of the last step of the prompt and of the `length - 1` steps drawn after it, which have `value`."""
+    return None if flag is None else jnp.concatenate([flag[-1:], jnp.full((length - 1, *flag.shape[1:]), value)])
 
 
 def _check_draw(draw: Draw, key: Key[Array, ""], params: Params, h_0: States, prompt: Inputs) -> None:
