@@ -1,7 +1,7 @@
 """What any argument must be: a number in range, an array of a shape and dtype, a function, a name that is known.
 
-The rule for numbers (docs/transformations.md): what enters arithmetic goes through `require_number` and may be traced; what
-decides a shape, a program or a static field goes through `require_known_number` or `require_sizes`, and may not.
+The rule for numbers (docs/transformations.md): what enters arithmetic goes through `require_number` and may be traced;
+what decides a shape, a program or a static field must be known: `require_known_number`, `require_sizes`.
 """
 
 import sys
