@@ -283,7 +283,10 @@ CHANGES = [
         lambda s, a: s["cells"][0]["static"].update(activation="swish"),
         "does not hold parameters: No activation named 'swish'",
     ),
-    (lambda s, a: s["cells"][0]["static"].update(leak="a"), "does not hold parameters: `params.cells[0].leak` must be"),
+    (
+        lambda s, a: s["cells"][0]["static"].update(leak="a"),
+        "does not hold parameters: `leak` must be a number above 0 and at most 1, got",
+    ),
 ]
 
 

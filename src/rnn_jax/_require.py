@@ -1,7 +1,12 @@
-"""What any argument must be: a number in range, an array of a shape and dtype, a function, a name that is known."""
+"""What any argument must be: a number in range, an array of a shape and dtype, a function, a name that is known.
 
-from collections.abc import Mapping
-from typing import Any
+The rule for numbers (docs/transformations.md): what enters arithmetic goes through `require_number` and may be traced;
+what decides a shape, a program or a static field must be known: `require_known_number`, `require_sizes`.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,28 +22,53 @@ def require_known(what: str, name: object, known: Mapping[str, Any]) -> None:
         raise ValueError(f"No {what} named {name!r}; there are {', '.join(map(repr, known))}.")
 
 
-def require_positive(**values: object) -> None:
-    """Raise for the first value that is known and not a finite number above zero."""
-    for name, value in values.items():
-        if isinstance(value, jax.core.Tracer):
-            continue
-        number = value.item() if getattr(value, "shape", None) == () else value  # type: ignore[attr-defined]
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            raise TypeError(f"`{name}` must be a number above zero, got {value!r}.")
-        if not 0 < number < float("inf"):
-            raise ValueError(f"`{name}` must be a finite number above zero, got {value!r}.")
+Number = float | int | np.number | np.ndarray | Array
+"""One real number, of Python, NumPy or JAX (an array without axes), which may be traced unless we say otherwise."""
 
 
-def require_rates(**rates: object) -> None:
-    """Raise for the first that is known and not a number from 0 to below 1."""
-    for name, rate in rates.items():
-        if isinstance(rate, jax.core.Tracer):
-            continue
-        number = rate.item() if getattr(rate, "shape", None) == () else rate  # type: ignore[attr-defined]
-        if not isinstance(number, (int, float)) or isinstance(number, bool):
-            raise TypeError(f"`{name}` must be a number from 0 to below 1, got {rate!r}.")
-        if not 0 <= number < 1:
-            raise ValueError(f"`{name}` must be from 0 to below 1, got {rate!r}.")
+class Range(NamedTuple):
+    """What a number must be, in words, and whether one is."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+POSITIVE = Range("a finite number above zero", lambda x: x > 0)
+RATE = Range("a number from 0 to below 1", lambda x: 0 <= x < 1)
+
+
+def require_number(name: str, x: object, expected: Range) -> Any:
+    """`x` for arithmetic: known, a Python float, which takes the dtype of the arrays; traced, as it came, to be cast.
+
+    The range of what is traced is not checked.
+
+    Raises:
+        TypeError: unless `x` is one real number; a boolean is none.
+        ValueError: if it is known and not in the range, or not finite.
+    """
+    value: Any = x
+    if hasattr(x, "dtype") and hasattr(x, "shape"):
+        if x.shape != () or not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.floating, jnp.integer)):
+            raise TypeError(f"`{name}` must be {expected.words}, got {x.dtype}{list(x.shape)}.")
+        if isinstance(x, jax.core.Tracer):
+            return x
+        value = x.item()  # type: ignore[attr-defined]
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be {expected.words}, got {x!r}.")
+    if not (abs(value) <= sys.float_info.max and expected.holds(value)):
+        raise ValueError(f"`{name}` must be {expected.words}, got {x!r}.")
+    return float(value)
+
+
+def require_known_number(name: str, x: object, expected: Range, otherwise: str) -> float:
+    """A number that must be known while the program is made; `otherwise` says what to do where it is traced."""
+    if isinstance(x, jax.core.Tracer):
+        raise TypeError(
+            f"`{name}` must be {expected.words} that is known, not traced by jit, vmap or grad, "
+            f"got {x.dtype}{list(x.shape)}: {otherwise}."
+        )
+    number: float = require_number(name, x, expected)
+    return number
 
 
 def require_sizes(*, least: int = 1, **sizes: object) -> None:

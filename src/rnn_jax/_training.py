@@ -1,7 +1,7 @@
 """One optimizer step as a pure function, the hidden state carried from batch to batch."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 
 from ._checks import check_params, check_states
 from ._numerics import tree_norm, unit_and_norm
-from ._require import require_callable, require_positive, require_rates
+from ._require import POSITIVE, RATE, Number, require_callable, require_number
 from ._results import require_like, require_result
 from ._types import Batch, GradFn, Params, States
 
@@ -124,45 +124,58 @@ def carried(h_0: States, h_T: States) -> tuple[States, Int[Array, ""]]:
 
 
 def clipped_sgd(
-    learning_rate: optax.ScalarOrSchedule,
+    learning_rate: Number | optax.Schedule,
     *,
-    momentum: float | Array = 0.0,
-    max_norm: float | Array | None = None,
-    max_value: float | Array | None = None,
+    momentum: Number = 0.0,
+    max_norm: Number | None = None,
+    max_value: Number | None = None,
 ) -> optax.GradientTransformation:
     """Gradient descent on clipped gradients: each entry to ±`max_value`, then all to the global norm `max_norm`.
 
     Clipping by value is what min-char-rnn does (at 5), by norm what Pascanu et al. proposed. Each number may be traced,
-    for a sweep under `jax.vmap`: then its range is not checked. Of parameters in half precision trace it in their
-    dtype: optax computes in the wider of the two.
+    for a sweep under `jax.vmap`: then its range is not checked. It is taken in the dtype of each gradient.
 
     Raises:
         ValueError: unless 0 <= momentum < 1 and each of the others that is given is above zero.
 
     References: Pascanu, Mikolov and Bengio (2013), ICML, arXiv:1211.5063.
     """
-    if not callable(learning_rate):
-        require_positive(learning_rate=learning_rate)
-    require_rates(momentum=momentum)
-    decay = momentum if isinstance(momentum, jax.core.Tracer) else float(momentum) or None  # a float has no dtype
-    return optax.chain(clip_gradients(max_norm=max_norm, max_value=max_value), optax.sgd(learning_rate, momentum=decay))
+    if callable(learning_rate):
+        descent = optax.scale_by_learning_rate(learning_rate)
+    else:
+        rate = require_number("learning_rate", learning_rate, POSITIVE)
+        descent = optax.stateless(
+            lambda updates, params: jax.tree.map(lambda d: -jnp.asarray(rate, d.dtype) * d, updates)
+        )
+    decay = require_number("momentum", momentum, RATE)
+    first = optax.identity() if isinstance(decay, float) and decay == 0 else _with_momentum(decay)
+    return optax.chain(clip_gradients(max_norm=max_norm, max_value=max_value), optax.chain(first, descent))
 
 
-def clip_gradients(
-    *, max_norm: float | Array | None = None, max_value: float | Array | None = None
-) -> optax.GradientTransformation:
+def clip_gradients(*, max_norm: Number | None = None, max_value: Number | None = None) -> optax.GradientTransformation:
     """Each entry to ±`max_value`, then all to the global norm `max_norm`; None leaves that out."""
     clips = []
     if max_value is not None:
-        require_positive(max_value=max_value)
-        clips.append(optax.stateless(lambda updates, params: _clip_by_value(updates, max_value)))
+        limit = require_number("max_value", max_value, POSITIVE)
+        clips.append(optax.stateless(lambda updates, params: _clip_by_value(updates, limit)))
     if max_norm is not None:
-        require_positive(max_norm=max_norm)
-        clips.append(optax.stateless(lambda updates, params: _clip_by_norm(updates, max_norm)))
+        most = require_number("max_norm", max_norm, POSITIVE)
+        clips.append(optax.stateless(lambda updates, params: _clip_by_norm(updates, most)))
     return optax.chain(*clips) if clips else optax.identity()
 
 
-def _clip_by_value(updates: optax.Updates, max_value: float | Array) -> optax.Updates:
+def _with_momentum(decay: Number) -> optax.GradientTransformation:
+    """`m ← decay m + d`, as `optax.trace`, whose number must have the dtype of the gradients where it is traced."""
+
+    def update(updates: optax.Updates, state: optax.TraceState, params: Any = None) -> tuple[Any, optax.TraceState]:
+        del params
+        trace = jax.tree.map(lambda d, m: d + jnp.asarray(decay, d.dtype) * m, updates, state.trace)
+        return trace, optax.TraceState(trace)
+
+    return optax.GradientTransformation(optax.trace(0.0).init, update)
+
+
+def _clip_by_value(updates: optax.Updates, max_value: Number) -> optax.Updates:
     """Each entry to ±`max_value`, in its own dtype."""
 
     def clip(d: Array) -> Array:
@@ -172,7 +185,7 @@ def _clip_by_value(updates: optax.Updates, max_value: float | Array) -> optax.Up
     return jax.tree.map(clip, updates)
 
 
-def _clip_by_norm(updates: optax.Updates, max_norm: float | Array) -> optax.Updates:
+def _clip_by_norm(updates: optax.Updates, max_norm: Number) -> optax.Updates:
     """`updates · min(1, max_norm / ‖updates‖)`, the norm in float32 or better: in float16 a square overflows at 256."""
     unit, length = unit_and_norm(updates)
     limit = jnp.asarray(max_norm, length.dtype)

@@ -7,10 +7,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.nn import initializers as of_jax
-from jax.nn.initializers import orthogonal
 from jaxtyping import Array, Float, Key
 
-from ._require import require_known, require_positive
+from ._require import POSITIVE, Number, require_known, require_number
 from ._types import accumulation_dtype
 
 __all__ = ["INITS", "RECURRENT_INITS", "identity", "normal", "orthogonal", "spectral_radius"]
@@ -18,18 +17,25 @@ __all__ = ["INITS", "RECURRENT_INITS", "identity", "normal", "orthogonal", "spec
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
 
 
-def normal(stddev: float) -> Initializer:
+def orthogonal(scale: Number = 1.0) -> Initializer:
+    """`scale` times a random orthogonal matrix; one that is not square has orthonormal rows or columns.
+
+    References: Saxe, McClelland and Ganguli (2014), ICLR, arXiv:1312.6120.
+    """
+    return of_jax.orthogonal(require_number("scale", scale, POSITIVE))
+
+
+def normal(stddev: Number) -> Initializer:
     """Independent normal entries of standard deviation `stddev`."""
-    require_positive(stddev=stddev)
-    return of_jax.normal(stddev)
+    return of_jax.normal(require_number("stddev", stddev, POSITIVE))
 
 
-def identity(scale: float = 1.0) -> Initializer:
+def identity(scale: Number = 1.0) -> Initializer:
     """`scale` times the identity. With relu and zero biases: the IRNN.
 
     References: Le, Jaitly and Hinton (2015), arXiv:1504.00941.
     """
-    require_positive(scale=scale)
+    scale = require_number("scale", scale, POSITIVE)
 
     def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
         del key
@@ -38,23 +44,23 @@ def identity(scale: float = 1.0) -> Initializer:
     return init
 
 
-def spectral_radius(rho: float) -> Initializer:
+def spectral_radius(rho: Number) -> Initializer:
     """Independent normal entries, scaled so that the largest |eigenvalue| is exactly `rho`.
 
     References: Jaeger (2001), the echo state network, GMD report 148.
     """
-    require_positive(rho=rho)
+    rho = require_number("rho", rho, POSITIVE)
 
     def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
         w = jax.random.normal(key, shape, accumulation_dtype(jnp.zeros((), dtype).dtype))
-        return (w * (rho / jnp.max(jnp.abs(jnp.linalg.eigvals(w))))).astype(dtype)
+        return (w * (jnp.asarray(rho, w.dtype) / jnp.max(jnp.abs(jnp.linalg.eigvals(w))))).astype(dtype)
 
     return init
 
 
-def _normal_by_fan_in(gain: float) -> Initializer:
+def _normal_by_fan_in(gain: Number) -> Initializer:
     """Independent normal entries of standard deviation `gain / sqrt(hid)`: the spectral radius is about `gain`."""
-    require_positive(gain=gain)
+    gain = require_number("gain", gain, POSITIVE)
 
     def init(key: Key[Array, ""], shape: tuple[int, int], dtype: Any = float) -> Float[Array, "hid hid"]:
         return normal(gain / math.sqrt(shape[0]))(key, shape, dtype)
@@ -62,7 +68,7 @@ def _normal_by_fan_in(gain: float) -> Initializer:
     return init
 
 
-RECURRENT_INITS: dict[str, Callable[[float], Initializer]] = {
+RECURRENT_INITS: dict[str, Callable[[Number], Initializer]] = {
     "orthogonal": orthogonal,
     "identity": identity,
     "normal": _normal_by_fan_in,

@@ -1,6 +1,7 @@
 """The types of arguments and results, for annotations.
 
-`Cell` is what a cell of your own must have, `Method` a gradient method, `GradFn` what `make_grad_fn` returns.
+`Cell` is what a cell of your own must have, `Method` a gradient method, `GradFn` what `make_grad_fn` returns, `Number`
+a number, which may be traced.
 """
 
 from ._cells.activations import Activation as Activation
@@ -8,6 +9,7 @@ from ._cells.protocol import Cell as Cell
 from ._cells.protocol import Deltas as Deltas
 from ._gradients.budget import PlanCost as PlanCost
 from ._nn.step import StepResiduals as StepResiduals
+from ._require import Number as Number
 from ._training import StepInfo as StepInfo
 from ._training import Trainer as Trainer
 from ._training import TrainState as TrainState

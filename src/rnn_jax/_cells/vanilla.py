@@ -1,14 +1,22 @@
 """The vanilla cell: one activation, and one leak for all units."""
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import jax
-import numpy as np
 from jaxtyping import Array
 
+from .._require import Number, Range, require_known_number
 from .activations import Phi, activation_of, check_activation, states_suffice
 from .protocol import Deltas, Leaf
+
+if TYPE_CHECKING:
+    Kept = float
+else:
+    Kept = Number  # given in any form, kept as a float
+
+LEAKY = "take `LeakyParams`, or give `init_params` one for each unit, which may be traced"
+LEAK = Range("a number above 0 and at most 1", lambda x: 0 < x <= 1)
 
 
 @jax.tree_util.register_dataclass
@@ -36,7 +44,12 @@ class CellParams:
     w_hh: Leaf
     b_h: Leaf
     activation: Phi = dataclasses.field(default="tanh", metadata={"static": True})
-    leak: float = dataclasses.field(default=1.0, metadata={"static": True})
+    leak: Kept = dataclasses.field(default=1.0, metadata={"static": True})
+
+    def __post_init__(self) -> None:
+        """The leak as a Python float, which can be compared and hashed, as what is static must."""
+        if type(self.leak) is not float or not LEAK.holds(self.leak):
+            object.__setattr__(self, "leak", known_leak(self.leak))
 
     @property
     def from_states(self) -> bool:
@@ -86,22 +99,13 @@ class CellParams:
         return dataclasses.replace(self, **changes)
 
     def check(self, name: str) -> None:
-        """Raise unless activation and leak are what they must be."""
+        """Raise unless the activation is one."""
         check_activation(self.activation, f"{name}.activation")
-        check_leak(self.leak, f"{name}.leak")
 
 
-def check_leak(leak: object, name: str) -> None:
-    """Raise unless `leak` is a number above 0 and at most 1, known while the program is made."""
-    if isinstance(leak, jax.core.Tracer):
-        raise TypeError(
-            f"`{name}` must be a number that is known at trace time, because it is part of the structure of the "
-            f"parameters, got {leak!r}: loop over its values in Python instead of jit, vmap or grad."
-        )
-    if not isinstance(leak, (int, float, np.floating)) or isinstance(leak, bool):
-        raise TypeError(f"`{name}` must be a number above 0 and at most 1, got {leak!r}.")
-    if not 0 < leak <= 1:
-        raise ValueError(f"`{name}` must be above 0 and at most 1, got {leak!r}.")
+def known_leak(leak: object) -> float:
+    """One leak for all units, part of the structure of the parameters."""
+    return require_known_number("leak", leak, LEAK, LEAKY)
 
 
 def plain(cells: tuple[Any, ...], who: str) -> tuple[CellParams, ...]:

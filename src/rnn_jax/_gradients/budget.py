@@ -11,7 +11,7 @@ from .._batches import check_call, num_read
 from .._cells.protocol import Cell, num_units
 from .._checks import is_tokens, steps_shape
 from .._nn.blocks import even
-from .._require import are_numbers, require_positive
+from .._require import POSITIVE, Number, are_numbers, require_known_number
 from .._types import Batch, Params
 from .plan import Plan, check_plan, default_plan, in_steps, outermost
 
@@ -68,7 +68,7 @@ def _plan_cost(plan: Plan, batch: Batch, sizes: "Sizes") -> PlanCost:
     return PlanCost(time, again, int(temporaries))
 
 
-def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
+def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: Number) -> Plan:
     """The plan expected to be the fastest among those whose temporaries stay within `budget_bytes`.
 
     `shapes` are the arguments `(params, batch, h_0)` of the gradient function, arrays or what `jax.eval_shape` gives.
@@ -87,14 +87,16 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: float) -> Plan:
     >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Blocked(plan=plan), loss="cross_entropy")
     """
     check_shapes(shapes)
-    require_positive(budget_bytes=budget_bytes)
+    budget_bytes = require_known_number(
+        "budget_bytes", budget_bytes, POSITIVE, "the plan depends on it, so plan outside"
+    )
     params, batch, _ = shapes
     sizes = _sizes(params, batch)
     costs = {plan: _plan_cost(plan, batch, sizes) for plan in _candidates(params, batch)}
     fitting = [plan for plan, cost in costs.items() if cost.temporary_bytes <= budget_bytes]
     if not fitting:
         least = min(cost.temporary_bytes for cost in costs.values())
-        raise ValueError(f"`budget_bytes` must be at least {least:,} for these shapes, got {budget_bytes:,}.")
+        raise ValueError(f"`budget_bytes` must be at least {least:,} for these shapes, got {budget_bytes:,.0f}.")
     num_sequences = max(math.prod(steps_shape(batch.inputs)[1:]), 1)
 
     def slowness(plan: Plan) -> float:  # in units of the time when all states are kept, in large blocks

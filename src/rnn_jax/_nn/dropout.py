@@ -8,11 +8,11 @@ from jax import lax
 from jaxtyping import Array
 
 from .._checks import check_inputs, check_params
-from .._require import require_key, require_rates
+from .._require import RATE, Number, require_key, require_number
 from .._types import Batch, Drop, Hidden, Params, accumulation_dtype
 
 
-def drop_units(params: Params, batch: Batch, *, between: Any = 0.0, recurrent: Any = 0.0) -> Batch:
+def drop_units(params: Params, batch: Batch, *, between: Number = 0.0, recurrent: Number = 0.0) -> Batch:
     """`batch` with the units to drop drawn from `batch.key`, for `grad_fn` of any method or `apply`.
 
     Each unit of each layer is dropped with these probabilities, once for a whole sequence, and enlarged by
@@ -40,7 +40,7 @@ def drop_units(params: Params, batch: Batch, *, between: Any = 0.0, recurrent: A
     check_params(params)
     if not isinstance(batch, Batch):
         raise TypeError(f"`batch` must be a Batch, got {type(batch).__name__}.")
-    require_rates(between=between, recurrent=recurrent)
+    between, recurrent = (require_number(*rate, RATE) for rate in (("between", between), ("recurrent", recurrent)))
     if batch.key is None:
         raise ValueError("`batch.key` must be given: it is what `drop_units` draws from.")
     require_key(batch.key)
@@ -48,10 +48,8 @@ def drop_units(params: Params, batch: Batch, *, between: Any = 0.0, recurrent: A
     key, *keys = jax.random.split(batch.key, 3)
 
     def draw(key: Any, rate: Any) -> tuple[Hidden, ...] | None:
-        if not isinstance(rate, jax.core.Tracer):
-            rate = float(rate)
-            if rate == 0:
-                return None
+        if isinstance(rate, float) and rate == 0:
+            return None
         masks = []
         for cell, of_layer in zip(params.cells, jax.random.split(key, len(params.cells)), strict=True):
             enlarged = jnp.asarray(1 / (1 - rate), cell.w_hh.dtype)

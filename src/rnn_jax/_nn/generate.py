@@ -10,12 +10,14 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from .._checks import check_params, check_sequence, is_tokens, steps_shape
 from .._require import (
+    POSITIVE,
+    Number,
     are_numbers,
     is_below,
     require_array,
     require_callable,
     require_key,
-    require_positive,
+    require_number,
     require_sizes,
 )
 from .._types import Flags, Inputs, Params, States, accumulation_dtype
@@ -25,7 +27,7 @@ from .parameters import zero_state
 Draw = Callable[[Key[Array, ""], Array], Array]  # (key, y_t) -> x_{t+1}
 
 
-def categorical(temperature: float) -> Draw:
+def categorical(temperature: Number) -> Draw:
     """Draw tokens with the probabilities `softmax(y_t / temperature)`, in float32 or better.
 
     In a lower type the noise has so few values that frequent tokens crowd out the rare ones. A temperature too small
@@ -34,7 +36,7 @@ def categorical(temperature: float) -> Draw:
     Raises:
         ValueError: unless `temperature` is above zero; for its limit at zero take `greedy`.
     """
-    require_positive(temperature=temperature)
+    temperature = require_number("temperature", temperature, POSITIVE)
 
     def draw(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Int[Array, "*batch"]:
         y = y_t.astype(accumulation_dtype(y_t.dtype))

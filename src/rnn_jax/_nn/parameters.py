@@ -1,6 +1,8 @@
 """Fresh parameters and states."""
 
 import inspect
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -9,10 +11,11 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from .._cells.activations import Phi, check_activation
+from .._cells.leaky import LeakyParams
 from .._cells.protocol import num_units
-from .._cells.vanilla import CellParams, check_leak
+from .._cells.vanilla import LEAK, CellParams, known_leak
 from .._checks import check_params
-from .._require import are_numbers, require_floating, require_key, require_sizes
+from .._require import Number, are_numbers, require_float, require_floating, require_key, require_shape, require_sizes
 from .._types import Params, ReadoutParams, States, accumulation_dtype
 from ..initializers import Initializer, initializer_of
 
@@ -25,7 +28,7 @@ def init_params(
     output_size: int,
     num_layers: int = 1,
     activation: Phi = "tanh",
-    leak: float = 1.0,
+    leak: Number = 1.0,
     recurrent_init: str | Initializer = "orthogonal",
     input_init: str | Initializer = "lecun_normal",
     readout_init: str | Initializer = "lecun_normal",
@@ -36,14 +39,15 @@ def init_params(
 
     Args:
         activation: a name ("tanh", "relu", "identity"), φ, or an `Activation`.
-        leak: the α of leaky integration, see `CellParams`.
+        leak: the α of leaky integration, one number for all units, see `CellParams`; or one for each unit, an array
+            (hid,) that may be traced: then each layer is a `LeakyParams`, of which it is a parameter.
         recurrent_init, input_init, readout_init, bias_init: how `w_hh`, `w_xh`, `w_hy` and the biases are drawn: a name
             of `initializers.INITS`, or a function `(key, shape, dtype)` as in `jax.nn.initializers`. Unless given,
             `w_hh` is orthogonal, `w_xh` and `w_hy` are normal with variance 1 / fan-in (LeCun), biases zero.
 
     Raises:
         ValueError: for a size below one, an unknown name or a leak out of range.
-        TypeError: for an argument of the wrong type, or a leak that is traced.
+        TypeError: for an argument of the wrong type, or one leak for all units that is traced.
 
     >>> import jax, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=5, output_size=2, num_layers=2)
@@ -53,7 +57,7 @@ def init_params(
     require_key(key)
     require_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size, num_layers=num_layers)
     check_activation(activation)
-    check_leak(leak, "leak")
+    layer_of = _layers(leak, hidden_size)
     require_floating("dtype", dtype)
     dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
     draw_dtype = accumulation_dtype(dtype)  # the decompositions know no half precision
@@ -69,16 +73,15 @@ def init_params(
         return _drawn(name, initializer_of(inits[name], name), key, shape, draw_dtype).astype(dtype)
 
     ykey, *cell_keys = jax.random.split(key, num_layers + 1)
-    cells = []
+    cells: list[CellParams | LeakyParams] = []
     for layer, cell_key in enumerate(cell_keys):
         xkey, hkey = jax.random.split(cell_key)
         cells.append(
-            CellParams(
+            layer_of(
                 w_xh=draw("input_init", xkey, hidden_size if layer else input_size, hidden_size),
                 w_hh=draw("recurrent_init", hkey, hidden_size, hidden_size),
                 b_h=draw("bias_init", jax.random.fold_in(cell_key, 2), hidden_size),
                 activation=activation,
-                leak=leak,
             )
         )
     readout = ReadoutParams(
@@ -88,6 +91,17 @@ def init_params(
     params = Params(tuple(cells), readout)
     check_params(params)  # an initialiser of the caller's own may return anything
     return params
+
+
+def _layers(leak: Any, hidden_size: int) -> Callable[..., CellParams | LeakyParams]:
+    """The cell that has this leak: one for all units is static, one for each unit is a parameter."""
+    if not getattr(leak, "ndim", 0):
+        return partial(CellParams, leak=known_leak(leak))
+    require_float("leak", leak)
+    require_shape("leak", jnp.asarray(leak), "(hid,)", (hidden_size,), "`hidden_size`")
+    if not isinstance(leak, jax.core.Tracer) and not all(map(LEAK.holds, np.asarray(leak, float))):
+        raise ValueError(f"`leak` must hold numbers above 0 and at most 1, got {leak!r}.")
+    return lambda w_xh, **parts: LeakyParams(w_xh, leak=jnp.array(leak, w_xh.dtype), **parts)  # each layer its own
 
 
 def _drawn(name: str, init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:

@@ -29,7 +29,7 @@ from .._cells.vanilla import plain
 from .._losses import make_objective
 from .._nn.loops import Residuals
 from .._numerics import norms
-from .._require import require_positive
+from .._require import POSITIVE, Number, require_number
 from .._types import (
     Batch,
     GradFn,
@@ -45,7 +45,7 @@ from .._types import (
 from ._passed import full_pass
 
 
-def penalise_norms(weight: float, *, loss: str | Loss, reduction: str = "mean") -> GradFn:
+def penalise_norms(weight: Number, *, loss: str | Loss, reduction: str = "mean") -> GradFn:
     """A function like those of `make_grad_fn`, of the gradient of `L + weight Ω`; the loss it returns is L.
 
     Ω is the mean of `(‖v_t‖ / ‖δ_t‖ - 1)²` over steps and sequences where `δ_t` is not zero: by how much a step back
@@ -63,12 +63,11 @@ def penalise_norms(weight: float, *, loss: str | Loss, reduction: str = "mean") 
     >>> problem = rnn_jax.verify.make_problem(rnn_jax.verify.Case(), dtype=jax.numpy.float32)
     >>> (loss, h_T), gradients = jax.jit(grad_fn)(*problem)
     """
-    require_positive(weight=weight)
-    return partial(_penalised, weight, make_objective(loss, reduction))
+    return partial(_penalised, require_number("weight", weight, POSITIVE), make_objective(loss, reduction))
 
 
 def _penalised(
-    weight: float, settle: Callable[[Params, Batch], Objective], params: Params, batch: Batch, h_0: States
+    weight: Number, settle: Callable[[Params, Batch], Objective], params: Params, batch: Batch, h_0: States
 ) -> Result:
     check_call(params, batch, h_0)
     for name in ("mask", "reset", "drop"):
@@ -77,9 +76,13 @@ def _penalised(
     for cell in plain(params.cells, "`penalise_norms`"):
         if cell.leak != 1:
             raise ValueError(f"`params` must have cells without leak for `penalise_norms`, got {cell.leak}.")
+    dtype = accumulation_dtype(params.readout.b_y.dtype)
     passed = full_pass(settle(params, batch), params, batch._replace(key=None), h_0)
     d_cells = tuple(
-        replace(layer.d_cell, w_hh=layer.d_cell.w_hh + weight * norm_penalty(residuals, layer.deltas.z)[1])  # type: ignore[type-var]
+        replace(
+            layer.d_cell,
+            w_hh=layer.d_cell.w_hh + jnp.asarray(weight, dtype) * norm_penalty(residuals, layer.deltas.z)[1],
+        )  # type: ignore[type-var]
         for residuals, layer in zip(passed.saved, passed.layers, strict=True)
     )
     gradients = passed.gradients._replace(params=passed.gradients.params._replace(cells=d_cells))

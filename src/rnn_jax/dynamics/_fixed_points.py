@@ -20,7 +20,7 @@ from jaxtyping import Array
 
 from .._checks import check_inputs, check_params, check_states
 from .._nn.step import step
-from .._require import require_positive, require_sizes, require_values
+from .._require import POSITIVE, Number, require_known_number, require_sizes, require_values
 from .._types import Params, States, Step
 from ..verify._subject import in_float64
 
@@ -48,8 +48,8 @@ def fixed_points(
     x: Step | None = None,
     *,
     max_steps: int = 1000,
-    tolerance: float = 1e-14,
-    apart: float = 1e-2,
+    tolerance: Number = 1e-14,
+    apart: Number = 1e-2,
 ) -> FixedPoints:
     """Where L-BFGS on the speed comes to from each of `starts`, states `(num, hid)` a layer; points closer than `apart`
     are one.
@@ -73,7 +73,10 @@ def fixed_points(
     require_values("fixed_points", (params, starts, x))
     check_params(params)
     require_sizes(max_steps=max_steps)
-    require_positive(apart=apart, tolerance=tolerance)
+    tolerance, apart = (
+        require_known_number(*number, POSITIVE, "call `fixed_points` outside")
+        for number in (("tolerance", tolerance), ("apart", apart))
+    )
     check_states(params, starts, name="starts")
     if starts[0].ndim != 2:
         raise ValueError(f"`starts[0]` must have the axes (num, hid), got shape {starts[0].shape}.")

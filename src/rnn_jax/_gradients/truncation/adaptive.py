@@ -29,7 +29,7 @@ from ..._nn.apply import last_states
 from ..._nn.events import select
 from ..._nn.loops import Residuals, states_read
 from ..._numerics import norms, tree_norm
-from ..._require import are_numbers, require_positive, require_sizes
+from ..._require import POSITIVE, Number, are_numbers, require_number, require_sizes
 from ..._types import Batch, Gradients, Objective, Params, Result, Scalar, States
 from ..blocked import Problem, WayBack, planned, there_and_back
 from ..bptt import bptt
@@ -58,12 +58,12 @@ class Adaptive:
     """
 
     k1: int
-    bias: float | Array
+    bias: Number
     k2_max: int | None = None
 
     def __post_init__(self) -> None:
         require_sizes(k1=self.k1)
-        require_positive(bias=self.bias)
+        object.__setattr__(self, "bias", require_number("bias", self.bias, POSITIVE))
         if self.k2_max is not None:
             require_sizes(least=self.k1, k2_max=self.k2_max)
 
@@ -92,7 +92,7 @@ def adaptive(
     method: Adaptive, objective: Objective, params: Params, batch: Batch, h_0: States
 ) -> tuple[Int[Array, ""], Result]:
     """`k2`, a multiple of `k1`, and what `Truncated` returns with it."""
-    k1, bias, k2_max = method.k1, method.bias, method.k2_max
+    k1, k2_max = method.k1, method.k2_max
     time = batch.inputs.shape[0]
     if are_numbers(time) and k1 >= time:  # one window, of all steps
         problem = Problem(WayBack(), objective, params, batch)
@@ -115,7 +115,7 @@ def adaptive(
         return relative_bias(rest, tree_norm(d_cells))
 
     def too_short(reach: Reach) -> Array:
-        return (reach.bias > bias) & (reach.passes < most)
+        return (reach.bias > jnp.asarray(method.bias, dtype)) & (reach.passes < most)
 
     def further(reach: Reach) -> Reach:
         leaving, d_as = one_pass(side, reach.passes, None, neighbours(reach.leaving, no_more))

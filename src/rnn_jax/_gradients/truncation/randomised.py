@@ -14,18 +14,20 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from ..._checks import steps_shape
-from ..._require import require_positive
+from ..._require import Number, Range, require_number
 from ..._types import Batch, Objective, Params, Result, States, accumulation_dtype
 from ..blocked import Problem, WayBack, planned, there_and_back
 from ..plan import Plan, check_plan
 from .references import SentOn
+
+REACH = Range("a finite number of steps above 1", lambda x: x > 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cuts:
     """`cuts` at a mean reach."""
 
-    mean_reach: float | Array
+    mean_reach: Number
 
     def __call__(self, batch: Batch, dtype: Any) -> Array:
         """What each step sends back is multiplied by this."""
@@ -39,13 +41,11 @@ class Randomised:
     `mean_reach`, in steps, is above 1 and may be traced: then its range is not checked. `plan` as in `Blocked`.
     """
 
-    mean_reach: float | Array
+    mean_reach: Number
     plan: Plan | None = None
 
     def __post_init__(self) -> None:
-        require_positive(mean_reach=self.mean_reach)
-        if not isinstance(self.mean_reach, jax.core.Tracer) and self.mean_reach <= 1:
-            raise ValueError(f"`mean_reach` must be above 1 step, got {self.mean_reach!r}.")
+        object.__setattr__(self, "mean_reach", require_number("mean_reach", self.mean_reach, REACH))
         if self.plan is not None:
             check_plan(self.plan)
 
@@ -61,7 +61,7 @@ class Randomised:
         return there_and_back(problem, planned(self.plan, problem), h_0)
 
 
-def cuts(mean_reach: float | Array, batch: Batch, dtype: Any) -> Array:
+def cuts(mean_reach: Number, batch: Batch, dtype: Any) -> Array:
     """For every step what is multiplied to the gradient it sends back: 0, or 1 / (1 - c). `(time, *batch)`.
 
     Raises:
