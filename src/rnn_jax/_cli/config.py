@@ -44,10 +44,12 @@ class TrainConfig:
     """
 
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
-    """UTF-8 text to learn, in this order; `-` is standard input. A byte order mark at the start of a file is left out,
-    and CRLF becomes LF; settings.json counts both. Default: the standard library's sources. With --resume: where the
-    text of the run is now, if it has moved.
+    """Text to learn, in this order; `-` is standard input. A byte order mark at the start of a file is left out, and
+    CRLF becomes LF; settings.json counts both. Default: the standard library's sources. With --resume: where the text
+    of the run is now, if it has moved.
     """
+    encoding: str = "utf-8"
+    """Encoding of the files, a name that Python knows, like latin-1, cp1252 or utf-16."""
     run: Annotated[Path, _named("--run")] | None = None
     """Folder to leave the run in. Default: the first free of runs/char-1, runs/char-2, …"""
     overwrite: bool = False

@@ -59,6 +59,8 @@ def check_train_config(config: TrainConfig) -> None:
     _check_ranges(config)
     for name in ("run", "resume"):
         check_path(config, name)
+    known = "a text encoding that Python knows, like utf-8, latin-1 or utf-16"
+    _require(config, "encoding", _is_encoding(config.encoding), known)
     _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
     if config.memory is not None:
         _require(config, "memory", bool(bytes_of(config.memory)), "a number of bytes above 0, like 200MB or 64MiB")
@@ -78,6 +80,13 @@ def check_train_config(config: TrainConfig) -> None:
     elif cut:
         _require(config, "k2", config.k2 is not None, "given with --k1, or else --adaptive-bias")
         _require(config, "k2", (config.k1 or 1) <= (config.k2 or 0), f"at least --k1, which is {config.k1}")
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return "a".encode(name).decode(name) == "a"
+    except (LookupError, ValueError):  # there is none of this name, or it is none of text
+        return False
 
 
 def check_sample_config(config: SampleConfig) -> None:

@@ -138,13 +138,13 @@ def _train(config: "TrainConfig", given: set[str]) -> int:
     check_train_config(config)
     if config.resume is None:
         check_free(config)
-        corpus = read_corpus(config.files)
+        corpus = read_corpus(config.files, config.encoding)
         with _jax(config.dtype, config.devices):
             return int(import_module(".training.train", __package__).train(config, {}, corpus))
     run, files = config.resume, config.files
     config, facts = resumed(config, given)
     with locked(run):
-        corpus = corpus_of_run(run, config.files, files, facts["text_sha256"])
+        corpus = corpus_of_run(run, config.files, files, facts["text_sha256"], config.encoding)
         config, facts = with_text(config, facts, files, corpus)
         with _jax(config.dtype, config.devices):
             return int(import_module(".training.train", __package__).train(config, facts, corpus))
@@ -182,7 +182,7 @@ def _truncation(config: "TruncationConfig") -> int:
 
     check_truncation_config(config)
     settings, facts = read_settings(config.run)
-    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"])
+    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"], settings.encoding)
     with _jax(settings.dtype):
         return int(import_module(".truncation", __package__).truncation(config, settings, facts, corpus))
 
@@ -198,7 +198,7 @@ def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
         with _jax():
             return int(import_module(".anatomy.command", __package__).anatomy(config, None, {}, None))
     settings, facts = read_settings(config.run)
-    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"])
+    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"], settings.encoding)
     with _jax(settings.dtype):
         return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
 

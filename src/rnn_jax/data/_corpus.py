@@ -4,12 +4,18 @@ import codecs
 import hashlib
 import sys
 import sysconfig
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 from .._reporting.errors import InputError
 from .._reporting.files import is_unicode
 
+UTF_8 = "utf-8"
+MARKS = {  # by which a file of these begins; that of UTF-32 begins with that of UTF-16
+    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
+    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
+}
 MOST_BYTES = 2**30  # of one file: a text that is read without an end, /dev/zero say, is refused
 
 
@@ -26,11 +32,11 @@ class Corpus(NamedTuple):
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
-def read_corpus(files: tuple[str, ...]) -> Corpus:
+def read_corpus(files: tuple[str, ...], encoding: str = UTF_8) -> Corpus:
     """The text of `files` in their order, `-` being standard input; without files, the standard library's.
 
     Raises:
-        InputError: for a file that is missing, unreadable, empty or not UTF-8, by name.
+        InputError: for a file that is missing, unreadable, empty or in another encoding, by name.
     """
     if not files:
         return _standard_library()
@@ -41,12 +47,14 @@ def read_corpus(files: tuple[str, ...]) -> Corpus:
             raise InputError(f"FILE must have a name in UTF-8, got {name!r}.")
     if files.count("-") > 1:
         raise InputError("FILE must name standard input, `-`, at most once.")
-    texts, marks, returns = zip(*map(_read, files), strict=True)
+    texts, marks, returns = zip(*(_read(name, codecs.lookup(encoding).name) for name in files), strict=True)
     left_out = {"byte_order_marks": sum(marks), "carriage_returns": sum(returns)}
     return Corpus("".join(texts), ", ".join(files), left_out)
 
 
-def corpus_of_run(run: Path, files: tuple[str, ...], given: tuple[str, ...], sha256: str) -> Corpus:
+def corpus_of_run(
+    run: Path, files: tuple[str, ...], given: tuple[str, ...], sha256: str, encoding: str = UTF_8
+) -> Corpus:
     """The text that a run began with: of the `files` in its settings or, if it has moved, of those `given`.
 
     Raises:
@@ -54,7 +62,7 @@ def corpus_of_run(run: Path, files: tuple[str, ...], given: tuple[str, ...], sha
     """
     moved = f"If the text of {str(run)!r} has moved, give its files after RUN."
     try:
-        corpus = read_corpus(given or files)
+        corpus = read_corpus(given or files, encoding)
     except InputError as error:
         raise error if given else InputError(f"{error} {moved}") from error
     if corpus.sha256 != sha256:
@@ -63,7 +71,7 @@ def corpus_of_run(run: Path, files: tuple[str, ...], given: tuple[str, ...], sha
     return corpus
 
 
-def _read(name: str) -> tuple[str, int, int]:
+def _read(name: str, encoding: str) -> tuple[str, int, int]:
     """The text of a file; how many byte order marks it began with, 0 or 1; how many CRLF became LF."""
     label = "standard input" if name == "-" else f"file {name!r}"
     try:
@@ -78,14 +86,55 @@ def _read(name: str) -> tuple[str, int, int]:
         raise InputError(f"FILE must name readable text, but {label} is not: {error.strerror}.") from error
     if len(data) > MOST_BYTES:
         raise InputError(f"FILE must have at most {MOST_BYTES:,} bytes, but {label} has more.")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        got = f"byte 0x{data[error.start]:02x} at position {error.start}"
-        raise InputError(f"FILE must be UTF-8 text, but {label} has {got}.") from error
+    text = _decoded(data, encoding, label)
+    marked = data.startswith(MARKS[encoding]) if encoding in MARKS else False  # of these Python leaves it out
+    marked, text = marked or text.startswith("\ufeff"), text.removeprefix("\ufeff")
     if not text:
         raise InputError(f"FILE must hold text, but {label} is empty.")
-    return text.replace("\r\n", "\n"), int(data.startswith(codecs.BOM_UTF8)), text.count("\r\n")
+    return text.replace("\r\n", "\n"), int(marked), text.count("\r\n")
+
+
+def _decoded(data: bytes, encoding: str, label: str) -> str:
+    """The text in `data`, the contents of what is called `label`."""
+    try:
+        text = data.decode(encoding)
+    except UnicodeError as error:  # not every codec says where
+        got = f"byte 0x{data[error.start]:02x} at position {error.start}" if hasattr(error, "start") else str(error)
+        raise InputError(f"FILE must be {encoding} text, but {label} has {got}.{_hint(data, encoding)}") from error
+    if encoding == UTF_8 and _pairs_with_zero(data):  # which UTF-8 takes for a character
+        raise InputError(f"FILE must be {encoding} text, but in {label} every other byte is 0.{_hint(data, encoding)}")
+    if encoding != UTF_8 and not is_unicode(text):
+        raise InputError(f"FILE must be {encoding} text, but {label} has half of a surrogate pair.")
+    return text
+
+
+def _hint(data: bytes, encoding: str) -> str:
+    """What the bytes of a file look like, if not `encoding`, in a sentence; nothing if that cannot be told."""
+    looks = next((one for one, marks in MARKS.items() if data.startswith(marks)), None)
+    if looks is None and (pairs := _pairs_with_zero(data)):
+        looks = pairs
+    if looks is None and 0 not in data:
+        looks = next((one for one in (UTF_8, "latin-1", "cp1252") if _is_text(data, one)), None)
+    if looks is None or codecs.lookup(looks).name == encoding:
+        return ""
+    return f" It looks like {looks}: give --encoding {looks}."
+
+
+def _pairs_with_zero(data: bytes) -> str | None:
+    """The UTF-16 without a mark that `data` looks like: in most pairs the same one of the two bytes is 0."""
+    high, low = data[0::2].count(0), data[1::2].count(0)
+    if not data or len(data) % 2 or max(high, low) * 4 < len(data) or min(high, low) * 10 > max(high, low):
+        return None
+    return "utf-16-be" if high > low else "utf-16-le"
+
+
+def _is_text(data: bytes, encoding: str) -> bool:
+    """Whether `data` is text in `encoding`, without control characters but white space."""
+    try:
+        text = data.decode(encoding)
+    except UnicodeError:
+        return False
+    return not any(unicodedata.category(char) == "Cc" and char not in "\t\n\v\f\r" for char in set(text))
 
 
 def _standard_library() -> Corpus:
