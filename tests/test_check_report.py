@@ -41,6 +41,10 @@ def test_a_fault_of_some_sequences_and_of_a_leaf_that_should_be_zero():
     change = lambda g: g._replace(h_0=(g.h_0[0].at[1].add(1.0),))  # noqa: E731
     report = check_gradients(with_wrong(grad_fn_of(case), change), params, batch, h_0)
     assert report.findings[0].startswith("h_0[0] is wrong in 1 of 3 sequences, 1:")
+    alone, one, h = make_problem(Case(batch=()))
+    one_unit = lambda g: g._replace(h_0=(g.h_0[0].at[1].add(1.0),))  # noqa: E731
+    report = check_gradients(with_wrong(grad_fn_of(Case(batch=())), one_unit), alone, one, h)
+    assert report.findings[0].startswith("h_0[0] is wrong: most at (1)")  # a unit, no sequence
     batch = batch._replace(reset=jnp.ones((7, 3), bool))
     report = check_gradients(with_wrong(grad_fn_of(case), change), params, batch, h_0)
     assert report.findings[0].startswith("h_0[0] should be zero and is not")

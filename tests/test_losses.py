@@ -224,9 +224,11 @@ def test_a_loss_over_the_whole_sequence(inputs):
 
 
 @pytest.mark.usefixtures("annotations_unchecked")
-@pytest.mark.parametrize("returned", [lambda params: 1.0, lambda params: (1.0, (), ())])
+@pytest.mark.parametrize("returned", [lambda params: 1.0, lambda params: (1.0, (), ())], ids=["a number", "three"])
 def test_a_loss_over_the_whole_sequence_that_returns_something_else(returned):
     with pytest.raises(TypeError, match="`loss` must return a pair"):
         rnn_jax.grad_fn_of(lambda params, batch, h_0: returned(params))(*make_problem(Case()))
+    with pytest.raises(TypeError, match="`loss` must return an h_T with the tree structure of `h_0`, got "):
+        rnn_jax.grad_fn_of(lambda params, batch, h_0: (1.0, (h_0, "metrics")))(*make_problem(Case()))
     with pytest.raises(TypeError, match="`loss` must be a function"):
         rnn_jax.grad_fn_of("cross_entropy")

@@ -2,6 +2,7 @@
 
 import warnings
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,3 +203,25 @@ def test_arrays_of_numpy_as_users_have_them():
             rnn_jax.generate(jax.random.key(0), params, tokens[1], 2)
         with pytest.raises(ValueError, match="`streams` must hold integers that fit int32"):
             rnn_jax.data.window_batch(np.repeat(tokens[1], 9)[:, None], 0, 3)
+
+
+@pytest.mark.parametrize("together", [rnn_jax.data.pad_sequences, rnn_jax.data.pack_sequences])
+def test_targets_that_are_trees(together):
+    """Each leaf as if it were the targets alone; without targets there is nothing to lose."""
+    rng = np.random.default_rng(4)
+    lengths = (5, 2, 3)
+    xs = [rng.standard_normal((n, 3)) for n in lengths]
+    trees = [{"value": rng.standard_normal((n, 2)), "seen": rng.random((n, 2)) < 0.5} for n in lengths]
+    batch, places = together(xs, trees)
+    for name in ("value", "seen"):
+        alone, its_places = together(xs, [tree[name] for tree in trees])
+        assert places == its_places
+        chex.assert_trees_all_equal(batch._replace(targets=batch.targets[name]), alone)
+    nothing, its_places = together(xs)
+    assert its_places == places and not nothing.weights.any()
+    np.testing.assert_array_equal(nothing.inputs, batch.inputs)
+    np.testing.assert_array_equal(nothing.mask, batch.mask)
+    with pytest.raises(ValueError, match="`targets.1.` must have leaves of one length, got .1, 2.."):
+        together(xs, [trees[0], {"value": trees[1]["value"], "seen": trees[1]["seen"][:1]}, trees[2]])
+    with pytest.raises(ValueError, match="`targets` must be trees of one structure, .* got, at 1, "):
+        together(xs, [trees[0], {"value": trees[1]["value"]}, trees[2]])

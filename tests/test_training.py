@@ -223,6 +223,45 @@ def test_a_gradient_function_of_your_own_trains():
     assert_trees_close(mine, theirs, rtol=1e-12)
 
 
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_parameters_may_be_a_tree_of_your_own():
+    """With heads of their own each step is that of the same network as `Params`, and states are carried."""
+    case = Case(loss="squared_error", reset=True)
+    params, batch, h_0 = make_problem(case)
+    tree = {"cell": params.cells[0], "heads": {"w": params.readout.w_hy, "b": params.readout.b_y}}
+
+    def squared(cell, readout, batch, h_0):
+        hs = rnn_jax.unroll_bptt(cell, h_0[0], batch.inputs, reset=batch.reset)
+        return jnp.sum((rnn_jax.readout(readout, hs) - batch.targets) ** 2), (hs[-1],)
+
+    def of_tree(tree, batch, h_0):
+        return squared(tree["cell"], rnn_jax.ReadoutParams(tree["heads"]["w"], tree["heads"]["b"]), batch, h_0)
+
+    def of_params(params, batch, h_0):
+        return squared(params.cells[0], params.readout, batch, h_0)
+
+    def trained(loss, params):
+        trainer = rnn_jax.make_trainer(rnn_jax.grad_fn_of(loss), rnn_jax.clipped_sgd(0.01, momentum=0.5), carry=True)
+        state, _ = jax.lax.scan(lambda state, _: trainer.step(state, batch), trainer.init(params, h_0), length=3)
+        return state
+
+    mine, plain = (
+        jax.jit(trained, static_argnums=0)(of_tree, tree),
+        jax.jit(trained, static_argnums=0)(of_params, params),
+    )
+    assert_trees_close(jax.tree.leaves(mine.params["cell"]), jax.tree.leaves(plain.params.cells[0]), rtol=1e-12)
+    assert_trees_close(mine.params["heads"]["w"], plain.params.readout.w_hy, rtol=1e-12)
+    assert_trees_close(mine.h_0, plain.h_0, rtol=1e-12)
+    assert np.abs(mine.params["heads"]["w"] - tree["heads"]["w"]).max() > 1e-3
+    init = rnn_jax.make_trainer(rnn_jax.grad_fn_of(of_tree), rnn_jax.clipped_sgd(0.01), carry=True).init
+    with pytest.raises(TypeError, match="`params.'a'.` must hold floating point numbers, got dtype int64. Cast it"):
+        init({"a": jnp.arange(3)}, h_0)
+    with pytest.raises(TypeError, match="`params` must hold arrays, .* got dict"):
+        init({}, h_0)
+    with pytest.raises(TypeError, match="`h_0` as a tuple of states"):
+        init(tree, h_0[0])
+
+
 def test_min_char_rnn_clipping_is_by_value():
     params, _, _ = make_problem(Case())
     clip = rnn_jax.clip_gradients(max_value=5.0)

@@ -26,7 +26,8 @@ def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
 def check_cell(cell: Cell, name: str = "cell") -> None:
     """Raise unless `cell` is a layer whose leaves fit each other."""
     if not isinstance(cell, Cell) or isinstance(cell, type):
-        raise TypeError(f"`{name}` must be a cell, like CellParams, got {type(cell).__name__}.")
+        hint = ", which holds cells: take `params.cells[0]`" if isinstance(cell, Params) else ""
+        raise TypeError(f"`{name}` must be a cell, like CellParams, got {type(cell).__name__}{hint}.")
     cell.check(name)
     own = own_names(cell)
     for leaf in ("w_xh", "w_hh", "b_h", *own):
@@ -51,7 +52,8 @@ def check_cell(cell: Cell, name: str = "cell") -> None:
 def check_readout(readout: ReadoutParams, hid: int, dtype: Any, match: str, name: str) -> None:
     """Raise unless `readout` reads a layer of `hid` units."""
     if not isinstance(readout, ReadoutParams):
-        raise TypeError(f"`{name}` must be ReadoutParams, got {type(readout).__name__}.")
+        hint = ", which holds one: take `params.readout`" if isinstance(readout, Params) else ""
+        raise TypeError(f"`{name}` must be ReadoutParams, got {type(readout).__name__}{hint}.")
     require_float(f"{name}.w_hy", readout.w_hy)
     require_float(f"{name}.b_y", readout.b_y)
     if readout.w_hy.ndim != 2:
@@ -207,7 +209,8 @@ def check_states(
     The batch axes are those of what is called `match`, otherwise those of the first state.
     """
     if not isinstance(h_0, tuple):
-        raise TypeError(f"`{name}` must be a tuple of one state a layer, got {type(h_0).__name__}.")
+        hint = f": for one layer take `({name},)`" if hasattr(h_0, "shape") else ""
+        raise TypeError(f"`{name}` must be a tuple of one state a layer, got {type(h_0).__name__}{hint}.")
     if len(h_0) != len(params.cells):
         raise ValueError(f"`{name}` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")
     if batch is None:

@@ -27,7 +27,10 @@ def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Any) -> tuple[Array
     require_array("y_t", y_t)
     require_array("targets", target_t)
     if not is_tokens(target_t):
-        raise TypeError(f"`targets` must hold integer classes for cross-entropy, got dtype {target_t.dtype}.")
+        raise TypeError(
+            f"`targets` must hold integer classes for cross-entropy, got dtype {target_t.dtype}: for vectors take "
+            f'another `loss`, like "squared_error".'
+        )
     if target_t.shape != y_t.shape[:-1]:
         raise ValueError(f"`targets` must have shape {y_t.shape[:-1]} to match the outputs, got {target_t.shape}.")
     require_storable("targets", target_t)

@@ -157,7 +157,12 @@ def require_array(name: str, x: object, kind: Any = None, described: str = "") -
 
 def require_float(name: str, x: object) -> None:
     """Raise a `TypeError` unless `x` is an array of floating point numbers."""
-    require_array(name, x, jnp.floating, "floating point numbers")
+    require_array(name, x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):  # type: ignore[attr-defined]
+        raise TypeError(
+            f"`{name}` must hold floating point numbers, got dtype {x.dtype}. "  # type: ignore[attr-defined]
+            f"Cast it: `{name}.astype(jnp.float32)`."
+        )
 
 
 def require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str) -> None:
@@ -174,4 +179,6 @@ def require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], m
 def require_dtype(name: str, x: Array, dtype: Any, match: str) -> None:
     """Raise a `TypeError` unless `x` has the dtype."""
     if x.dtype != dtype:
-        raise TypeError(f"`{name}` must have dtype {dtype} to match {match}, got {x.dtype}.")
+        raise TypeError(
+            f"`{name}` must have dtype {dtype} to match {match}, got {x.dtype}. Cast it: `{name}.astype(jnp.{dtype})`."
+        )

@@ -42,7 +42,8 @@ def require_method(method: Any, wanted: str) -> None:
     missing = [name for name in ("gradient", "reference") if name not in here and not hasattr(type(method), name)]
     if missing or isinstance(method, type):
         lacks = f", which lacks `{missing[0]}`" if len(missing) == 1 else ""
-        raise TypeError(f"`method` must be {wanted}, like Blocked(), got {method!r}{lacks}.")
+        made = f": make one, `{method.__name__}(...)`" if isinstance(method, type) and not missing else ""
+        raise TypeError(f"`method` must be {wanted}, like Blocked(), got {method!r}{lacks}{made}.")
 
 
 def same_structure(tree: Any, other: Any) -> bool:

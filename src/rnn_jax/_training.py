@@ -10,15 +10,17 @@ from jaxtyping import Array, Float, Int
 
 from ._checks import check_params, check_states
 from ._numerics import tree_norm, unit_and_norm
-from ._require import POSITIVE, RATE, Number, require_callable, require_number
+from ._require import POSITIVE, RATE, Number, require_callable, require_float, require_number
 from ._results import require_like, require_result
 from ._types import Batch, GradFn, Params, States
 
 
 class TrainState(NamedTuple):
-    """Carried into the next step. `h_0` is the state the next batch starts from."""
+    """Carried into the next step. `params` are `Params`, or the tree that your gradient function takes. `h_0` is the
+    state the next batch starts from.
+    """
 
-    params: Params
+    params: Any
     opt_state: optax.OptState
     h_0: States
     num_steps: Int[Array, ""]
@@ -39,7 +41,7 @@ class StepInfo(NamedTuple):
 class Trainer(NamedTuple):
     """`init(params, h_0) -> TrainState` and `step(state, batch) -> (state, StepInfo)`, both pure."""
 
-    init: Callable[[Params, States], TrainState]
+    init: Callable[[Any, States], TrainState]
     step: Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
 
 
@@ -51,7 +53,9 @@ def make_trainer(
     Args:
         grad_fn: loss, last states and gradients; may be your own: it is traced, and its result is checked then.
         optimizer: of optax, a `MultiSteps` too. One that asks for the loss (`value`), the gradient (`grad`) or the loss
-            at other parameters (`value_fn`), as `reduce_on_plateau` and `lbfgs` do, gets it.
+            at other parameters (`value_fn`), as `reduce_on_plateau` and `lbfgs` do, gets it. The loss is that of the
+            step's batch, so the patience of `reduce_on_plateau` counts steps: to follow a validation, change the rate
+            between steps, see docs/recipes.md.
         carry: if True, each step starts from the hidden state that the last one ended in, for windows of one long
             stream; no gradient crosses. If False, each starts from the `h_0` given to `init`, for independent batches.
             There is no default, for the wrong one trains, and worse, without a word.
@@ -84,9 +88,8 @@ def make_trainer(
         raise TypeError(f"`carry` must be True or False, got {carry!r}.")
     asking = optax.with_extra_args_support(optimizer)
 
-    def init(params: Params, h_0: States) -> TrainState:
-        check_params(params)
-        check_states(params, h_0)
+    def init(params: Any, h_0: States) -> TrainState:
+        _check_start(params, h_0)
         params, h_0 = jax.tree.map(jnp.copy, (params, h_0))
         return TrainState(params, optimizer.init(params), h_0, jnp.zeros((), jnp.int32))
 
@@ -95,7 +98,7 @@ def make_trainer(
         require_like("gradients.params", gradients.params, state.params, "params")
         require_like("h_T", h_T, state.h_0, "h_0")
 
-        def value_fn(params: Params) -> Array:
+        def value_fn(params: Any) -> Array:
             return grad_fn(params, batch, state.h_0)[0][0]
 
         told = {"value": loss, "grad": gradients.params, "value_fn": value_fn}
@@ -107,6 +110,19 @@ def make_trainer(
         return TrainState(params, opt_state, h_0, state.num_steps + 1), info
 
     return Trainer(init, step)
+
+
+def _check_start(params: Any, h_0: States) -> None:
+    """Raise unless training can start here. A gradient function of your own may take other trees than `Params`."""
+    if isinstance(params, Params):
+        check_params(params)
+        check_states(params, h_0)
+        return
+    for name, tree in (("params", params), ("h_0", h_0)):
+        if not isinstance(h_0, tuple) or not jax.tree.leaves(tree):
+            raise TypeError(f"`{name}` must hold arrays, `h_0` as a tuple of states, got {type(tree).__name__}.")
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            require_float(f"{name}{jax.tree_util.keystr(path)}", leaf)
 
 
 def carried(h_0: States, h_T: States) -> tuple[States, Int[Array, ""]]:

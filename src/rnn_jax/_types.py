@@ -59,7 +59,7 @@ class Drop(NamedTuple):
 class Batch(NamedTuple):
     """One call's data. Only `inputs` and `targets` are required.
 
-    `inputs`   features `(time, *batch, in)` or tokens `(time, *batch)`.
+    `inputs`   features `(time, *batch, in)` or tokens `(time, *batch)`; time is first: `np.stack(windows, axis=1)`.
     `targets`  classes `(last, *batch)` or vectors `(last, *batch, out)` for the last `last` steps, or for a loss of
                your own any tree of arrays that begin with these axes,
                integers, booleans or floating point numbers of the type of the parameters:

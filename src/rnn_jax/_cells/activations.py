@@ -14,7 +14,8 @@ class Activation(NamedTuple):
     Each is elementwise. What is left out costs a little: without `slope`, JAX differentiates `phi`; without `d_phi` (of
     swish and gelu there is none, for two a have the same h) the cell keeps a, not h. Where tanh saturates, `1 - h²` is
     rounding and in the end 0, in float32 from |a| = 9 on. `slope` has all its digits there, for those who take its
-    logarithm.
+    logarithm. A gradient reads `slope` only where there is no `d_phi`: to check both, compare
+    `rnn_jax.dynamics.step_jacobians` with `jax.jacobian(rnn_jax.step, 1)`.
 
     It is part of the structure of the parameters: make it once, not in each call, or each is compiled anew.
 
@@ -72,7 +73,10 @@ def check_activation(given: object, name: str = "activation") -> None:
     """Raise unless `given` is a known name, an `Activation`, or a function, and can be part of a structure."""
     if isinstance(given, str):
         if given not in ACTIVATIONS:
-            raise ValueError(f"No activation named {given!r}; there are {', '.join(map(repr, ACTIVATIONS))}.")
+            raise ValueError(
+                f"No activation named {given!r}; there are {', '.join(map(repr, ACTIVATIONS))}, or pass a function, "
+                f"like `jax.nn.sigmoid`."
+            )
         return
     parts = tuple(given) if isinstance(given, Activation) else (given,)
     if not callable(parts[0]) or not all(part is None or callable(part) for part in parts):

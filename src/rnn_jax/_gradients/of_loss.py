@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from .._checks import is_tokens
 from .._require import require_callable
+from .._results import same_structure
 from .._types import Batch, GradFn, Gradients, Params, Result, States
 
 
@@ -18,7 +19,8 @@ def grad_fn_of(loss: Callable[[Params, Batch, States], tuple[Array, States]]) ->
     derivative through time is the one by hand, otherwise it is JAX's. `Batch.targets` are read by your loss alone.
 
     Args:
-        loss: returns a real number, and the last states, one a layer.
+        loss: returns a real number, and the last states, one a layer. For metrics beside it, call `apply` once more.
+            `params` may be any tree, with heads of your own say.
 
     Returns:
         A `GradFn`: `((value, h_T), gradients)`, in the parameters, `h_0`, and the inputs unless they are tokens.
@@ -43,7 +45,11 @@ def grad_fn_of(loss: Callable[[Params, Batch, States], tuple[Array, States]]) ->
         def value(params: Params, h_0: States, inputs: Array) -> tuple[Array, States]:
             returned: Any = loss(params, batch._replace(inputs=inputs), h_0)
             if not isinstance(returned, tuple) or len(returned) != 2:
-                raise TypeError(f"`loss` must return a pair (value, h_T), got {type(returned).__name__}.")
+                came = f"a tuple of {len(returned)}" if isinstance(returned, tuple) else type(returned).__name__
+                raise TypeError(f"`loss` must return a pair (value, h_T), got {came}.")
+            if not same_structure(returned[1], h_0):
+                came = str(jax.tree.structure(returned[1]))
+                raise TypeError(f"`loss` must return an h_T with the tree structure of `h_0`, got {came}.")
             return returned
 
         tokens = is_tokens(batch.inputs)

@@ -57,7 +57,9 @@ def apply(
 
     Layer l + 1 reads the states of layer l. `mask` and `reset` act on every layer, see `unroll`; `drop` as in
     `Batch`. For a loss of your own with the derivative through time by hand, differentiate
-    `apply(..., unroll=unroll_bptt)`; `grad_fn_of` does.
+    `apply(..., unroll=unroll_bptt)`; `grad_fn_of` does. An unroll of your own is called for each layer as
+    `unroll(cell, h_0, xs, mask=mask, reset=reset)`, with `r=` too where recurrent units are dropped, and returns the
+    states `(time, *batch, hid)`.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other, or `last` is not in 0..T.

@@ -56,7 +56,7 @@ class Place(NamedTuple):
 
 def pad_sequences(
     inputs: Sequence[Any],
-    targets: Sequence[Any],
+    targets: Sequence[Any] | None = None,
     *,
     weights: Sequence[Any] | None = None,
     mask: Sequence[Any] | None = None,
@@ -72,7 +72,7 @@ def pad_sequences(
 
 def pack_sequences(
     inputs: Sequence[Any],
-    targets: Sequence[Any],
+    targets: Sequence[Any] | None = None,
     *,
     weights: Sequence[Any] | None = None,
     mask: Sequence[Any] | None = None,
@@ -81,14 +81,15 @@ def pack_sequences(
 ) -> tuple[Batch, list[Place]]:
     """Sequences one after the other in as few rows of `time` steps as are found, each behind a reset; and their places.
 
-    `inputs[i]` are features `(length, in)` or tokens `(length,)`, `targets[i]` vectors or classes for the last steps of
-    the sequence: all of them, some, or one. Loss and gradients are those of the sequences run apart from a state of
-    zero: `h_0` is never read where a row holds a sequence. `weights[i]` are numbers or booleans `(len(targets[i]),)`,
-    one for each target; `mask[i]` booleans `(length,)`, false at the steps of the sequence that do not exist. The reset
-    is at the first step that exists. As in `Batch`, the weights are by default the mask on the steps that have a
-    target. Rows are filled longest first, each sequence into the row
-    with the least room that is enough. `time` is by default the longest length; `dtype`, that of
-    `params`, is the type of features, vectors and weights: by default that of the features, of tokens JAX's default.
+    `inputs[i]` are features `(length, in)` or tokens `(length,)`, `targets[i]` vectors or classes for the last
+    steps of the sequence: all of them, some, or one; or for a loss of your own a dict or NamedTuple of such arrays,
+    of one length. Without targets, for predictions, all weights are zero. Loss and gradients are those of the
+    sequences run apart from a state of zero: `h_0` is never read where a row holds a sequence. `weights[i]` are
+    numbers or booleans `(len(targets[i]),)`, one for each target; `mask[i]` booleans `(length,)`, false at the
+    steps of the sequence that do not exist. The reset is at the first step that exists. As in `Batch`, the weights
+    are by default the mask on the steps that have a target. Rows are filled longest first, each sequence into the
+    row with the least room that is enough. `time` is by default the longest length; `dtype`, that of `params`, is
+    the type of features, vectors and weights: by default that of the features, of tokens JAX's default.
 
     Raises:
         ValueError: if the sequences do not fit each other or `time`. Packed, a step before the first one that exists
@@ -110,7 +111,14 @@ def pack_sequences(
 
 def _in_rows(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: bool) -> tuple[Batch, list[Place]]:
     require_values("pad_sequences" if apart else "pack_sequences", [list(part or ()) for part in parts])
-    xs, ys, weights, masks = _as_arrays(*parts)
+    inputs, targets, *flags = parts
+    if targets is None:
+        targets = [np.zeros(0)] * len(inputs)
+    if len(targets) and (isinstance(targets[0], dict) or hasattr(targets[0], "_fields")):
+        leaves, tree = _leaves_of_each(targets)
+        batches = [_in_rows((inputs, leaf, *flags), time, dtype, apart=apart) for leaf in leaves]
+        return batches[0][0]._replace(targets=tree.unflatten([batch.targets for batch, _ in batches])), batches[0][1]
+    xs, ys, weights, masks = _as_arrays(inputs, targets, *flags)
     longest = max(len(x) for x in xs)
     time = longest if time is None else time
     require_sizes(least=longest, time=time)
@@ -141,6 +149,20 @@ def _in_rows(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: boo
     xs_in_rows, ys_in_rows, weights_in_rows = (_numbers(x, dtype) for x in (rows_x, rows_y, read))
     restarts = None if apart else jnp.asarray(reset)
     return Batch(xs_in_rows, ys_in_rows, weights_in_rows, jnp.asarray(mask), restarts), places
+
+
+def _leaves_of_each(targets: Sequence[Any]) -> tuple[list[list[Any]], Any]:
+    """For each leaf of the targets that of every sequence; and their tree."""
+    tree: Any = jax.tree.structure(targets[0])
+    for i, target in enumerate(targets):
+        if jax.tree.structure(target) != tree:
+            raise ValueError(
+                f"`targets` must be trees of one structure, {tree}, got, at {i}, {jax.tree.structure(target)}."
+            )
+        lengths = [len(leaf) for leaf in jax.tree.leaves(target)]
+        if len(set(lengths)) != 1:
+            raise ValueError(f"`targets[{i}]` must have leaves of one length, got {lengths}.")
+    return [list(leaf) for leaf in zip(*map(jax.tree.leaves, targets), strict=True)], tree
 
 
 def _numbers(x: np.ndarray, dtype: Any) -> Array:

@@ -22,7 +22,7 @@ LN_2, LN_4 = math.log(2), math.log(4)
 class Task(NamedTuple):
     """`make(key, num_sequences=..., **sizes) -> Batch`; the other functions take the same `sizes` and return a number.
 
-    `sizes` are defaults, and all that `make` knows.
+    `sizes` are all that `make` knows, with values to begin with; none has a default: pass `**task.sizes`, or your own.
     """
 
     make: Callable[..., Batch]

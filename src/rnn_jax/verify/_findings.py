@@ -58,7 +58,7 @@ def about_leaf(leaf: str, analytic: np.ndarray, right: np.ndarray | None, worst:
     wrong, told = _wrong_rows(np.atleast_2d(analytic), np.atleast_2d(right))
     if leaf == "inputs" and len(wrong):
         where = f" {_at_steps(wrong, told)}"
-    elif leaf.startswith("h_0") and 0 < len(wrong) < len(right):
+    elif leaf.startswith("h_0") and right.ndim > 1 and 0 < len(wrong) < len(right):
         where = f" in {len(wrong)} of {len(right)} sequences, {_list(wrong)}"
     return Finding(leaf, f"{leaf} is wrong{where}: {worst}.", explained=False)
 

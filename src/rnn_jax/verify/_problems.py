@@ -32,7 +32,7 @@ class Case(NamedTuple):
     drop: bool = False
 
 
-def make_problem(case: Case, seed: int = 0, dtype: Any = jnp.float64) -> tuple[Params, Batch, States]:
+def make_problem(case: Case, seed: int = 0, dtype: Any = float) -> tuple[Params, Batch, States]:
     """`(params, batch, h_0)`: a state and biases that are not zero, a recurrence that does not forget its first step.
 
     Where the mask hides a step the input is NaN, or a token that names no row. Drawn by NumPy, which compiles nothing.

@@ -40,6 +40,8 @@ def by_steps(
             steps, words = _counted_by_clock(fn, witness, clocked, params, unexplained)
         except Exception as error:  # the caller's function, and not quite the problem that it was made for
             said.append(f"{where} `fn` raises {type(error).__name__}, so that no step can be named.")
+            if problem is args:  # the sizes that it has were taken for granted
+                said.append("The clock adds inputs and units: take all sizes from the arguments.")
             continue
         if words:
             return steps, words + said

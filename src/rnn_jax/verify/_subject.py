@@ -132,7 +132,8 @@ def _subject(
 ) -> Subject:
     gradients = gradients_at(jnp.asarray(theta))
     if not same_structure(gradients, at):
-        raise ValueError("`fn` must return a gradient of the structure of what it is a gradient of.")
+        came, like = jax.tree.structure(gradients), jax.tree.structure(at)
+        raise ValueError(f"`fn` must return a gradient of the tree structure of its arguments, {like}, got {came}.")
     leaves, start = [], 0
     for (path, x), d in zip(jax.tree.leaves_with_path(at), jax.tree.leaves(gradients), strict=True):
         name = f"{root}{jax.tree_util.keystr(path)}".lstrip(".")
