@@ -39,10 +39,15 @@ def test_the_docstrings_have_examples():
 
 
 def blocks(page, language):
-    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+    return blocks_of(page.read_text(encoding="utf-8"), language)
 
 
-WITH_PYTHON = [page for page in PAGES if blocks(page, "python")]
+def blocks_of(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.M | re.S)
+
+
+MODULES_PAGE = ROOT / "docs" / "modules.md"  # needs other libraries, and has a test of its own below
+WITH_PYTHON = [page for page in PAGES if blocks(page, "python") and page != MODULES_PAGE]
 IN_A_PROCESS = {"README.md", "experiments.md"}
 
 
@@ -68,6 +73,29 @@ def test_python_blocks_run(page, tmp_path, monkeypatch):
         exec(compile(code, page.name, "exec"), {"__name__": "__main__"})
 
 
+LIBRARIES = {
+    "equinox": "equinox",
+    "flax linen": "flax",
+    "flax nnx": "flax",
+    "haiku": "haiku",
+    "Masks, resets, dropout, and the state": "flax",
+    "Decay and freeze": "optax",
+}
+
+
+@pytest.mark.parametrize("heading", LIBRARIES)
+def test_our_network_in_a_model_of_another_library(heading):
+    """The block under the heading, behind the lines that all share; at most fifteen lines, imports apart."""
+    pytest.importorskip(LIBRARIES[heading])
+    text = MODULES_PAGE.read_text(encoding="utf-8")
+    shared, *all_codes = blocks_of(text, "python")
+    (code,) = blocks_of(text.split(f"\n## {heading}\n")[1].split("\n## ")[0], "python")
+    assert len(all_codes) == len(LIBRARIES)
+    assert len([line for line in code.splitlines() if line and not re.match("import |from ", line)]) <= 15
+    with as_users_have_it():
+        exec(compile(shared + code, heading, "exec"), {"__name__": "__main__"})
+
+
 @pytest.mark.parametrize("seed", [1, 2, pytest.param(3, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", ["README.md", "docs/tasks.md"])
 def test_what_an_example_claims_to_learn_it_learns_from_other_seeds(name, seed):
@@ -79,7 +107,7 @@ def test_what_an_example_claims_to_learn_it_learns_from_other_seeds(name, seed):
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize("page", WITH_PYTHON, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*WITH_PYTHON, MODULES_PAGE], ids=lambda page: page.name)
 def test_python_blocks_run_in_a_fresh_process(page, tmp_path):
     run_in_a_process("\n".join(blocks(page, "python")), tmp_path)
 

@@ -83,7 +83,7 @@ def test_a_tree_that_was_saved_is_the_same(saver, tmp_path):
 
 def test_flax_refuses_a_state_of_other_leaves():
     serialization = pytest.importorskip("flax.serialization")
-    cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=2).cells[0]
+    cell = make_problem(Case())[0].cells[0]
     with pytest.raises(ValueError, match="A CellParams must be saved as"):
         serialization.from_state_dict(cell, {"w_xh": cell.w_xh})
 
