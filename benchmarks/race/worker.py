@@ -1,8 +1,8 @@
 """One contender in a process of its own: told what to do by lines of JSON, one line back for each.
 
-    python race_worker.py '{"contender": "bptt", "shape": [25, 1, 65, 100, 65], "what": "gradient", "device": "cpu"}'
+    python -m race.worker '{"contender": "bptt", "shape": [25, 1, 65, 100, 65], "what": "gradient", "device": "cpu"}'
 
-Started by race.py. It says `ready` when all is imported. `prepare` compiles, compares with the truth and warms up;
+Started by the race. It says `ready` when all is imported. `prepare` compiles, compares with the truth and warms up;
 `time` makes a turn's calls, each blocked until ready, and answers with the seconds of one.
 """
 
@@ -14,8 +14,9 @@ import sys
 import time
 
 import numpy as np
-from race_contenders import Raced, builder, find
-from race_problems import Shape
+
+from .contenders import Raced, builder, find
+from .problems import Shape
 
 TURN_S = 0.03  # a turn lasts at least this long
 WARM_S = 0.3  # and so does the warm-up

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import matplotlib
-from race_contenders import CONTENDERS, RIVALS
-from race_problems import Shape
-from race_statistics import summarise
+
+from .contenders import CONTENDERS, RIVALS
+from .problems import Shape
+from .statistics import summarise
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt

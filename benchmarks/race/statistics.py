@@ -1,7 +1,8 @@
 """From the seconds of every turn to medians, spreads, ratios pair by pair and fractions of the floor."""
 
 import numpy as np
-from race_problems import Shape
+
+from .problems import Shape
 
 TAILS = (2.5, 97.5)  # per cent: what is between them is the interval
 RESAMPLES = 2000

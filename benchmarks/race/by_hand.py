@@ -7,11 +7,12 @@ import os
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
-from race_compiled import OPTIMIZER, Model, race
-from race_contenders import OWN, Raced
-from race_problems import Shape, make_problem
 
 import rnn_jax
+
+from .compiled import OPTIMIZER, Model, race
+from .contenders import OWN, Raced
+from .problems import Shape, make_problem
 
 
 def blocked_grad_fn(**options):

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from race_contenders import HEADLINE, RIVALS
-from race_problems import SHAPES
-from race_statistics import geometric_mean, ratio, select
+
+from .contenders import HEADLINE, RIVALS
+from .problems import SHAPES
+from .statistics import geometric_mean, ratio, select
 
 MIB = 2**20
 LEAN = ("256x64x128x256x128", "1000x16x64x128x64")

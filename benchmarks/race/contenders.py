@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from race_problems import Shape
+
+from .problems import Shape
 
 EVERYTHING = ("forward", "gradient", "step")
 
@@ -44,42 +45,42 @@ GRADIENTS_ONLY = ("gradient", "step")  # forward is the same as that of the cont
 UNTRAINED = ("forward", "gradient")
 
 CONTENDERS = {
-    "textbook": Contender("jax.grad of the plain scan, readout inside", "textbook", "race_autodiff", "textbook"),
-    "stepwise": Contender("by hand, every product inside the loop", "ours", "race_by_hand", "stepwise"),
-    "bptt": Contender("by hand, products after the loop", "ours", "race_by_hand", "bptt"),
-    "blocked": Contender("by hand, a block of time at a time", "ours", "race_by_hand", "blocked"),
+    "textbook": Contender("jax.grad of the plain scan, readout inside", "textbook", "race.autodiff", "textbook"),
+    "stepwise": Contender("by hand, every product inside the loop", "ours", "race.by_hand", "stepwise"),
+    "bptt": Contender("by hand, products after the loop", "ours", "race.by_hand", "bptt"),
+    "blocked": Contender("by hand, a block of time at a time", "ours", "race.by_hand", "blocked"),
     "blocked_2": Contender(
-        "blocked, the batch sharded over two CPU devices", "ours", "race_by_hand", "sharded", cores=2, devices=("cpu",)
+        "blocked, the batch sharded over two CPU devices", "ours", "race.by_hand", "sharded", cores=2, devices=("cpu",)
     ),
     "lean": Contender(
         "blocked, in a quarter of the textbook's temporaries",
         "ours",
-        "race_by_hand",
+        "race.by_hand",
         "lean",
         whats=GRADIENTS_ONLY,
     ),
     "checkpointed": Contender(
-        "blocked, states recomputed", "ours", "race_by_hand", "checkpointed", whats=GRADIENTS_ONLY
+        "blocked, states recomputed", "ours", "race.by_hand", "checkpointed", whats=GRADIENTS_ONLY
     ),
-    "hoisted": Contender("jax.grad, input and readout outside the scan", "autodiff", "race_autodiff", "hoisted"),
-    "split": Contender("hoisted, `_split_transpose=True`", "autodiff", "race_autodiff", "split", whats=GRADIENTS_ONLY),
-    "unrolled": Contender("hoisted, eight steps an iteration", "autodiff", "race_autodiff", "unrolled"),
+    "hoisted": Contender("jax.grad, input and readout outside the scan", "autodiff", "race.autodiff", "hoisted"),
+    "split": Contender("hoisted, `_split_transpose=True`", "autodiff", "race.autodiff", "split", whats=GRADIENTS_ONLY),
+    "unrolled": Contender("hoisted, eight steps an iteration", "autodiff", "race.autodiff", "unrolled"),
     "remat": Contender(
-        "hoisted, `jax.checkpoint` around √T steps", "autodiff", "race_autodiff", "remat", whats=GRADIENTS_ONLY
+        "hoisted, `jax.checkpoint` around √T steps", "autodiff", "race.autodiff", "remat", whats=GRADIENTS_ONLY
     ),
-    "haiku": Contender("hk.VanillaRNN, tanh, by hk.dynamic_unroll", "peer", "race_peers", "haiku", ("haiku",)),
-    "flax": Contender("nn.RNN of nn.SimpleCell", "peer", "race_peers", "flax", ("flax",)),
-    "equinox": Contender("a cell of eqx.nn.Linear under lax.scan", "peer", "race_peers", "equinox", ("equinox",)),
+    "haiku": Contender("hk.VanillaRNN, tanh, by hk.dynamic_unroll", "peer", "race.peers", "haiku", ("haiku",)),
+    "flax": Contender("nn.RNN of nn.SimpleCell", "peer", "race.peers", "flax", ("flax",)),
+    "equinox": Contender("a cell of eqx.nn.Linear under lax.scan", "peer", "race.peers", "equinox", ("equinox",)),
     "torch": Contender(
-        "torch.nn.RNN, on as many threads as is best", "peer", "race_outside", "torch", ("torch",), UNTRAINED
+        "torch.nn.RNN, on as many threads as is best", "peer", "race.outside", "torch", ("torch",), UNTRAINED
     ),
     "numpy": Contender(
-        "by hand in NumPy, products after the loop", "peer", "race_outside", "numpy", (), UNTRAINED, devices=("cpu",)
+        "by hand in NumPy, products after the loop", "peer", "race.outside", "numpy", (), UNTRAINED, devices=("cpu",)
     ),
 }
 OWN = "RACE_METHOD"  # a method of your own, `module:expression`, for this process and its workers
 if OWN in os.environ:
-    CONTENDERS["own"] = Contender(f"the method {os.environ[OWN]}", "ours", "race_by_hand", "own")
+    CONTENDERS["own"] = Contender(f"the method {os.environ[OWN]}", "ours", "race.by_hand", "own")
 HEADLINE = "blocked"
 RIVALS = ("autodiff", "peer")
 QUICK = ("textbook", "bptt", "blocked", "hoisted", "split", "torch")
@@ -90,9 +91,9 @@ LONG = ("textbook", "remat", "blocked", "checkpointed")
 CHECKPOINTED = ("checkpointed", "remat")  # only these fit at a million steps
 
 UNUSUAL = {  # hidden from the parent's own table: the truth, and the machine's own rates
-    "truth": Contender("float64 autodiff, recomputed a block at a time", "truth", "race_autodiff", "truth"),
-    "product": Contender("the best of large float32 products", "machine", "race_machine", "product"),
-    "copy": Contender("copying a large array", "machine", "race_machine", "copy"),
+    "truth": Contender("float64 autodiff, recomputed a block at a time", "truth", "race.autodiff", "truth"),
+    "product": Contender("the best of large float32 products", "machine", "race.machine", "product"),
+    "copy": Contender("copying a large array", "machine", "race.machine", "copy"),
 }
 
 

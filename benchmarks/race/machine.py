@@ -6,8 +6,8 @@ import platform
 import re
 from pathlib import Path
 
-from race_contenders import Raced
-from race_problems import Shape
+from .contenders import Raced
+from .problems import Shape
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices of the large product
 COPIED = {"cpu": 2**26, "cuda": 2**28}  # float32 numbers: 256 MiB, 1 GiB

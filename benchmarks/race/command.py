@@ -1,11 +1,11 @@
 """The gradients of this library against autodiff and against other libraries: time, memory, and error beside both.
 
-    python benchmarks/race.py --smoke                      # seconds: does everything still run?
-    python benchmarks/race.py --quick                      # three shapes, the main contenders
-    python benchmarks/race.py                              # the gradient at nine shapes, all contenders
-    python benchmarks/race.py --shapes 100x32x64x128x64 --contenders textbook blocked torch --what forward step
-    python benchmarks/race.py --full --save                # everything, kept in benchmarks/results/
-    RACE_METHOD='my_module:Mine(k=2)' python benchmarks/race.py --contenders textbook blocked own   # a method of yours
+    python benchmarks/race --smoke                      # seconds: does everything still run?
+    python benchmarks/race --quick                      # three shapes, the main contenders
+    python benchmarks/race                              # the gradient at nine shapes, all contenders
+    python benchmarks/race --shapes 100x32x64x128x64 --contenders textbook blocked torch --what forward step
+    python benchmarks/race --full --save                # everything, kept in benchmarks/results/
+    RACE_METHOD='my_module:Mine(k=2)' python benchmarks/race --contenders textbook blocked own   # a method of yours
 
 A shape is time x batch x in x hid x out. Every contender lives in a process of its own; they take turns in rounds, the
 order new each round, every call blocked until ready, one process at work at a time. One that is further than 1e-3 from
@@ -20,22 +20,22 @@ import sys
 import tempfile
 from pathlib import Path
 
-import race_contenders as who
-import race_problems as problems
-from race_machine import record
-from race_pool import Absent, WorkerDied
-from race_report import NO_GPU, markdown, table, targets_table
-from race_rounds import Heat, measure_machine, run
-from race_statistics import summarise
-from race_worker import TURN_S
+from . import contenders as who
+from . import problems
+from .machine import record
+from .pool import Absent, WorkerDied
+from .report import NO_GPU, markdown, table, targets_table
+from .rounds import Heat, measure_machine, run
+from .statistics import summarise
+from .worker import TURN_S
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; a bad name ends the program with 2 and one sentence."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="race.py [options]"
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="race [options]"
     )
     add = parser.add_argument
     shapes = " ".join(shape.name for shape in problems.SHAPES)
@@ -162,7 +162,7 @@ def write(data: dict, folder: Path) -> None:
 
 def draw(data: dict, folder: Path) -> None:
     """The report and the pictures of what `race.json` has."""
-    from race_pictures import save_pictures
+    from .pictures import save_pictures
 
     (folder / "race.md").write_text(markdown(data))
     say(f"kept: race.json, race.md, {', '.join(path.name for path in save_pictures(data, folder))}")
@@ -197,7 +197,3 @@ def main(arguments: list[str] | None = None) -> int:
     if options.save:
         draw(data, options.save)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,9 +6,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from race_compiled import Model, race
-from race_contenders import Raced
-from race_problems import Shape, make_problem
+
+from .compiled import Model, race
+from .contenders import Raced
+from .problems import Shape, make_problem
 
 
 def cross_entropy(ys, targets):

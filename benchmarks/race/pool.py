@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from race_problems import Shape
+from .problems import Shape
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 PATIENCE_S = 600.0  # for one answer
 
 
@@ -36,6 +36,7 @@ class Absent(RuntimeError):
 def environment(device: str) -> dict[str, str]:
     """One device, on a GPU every float32 product in full float32, and no compilation from a cache."""
     ours = {
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")])),
         "JAX_PLATFORMS": device,
         "JAX_ENABLE_COMPILATION_CACHE": "false",
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -64,7 +65,7 @@ def start(name: str, shape: Shape, what: str, device: str, folder: Path) -> Work
     spec = json.dumps({"contender": name, "shape": shape, "what": what, "device": device})
     with log.open("w") as messages:
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "race_worker.py"), spec],
+            [sys.executable, "-m", "race.worker", spec],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=messages,

@@ -4,9 +4,10 @@ import os
 import timeit
 
 import numpy as np
-from race_contenders import Raced
-from race_machine import cores
-from race_problems import LEAVES, Shape, make_problem
+
+from .contenders import Raced
+from .machine import cores
+from .problems import LEAVES, Shape, make_problem
 
 
 def torch(shape: Shape, what: str) -> Raced:

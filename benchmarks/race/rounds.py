@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from race_contenders import find, obstacle
-from race_machine import rate
-from race_pool import Absent, Worker, WorkerDied, ask, hear, pool, start, stop
-from race_problems import SEED, Shape, flops, traffic
+from .contenders import find, obstacle
+from .machine import rate
+from .pool import Absent, Worker, WorkerDied, ask, hear, pool, start, stop
+from .problems import SEED, Shape, flops, traffic
 
 PAUSE_S = 0.05  # between turns: the threads of the last one wait a while in a loop before they sleep
 LEAST_ROUNDS, ROUNDS_S = 5, 15.0  # no further round after so many, once they have taken this long

@@ -1,9 +1,9 @@
 """The race in words: a Markdown table a shape, who was refused, the targets, and where a GPU overtakes."""
 
-from race_contenders import CONTENDERS, HEADLINE, RIVALS
-from race_problems import Shape
-from race_statistics import key, ratio, summarise
-from race_targets import MIB, targets
+from .contenders import CONTENDERS, HEADLINE, RIVALS
+from .problems import Shape
+from .statistics import key, ratio, summarise
+from .targets import MIB, targets
 
 COLUMNS = (
     "contender | ms, median (quartiles) | speed to textbook (95 %) | of floor | GFLOP/s | error | compile s | temp MiB"

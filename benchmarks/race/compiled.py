@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
-from race_contenders import Raced
 
 import rnn_jax
+
+from .contenders import Raced
 
 OPTIMIZER = rnn_jax.clipped_sgd(0.1, momentum=0.9, max_norm=1.0)
 

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 from jax import lax
-from race_autodiff import cross_entropy
-from race_compiled import Model, race
-from race_contenders import Raced
-from race_problems import Shape, make_problem
+
+from .autodiff import cross_entropy
+from .compiled import Model, race
+from .contenders import Raced
+from .problems import Shape, make_problem
 
 
 def haiku(shape: Shape, what: str) -> Raced:
