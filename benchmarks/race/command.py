@@ -13,16 +13,16 @@ the float64 truth is refused and not timed. `pip install -e '.[bench]'` adds the
 """
 
 import argparse
-import datetime
 import json
 import signal
 import sys
 import tempfile
 from pathlib import Path
 
+from rnn_jax._reporting.machine import PACKAGES, machine_record
+
 from . import contenders as who
 from . import problems
-from .machine import record
 from .pool import Absent, WorkerDied
 from .report import NO_GPU, markdown, table, targets_table
 from .rounds import Heat, measure_machine, run
@@ -30,6 +30,7 @@ from .statistics import summarise
 from .worker import TURN_S
 
 RESULTS = Path(__file__).parents[1] / "results"
+PEERS = ("dm-haiku", "flax", "equinox", "torch")  # distributions that take part
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -122,8 +123,14 @@ def say(text: str) -> None:
 def blank(options: argparse.Namespace) -> dict:
     """What goes into `race.json`, nothing measured yet."""
     settings = {"rounds": options.rounds, "turn_ms": TURN_S * 1e3, "looked_for_cuda": "cuda" in options.devices}
-    settings |= {"date": datetime.date.today().isoformat(), "contenders": options.names, "seed": problems.SEED}
-    return {"machine": record(), "machines": {}, "settings": settings, "rows": [], "missing": []}
+    settings |= {"contenders": options.names, "seed": problems.SEED}
+    return {
+        "machine": machine_record((*PACKAGES, *PEERS)),
+        "machines": {},
+        "settings": settings,
+        "rows": [],
+        "missing": [],
+    }
 
 
 def measure(options: argparse.Namespace, data: dict, scratch: Path) -> None:

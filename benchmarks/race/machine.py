@@ -1,18 +1,10 @@
-"""The machine: what it is, and how fast it multiplies and copies, measured as the contenders are."""
-
-import importlib.metadata
-import os
-import platform
-import re
-from pathlib import Path
+"""How fast the machine multiplies and copies, measured as the contenders are."""
 
 from .contenders import Raced
 from .problems import Shape
 
 SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices of the large product
 COPIED = {"cpu": 2**26, "cuda": 2**28}  # float32 numbers: 256 MiB, 1 GiB
-DISTRIBUTIONS = ("jax", "jaxlib", "numpy", "optax", "dm-haiku", "flax", "equinox", "torch")
-SETTINGS = ("XLA_FLAGS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 def product(shape: Shape, what: str) -> Raced:
@@ -46,34 +38,3 @@ def copy(shape: Shape, what: str) -> Raced:
 def rate(name: str, device: str, seconds: float) -> float:
     """Flop/s of the product, bytes/s of the copy."""
     return (2 * SIDE[device] ** 3 if name == "product" else 8 * COPIED[device]) / seconds
-
-
-def cores() -> int:
-    """Those this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def cpu_model() -> str:
-    """The processor's own name, where the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", cpuinfo.read_text()) if cpuinfo.exists() else []
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def installed() -> dict[str, str]:
-    """Versions of what takes part, by distribution."""
-    found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
-    return {name: found[name] for name in DISTRIBUTIONS if name in found}
-
-
-def record() -> dict:
-    """Processor, cores, versions, and the environment's settings that matter; no names, no paths."""
-    return {
-        "cpu": cpu_model(),
-        "cores": cores(),
-        "load_at_start": round(os.getloadavg()[0], 2),
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "versions": installed(),
-        "environment": {name: os.environ[name] for name in SETTINGS if name in os.environ},
-    }

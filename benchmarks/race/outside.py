@@ -5,8 +5,9 @@ import timeit
 
 import numpy as np
 
+from rnn_jax._reporting.machine import cores
+
 from .contenders import Raced
-from .machine import cores
 from .problems import LEAVES, Shape, make_problem
 
 

@@ -1,5 +1,7 @@
 """The race in words: a Markdown table a shape, who was refused, the targets, and where a GPU overtakes."""
 
+from rnn_jax._reporting.machine import machine_line
+
 from .contenders import CONTENDERS, HEADLINE, RIVALS
 from .problems import Shape
 from .statistics import key, ratio, summarise
@@ -37,8 +39,8 @@ def machine(data: dict) -> str:
     """Where and with what; the rates are the machine's own, measured in this run."""
     m = data["machine"]
     versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
-    load = f"load {m['load_at_start']} at the start"
-    lines = [f"{data['settings']['date']}: {m['cpu']}, {m['cores']} cores, {m['system']}, {load}."]
+    commit = f", commit {m['commit']}" if m.get("commit") else ""
+    lines = [f"{m['date']}: {machine_line(m)}, load {m['load']} at the start{commit}."]
     lines += [f"Python {m['python']}, {versions}."]
     lines += [f"{name}={value}" for name, value in m["environment"].items()]
     for device, rates in data["machines"].items():
