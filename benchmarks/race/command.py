@@ -16,16 +16,14 @@ import argparse
 import json
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
 from rnn_jax._reporting.machine import PACKAGES, machine_record
 
 from . import contenders as who
 from . import problems
-from .pool import Absent, WorkerDied
+from .measure import Absent, Heat, WorkerDied, measure_machine, run
 from .report import NO_GPU, markdown, table, targets_table
-from .rounds import Heat, measure_machine, run
 from .statistics import summarise
 from .worker import TURN_S
 
@@ -133,17 +131,17 @@ def blank(options: argparse.Namespace) -> dict:
     }
 
 
-def measure(options: argparse.Namespace, data: dict, scratch: Path) -> None:
+def measure(options: argparse.Namespace, data: dict) -> None:
     """Run everything, into `data`; the machine's own rates before and after the races. Saves after every race."""
     for device in options.devices:
         try:
-            rates = data["machines"][device] = measure_machine(device, scratch)
+            rates = data["machines"][device] = measure_machine(device)
         except Absent:
             say(f"{NO_GPU}\n")
             continue
         for heat in heats(options, device):
             try:
-                rows, missing = run(heat, scratch, say)
+                rows, missing = run(heat, say)
             except WorkerDied as e:
                 say(f"There is no {heat.title}, for the float64 truth failed: {e}.\n")
                 continue
@@ -154,7 +152,7 @@ def measure(options: argparse.Namespace, data: dict, scratch: Path) -> None:
             if options.save:
                 write(data, options.save)
         if not (options.smoke or options.quick):
-            again = measure_machine(device, scratch)
+            again = measure_machine(device)
             rates |= {name: rates[name] + again[name] for name in ("product", "copy")}
     if options.save:
         write(data, options.save)
@@ -188,8 +186,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way, no process is left behind
     data = blank(options)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            measure(options, data, Path(scratch))
+        measure(options, data)
     except KeyboardInterrupt:
         say("Stopped; `--redraw` draws what was saved." if options.save and data["rows"] else "Stopped.")
         return 130

@@ -1,17 +1,13 @@
-"""One contender in a process of its own: told what to do by lines of JSON, one line back for each.
+"""The process of a contender: it is told through a pipe to prepare, and then to take its turns."""
 
-    python -m race.worker '{"contender": "bptt", "shape": [25, 1, 65, 100, 65], "what": "gradient", "device": "cpu"}'
-
-Started by the race. It says `ready` when all is imported. `prepare` compiles, compares with the truth and warms up;
-`time` makes a turn's calls, each blocked until ready, and answers with the seconds of one.
-"""
-
+import contextlib
 import gc
-import json
 import math
 import os
-import sys
 import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 
@@ -21,24 +17,97 @@ from .problems import Shape
 TURN_S = 0.03  # a turn lasts at least this long
 WARM_S = 0.3  # and so does the warm-up
 COLD_S = 0.05  # a call that takes longer needs no untimed one before its turn: caches fill in a small part of it
+SIDE = {"cpu": 2048, "cuda": 8192}  # of the matrices of the large product
+COPIED = {"cpu": 2**26, "cuda": 2**28}  # float32 numbers: 256 MiB, 1 GiB
+WORK = {  # of the contenders that measure the machine: operations, bytes
+    "product": {device: 2 * side**3 for device, side in SIDE.items()},
+    "copy": {device: 8 * size for device, size in COPIED.items()},
+}
+Result = dict[str, np.ndarray]
 
 
-def set_up(contender: str) -> None:
+def work(pipe: Connection, log: str, name: str, shape: Shape, what: str, device: str) -> None:
+    """Build the contender, say so, and obey until the pipe closes. Whatever is printed goes to the log."""
+    os.setsid()  # Ctrl-C reaches the parent alone
+    messages = os.open(log, os.O_WRONLY | os.O_APPEND)
+    os.dup2(messages, 1)
+    os.dup2(messages, 2)
+    os.environ.update(environment(device))
+    try:
+        _set_up(name)
+        make = builder(name)
+        pipe.send({"ready": True} | _about_device(name, device))
+        with contextlib.suppress(EOFError):
+            _obey(pipe, lambda: make(shape, what))
+    except NotImplementedError as e:
+        pipe.send({"out": str(e)})
+
+
+def environment(device: str) -> dict[str, str]:
+    """One device, on a GPU every float32 product in full float32, and no compilation from a cache."""
+    ours = {
+        "JAX_PLATFORMS": device,
+        "JAX_ENABLE_COMPILATION_CACHE": "false",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "JAX_TRACEBACK_FILTERING": "off",  # its last line is then what went wrong
+    }
+    return ours | ({"JAX_DEFAULT_MATMUL_PRECISION": "highest"} if device == "cuda" else {})
+
+
+def _set_up(name: str) -> None:
     """The settings that JAX wants before it starts."""
-    if contender == "truth":
+    cores = find(name).cores
+    if name == "truth" or cores > 1:  # the others may do without JAX
         import jax
 
-        jax.config.update("jax_enable_x64", True)
-    if (cores := find(contender).cores) > 1:
-        import jax
-
+        jax.config.update("jax_enable_x64", name == "truth")
         jax.config.update("jax_num_cpu_devices", cores)
 
 
-def errors(result: dict[str, np.ndarray], truth: dict[str, np.ndarray]) -> dict[str, float]:
+def _about_device(name: str, device: str) -> dict[str, str]:
+    """What JAX calls the device; asked of the contenders that measure the machine."""
+    if find(name).role != "machine":
+        return {}
+    import jax
+
+    try:
+        return {"device_kind": jax.devices()[0].device_kind}
+    except (RuntimeError, AssertionError) as e:
+        raise NotImplementedError(f"JAX finds no {device} device") from e
+
+
+def _obey(pipe: Connection, build: Callable[[], Raced]) -> None:
+    """`result` answers with the arrays, `prepare` with what is known before the race, `time` with seconds per call."""
+    while True:
+        do, truth = pipe.recv()
+        if do == "result":
+            pipe.send(build().result())
+        elif do == "prepare":
+            raced = build()
+            about = prepare(raced, truth)
+            pipe.send(about)
+        else:
+            if about["call_s"] < COLD_S:
+                raced.call()  # its data back into the caches
+            pipe.send({"seconds": seconds_of(raced, about["calls"])})
+
+
+def prepare(raced: Raced, truth: Result | None) -> dict[str, Any]:
+    """What is known of a contender before it races: its errors, the seconds of a call, and how many fill a turn."""
+    result = raced.result()
+    about = {"compile_s": raced.compile_s, "temp_bytes": raced.temp_bytes}
+    if truth is not None:
+        about["errors"] = errors(result, truth)
+    call_s = warm_up(raced)
+    gc.collect()
+    gc.disable()
+    return about | {"call_s": call_s, "calls": max(1, math.ceil(TURN_S / call_s))}
+
+
+def errors(result: Result, truth: Result) -> dict[str, float]:
     """The largest difference of each leaf, relative to the truth's largest entry; infinite where it is missing."""
-    missing = {name: math.inf for name in set(truth) - set(result)}
-    return missing | {name: _error(result[name], truth[name]) for name in truth if name in result}
+    return {name: _error(result[name], truth[name]) if name in result else math.inf for name in truth}
 
 
 def _error(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -48,7 +117,7 @@ def _error(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def seconds_of(raced: Raced, calls: int) -> float:
-    """The mean of so many calls in a row."""
+    """The mean over that many calls in a row."""
     start = time.perf_counter()
     for _ in range(calls):
         raced.call()
@@ -63,68 +132,27 @@ def warm_up(raced: Raced) -> float:
     return float(np.median(seconds))
 
 
-def prepare(raced: Raced, truth: str | None, save: str | None) -> tuple[dict, float]:
-    """What is known of a contender before it races, and the seconds of one call."""
-    result = raced.result()
-    about = {"compile_s": raced.compile_s, "temp_bytes": raced.temp_bytes}
-    if save:
-        np.savez(save, **result)
-        return about, 0.0
-    if truth:
-        with np.load(truth) as right:
-            about["errors"] = errors(result, dict(right))
-    call_s = warm_up(raced)
-    gc.collect()
-    gc.disable()
-    return about | {"call_s": call_s, "calls": max(1, math.ceil(TURN_S / call_s))}, call_s
-
-
-def main() -> None:
-    """Build, say so, and obey until the pipe closes."""
-    spec = json.loads(sys.argv[1])
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is no answer
-
-    def answer(**message):
-        answers.write(json.dumps(message) + "\n")
-        answers.flush()
-
-    set_up(spec["contender"])
-    make = builder(spec["contender"])
-    try:
-        answer(ready=True, **about_device(spec))
-    except NotImplementedError as e:
-        answer(out=str(e))
-        return
-    raced, about, call_s = None, {}, 0.0
-    for line in sys.stdin:
-        order = json.loads(line)
-        if order["do"] == "prepare":
-            try:
-                raced = make(Shape(*spec["shape"]), spec["what"])
-            except NotImplementedError as e:
-                answer(out=str(e))
-                return
-            about, call_s = prepare(raced, order.get("truth"), order.get("save"))
-            answer(**about)
-        elif order["do"] == "time":
-            if call_s < COLD_S:
-                raced.call()  # its data back into the caches
-            answer(seconds=seconds_of(raced, about["calls"]))
-
-
-def about_device(spec: dict) -> dict:
-    """What JAX calls the device; asked of the contenders that measure the machine."""
-    if find(spec["contender"]).role != "machine":
-        return {}
+def product(shape: Shape, what: str) -> Raced:
+    """A large float32 product, on all cores. `WORK` says how much work it is."""
     import jax
 
-    try:
-        device = jax.devices()[0]
-    except (RuntimeError, AssertionError) as e:
-        raise NotImplementedError(f"JAX finds no {spec['device']} device") from e
-    return {"device_kind": device.device_kind}
+    del shape, what
+    side = SIDE[jax.devices()[0].platform.replace("gpu", "cuda")]
+    a, b = (jax.random.normal(key, (side, side)) for key in jax.random.split(jax.random.key(0)))
+    compiled = jax.jit(jax.numpy.matmul).lower(a, b).compile()
+    return Raced(lambda: jax.block_until_ready(compiled(a, b)), dict)
 
 
-if __name__ == "__main__":
-    main()
+def copy(shape: Shape, what: str) -> Raced:
+    """A large array read once and written back once."""
+    import jax
+
+    del shape, what
+    xs = jax.numpy.ones(COPIED[jax.devices()[0].platform.replace("gpu", "cuda")], jax.numpy.float32)
+    compiled = jax.jit(lambda xs: -xs, donate_argnums=0).lower(xs).compile()
+    held = [jax.block_until_ready(xs)]
+
+    def call():  # into its own memory: fresh memory would time the operating system, which hands out its pages
+        held[0] = jax.block_until_ready(compiled(held[0]))
+
+    return Raced(call, dict)
