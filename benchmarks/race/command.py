@@ -9,7 +9,8 @@
 
 A shape is time x batch x in x hid x out. Every contender lives in a process of its own; they take turns in rounds, the
 order new each round, every call blocked until ready, one process at work at a time. One that is further than 1e-3 from
-the float64 truth is refused and not timed. `pip install -e '.[bench]'` adds the other libraries to the race.
+the float64 truth is refused and not timed. `pip install -e '.[race]'` brings what the race itself needs, `'.[bench]'`
+the other libraries too.
 """
 
 import argparse
@@ -22,9 +23,9 @@ from rnn_jax._reporting.machine import PACKAGES, machine_record
 
 from . import contenders as who
 from . import problems
+from .figures import summarise
 from .measure import Absent, Heat, WorkerDied, measure_machine, run
 from .report import NO_GPU, markdown, table, targets_table
-from .statistics import summarise
 from .worker import TURN_S
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -1,14 +1,19 @@
 """The race in words: a Markdown table a shape, who was refused, the targets, and where a GPU overtakes."""
 
+from collections.abc import Iterable
+
+import pandas as pd
+from tabulate import tabulate
+
 from rnn_jax._reporting.machine import machine_line
 
 from .contenders import CONTENDERS, HEADLINE, RIVALS
+from .figures import KEY, speed, summarise, targets
 from .problems import Shape
-from .statistics import key, ratio, summarise
-from .targets import MIB, targets
 
 COLUMNS = (
-    "contender | ms, median (quartiles) | speed to textbook (95 %) | of floor | GFLOP/s | error | compile s | temp MiB"
+    *("contender", "ms, median (quartiles)", "speed to textbook (95 %)", "of floor"),
+    *("GFLOP/s", "error", "compile s", "temp MiB"),
 )
 NO_GPU = "No CUDA device here: the GPU columns and the CPU/GPU crossover are left out."
 
@@ -16,30 +21,25 @@ NO_GPU = "No CUDA device here: the GPU columns and the CPU/GPU crossover are lef
 def markdown(data: dict) -> str:
     """All of `race.json`."""
     rows = summarise(data["rows"], data["machines"])
-    parts = ["# The race", machine(data), *targets_table(rows), *summary(rows)]
-    parts += legend(rows)
-    for group in groups(rows, "race").values():
-        parts += [table(group), *absences(data, group)]
+    parts = ["# The race", machine(data), *targets_table(rows), *summary(rows), *legend(rows)]
+    for key, group in rows[rows["series"] == "race"].groupby(KEY, sort=False):
+        parts += [table(group), *absences(data, key)]
     parts += crossover(rows, data)
     for series in ("T", "B", "hid", "long"):
-        parts += sweep(rows, series)
+        parts += sweep(rows[rows["series"] == series], series)
     return "\n\n".join(parts) + "\n"
 
 
-def groups(rows: list[dict], series: str) -> dict[tuple, list[dict]]:
-    """The rows of a series, those that raced against each other together, in the order of the run."""
-    found: dict[tuple, list[dict]] = {}
-    for row in rows:
-        if row["series"] == series:
-            found.setdefault(key(row), []).append(row)
-    return found
+def grid(lines: Iterable[Iterable[str]], head: Iterable[str]) -> str:
+    """A Markdown table, its texts as they are."""
+    return tabulate(lines, list(head), tablefmt="github", disable_numparse=True)
 
 
 def machine(data: dict) -> str:
     """Where and with what; the rates are the machine's own, measured in this run."""
-    m = data["machine"]
-    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
+    m, settings = data["machine"], data["settings"]
     commit = f", commit {m['commit']}" if m.get("commit") else ""
+    versions = ", ".join(f"{name} {version}" for name, version in m["versions"].items())
     lines = [f"{m['date']}: {machine_line(m)}, load {m['load']} at the start{commit}."]
     lines += [f"Python {m['python']}, {versions}."]
     lines += [f"{name}={value}" for name, value in m["environment"].items()]
@@ -51,8 +51,7 @@ def machine(data: dict) -> str:
             f"{copy:.1f} GB/s copying (read and written)."
         )
     if "cuda" not in data["machines"]:
-        lines.append(NO_GPU if data["settings"]["looked_for_cuda"] else "Asked for the CPU alone.")
-    settings = data["settings"]
+        lines.append(NO_GPU if settings["looked_for_cuda"] else "Asked for the CPU alone.")
     lines.append(
         f"Up to {settings['rounds']} rounds, fewer where calls are long, of turns of at least "
         f"{settings['turn_ms']:.0f} ms, every contender in a process of its own, the order new each round; float32 "
@@ -62,135 +61,113 @@ def machine(data: dict) -> str:
     return "  \n".join(lines)
 
 
-def legend(rows: list[dict]) -> list[str]:
+def targets_table(rows: pd.DataFrame) -> list[str]:
+    """Wanted, measured, met or missed; those that this run can judge."""
+    judged = [(t.wanted, t.measured, "met" if t.met else "missed") for t in targets(rows) if t.met is not None]
+    return ["## Targets (gradient, CPU)", grid(judged, ("wanted", "measured", ""))] if judged else []
+
+
+def summary(rows: pd.DataFrame) -> list[str]:
+    """A line a race: the headline beside the textbook and the best of the rivals."""
+    head = ("what", "on", "shape", "textbook ms", "best rival ms", "ours ms", "to textbook", "to the best rival")
+    lines = []
+    for (_, name, what, device), group in rows[rows["series"] == "race"].groupby(KEY, sort=False):
+        by_name, rivals = group.set_index("contender"), group[group["role"].isin(RIVALS)]
+        if not {HEADLINE, "textbook"} <= set(by_name.index) or rivals.empty:
+            continue
+        textbook, ours = by_name.loc["textbook"], by_name.loc[HEADLINE]
+        best = rivals.loc[rivals["ms"].idxmin()]
+        ms = f"{textbook['ms']:.3f}", f"{best['ms']:.3f} {best['contender']}", f"{ours['ms']:.3f}"
+        speeds = [f"{speed(ours['seconds'], other['seconds']).median:.2f}x" for other in (textbook, best)]
+        lines.append((what, device, name, *ms, *speeds, f"{ours['of_floor']:.3f}"))
+    return [f"## {HEADLINE}, shape by shape", grid(lines, (*head, "of floor"))] if lines else []
+
+
+def legend(rows: pd.DataFrame) -> list[str]:
     """Who is who."""
-    raced = {row["contender"] for row in rows}
-    lines = [f"| {name} | {who.role} | {who.about} |" for name, who in CONTENDERS.items() if name in raced]
-    return ["## Who races", "\n".join(["| contender | | |", "|---|---|---|", *lines])]
+    raced = set(rows["contender"])
+    lines = [(name, who.role, who.about) for name, who in CONTENDERS.items() if name in raced]
+    return ["## Who races", grid(lines, ("contender", "", ""))]
 
 
-def table(rows: list[dict]) -> str:
+def table(rows: pd.DataFrame) -> str:
     """One race."""
-    row = rows[0]
-    count = COLUMNS.count("|") + 1
-    head = [f"## {row['what']} {row['name']} on {row['device']}", "", f"| {COLUMNS} |", "|---" * count + "|"]
-    return "\n".join(head + [f"| {' | '.join(cells(row))} |" for row in rows])
+    first = rows.iloc[0]
+    title = f"## {first['what']} {first['name']} on {first['device']}"
+    return f"{title}\n\n{grid((cells(row) for _, row in rows.iterrows()), COLUMNS)}"
 
 
-def cells(row: dict) -> list[str]:
+def cells(row: pd.Series) -> list[str]:
     """One contender."""
-    ms, speed = row["ms"], row["speed"]
-    digits = 2 if ms["median"] >= 10 else 3
+    digits = 2 if row["ms"] >= 10 else 3
     return [
         row["contender"],
-        f"{ms['median']:.{digits}f} ({ms['q1']:.{digits}f}-{ms['q3']:.{digits}f})",
-        f"{speed['median']:.2f} ({speed['low']:.2f}-{speed['high']:.2f})" if speed else "-",
+        f"{row['ms']:.{digits}f} ({row['q1']:.{digits}f}-{row['q3']:.{digits}f})",
+        "-" if pd.isna(row["speed"]) else f"{row['speed']:.2f} ({row['low']:.2f}-{row['high']:.2f})",
         f"{row['of_floor']:.3f}",
         f"{row['gflops']:.1f}",
         f"{row['error']:.1e}",
-        "-" if row["compile_s"] is None else f"{row['compile_s']:.2f}",
-        "-" if row["temp_bytes"] is None else f"{row['temp_bytes'] / MIB:.2f}",
+        known(row["compile_s"], ".2f"),
+        known(row["temp_mib"], ".2f"),
     ]
 
 
-def absences(data: dict, rows: list[dict]) -> list[str]:
+def known(value: float, form: str) -> str:
+    """The value, or a dash where there is none."""
+    return "-" if pd.isna(value) else format(value, form)
+
+
+def absences(data: dict, key: tuple) -> list[str]:
     """Who is not in this race, and why."""
-    here = [entry for entry in data["missing"] if key(entry) == key(rows[0])]
-    return ["Not in it: " + "; ".join(f"{entry['contender']}: {entry['why']}" for entry in here) + "."] if here else []
+    whys = [
+        f"{entry['contender']}: {entry['why']}"
+        for entry in data["missing"]
+        if (entry["series"], Shape(*entry["shape"]).name, entry["what"], entry["device"]) == key
+    ]
+    return [f"Not in it: {'; '.join(whys)}."] if whys else []
 
 
-def targets_table(rows: list[dict]) -> list[str]:
-    """Wanted, measured, met or missed; those that this run can judge."""
-    judged = [target for target in targets(rows) if target.met is not None]
-    lines = [f"| {t.wanted} | {t.measured} | {'met' if t.met else 'missed'} |" for t in judged]
-    if not judged:
-        return []
-    return ["## Targets (gradient, CPU)", "\n".join(["| wanted | measured | |", "|---|---|---|", *lines])]
-
-
-def summary(rows: list[dict]) -> list[str]:
-    """A line a race: the headline beside the textbook and the best of the rivals."""
-    head = "what | on | shape | textbook ms | best rival ms | ours ms | to textbook | to the best rival | of floor"
-    lines = []
-    for group in groups(rows, "race").values():
-        by_name = {row["contender"]: row for row in group}
-        rivals = [row for row in group if row["role"] in RIVALS]
-        if HEADLINE in by_name and "textbook" in by_name and rivals:
-            ours, best = by_name[HEADLINE], min(rivals, key=lambda row: row["ms"]["median"])
-            ms = [f"{row['ms']['median']:.3f}" for row in (by_name["textbook"], best, ours)]
-            ms[1] += f" {best['contender']}"
-            ratios = [f"{ratio(ours, other)['median']:.2f}x" for other in (by_name["textbook"], best)]
-            where = [ours["what"], ours["device"], ours["name"]]
-            lines.append(f"| {' | '.join([*where, *ms, *ratios, format(ours['of_floor'], '.3f')])} |")
-    count = head.count("|") + 1
-    title = f"## {HEADLINE}, shape by shape"
-    return [title, "\n".join([f"| {head} |", "|---" * count + "|", *lines])] if lines else []
-
-
-def crossover(rows: list[dict], data: dict) -> list[str]:
+def crossover(rows: pd.DataFrame, data: dict) -> list[str]:
     """The best gradient of each device by shape, least work a step first, and where in the sweeps the GPU overtakes."""
     if not {"cpu", "cuda"} <= set(data["machines"]):
         return []
-    head = "shape | MFLOP a step | best on CPU, ms | best on GPU, ms | GPU ahead by"
-    lines = []
-    for (_, shape), (cpu, gpu) in sorted(fastest(rows).items(), key=lambda item: a_step(item[1][0])):
-        ms = [f"{row['ms']['median']:.3f} {row['contender']}" for row in (cpu, gpu)]
-        ahead = cpu["ms"]["median"] / gpu["ms"]["median"]
-        lines.append(f"| {' | '.join([Shape(*shape).name, f'{a_step(cpu):.3g}', *ms, f'{ahead:.2f}x'])} |")
-    said = [overtakes(rows, series) for series in ("T", "B", "hid")]
-    table = "\n".join([f"| {head} |", "|---" * (head.count("|") + 1) + "|", *lines])
-    return ["## CPU/GPU crossover", table, *filter(None, said)]
+    gradients = rows[rows["what"] == "gradient"]
+    best = gradients.loc[gradients.groupby(["series", "name", "device"], sort=False)["ms"].idxmin()]
+    cpu, gpu = (best[best["device"] == device] for device in ("cpu", "cuda"))
+    both = cpu.merge(gpu[["series", "name", "ms", "contender"]], on=["series", "name"], suffixes=("", "_gpu"))
+    both["a_step"] = both["flops"] / both["time"] / 1e6  # what a device can do at once
+    both["ahead"] = both["ms"] / both["ms_gpu"]
+    lines = [
+        (p.name, f"{p.a_step:.3g}", f"{p.ms:.3f} {p.contender}", f"{p.ms_gpu:.3f} {p.contender_gpu}", f"{p.ahead:.2f}x")
+        for p in both.sort_values("a_step", kind="stable").itertuples(index=False)
+    ]
+    head = ("shape", "MFLOP a step", "best on CPU, ms", "best on GPU, ms", "GPU ahead by")
+    said = [overtakes(both[both["series"] == series], series) for series in ("T", "B", "hid")]
+    return ["## CPU/GPU crossover", grid(lines, head), *filter(None, said)]
 
 
-def a_step(row: dict) -> float:
-    """Millions of operations that one time step has: what a device can do at once."""
-    return row["flops"] / row["shape"][0] / 1e6
-
-
-def fastest(rows: list[dict]) -> dict[tuple, tuple[dict, dict]]:
-    """By series and shape, the fastest gradient on the CPU and on the GPU, where both raced."""
-    best: dict[tuple, dict[str, dict]] = {}
-    for row in sorted(rows, key=lambda row: -row["ms"]["median"]):
-        if row["what"] == "gradient":
-            best.setdefault((row["series"], tuple(row["shape"])), {})[row["device"]] = row
-    return {point: (of["cpu"], of["cuda"]) for point, of in best.items() if len(of) == 2}
-
-
-def overtakes(rows: list[dict], series: str) -> str | None:
+def overtakes(points: pd.DataFrame, series: str) -> str | None:
     """The first point of a sweep from which the GPU stays ahead."""
-    points = [(shape, pair) for (name, shape), pair in sorted(fastest(rows).items()) if name == series]
-    if not points:
+    if points.empty:
         return None
-    behind = [n for n, (_, (cpu, gpu)) in enumerate(points) if gpu["ms"]["median"] >= cpu["ms"]["median"]]
+    points = points.sort_values(list(Shape._fields))
+    behind = [place for place, ahead in enumerate(points["ahead"]) if ahead <= 1]
     first = behind[-1] + 1 if behind else 0
     if first == len(points):
-        return f"Along {series} the GPU does not overtake up to {Shape(*points[-1][0]).name}."
-    return f"Along {series} the GPU is ahead from {Shape(*points[first][0]).name} on."
+        return f"Along {series} the GPU does not overtake up to {points['name'].iloc[-1]}."
+    return f"Along {series} the GPU is ahead from {points['name'].iloc[first]} on."
 
 
-def sweep(rows: list[dict], series: str) -> list[str]:
+def sweep(rows: pd.DataFrame, series: str) -> list[str]:
     """Milliseconds of every contender along a sweep; of the long one temporaries and compile time too."""
-    found = groups(rows, series)
-    devices = dict.fromkeys(group[0]["device"] for group in found.values())
+    titles = {"ms": ("ms", ".3g")}
+    if series == "long":
+        titles |= {"temp_mib": ("temp MiB", ".3g"), "compile_s": ("compile s", ".2f")}
     parts = []
-    for device in devices:
-        points = [group for group in found.values() if group[0]["device"] == device]
-        names = [name for name in CONTENDERS if any(row["contender"] == name for row in sum(points, []))]
-        more = ("temp MiB", "compile s") if series == "long" else ()
-        for column in ("ms", *more):
-            head = [f"| shape | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
-            lines = [
-                f"| {Shape(*group[0]['shape']).name} | {' | '.join(_along(group, names, column))} |" for group in points
-            ]
-            parts += [f"## Along {series} on {device}: {column}", "\n".join(head + lines)]
+    for device, here in rows.groupby("device", sort=False):
+        names = [name for name in CONTENDERS if name in set(here["contender"])]
+        for column, (title, form) in titles.items():
+            along = here.pivot(index="name", columns="contender", values=column).reindex(here["name"].unique())[names]
+            lines = [(name, *(known(value, form) for value in values)) for name, *values in along.itertuples(name=None)]
+            parts += [f"## Along {series} on {device}: {title}", grid(lines, ("shape", *names))]
     return parts
-
-
-def _along(group: list[dict], names: list[str], column: str) -> list[str]:
-    by_name = {row["contender"]: row for row in group}
-    figures = {
-        "ms": lambda row: f"{row['ms']['median']:.3g}",
-        "temp MiB": lambda row: "-" if row["temp_bytes"] is None else f"{row['temp_bytes'] / MIB:.3g}",
-        "compile s": lambda row: "-" if row["compile_s"] is None else f"{row['compile_s']:.2f}",
-    }
-    return [figures[column](by_name[name]) if name in by_name else "-" for name in names]
