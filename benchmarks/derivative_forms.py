@@ -9,8 +9,6 @@ the ratio to the first. `temp` is what XLA reserves beside arguments and results
 
 import argparse
 import json
-import os
-import platform
 import time
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from rnn_jax._nn.events import Events
 from rnn_jax._nn.layer import Layer
 from rnn_jax._nn.loops import forward
 from rnn_jax._nn.unroll_bptt import _fallback
+from rnn_jax._reporting.machine import machine_record
 
 RESULTS = Path(__file__).parent / "results" / "derivative_forms.json"
 SIZES = [(128, 32, 64, 256), (512, 16, 64, 128), (50, 32, 128, 512)]  # time, batch, in, hid
@@ -127,9 +126,9 @@ def main():
                     f"  {name:22} {contender:17} {f['ms']:9.3f} ms  {f['ratio']:6.3f} x  {f['temp_mib']:8.2f} MiB temp"
                 )
     if save:
-        machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-        machine |= {"jax": jax.__version__, "jaxlib": jax.lib.__version__, "rounds": ROUNDS, "dtype": "float32"}
-        RESULTS.write_text(json.dumps({"machine": machine, "tables": tables}, indent=1) + "\n")
+        settings = {"rounds": ROUNDS, "dtype": "float32"}
+        found = {"machine": machine_record(), "settings": settings, "tables": tables}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

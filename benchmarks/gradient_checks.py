@@ -12,7 +12,6 @@ alarm.
 import argparse
 import importlib
 import json
-import platform
 import sys
 from pathlib import Path
 from unittest import mock
@@ -26,6 +25,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 from faults import BACKWARD, FLAGGED, Checked, Fault, planted  # noqa: E402
+
+from rnn_jax._reporting.machine import machine_record  # noqa: E402
 
 NO_FAULT = Fault("none", None, Checked(FLAGGED))
 RESULTS = ROOT / "benchmarks" / "results" / "gradient_checks.json"
@@ -92,8 +93,8 @@ def main():
     columns = list(next(iter(rows.values())))
     print(f"noticed of {len(BACKWARD)}:", {c: sum(rows[fault.name][c] for fault in BACKWARD) for c in columns})
     if save:
-        versions = {"python": platform.python_version(), "jax": jax.__version__, "machine": platform.machine()}
-        RESULTS.write_text(json.dumps({"versions": versions, "noticed": rows}, indent=1, ensure_ascii=False) + "\n")
+        found = {"machine": machine_record(), "noticed": rows}
+        RESULTS.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ from typing import Any
 import h100_claims
 import h100_table
 
+from rnn_jax._reporting.machine import machine_record
+
 COMPILE = Path(__file__).with_name("h100_compile.py")
 RESULTS = Path(__file__).parent / "results" / "h100.json"
 GRAPH_FLAGS = (
@@ -53,7 +55,7 @@ def measure() -> dict[str, Any]:
         }
     return {
         "compiled for": "NVIDIA H100 80GB HBM3, not executed",
-        "compiled with": {package: metadata.version(package) for package in ("jax", "jaxlib")},
+        "machine": machine_record(("jax", "jaxlib")),
         "graph flags": list(GRAPH_FLAGS),
         "one device": one_device,
         f"{DEVICES} devices": {sharded["shape"]: sharded["programs"]},

@@ -36,7 +36,7 @@ is the same under these flags:"""
 def markdown(facts: dict[str, Any]) -> str:
     """All tables, each under a heading, and what they were made with."""
     flags = "\n".join(f"    {flag}" for flag in facts["graph flags"])
-    versions = ", ".join(f"{package} {version}" for package, version in facts["compiled with"].items())
+    versions = ", ".join(f"{package} {version}" for package, version in facts["machine"]["versions"].items())
     parts = [f"*Compiled for H100, not executed*: {versions}, float32, softmax cross-entropy.\n\n{LEGEND}\n\n{flags}"]
     for title in (key for key in facts if key.endswith(("device", "devices"))):
         for shape, programs in facts[title].items():

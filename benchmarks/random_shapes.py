@@ -12,8 +12,6 @@ of `memory_analysis().temp_size_in_bytes`. Below 1 the default plan is better.
 
 import argparse
 import json
-import os
-import platform
 import time
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import rnn_jax
+from rnn_jax._reporting.machine import machine_record
 
 RESULTS = Path(__file__).parent / "results" / "random_shapes.json"
 SEED, COUNT, ROUNDS, TURN_S = 17, 60, 15, 0.02
@@ -156,9 +155,9 @@ def main():
         for row in sorted(rows, key=lambda row: -row[by])[:5]:
             print(f"  {row[by]:.3f}  {row['shape']}", "" if by == "memory" else f"(median {row['median']:.3f})")
     if args.save:
-        machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-        machine |= {"jax": jax.__version__, "seed": SEED, "rounds": ROUNDS, "dtype": "float32"}
-        RESULTS.write_text(json.dumps({"machine": machine, "shapes": rows}, indent=1) + "\n")
+        settings = {"seed": SEED, "rounds": ROUNDS, "dtype": "float32"}
+        found = {"machine": machine_record(), "settings": settings, "shapes": rows}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

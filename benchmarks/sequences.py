@@ -8,15 +8,14 @@ As in derivative_forms.py the contenders of a row take turns in one process; a r
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 
 import jax
 import numpy as np
-from derivative_forms import race
+from derivative_forms import ROUNDS, race
 
 import rnn_jax
+from rnn_jax._reporting.machine import machine_record
 
 RESULTS = Path(__file__).parent / "results" / "sequences.json"
 SHAPES = [(100, 8, 64, 128, 64), (100, 32, 64, 128, 64), (256, 64, 128, 256, 128), (1000, 16, 64, 128, 64)]
@@ -125,9 +124,9 @@ def main():
             for contender, f in row.items():
                 print(f"  {name:36} {contender:24} {f['ms']:9.3f} ms  {f['ratio']:6.3f} x  {f['temp_mib']:8.2f} MiB")
     if save:
-        machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-        machine |= {"jax": jax.__version__, "jaxlib": jax.lib.__version__, "dtype": "float32"}
-        RESULTS.write_text(json.dumps({"machine": machine, "tables": tables}, indent=1) + "\n")
+        settings = {"rounds": ROUNDS, "dtype": "float32"}
+        found = {"machine": machine_record(), "settings": settings, "tables": tables}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -8,17 +8,16 @@ As in derivative_forms.py the contenders of a row take turns in one process; a r
 
 import argparse
 import json
-import os
-import platform
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from derivative_forms import race
+from derivative_forms import ROUNDS, race
 from jax import lax
 
 import rnn_jax
 from rnn_jax._gradients.plan import default_plan
+from rnn_jax._reporting.machine import machine_record
 
 RESULTS = Path(__file__).parent / "results" / "variants.json"
 STEPS = [(8, 128), (32, 128), (64, 256), (32, 512), (64, 1024)]  # batch, hid
@@ -237,9 +236,9 @@ def main():
         for part, f in row.items():
             print(f"  {name:28} {part:24} {f['ms']:9.2f} ms  {f['gflops']:8.1f} GFLOP/s")
     if save:
-        machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
-        machine |= {"jax": jax.__version__, "jaxlib": jax.lib.__version__, "dtype": "float32"}
-        RESULTS.write_text(json.dumps({"machine": machine, "tables": tables, "parts": profile}, indent=1) + "\n")
+        settings = {"rounds": ROUNDS, "dtype": "float32"}
+        found = {"machine": machine_record(), "settings": settings, "tables": tables, "parts": profile}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

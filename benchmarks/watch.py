@@ -6,8 +6,6 @@ python benchmarks/watch.py --save     # and keeps it in benchmarks/results/watch
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ from rnn_jax._cli.config import TrainConfig
 from rnn_jax._cli.training.loop import DISPATCH, make_dispatch, make_next_batch
 from rnn_jax._cli.training.model import initial_state, make_character_trainer, make_gradient
 from rnn_jax._cli.training.watch import make_watch
+from rnn_jax._reporting.machine import machine_record
 from rnn_jax.data._corpus import read_corpus
 from rnn_jax.data._held_out import prepare
 
@@ -60,8 +59,8 @@ def main():
     for name, row in results.items():
         print(name, {key: round(value, 3) for key, value in row.items()})
     if save:
-        machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "jax": jax.__version__}
-        RESULTS.write_text(json.dumps({"machine": machine, "results": results}, indent=1) + "\n")
+        found = {"machine": machine_record(), "results": results}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

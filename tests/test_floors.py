@@ -97,7 +97,7 @@ def test_no_file_has_two_ideas(path):
 
 def test_private_names_are_imported_from_where_they_are():
     """Tests and benchmarks that look inside: the module is there, and has the name as its own."""
-    for path in (*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").glob("*.py")):
+    for path in (*(ROOT / "tests").glob("*.py"), *(ROOT / "benchmarks").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             target = node.module or "" if isinstance(node, ast.ImportFrom) else ""
             if not target.startswith("rnn_jax.") or target.removeprefix("rnn_jax.") in NAMESPACES:

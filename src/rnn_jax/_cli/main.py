@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._reporting.console import be_printable, quiet, say, shown, warn
 from .._reporting.errors import InputError, OutputFailed, TrainingFailed
+from .._reporting.machine import cores
 
 if TYPE_CHECKING:
     from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
@@ -214,13 +215,8 @@ def _experiment(config: "ExperimentConfig") -> int:
             say(f"{name:{width}}  {question}")
         return 0
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see `_anatomy`: there is flossing in it
-    with _jax(num_devices=_cores()):
+    with _jax(num_devices=cores()):
         return int(import_module(".experiment", __package__).experiment(config))
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _jax(dtype: str = "float32", num_devices: int = 1) -> contextlib.AbstractContextManager[None]:

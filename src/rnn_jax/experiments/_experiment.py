@@ -3,16 +3,12 @@
 import hashlib
 import importlib
 import json
-import os
-import platform
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import date
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +22,7 @@ from .._reporting.errors import InputError
 from .._reporting.files import write
 from .._reporting.html_page import Section
 from .._reporting.lock import locked
+from .._reporting.machine import machine_line, machine_record
 from ._report import default_sections, report_page
 from ._tables import COLUMNS, write_tables
 from ._training import Program, Training, make_program, train, work
@@ -199,17 +196,17 @@ def circumstances(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, 
     seconds = sum(trial.seconds + trial.compile_seconds for trial in trials)
     names = differing([trial.setting for trial in trials])
     shared = [name for name in trials[0].setting if name not in names]
+    record = machine_record()
+    versions = record["versions"] | {"Python": record["python"]}
     return {
         "settings": "; ".join(filter(None, [experiment.fixed, label(trials[0].setting, shared)])),
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "seeds": f"{len(trials[0].seeds)}, from 0",
         "run time": f"{seconds:.0f} s of training, compiling and evaluating",
-        "versions": ", ".join(f"{name} {version(name)}" for name in ("rnn-jax-bptt", "jax", "jaxlib", "optax", "numpy"))
-        + f", Python {platform.python_version()}",
-        "machine": f"{len(jax.devices())} {jax.devices()[0].platform} devices, {os.cpu_count()} cores, "
-        f"{platform.system()} {platform.machine()}",
-        "date": date.today().isoformat(),
-    }
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "machine": f"{len(jax.devices())} {jax.devices()[0].platform} devices, {machine_line(record)}",
+        "date": record["date"],
+    } | ({"commit": record["commit"]} if record["commit"] else {})
 
 
 @contextmanager

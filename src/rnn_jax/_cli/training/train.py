@@ -2,10 +2,7 @@
 
 import contextlib
 import dataclasses
-import os
-import platform
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 from ... import GRADIENTS, Params, make_grad_fn, zero_state
 from ..._reporting.console import pasted, say
 from ..._reporting.errors import InputError, TrainingFailed
+from ..._reporting.machine import machine_record
 from ...data import window_batch
 from ...data._corpus import Corpus
 from ...data._held_out import TextData, predicted_positions, prepare
@@ -85,7 +83,8 @@ def _train_in(
 
 def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
     """What the settings cannot tell: the text, its baselines, the versions, the machine."""
-    packages = ("rnn-jax-bptt", "jax", "jaxlib", "optax", "numpy")
+    record = machine_record()
+    kept = ("cpu", "cores", "memory_mib", "system", "commit", "date")
     return {
         "command": " ".join(["rnn-jax", *sys.argv[1:]]),
         "text": corpus.source,
@@ -94,8 +93,8 @@ def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
         "num_characters": len(corpus.text),
         "symbols": data.symbols,
         "baselines": ngram_bits(data.tokens, data.num_train, len(data.symbols), predicted_positions(data)),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
-        "machine": {"device": jax.devices()[0].device_kind, "num_cpus": os.cpu_count()},
+        "versions": {"python": record["python"]} | record["versions"],
+        "machine": {"device": jax.devices()[0].device_kind} | {name: record[name] for name in kept},
     }
 
 

@@ -1,41 +1,41 @@
 """The gradients of this library against autodiff and against other libraries: time, memory, and error beside both.
 
-    python benchmarks/race.py --smoke                      # seconds: does everything still run?
-    python benchmarks/race.py --quick                      # three shapes, the main contenders
-    python benchmarks/race.py                              # the gradient at nine shapes, all contenders
-    python benchmarks/race.py --shapes 100x32x64x128x64 --contenders textbook blocked torch --what forward step
-    python benchmarks/race.py --full --save                # everything, kept in benchmarks/results/
-    RACE_METHOD='my_module:Mine(k=2)' python benchmarks/race.py --contenders textbook blocked own   # a method of yours
+    python benchmarks/race --smoke                      # seconds: does everything still run?
+    python benchmarks/race --quick                      # three shapes, the main contenders
+    python benchmarks/race                              # the gradient at nine shapes, all contenders
+    python benchmarks/race --shapes 100x32x64x128x64 --contenders textbook blocked torch --what forward step
+    python benchmarks/race --full --save                # everything, kept in benchmarks/results/
+    RACE_METHOD='my_module:Mine(k=2)' python benchmarks/race --contenders textbook blocked own   # a method of yours
 
 A shape is time x batch x in x hid x out. Every contender lives in a process of its own; they take turns in rounds, the
 order new each round, every call blocked until ready, one process at work at a time. One that is further than 1e-3 from
-the float64 truth is refused and not timed. `pip install -e '.[bench]'` adds the other libraries to the race.
+the float64 truth is refused and not timed. `pip install -e '.[race]'` brings what the race itself needs, `'.[bench]'`
+the other libraries too.
 """
 
 import argparse
-import datetime
 import json
 import signal
 import sys
-import tempfile
 from pathlib import Path
 
-import race_contenders as who
-import race_problems as problems
-from race_machine import record
-from race_pool import Absent, WorkerDied
-from race_report import NO_GPU, markdown, table, targets_table
-from race_rounds import Heat, measure_machine, run
-from race_statistics import summarise
-from race_worker import TURN_S
+from rnn_jax._reporting.machine import PACKAGES, machine_record
 
-RESULTS = Path(__file__).parent / "results"
+from . import contenders as who
+from . import problems
+from .figures import summarise
+from .measure import Absent, Heat, WorkerDied, measure_machine, run
+from .report import NO_GPU, markdown, table, targets_table
+from .worker import TURN_S
+
+RESULTS = Path(__file__).parents[1] / "results"
+PEERS = ("dm-haiku", "flax", "equinox", "torch")  # distributions that take part
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     """The command line; a bad name ends the program with 2 and one sentence."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="race.py [options]"
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage="race [options]"
     )
     add = parser.add_argument
     shapes = " ".join(shape.name for shape in problems.SHAPES)
@@ -122,21 +122,27 @@ def say(text: str) -> None:
 def blank(options: argparse.Namespace) -> dict:
     """What goes into `race.json`, nothing measured yet."""
     settings = {"rounds": options.rounds, "turn_ms": TURN_S * 1e3, "looked_for_cuda": "cuda" in options.devices}
-    settings |= {"date": datetime.date.today().isoformat(), "contenders": options.names, "seed": problems.SEED}
-    return {"machine": record(), "machines": {}, "settings": settings, "rows": [], "missing": []}
+    settings |= {"contenders": options.names, "seed": problems.SEED}
+    return {
+        "machine": machine_record((*PACKAGES, *PEERS)),
+        "machines": {},
+        "settings": settings,
+        "rows": [],
+        "missing": [],
+    }
 
 
-def measure(options: argparse.Namespace, data: dict, scratch: Path) -> None:
+def measure(options: argparse.Namespace, data: dict) -> None:
     """Run everything, into `data`; the machine's own rates before and after the races. Saves after every race."""
     for device in options.devices:
         try:
-            rates = data["machines"][device] = measure_machine(device, scratch)
+            rates = data["machines"][device] = measure_machine(device)
         except Absent:
             say(f"{NO_GPU}\n")
             continue
         for heat in heats(options, device):
             try:
-                rows, missing = run(heat, scratch, say)
+                rows, missing = run(heat, say)
             except WorkerDied as e:
                 say(f"There is no {heat.title}, for the float64 truth failed: {e}.\n")
                 continue
@@ -147,7 +153,7 @@ def measure(options: argparse.Namespace, data: dict, scratch: Path) -> None:
             if options.save:
                 write(data, options.save)
         if not (options.smoke or options.quick):
-            again = measure_machine(device, scratch)
+            again = measure_machine(device)
             rates |= {name: rates[name] + again[name] for name in ("product", "copy")}
     if options.save:
         write(data, options.save)
@@ -162,7 +168,7 @@ def write(data: dict, folder: Path) -> None:
 
 def draw(data: dict, folder: Path) -> None:
     """The report and the pictures of what `race.json` has."""
-    from race_pictures import save_pictures
+    from .pictures import save_pictures
 
     (folder / "race.md").write_text(markdown(data))
     say(f"kept: race.json, race.md, {', '.join(path.name for path in save_pictures(data, folder))}")
@@ -181,8 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way, no process is left behind
     data = blank(options)
     try:
-        with tempfile.TemporaryDirectory() as scratch:
-            measure(options, data, Path(scratch))
+        measure(options, data)
     except KeyboardInterrupt:
         say("Stopped; `--redraw` draws what was saved." if options.save and data["rows"] else "Stopped.")
         return 130
@@ -197,7 +202,3 @@ def main(arguments: list[str] | None = None) -> int:
     if options.save:
         draw(data, options.save)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from race_problems import Shape
+
+from .problems import Shape
 
 EVERYTHING = ("forward", "gradient", "step")
 
 
 class Contender(NamedTuple):
-    """`module.make(shape)` builds it; `needs` are the distributions' import names; `cores` > 1 shards the batch."""
+    """`module.make(shape, what)` builds it; it `needs` modules of these names; `cores` > 1 shards the batch."""
 
     about: str
     role: str
@@ -44,42 +45,40 @@ GRADIENTS_ONLY = ("gradient", "step")  # forward is the same as that of the cont
 UNTRAINED = ("forward", "gradient")
 
 CONTENDERS = {
-    "textbook": Contender("jax.grad of the plain scan, readout inside", "textbook", "race_autodiff", "textbook"),
-    "stepwise": Contender("by hand, every product inside the loop", "ours", "race_by_hand", "stepwise"),
-    "bptt": Contender("by hand, products after the loop", "ours", "race_by_hand", "bptt"),
-    "blocked": Contender("by hand, a block of time at a time", "ours", "race_by_hand", "blocked"),
+    "textbook": Contender("jax.grad of the plain scan, readout inside", "textbook", ".networks", "textbook"),
+    "stepwise": Contender("by hand, every product inside the loop", "ours", ".networks", "stepwise"),
+    "bptt": Contender("by hand, products after the loop", "ours", ".networks", "bptt"),
+    "blocked": Contender("by hand, a block of time at a time", "ours", ".networks", "blocked"),
     "blocked_2": Contender(
-        "blocked, the batch sharded over two CPU devices", "ours", "race_by_hand", "sharded", cores=2, devices=("cpu",)
+        "blocked, the batch sharded over two CPU devices", "ours", ".networks", "sharded", cores=2, devices=("cpu",)
     ),
     "lean": Contender(
         "blocked, in a quarter of the textbook's temporaries",
         "ours",
-        "race_by_hand",
+        ".networks",
         "lean",
         whats=GRADIENTS_ONLY,
     ),
-    "checkpointed": Contender(
-        "blocked, states recomputed", "ours", "race_by_hand", "checkpointed", whats=GRADIENTS_ONLY
-    ),
-    "hoisted": Contender("jax.grad, input and readout outside the scan", "autodiff", "race_autodiff", "hoisted"),
-    "split": Contender("hoisted, `_split_transpose=True`", "autodiff", "race_autodiff", "split", whats=GRADIENTS_ONLY),
-    "unrolled": Contender("hoisted, eight steps an iteration", "autodiff", "race_autodiff", "unrolled"),
+    "checkpointed": Contender("blocked, states recomputed", "ours", ".networks", "checkpointed", whats=GRADIENTS_ONLY),
+    "hoisted": Contender("jax.grad, input and readout outside the scan", "autodiff", ".networks", "hoisted"),
+    "split": Contender("hoisted, `_split_transpose=True`", "autodiff", ".networks", "split", whats=GRADIENTS_ONLY),
+    "unrolled": Contender("hoisted, eight steps an iteration", "autodiff", ".networks", "unrolled"),
     "remat": Contender(
-        "hoisted, `jax.checkpoint` around √T steps", "autodiff", "race_autodiff", "remat", whats=GRADIENTS_ONLY
+        "hoisted, `jax.checkpoint` around √T steps", "autodiff", ".networks", "remat", whats=GRADIENTS_ONLY
     ),
-    "haiku": Contender("hk.VanillaRNN, tanh, by hk.dynamic_unroll", "peer", "race_peers", "haiku", ("haiku",)),
-    "flax": Contender("nn.RNN of nn.SimpleCell", "peer", "race_peers", "flax", ("flax",)),
-    "equinox": Contender("a cell of eqx.nn.Linear under lax.scan", "peer", "race_peers", "equinox", ("equinox",)),
+    "haiku": Contender("hk.VanillaRNN, tanh, by hk.dynamic_unroll", "peer", ".libraries", "haiku", ("haiku",)),
+    "flax": Contender("nn.RNN of nn.SimpleCell", "peer", ".libraries", "flax", ("flax",)),
+    "equinox": Contender("a cell of eqx.nn.Linear under lax.scan", "peer", ".libraries", "equinox", ("equinox",)),
     "torch": Contender(
-        "torch.nn.RNN, on as many threads as is best", "peer", "race_outside", "torch", ("torch",), UNTRAINED
+        "torch.nn.RNN, on as many threads as is best", "peer", ".libraries", "torch", ("torch",), UNTRAINED
     ),
     "numpy": Contender(
-        "by hand in NumPy, products after the loop", "peer", "race_outside", "numpy", (), UNTRAINED, devices=("cpu",)
+        "by hand in NumPy, products after the loop", "peer", ".libraries", "numpy", (), UNTRAINED, devices=("cpu",)
     ),
 }
 OWN = "RACE_METHOD"  # a method of your own, `module:expression`, for this process and its workers
 if OWN in os.environ:
-    CONTENDERS["own"] = Contender(f"the method {os.environ[OWN]}", "ours", "race_by_hand", "own")
+    CONTENDERS["own"] = Contender(f"the method {os.environ[OWN]}", "ours", ".networks", "own")
 HEADLINE = "blocked"
 RIVALS = ("autodiff", "peer")
 QUICK = ("textbook", "bptt", "blocked", "hoisted", "split", "torch")
@@ -90,9 +89,9 @@ LONG = ("textbook", "remat", "blocked", "checkpointed")
 CHECKPOINTED = ("checkpointed", "remat")  # only these fit at a million steps
 
 UNUSUAL = {  # hidden from the parent's own table: the truth, and the machine's own rates
-    "truth": Contender("float64 autodiff, recomputed a block at a time", "truth", "race_autodiff", "truth"),
-    "product": Contender("the best of large float32 products", "machine", "race_machine", "product"),
-    "copy": Contender("copying a large array", "machine", "race_machine", "copy"),
+    "truth": Contender("float64 autodiff, recomputed a block at a time", "truth", ".networks", "truth"),
+    "product": Contender("the best of large float32 products", "machine", ".worker", "product"),
+    "copy": Contender("copying a large array", "machine", ".worker", "copy"),
 }
 
 
@@ -104,7 +103,7 @@ def find(name: str) -> Contender:
 def builder(name: str) -> Callable[[Shape], Any]:
     """The function that builds the contender; imports what it needs."""
     row = find(name)
-    return getattr(importlib.import_module(row.module), row.make)
+    return getattr(importlib.import_module(row.module, __package__), row.make)
 
 
 def obstacle(name: str, shape: Shape, what: str, device: str) -> str | None:

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import matplotlib
-from race_contenders import CONTENDERS, RIVALS
-from race_problems import Shape
-from race_statistics import summarise
+import pandas as pd
+
+from .contenders import CONTENDERS, RIVALS
+from .figures import summarise
+from .problems import Shape
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -20,10 +22,10 @@ PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 def save_pictures(data: dict, folder: Path) -> list[Path]:
     """Every picture that the run has data for."""
-    rows = [row for row in summarise(data["rows"], data["machines"]) if row["what"] == "gradient"]
+    rows = summarise(data["rows"], data["machines"]).query("what == 'gradient'")
     saved = []
     for device, rates in data["machines"].items():
-        here = [row for row in rows if row["device"] == device]
+        here = rows[rows["device"] == device]
         suffix = "" if device == "cpu" else f"_{device}"
         kind = f"{data['machine']['cpu']}, {data['machine']['cores']} cores" if device == "cpu" else rates["kind"]
         figures = {"speed": speed(here, kind), "memory": memory(here, kind), "roofline": roofline(here, rates, kind)}
@@ -43,34 +45,29 @@ def style(name: str) -> dict:
     return {"color": COLORS[name], "marker": MARKERS[role], "linestyle": line, "linewidth": width, "markersize": 5}
 
 
-def curves(rows: list[dict], series: str) -> dict[str, list[dict]]:
+def curves(rows: pd.DataFrame, series: str) -> dict[str, pd.DataFrame]:
     """The rows of a sweep by contender, in the order of the sweep."""
-    here = sorted((row for row in rows if row["series"] == series), key=lambda row: row["shape"])
-    return {name: found for name in CONTENDERS if (found := [row for row in here if row["contender"] == name])}
+    here = rows[rows["series"] == series].sort_values(list(Shape._fields))
+    found = dict(iter(here.groupby("contender")))
+    return {name: found[name] for name in CONTENDERS if name in found}
 
 
-def speed(rows: list[dict], kind: str):
+def speed(rows: pd.DataFrame, kind: str):
     """How many times faster than the textbook, along T, B and hid; bars are the 95 % interval of the median."""
-    swept = {series: curves([row for row in rows if row["speed"]], series) for series in AXES}
+    swept = {series: curves(rows.dropna(subset=["speed"]), series) for series in AXES}
     if not any(swept.values()):
         return None
     figure, panels = plt.subplots(1, 3, figsize=(13, 4.6), sharey=True, layout="constrained")
     for panel, (series, (field, label)) in zip(panels, AXES.items(), strict=True):
         for name, found in swept[series].items():
-            xs = [getattr(Shape(*row["shape"]), field) for row in found]
-            ratios = [row["speed"] for row in found]
-            ys = [r["median"] for r in ratios]
-            bars = [[r["median"] - r["low"] for r in ratios], [r["high"] - r["median"] for r in ratios]]
-            panel.errorbar(xs, ys, yerr=bars, label=name, capsize=2, elinewidth=1, **style(name))
-            shape = Shape(*found[0]["shape"])
+            bars = [found["speed"] - found["low"], found["high"] - found["speed"]]
+            panel.errorbar(found[field], found["speed"], bars, label=name, capsize=2, elinewidth=1, **style(name))
         if swept[series]:
-            fixed = [
-                f"{n} {getattr(shape, f)}" for n, f in (("T", "time"), ("B", "batch"), ("hid", "hidden")) if f != field
-            ]
-            panel.set_title(f"{', '.join(fixed)}, in {shape.inputs}, out {shape.outputs}", fontsize=10)
-            logarithmic(
-                panel, sorted({getattr(Shape(*row["shape"]), field) for row in sum(swept[series].values(), [])})
-            )
+            points = pd.concat(swept[series].values())
+            first = points.iloc[0]
+            fixed = [f"{name} {first[other]}" for name, (other, _) in AXES.items() if other != field]
+            panel.set_title(f"{', '.join(fixed)}, in {first['inputs']}, out {first['outputs']}", fontsize=10)
+            logarithmic(panel, sorted(points[field].unique()))
         panel.set_xlabel(label)
         panel.grid(alpha=0.3)
     panels[0].set_ylabel("speed of the gradient, textbook = 1")
@@ -89,17 +86,16 @@ def logarithmic(panel, values: list[int]) -> None:
     panel.xaxis.set_minor_formatter(NullFormatter())
 
 
-def memory(rows: list[dict], kind: str):
+def memory(rows: pd.DataFrame, kind: str):
     """Temporaries and time against T, one sequence of 64 units, logarithmic both ways."""
     found = curves(rows, "long")
     if not found:
         return None
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
     for name, points in found.items():
-        xs = [row["shape"][0] for row in points]
-        right.loglog(xs, [row["ms"]["median"] / 1e3 for row in points], label=name, **style(name))
-        if all(row["temp_bytes"] is not None for row in points):
-            left.loglog(xs, [row["temp_bytes"] / 2**20 for row in points], label=name, **style(name))
+        right.loglog(points["time"], points["ms"] / 1e3, label=name, **style(name))
+        if points["temp_mib"].notna().all():
+            left.loglog(points["time"], points["temp_mib"], label=name, **style(name))
     left.set_ylabel("temporaries of the gradient, MiB")
     right.set_ylabel("time of the gradient, s")
     for panel in (left, right):
@@ -111,14 +107,15 @@ def memory(rows: list[dict], kind: str):
     return figure
 
 
-def roofline(rows: list[dict], rates: dict, kind: str):
+def roofline(rows: pd.DataFrame, rates: dict, kind: str):
     """Rate of useful work against work per byte that must cross, under the machine's own two roofs."""
-    raced = [row for row in rows if row["series"] == "race"]
-    if not raced:
+    raced = rows[rows["series"] == "race"]
+    if raced.empty:
         return None
+    raced = raced.assign(intensity=raced["flops"] / raced["bytes"])
     product, copy = max(rates["product"]) / 1e9, max(rates["copy"]) / 1e9
     figure, panel = plt.subplots(figsize=(9.5, 6), layout="constrained")
-    intensity = {row["name"]: row["flops"] / row["bytes"] for row in raced}
+    intensity = raced.drop_duplicates("name").set_index("name")["intensity"].to_dict()
     ridge = product / copy
     left, right = min(*intensity.values(), ridge) / 3, max(*intensity.values(), ridge) * 1.8
     panel.loglog([left, ridge, right], [copy * left, product, product], color="black", linewidth=1.5)
@@ -127,8 +124,8 @@ def roofline(rows: list[dict], rates: dict, kind: str):
     for name, here in roofed(raced).items():
         look = {"marker": "v", "color": "0.45", "markersize": 7} if name == BEST_RIVAL else style(name)
         look |= {"linestyle": "none"} | ({"markersize": 8} if name != BEST_RIVAL else {})
-        panel.plot([r["flops"] / r["bytes"] for r in here], [r["gflops"] for r in here], label=name, alpha=0.9, **look)
-    slowest = min(row["gflops"] for found in roofed(raced).values() for row in found)
+        panel.plot(here["intensity"], here["gflops"], label=name, alpha=0.9, **look)
+    slowest = min(here["gflops"].min() for here in roofed(raced).values())
     bottom = slowest / 8
     panel.set_ylim(bottom, product * 1.7)
     panel.set_xlim(left, right)
@@ -148,15 +145,13 @@ def roofline(rows: list[dict], rates: dict, kind: str):
     return figure
 
 
-def roofed(raced: list[dict]) -> dict[str, list[dict]]:
+def roofed(raced: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """The textbook, ours, and of the rivals the best at each shape."""
+    rivals = raced[raced["role"].isin(RIVALS)]
+    best = rivals.loc[rivals.groupby("name", sort=False)["gflops"].idxmax()]
     names = [name for name, row in CONTENDERS.items() if row.role in ("textbook", "ours")]
-    found = {name: [row for row in raced if row["contender"] == name] for name in names}
-    best: dict[str, dict] = {}
-    for row in raced:
-        if row["role"] in RIVALS and row["gflops"] > best.get(row["name"], {"gflops": 0.0})["gflops"]:
-            best[row["name"]] = row
-    return {name: rows for name, rows in (found | {BEST_RIVAL: list(best.values())}).items() if rows}
+    found = {name: raced[raced["contender"] == name] for name in names} | {BEST_RIVAL: best}
+    return {name: rows for name, rows in found.items() if not rows.empty}
 
 
 def apart(places: dict[str, float], left: float, right: float) -> dict[str, float]:
