@@ -51,10 +51,25 @@ class Reach(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """`Truncated` whose reach grows by `k1`, at most to `k2_max`, until what is left out is estimated to be below
-    `bias` of the gradient of the cells. Not exact.
+    """`Truncated` with a reach that grows by `k1` until the estimated rest is below a share of the gradient. Not exact.
 
-    `bias` may be traced: then its range is not checked.
+    The rest is what a longer reach would still add to the gradient of the cells; the module docstring has its bound.
+    The loss covers all steps.
+
+    Args:
+        k1: the window length, in steps; the reach is a multiple of it.
+        bias: the share of the gradient of the cells that may be missing; above zero. It may be traced: then its range
+            is not checked.
+        k2_max: the longest reach, in steps, at least `k1`; None for no limit.
+
+    Raises:
+        TypeError: if `k1` or `k2_max` is not an integer, or `bias` is not a number.
+        ValueError: if `k1` is below 1, `k2_max` is below `k1`, or `bias` is not above zero.
+
+    References: Aicher, Foti and Fox (2019), UAI, arXiv:1905.07473.
+
+    >>> import rnn_jax
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Adaptive(k1=10, bias=0.1, k2_max=100), loss="cross_entropy")
     """
 
     k1: int

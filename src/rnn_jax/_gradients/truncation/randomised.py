@@ -36,9 +36,23 @@ class Cuts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Randomised:
-    """Cut at random places and enlarged elsewhere: right on average over `batch.key`, not exact.
+    """Cut at random steps and enlarged at all others: right on average over `batch.key`. Not exact.
 
-    `mean_reach`, in steps, is above 1 and may be traced: then its range is not checked. `plan` as in `Blocked`.
+    At each step of each sequence, the gradient is cut with probability `c = 1 / mean_reach`, and divided by `1 - c`
+    where it is not cut. The loss covers all steps. The batch needs a `key`.
+
+    Args:
+        mean_reach: the mean distance between cuts, in steps; above 1. It may be traced: then its range is not checked.
+        plan: a `Plan`, as in `Blocked`.
+
+    Raises:
+        TypeError: if `mean_reach` is not a number, or `plan` is not a `Plan`.
+        ValueError: if `mean_reach` is not above 1; in a call, if the batch has no key.
+
+    References: Tallec and Ollivier (2017), arXiv:1705.08209.
+
+    >>> import rnn_jax
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Randomised(mean_reach=20.0), loss="cross_entropy")
     """
 
     mean_reach: Number
