@@ -172,7 +172,7 @@ CASES = [
     (lambda: truncated("adaptive", k1=2, bias=-1.0), ValueError, "`bias` must be a finite number above zero, got -1.0."),
     (lambda: truncated("adaptive", k1=4, bias=0.1, k2_max=3), ValueError, "`k2_max` must be at least 4, got 3."),
     (lambda: truncated("randomised", mean_reach=1.0), ValueError, "`mean_reach` must be a finite number of steps above 1, got 1.0."),
-    (lambda: grad_fn("randomised", mean_reach=2.0)(*SHAPES), ValueError, "`batch.key` must be given: it is what the gradient method 'randomised' draws from."),
+    (lambda: grad_fn("randomised", mean_reach=2.0)(*SHAPES), ValueError, "`batch.key` must be given, because the gradient method 'randomised' draws from it: `batch._replace(key=jax.random.key(0))`."),
     (lambda: truncated("last_steps", k=0), ValueError, "`k` must be at least 1, got 0."),
     (lambda: rnn_jax.analysis.truncation_report(*SHAPES, []), ValueError, "`ks` must be a list of at least one number of steps, got []."),
     (lambda: rnn_jax.analysis.truncation_report(*SHAPES, [3, 0]), ValueError, "`ks[1]` must be at least 1, got 0."),

@@ -30,12 +30,11 @@ from .through_layers import backward_layers, forward_layers
 
 
 class Stretch(NamedTuple):
-    """`pieces` of `size` steps each, one after the other. The first one begins at step `start`; the loss reads the last
-    `read` steps of each.
+    """`pieces` of `size` steps each, one after the other, the first from step `start` on.
 
-    If `inner` is None, the pieces are blocks, and all their states are kept. Otherwise they are segments: only the
-    state at the start of each is kept, and `inner` are the stretches that a segment consists of, counted from its own
-    start.
+    The loss reads the last `read` steps of each piece. If `inner` is None, the pieces are blocks, and all their states
+    are kept. Otherwise they are segments: only the state at the start of each is kept, and `inner` are the stretches
+    that a segment consists of, counted from its own start.
     """
 
     start: int
@@ -46,9 +45,7 @@ class Stretch(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A block on its way back: its part of the batch, the step it starts at, the states of the highest layer, and the
-    residuals of every layer.
-    """
+    """One block on its way back: its part of the batch, its first step, the highest states, all residuals."""
 
     steps: Batch
     start: Any
@@ -89,8 +86,7 @@ class Carry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Blocked:
-    """By hand and fused, one block of time after the other; the plan says which states are kept and which are
-    recomputed.
+    """By hand and fused, one block of time after the other; `plan` says which states are kept or recomputed.
 
     Args:
         plan: a `Plan`, for example from `plan_memory`. None keeps all states, in blocks of a default size.
@@ -176,8 +172,9 @@ def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tupl
 
 
 def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: States) -> tuple[States, list[Any]]:
-    """The last states, and what is kept of each stretch: the states where its segments begin, or, of blocks, the states
-    before the first one and all states within.
+    """The last states, and what is kept of each stretch.
+
+    Of segments, that is the states where they begin; of blocks, the states before the first one and all states within.
     """
     kept = []
     for stretch in stretches:

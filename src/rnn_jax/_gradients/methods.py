@@ -121,9 +121,7 @@ def make_grad_fn(
 
 
 def _at_the_door(method: Method, settle: Callable[[Params, Batch], Objective], compute_dtype: Any) -> GradFn:
-    """`method` with its arguments checked, cast, and given one sharding type under `shard_map`, and the objective
-    computed.
-    """
+    """`method` with the arguments checked, cast and made alike under `shard_map`, and the objective computed."""
 
     def grad_fn(params: Params, batch: Batch, h_0: States) -> Result:
         check_call(params, batch, h_0)

@@ -13,12 +13,11 @@ from .._types import Batch, GradFn, Gradients, Params, Result, States
 
 
 def grad_fn_of(loss: Callable[[Params, Batch, States], tuple[Array, States]]) -> GradFn:
-    """Make a gradient function from your own `loss(params, batch, h_0) -> (value, h_T)`, for trainer and
-    `check_gradients`.
+    """Make a gradient function from your own `loss(params, batch, h_0) -> (value, h_T)`.
 
-    Use it for losses that are not a sum over steps: contrastive losses, alignments, penalties on the states. With
-    `unroll_bptt` inside, the derivative through time is the one by hand; otherwise it is JAX's. Only your loss reads
-    `Batch.targets`.
+    It fits the trainer and `check_gradients`. Use it for losses that are not a sum over steps: contrastive losses,
+    alignments, penalties on the states. With `unroll_bptt` inside, the derivative through time is the one by hand;
+    otherwise it is JAX's. Only your loss reads `Batch.targets`.
 
     Args:
         loss: returns a real number, `()`, and the last states, one array per layer. `params` may be any tree, for

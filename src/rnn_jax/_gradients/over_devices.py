@@ -53,8 +53,9 @@ class Sharded:
 
     @property
     def reference(self) -> Any:
-        """`Autodiff()` for an exact method; otherwise the reference of `method` on the same devices, because each
-        device draws its own numbers or chooses its own reach.
+        """`Autodiff()` for an exact method; otherwise the reference of `method` on the same devices.
+
+        The devices matter there: each one draws its own numbers, or chooses its own reach.
         """
         reference = self.method.reference
         if isinstance(reference, Autodiff):

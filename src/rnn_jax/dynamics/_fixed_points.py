@@ -26,8 +26,7 @@ from ..verify._subject import in_float64
 
 
 class FixedPoints(NamedTuple):
-    """What `fixed_points` found, the slowest point first. Arrays have the axes `(point, ...)`, with all layers
-    together.
+    """What `fixed_points` found, the slowest point first; layers together, axes `(point, ...)`.
 
     `states`      one array `(point, hid)` per layer.
     `speeds`      `‖F(h) - h‖`: how far one step goes from there. If it is not near zero: a slow point, or nothing at

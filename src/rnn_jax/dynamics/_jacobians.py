@@ -77,10 +77,9 @@ def step_jacobians(
 
 
 def tangents(cell: Cell, point: tuple[Array, ...], dots: tuple[Array | None, Array], s_dots: Array) -> Array:
-    """The tangents of `s_t` at `point = (z, u, s_before, s)`, for many tangents `dots` of `(z, u)` and `s_dots` of
-    `s_before`.
+    """The tangents of `s_t` at `point = (z, u, s_before, s)`, for many tangents of its arguments.
 
-    None stands for a tangent of zero.
+    `dots` are the tangents of `(z, u)`, `s_dots` those of `s_before`. None stands for a tangent of zero.
     """
     pull = linearised(cell, *(x[..., None, :] for x in point))
     z_dots, u_dots = dots
@@ -90,10 +89,9 @@ def tangents(cell: Cell, point: tuple[Array, ...], dots: tuple[Array | None, Arr
 
 
 class Product(NamedTuple):
-    """`P Q_0 = Q diag(exp(logs)) upper`, with `upper` triangular and its rows of size one: no entry can over- or
-    underflow.
+    """`P Q_0 = Q diag(exp(logs)) upper`, with `upper` triangular.
 
-    `Q_0` is a rotation; it changes no singular value.
+    Its rows have size one, so no entry can over- or underflow. `Q_0` is a rotation; it changes no singular value.
     """
 
     q: Float[Array, "hid hid"]
@@ -174,8 +172,7 @@ def _log_singular_values(jacobians: Float[Array, "time hid hid"], lags: list[int
 
 
 def qr_by_rows(x: Float[Array, "*batch rows columns"]) -> tuple[Array, Array]:
-    """`x = Q R`, computed with the largest rows first: each row keeps its digits, however small it is compared with
-    others.
+    """`x = Q R`, computed with the largest rows first: each row keeps its digits, however small it is.
 
     References: Cox and Higham (1998), BIT 38: stability of Householder QR for rows of different sizes.
     """

@@ -227,9 +227,7 @@ def logs_of_diagonal(x: Array, q: Array, diagonal: Array, off: Array) -> tuple[A
 
 
 def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[States, States, States]:
-    """One step of all layers; `J_t` times the rows of `v`, `(*batch, num, hid)` per layer; and `off`: forward mode by
-    hand.
-    """
+    """One step of all layers, `J_t` times the rows of `v`, `(*batch, num, hid)` each, and which units are `off`."""
     h_t, v_t, off = [], [], []
     above: Any = None
     for cell, h, v_l in zip(params.cells, h_tm1, v, strict=True):

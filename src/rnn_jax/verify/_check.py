@@ -27,7 +27,7 @@ from ._steps import by_steps
 from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule
 
 NUM_DIRECTIONS = 3
-WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
+WITNESS_TOLERANCE = 1e-12  # for a witness that is exact except for rounding
 
 
 def check_gradients(
@@ -104,7 +104,7 @@ def check_gradients(
         elif is_grad_fn:
             leaves, found = _beside_witness(fn, witness, args)
             tolerance = WITNESS_TOLERANCE
-            settings = "Beside another gradient function"
+            settings = "Compared with another gradient function"
         else:
             raise ValueError(
                 "`witness` is for a GradFn called with (params, batch, h_0), got another function: leave it out."

@@ -12,9 +12,7 @@ from . import _numpy_witnesses as numpy_witnesses
 
 
 class Witness(NamedTuple):
-    """`make(loss, reduction)` returns a `GradFn`, for a loss named in `LOSSES`; `applies(params)` says for which
-    networks.
-    """
+    """`make(loss, reduction)` returns a `GradFn`; `applies(params)` says for which networks."""
 
     make: Callable[[str, str], GradFn]
     applies: Callable[[Params], bool]

@@ -31,8 +31,7 @@ class CutAfter:
 
 @dataclasses.dataclass(frozen=True)
 class BurnIn:
-    """`method` on the steps after the first `steps`, which only compute the states it starts from; these are held
-    constant.
+    """`method` on the steps after the first `steps`, which only compute the states to start from, held constant.
 
         h_s = stop_gradient(h_s(params, h_0, x_1..x_s))        L(params, h_s, x_{s+1}..x_T)
 
@@ -69,7 +68,7 @@ class BurnIn:
 
     @property
     def reference(self) -> Any:
-        """For an exact method, the plain scan with `stop_gradient` in it; otherwise the reference of `method` after the
+        """For an exact method, the plain scan with a `stop_gradient`; otherwise the reference of `method` after the
         burn-in.
         """
         reference = self.method.reference

@@ -16,8 +16,7 @@ from .windows import Windows, whole_windows, window_plan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Truncated:
-    """Truncated BPTT: the loss of each window of `k1` steps reaches back `k2` steps. Not exact; the loss covers all
-    steps.
+    """The loss of each window of `k1` steps reaches back `k2` steps. Not exact; the loss is that of all steps.
 
     With window i read at the steps `(i - 1) k1 < t ≤ e_i`, `e_i = min(i k1, T)`, the gradient is `Σ_i ∂L_i` with
     `h_{e_i - k2}` held constant. All windows share one forward pass.
