@@ -171,7 +171,7 @@ def test_what_cannot_be_checked_is_refused():
         check_gradients(jnp.real, 1j)
     with pytest.raises(TypeError, match="that JAX can trace"):
         check_gradients(lambda x: x if x > 0 else -x, 1.0)
-    with pytest.raises(TypeError, match="can be set beside a `witness`"):
+    with pytest.raises(TypeError, match="can be compared with a `witness`"):
         check_gradients(rnn_jax.verify.WITNESSES["NumPy loop"].make("cross_entropy", "mean"), *problem)
     with pytest.raises(ValueError, match="a loss of shape"):
         check_gradients(lambda *args: (lambda out: ((out[0][0][None], out[0][1]), out[1]))(grad_fn(*args)), *problem)

@@ -1,7 +1,8 @@
-"""What any argument must be: a number in range, an array of a shape and dtype, a function, a name that is known.
+"""What any argument must be: a number in range, an array of a shape and dtype, a function, a known name.
 
-The rule for numbers (docs/transformations.md): what enters arithmetic goes through `require_number` and may be traced;
-what decides a shape, a program or a static field must be known: `require_known_number`, `require_sizes`.
+The rule for numbers (docs/transformations.md): a number that enters arithmetic goes through `require_number` and may be
+traced. A number that decides a shape, a program or a static field must be known: `require_known_number`,
+`require_sizes`.
 """
 
 import sys
@@ -23,11 +24,11 @@ def require_known(what: str, name: object, known: Mapping[str, Any]) -> None:
 
 
 Number = float | int | np.number | np.ndarray | Array
-"""One real number, of Python, NumPy or JAX (an array without axes), which may be traced unless we say otherwise."""
+"""One real number of Python, NumPy or JAX (an array without axes). It may be traced unless stated otherwise."""
 
 
 class Range(NamedTuple):
-    """What a number must be, in words, and whether one is."""
+    """What a number must be, in words, and a test of it."""
 
     words: str
     holds: Callable[[float], bool]
@@ -38,13 +39,14 @@ RATE = Range("a number from 0 to below 1", lambda x: 0 <= x < 1)
 
 
 def require_number(name: str, x: object, expected: Range) -> Any:
-    """`x` for arithmetic: known, a Python float, which takes the dtype of the arrays; traced, as it came, to be cast.
+    """`x` for arithmetic. A known number becomes a Python float, which takes the dtype of the arrays; a traced one
+    stays.
 
-    The range of what is traced is not checked.
+    The range of a traced number is not checked, and the caller casts it.
 
     Raises:
-        TypeError: unless `x` is one real number; a boolean is none.
-        ValueError: if it is known and not in the range, or not finite.
+        TypeError: if `x` is not one real number; a boolean does not count as one.
+        ValueError: if it is known and out of range, or not finite.
     """
     value: Any = x
     if hasattr(x, "dtype") and hasattr(x, "shape"):
@@ -61,7 +63,7 @@ def require_number(name: str, x: object, expected: Range) -> Any:
 
 
 def require_known_number(name: str, x: object, expected: Range, otherwise: str) -> float:
-    """A number that must be known while the program is made; `otherwise` says what to do where it is traced."""
+    """A number that must be known when the program is made; `otherwise` says what to do with a traced one."""
     if isinstance(x, jax.core.Tracer):
         raise TypeError(
             f"`{name}` must be {expected.words} that is known, not traced by jit, vmap or grad, "
@@ -88,7 +90,7 @@ def require_integer(name: str, x: object) -> None:
 
 
 def require_storable(name: str, x: Any) -> None:
-    """Raise if `x` holds integers that JAX would wrap: without `jax_enable_x64` those beyond 32 bits."""
+    """Raise if JAX would wrap integers in `x`: without `jax_enable_x64`, those beyond 32 bits."""
     if not isinstance(x, np.ndarray) or not np.issubdtype(x.dtype, np.integer) or x.size == 0:
         return
     kind = jax.dtypes.canonicalize_dtype(x.dtype)
@@ -98,7 +100,7 @@ def require_storable(name: str, x: Any) -> None:
 
 
 def are_numbers(*sizes: Any) -> bool:
-    """Whether no size is a symbol of `jax.export`, of which most comparisons cannot be decided."""
+    """Whether no size is a symbol of `jax.export`; most comparisons with a symbol cannot be decided."""
     return not any(is_symbolic_dim(size) for size in sizes)
 
 
@@ -118,7 +120,7 @@ def is_below(name: str, steps: Any, least: Any) -> bool:
 
 
 def require_values(who: str, tree: Any) -> None:
-    """Raise a `TypeError` if a leaf has no value, because it is traced."""
+    """Raise a `TypeError` if a leaf has no value because it is traced."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
         raise TypeError(f"`{who}` reads values, which are not there under jit, vmap or grad: call it outside.")
 
@@ -148,7 +150,7 @@ def require_key(key: object) -> None:
 
 
 def require_array(name: str, x: object, kind: Any = None, described: str = "") -> None:
-    """Raise unless `x` is an array and, if a `kind` of dtype is given, of that kind."""
+    """Raise unless `x` is an array and, if a `kind` of dtype is given, has that kind."""
     if not hasattr(x, "shape") or not hasattr(x, "dtype"):
         raise TypeError(f"`{name}` must be an array, got {type(x).__name__}.")
     if kind is not None and not jnp.issubdtype(x.dtype, kind):

@@ -1,4 +1,4 @@
-"""What functions and methods of the caller's own must be, and must return."""
+"""What the caller's own functions and methods must be, and must return."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def require_result(result: Any, name: str) -> Any:
 
 
 def require_gradient(result: Any, arguments: Gradients, name: str) -> Any:
-    """`result`, if it is what the `gradient` of a method returns for these arguments; dtypes are not looked at."""
+    """`result`, if it is what `gradient` of a method must return for these arguments; dtypes are not checked."""
     (_, h_T), gradients = require_result(result, name)
     for what, found, like in (("gradients", gradients, arguments), ("h_T", h_T, arguments.h_0)):
         mine, its = ([jnp.shape(leaf) for leaf in jax.tree.leaves(tree)] for tree in (found, like))
@@ -37,7 +37,7 @@ def require_gradient(result: Any, arguments: Gradients, name: str) -> Any:
 
 
 def require_method(method: Any, wanted: str) -> None:
-    """Raise a `TypeError` unless `method` has what a `Method` has; its `reference` is not computed."""
+    """Raise a `TypeError` unless `method` has what a `Method` must have; `reference` is not computed."""
     here = vars(method) if hasattr(method, "__dict__") else {}
     missing = [name for name in ("gradient", "reference") if name not in here and not hasattr(type(method), name)]
     if missing or isinstance(method, type):
@@ -47,7 +47,7 @@ def require_method(method: Any, wanted: str) -> None:
 
 
 def same_structure(tree: Any, other: Any) -> bool:
-    """Whether two trees are alike but for their leaves."""
+    """Whether two trees have the same structure; leaves are not compared."""
     structures: tuple[Any, Any] = jax.tree.structure(tree), jax.tree.structure(other)
     return bool(structures[0] == structures[1])
 

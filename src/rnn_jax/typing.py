@@ -1,7 +1,9 @@
 """The types of arguments and results, for annotations.
 
-`Cell` is what a cell of your own must have, `Method` a gradient method, `GradFn` what `make_grad_fn` returns, `Number`
-a number, which may be traced.
+`Cell`    what your own cell must have.
+`Method`  what a gradient method must have.
+`GradFn`  what `make_grad_fn` returns.
+`Number`  one real number, which may be traced.
 """
 
 from ._cells.activations import Activation as Activation

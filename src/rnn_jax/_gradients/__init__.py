@@ -1,9 +1,9 @@
-"""The gradient methods, a file each, and what they share.
+"""The gradient methods, one file each, and what they share.
 
-`autodiff`, `stepwise`, `bptt`, `blocked`   the exact ones
-`over_devices`                              any method, its batch shared out to devices
-`truncation/`                               windows of fixed, adaptive and random reach; the last steps alone
+`autodiff`, `stepwise`, `bptt`, `blocked`   the exact methods
+`over_devices`                              any method, with its batch split over devices
+`truncation/`                               windows of fixed, adaptive and random reach; the last steps only
 `through_layers`                            back through loss, readout and layers, for every method by hand
-`plan`, `budget`                            blocks and segments; what a plan costs, and which fits a budget of bytes
-`methods`, `of_loss`                         their names, and `make_grad_fn`; of a loss over whole sequences
+`plan`, `budget`                            blocks and segments; what a plan costs, and which plan fits a memory budget
+`methods`, `of_loss`                        their names and `make_grad_fn`; gradients of a loss over whole sequences
 """

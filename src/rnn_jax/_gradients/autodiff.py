@@ -16,22 +16,26 @@ from .._types import Batch, Gradients, Objective, Params, Result, Scalar, States
 
 @dataclasses.dataclass(frozen=True)
 class Autodiff:
-    """`jax.value_and_grad` of the plain scan: exact, and the reference of all other exact methods."""
+    """`jax.value_and_grad` of the plain scan: exact, and the reference of all other exact methods.
+
+    >>> import rnn_jax
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Autodiff(), loss="cross_entropy")
+    """
 
     @property
     def reference(self) -> "Autodiff":
-        """Itself."""
+        """The method itself."""
         return self
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients."""
+        """The loss, the last states and the gradients."""
         return autodiff(objective, params, batch, h_0)
 
 
 def autodiff(
     objective: Objective, params: Params, batch: Batch, h_0: States, unroll: Callable[..., Trajectory] = unroll
 ) -> Result:
-    """Loss, last states and gradients by `jax.value_and_grad`, through `unroll`."""
+    """The loss, the last states and the gradients by `jax.value_and_grad`, through `unroll`."""
 
     def loss_fn(params: Params, h_0: States, features: Array | None) -> tuple[Scalar, States]:
         inputs = batch.inputs if features is None else features

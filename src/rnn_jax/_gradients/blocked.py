@@ -1,9 +1,9 @@
-"""Loss and gradient fused, a block of time at a time: what is as long as the sequence is the states, or less.
+"""Loss and gradient fused, one block of time after the other: only the hidden states are kept for the whole sequence.
 
-A block passes forward through all layers, before the next one does. On the way back the blocks come in reverse, and
-each is readout, loss, its cotangent, reverse scan and weight-gradient products. Logits, pre-activations and `d_a` exist
-for one block only. Where the plan has segments, of each only the state at its start is kept; when its turn comes it
-runs forward again.
+Forward, a block passes through all layers before the next block starts. Backward, the blocks come in reverse order, and
+each one is readout, loss, its cotangent, reverse scan and weight-gradient products. Logits, pre-activations and `d_a`
+exist for one block only. Where the plan has segments, only the state at the start of each segment is kept; when its
+turn comes on the way back, the segment runs forward again.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ from .through_layers import backward_layers, forward_layers
 
 
 class Stretch(NamedTuple):
-    """`pieces` of `size` steps each, one after the other, the first from step `start` on; of each the loss reads the
-    last `read` steps.
+    """`pieces` of `size` steps each, one after the other, the first from step `start` on.
 
-    The states of a piece are kept if it is a block, `inner` is None. Else it is a segment, of which only the state at
-    its start is, and `inner` are the stretches it consists of, counted from its own start.
+    The loss reads the last `read` steps of each piece. If `inner` is None, the pieces are blocks, and all their states
+    are kept. Otherwise they are segments: only the state at the start of each is kept, and `inner` are the stretches
+    that a segment consists of, counted from its own start.
     """
 
     start: int
@@ -45,9 +45,7 @@ class Stretch(NamedTuple):
 
 
 class Block(NamedTuple):
-    """A block on its way back: its part of the batch, the step it starts at, the states of the highest layer, and the
-    residuals of each.
-    """
+    """One block on its way back: its part of the batch, its first step, the highest states, all residuals."""
 
     steps: Batch
     start: Any
@@ -57,7 +55,7 @@ class Block(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WayBack:
-    """How one block is taken back: all of its loss at once. `Windows` does it otherwise."""
+    """How one block is taken back: its whole loss at once. `Windows` does it window by window."""
 
     unroll: int = 1
 
@@ -68,7 +66,7 @@ class WayBack:
 
 
 class Problem(NamedTuple):
-    """What every piece needs; `sent` as in `Events`."""
+    """What every piece needs; `sent` is that of `Events`."""
 
     way: WayBack
     objective: Objective
@@ -88,9 +86,19 @@ class Carry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Blocked:
-    """By hand and fused, a block of time at a time; states are kept or recomputed as `plan` says.
+    """By hand and fused, one block of time after the other; `plan` says which states are kept or recomputed.
 
-    `plan` is a `Plan`, as `plan_memory` makes one; None keeps all states. `unroll` as in `BPTT`.
+    Args:
+        plan: a `Plan`, for example from `plan_memory`. None keeps all states, in blocks of a default size.
+        unroll: how many steps one iteration of a loop over time takes, as in `BPTT`.
+
+    Raises:
+        TypeError: if `plan` is not a `Plan`, or `unroll` is not an integer.
+        ValueError: if `unroll` is below 1, or the lengths of `plan` do not fit into each other.
+
+    >>> import rnn_jax
+    >>> method = rnn_jax.Blocked(plan=rnn_jax.Plan(block=50, segments=(100,)))
+    >>> grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy")
     """
 
     plan: Plan | None = None
@@ -103,25 +111,25 @@ class Blocked:
 
     @property
     def reference(self) -> Autodiff:
-        """It is exact."""
+        """`Autodiff()`, because this method is exact."""
         return Autodiff()
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients."""
+        """The loss, the last states and the gradients."""
         problem = Problem(WayBack(self.unroll), objective, params, batch)
         return there_and_back(problem, planned(self.plan, problem), h_0)
 
 
 def planned(plan: Plan | None, problem: Problem) -> tuple[Stretch, ...]:
-    """The stretches of all steps of a problem, by its plan or the default one."""
+    """The stretches of all steps of a problem, by the given plan or the default one."""
     plan = default_plan(problem.params, problem.batch) if plan is None else plan
     return stretches_of(plan, problem.batch.inputs.shape[0], num_read(problem.batch))
 
 
 def stretches_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Stretch, ...]:
-    """From step `first` on, the steps before those that the loss reads, and those; together where all are one block.
+    """The stretches from step `first` on: those before the steps that the loss reads, then those that it reads.
 
-    Apart they would take the memory of two sets of weight gradients.
+    If all steps fit into one block, they are one stretch: two would take the memory of two sets of weight gradients.
     """
     length = time - first
     if not plan.segments and (length == plan.block or (are_numbers(length) and 0 < length < plan.block)):
@@ -129,17 +137,17 @@ def stretches_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Stre
     for size in (plan.block, *plan.segments):
         if not are_numbers(time, last) and (plan.keep or time % size != 0 or last % size != 0):
             raise ValueError(
-                f"`plan` must cut {time} steps, {last} of them read, into equal blocks and segments and keep none at "
-                f"the end, got {tuple(plan)}: export for `{size} * n` steps, or without a plan."
+                f"`plan` must cut {time} steps, {last} of them read, into equal blocks and segments, with keep = 0, "
+                f"got {tuple(plan)}: export for `{size} * n` steps, or without a plan."
             )
     before = split(plan, first, length - last, max(plan.keep - last, 0) if plan.keep else 0, read=False)
     return before + split(plan, time - last, last, min(plan.keep, last) if plan.keep else 0, read=True)
 
 
 def there_and_back(problem: Problem, stretches: Sequence[Stretch], h: States, d_h_T: States | None = None) -> Result:
-    """Loss, last states and gradients of the steps in `stretches`, from the states `h` before them.
+    """The loss, last states and gradients of the steps in `stretches`, from the states `h` before them.
 
-    `d_h_T` is what comes to the end from later steps, zero unless given.
+    `d_h_T` is what later steps send back to the last states; zero unless given.
     """
     d_h_T = jax.tree.map(jnp.zeros_like, h) if d_h_T is None else d_h_T
     params, batch = problem.params, problem.batch
@@ -164,7 +172,10 @@ def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tupl
 
 
 def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: States) -> tuple[States, list[Any]]:
-    """The last states, and what is kept of each stretch: where its segments begin, or its start and all its states."""
+    """The last states, and what is kept of each stretch.
+
+    Of segments, that is the states where they begin; of blocks, the states before the first one and all states within.
+    """
     kept = []
     for stretch in stretches:
 
@@ -195,7 +206,7 @@ def reach(problem: Problem, segment: Stretch, offset: Any, h: States) -> States:
 
 
 def _blocks(segment: Stretch) -> tuple[Stretch, ...]:
-    """The steps of a segment in blocks as large as its own, for the way there."""
+    """The steps of a segment in blocks as large as its own, for the way forward."""
     block = segment
     while block.inner is not None:
         block = block.inner[0]
@@ -203,7 +214,7 @@ def _blocks(segment: Stretch) -> tuple[Stretch, ...]:
 
 
 def retreat(problem: Problem, stretches: Sequence[Stretch], offset: Any, kept: Sequence[Any], carry: Carry) -> Carry:
-    """Back through the pieces that `advance` kept something of, the last one first."""
+    """Back through the pieces of which `advance` kept something, the last one first."""
     for stretch, made in zip(reversed(stretches), reversed(kept), strict=True):
         if stretch.pieces == 1:
             carry = retreat_piece(problem, stretch, offset + stretch.start, made, carry)
@@ -220,7 +231,7 @@ def retreat(problem: Problem, stretches: Sequence[Stretch], offset: Any, kept: S
 
 
 def _states_before(i: Any, first: States, blocks: States) -> States:
-    """The states that block `i` of a stretch began from: the last of the block before."""
+    """The states from which block `i` of a stretch began: the last states of the block before."""
     before = (lax.dynamic_index_in_dim(hs, jnp.maximum(i - 1, 0), keepdims=False)[-1] for hs in blocks)
     return tuple(jnp.where(i == 0, h, h_before) for h, h_before in zip(first, before, strict=True))
 
@@ -228,7 +239,7 @@ def _states_before(i: Any, first: States, blocks: States) -> States:
 def retreat_piece(problem: Problem, stretch: Stretch, start: Any, piece: Any, carry: Carry) -> Carry:
     """Back through one piece of a stretch, which begins at step `start`.
 
-    Of a segment `piece` is the states at its start, of a block these and all that it made.
+    For a segment, `piece` is the states at its start; for a block, these and all states that it produced.
     """
     if stretch.inner is not None:
         _, kept = advance(problem, stretch.inner, start, piece)
@@ -257,5 +268,5 @@ def _steps(problem: Problem, stretch: Stretch, start: Any) -> Batch:
 
 
 def _scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, stretch: Stretch) -> tuple[Any, Any]:
-    """`body(carry, i)` for each piece of a stretch, what it returns stacked; without a loop if there is one piece."""
+    """`body(carry, i)` for each piece of a stretch, with the outputs stacked; no loop if there is only one piece."""
     return body(carry, 0) if stretch.pieces == 1 else lax.scan(body, carry, jnp.arange(stretch.pieces))

@@ -1,4 +1,4 @@
-"""Backpropagation through time by hand: only `d_h` travels back, all else is a product over many steps at once."""
+"""Backpropagation through time by hand: only `d_h` travels back; every other product covers many steps at once."""
 
 import dataclasses
 from functools import partial
@@ -11,16 +11,24 @@ from .through_layers import Loops, backpropagate
 
 
 def bptt(unroll: int = 1) -> Loops:
-    """The loops over time, `unroll` steps a turn."""
+    """The loops over time, with `unroll` steps in each iteration."""
     return Loops(partial(forward, unroll=unroll), partial(backward, unroll=unroll))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BPTT:
-    """By hand: `d_h` alone travels back, the weight gradients are products after the loop.
+    """By hand: only `d_h` travels back through time; the weight gradients are products after the loop.
 
-    `unroll` is the number of steps in one turn of a loop over time. More are fewer launches per step on a GPU; a CPU
-    gains nothing. It is 1 where the number of steps is a symbol.
+    Args:
+        unroll: how many steps one iteration of a loop over time takes. A larger number means fewer launches per step on
+            a GPU; a CPU gains nothing. It is taken as 1 where the number of steps is symbolic (`jax.export`).
+
+    Raises:
+        TypeError: if `unroll` is not an integer.
+        ValueError: if `unroll` is below 1.
+
+    >>> import rnn_jax
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.BPTT(unroll=4), loss="cross_entropy")
     """
 
     unroll: int = 1
@@ -30,9 +38,9 @@ class BPTT:
 
     @property
     def reference(self) -> Autodiff:
-        """It is exact."""
+        """`Autodiff()`, because this method is exact."""
         return Autodiff()
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients."""
+        """The loss, the last states and the gradients."""
         return backpropagate(bptt(self.unroll), objective, params, batch, h_0)

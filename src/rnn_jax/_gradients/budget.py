@@ -1,4 +1,4 @@
-"""What a plan costs in memory and steps computed again, and the plan that fits a budget."""
+"""What a plan costs in memory and recomputed steps, and the plan that fits a budget."""
 
 import itertools
 import math
@@ -17,7 +17,12 @@ from .plan import Plan, check_plan, default_plan, in_steps, outermost
 
 
 class PlanCost(NamedTuple):
-    """What a plan costs: steps computed more than once, each time counted, of `steps`; bytes of temporaries."""
+    """What a plan costs.
+
+    `steps`            the length of the sequence.
+    `recomputed_steps` the steps that run forward again; a step that does so twice counts twice.
+    `temporary_bytes`  the memory of temporaries, in bytes.
+    """
 
     steps: int
     recomputed_steps: int
@@ -31,14 +36,25 @@ class PlanCost(NamedTuple):
 
 
 def plan_cost(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> PlanCost:
-    """What `plan` costs on arguments `(params, batch, h_0)` of these shapes: arrays, or what `jax.eval_shape` gives.
+    """What `plan` costs for arguments of these shapes.
 
-    The bytes are the states, counted, and the temporaries of one block, as XLA lays them out: 3.5 times its states and
-    once more those of the widest layer, its inputs, its outputs three times or beside a copy of `w_hy`, and 0.95 of the
-    cells' weights. Fitted in float32 to `memory_analysis()` on a CPU, which it meets within 10 % (leaky units: 12 %)
-    from 8 MB on, but where a loop over segments turns only once: XLA takes that apart and shares no memory, which
-    `plan_memory` avoids.
-    Half precision is counted at 6 bytes a number, for a CPU converts it; a `compute_dtype` is not known here.
+    The bytes are those of the states, which are counted, and the temporaries of one block, as XLA lays them out: 3.5
+    times the states of the block; once more those of the widest layer; its inputs; its outputs three times, or once or
+    twice with a copy of `w_hy`; and 0.95 times the weights of the cells. The factors are fitted in float32 to
+    `memory_analysis()` on a CPU. From 8 MB on they agree with it within 10 % (leaky units: 12 %). The exception is a
+    loop over segments that runs only once: XLA unrolls it and shares no memory, and `plan_memory` avoids such plans.
+    Half precision counts as 6 bytes per number, because a CPU converts it. A `compute_dtype` is not known here.
+
+    Args:
+        shapes: the arguments `(params, batch, h_0)` of the gradient function: arrays, or what `jax.eval_shape` returns.
+        plan: a `Plan`; None stands for the default of `Blocked()`.
+
+    Returns:
+        A `PlanCost`: the number of steps, of recomputed steps, and the bytes of temporaries. `print` shows it in words.
+
+    Raises:
+        TypeError: if `shapes` is not such a tuple, or `plan` not a `Plan`.
+        ValueError: if shapes do not fit each other or are symbolic.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> sizes = dict(input_size=32, hidden_size=64, output_size=32, dtype=jnp.float32)
@@ -63,19 +79,24 @@ def _plan_cost(plan: Plan, batch: Batch, sizes: "Sizes") -> PlanCost:
     unread, read = (_longest_block(plan, length, keep) for length, keep in phases)
     block = max(unread, read)
     temporaries = states * sizes.states + _block_bytes(sizes, block, read)
-    if plan.segments and plan.segments[-1] <= plan.block and not plan.keep:  # states are made where they are used
+    if plan.segments and plan.segments[-1] <= plan.block and not plan.keep:  # states are computed where they are used
         temporaries -= 2 * sizes.states * min(plan.segments[-1], block)
     return PlanCost(time, again, int(temporaries))
 
 
 def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: Number) -> Plan:
-    """The plan expected to be the fastest among those whose temporaries stay within `budget_bytes`.
+    """The plan that should be the fastest among those whose temporaries stay within `budget_bytes`.
 
-    `shapes` are the arguments `(params, batch, h_0)` of the gradient function, arrays or what `jax.eval_shape` gives.
-    What it costs says `plan_cost(shapes, plan)`.
+    Args:
+        shapes: the arguments `(params, batch, h_0)` of the gradient function: arrays, or what `jax.eval_shape` returns.
+        budget_bytes: the limit for the temporaries, in bytes; a known number, not a traced one.
+
+    Returns:
+        A `Plan` for `Blocked(plan=...)`. `plan_cost(shapes, plan)` says what it costs.
 
     Raises:
-        ValueError: if nothing fits; the message says what would.
+        TypeError: if `shapes` is not such a tuple, or `budget_bytes` is traced or not a number.
+        ValueError: if no plan fits (the message names the smallest budget), or shapes do not fit each other.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=32, hidden_size=64, output_size=32)
@@ -118,15 +139,17 @@ def check_shapes(shapes: Any) -> None:
 
 
 def _candidates(params: Params, batch: Batch) -> Iterator[Plan]:
-    """Plans of up to three levels, in blocks of the default size and smaller."""
+    """Plans of up to three levels of segments, in blocks of the default size and smaller."""
     time = batch.inputs.shape[0]
     block = default_plan(params, batch).block
-    while True:  # a loop that turns once is none: XLA takes it apart, and memory is not shared
+    while True:  # at least two iterations: XLA unrolls a loop of one, and memory is not shared
         yield Plan(block)
         sizes = sorted({block * round(1.3**i) for i in range(60) if block * round(1.3**i) * 3 <= time}, reverse=True)
         for size in sizes:
             for keep in range(size, time - 2 * size + 1, max(time // 50, 1)):
-                yield Plan(block, (size,), keep + (time - keep) % size)  # no rest, which would compile again
+                yield Plan(
+                    block, (size,), keep + (time - keep) % size
+                )  # no remainder, which would be compiled separately
         for levels in (2, 3):
             for segments in itertools.combinations(sizes[:: 2 * levels - 3], levels):
                 if all(outer >= 2 * inner for outer, inner in itertools.pairwise((time, *segments))):
@@ -137,7 +160,7 @@ def _candidates(params: Params, batch: Batch) -> Iterator[Plan]:
 
 
 def _kept_states(plan: Plan, length: int, keep: int) -> int:
-    """States in memory at once: where segments start, and those of the end or, later, of one segment."""
+    """States in memory at once: those where segments start, and those of the end or, later, of one segment."""
     if not plan.segments:
         return length
     size, inner, count = outermost(plan, length, keep)
@@ -146,7 +169,7 @@ def _kept_states(plan: Plan, length: int, keep: int) -> int:
 
 
 def _recomputed(plan: Plan, length: int, keep: int) -> int:
-    """Steps that run forward again, as often as they do."""
+    """The number of recomputed steps; a step that is recomputed twice counts twice."""
     if not plan.segments:
         return 0
     size, inner, count = outermost(plan, length, keep)
@@ -154,7 +177,7 @@ def _recomputed(plan: Plan, length: int, keep: int) -> int:
 
 
 def _longest_block(plan: Plan, length: int, keep: int) -> int:
-    """Steps in the longest block that there is."""
+    """The number of steps in the longest block."""
     if not plan.segments:
         return min(plan.block, length)
     size, inner, count = outermost(plan, length, keep)
@@ -163,7 +186,7 @@ def _longest_block(plan: Plan, length: int, keep: int) -> int:
 
 
 class Sizes(NamedTuple):
-    """Bytes: of the states, inputs and outputs of one step, of weights, and of what cells make again of one step."""
+    """Bytes of the states, inputs and outputs of one step, of the weights, and of what cells recompute for one step."""
 
     states: int
     widest: int
@@ -177,7 +200,7 @@ class Sizes(NamedTuple):
 def _sizes(params: Params, batch: Batch) -> Sizes:
     num_sequences = math.prod(steps_shape(batch.inputs)[1:])
     item = params.readout.w_hy.dtype.itemsize
-    item = item if item >= 4 else 6  # on a CPU, XLA has half precision in float32 besides
+    item = item if item >= 4 else 6  # on a CPU, XLA also holds a float32 copy of half precision
     widths = [cell.parts * num_units(cell) for cell in params.cells]
     inputs = 0 if is_tokens(batch.inputs) else batch.inputs.shape[-1]
     cells = sum(cell.w_xh.size + cell.w_hh.size for cell in params.cells)
@@ -202,7 +225,7 @@ def _block_bytes(sizes: Sizes, block: int, read: int) -> float:
 
 
 def _made_again(cell: Cell) -> int:
-    """Numbers of one step of one sequence that are made again on the way back: z + u, and what the cell keeps."""
+    """How many numbers one step of one sequence recomputes on the way back: z + u, and what the cell keeps."""
     if cell.from_states:
         return 0
     z, s = (

@@ -1,4 +1,4 @@
-"""The gradient methods by name, and the function that is made of one."""
+"""The gradient methods by name, and `make_grad_fn`, which makes a function of a method."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from .truncation.truncated import Truncated
 
 
 class Named(NamedTuple):
-    """A method with a name: its class, and an `example` of it. The name alone stands for `default`."""
+    """A method with a name: its class, and an `example` of it. The name without options stands for `default`."""
 
     kind: type
     example: Method
@@ -36,7 +36,7 @@ class Named(NamedTuple):
 
     @property
     def default(self) -> Method | None:
-        """The method without options; None where it needs some."""
+        """The method without options; None if it needs some."""
         needed = [field.name for field in dataclasses.fields(self.kind) if field.default is dataclasses.MISSING]
         return None if needed else self.kind()
 
@@ -54,11 +54,11 @@ GRADIENTS: dict[str, Named] = {
 
 
 def make_method(method: str | Method) -> Method:
-    """A method as it is, or the default of the one that is named.
+    """The method itself, or the default of the method with this name.
 
     Raises:
-        ValueError: for an unknown name, or one without defaults.
-        TypeError: for anything else.
+        ValueError: for an unknown name, or the name of a method that has no defaults.
+        TypeError: for anything that is neither a name nor a method.
     """
     if not isinstance(method, str):
         require_method(method, "a name or a method")
@@ -74,33 +74,37 @@ def make_method(method: str | Method) -> Method:
 def make_grad_fn(
     method: str | Method, *, loss: str | Loss, reduction: str = "mean", compute_dtype: Any = None
 ) -> GradFn:
-    """A function `(params, batch, h_0) -> ((loss, h_T), Gradients)`, pure and stateless.
+    """Make a gradient function `(params, batch, h_0) -> ((loss, h_T), Gradients)`, pure and stateless.
 
-    `loss` is one of `LOSSES` or a pair like `pointwise(...)`. `reduction` is `"mean"`, Σ w ℓ / Σ |w|;
-    `"mean_over_steps"`, Σ w ℓ / N with N the number of steps that exist or have a weight; or `"sum"`, Σ w ℓ. Nothing to
-    sum gives 0. Which is for what: `docs/sequences.md`. With `compute_dtype`, states and products are in that type,
-    while the loss and the weight gradients are accumulated in float32 or better; only `Autodiff` adds weight gradients
-    up as JAX does, in the type itself, where long sums stall. A gradient always has the dtype of what it is a gradient
-    of. Under `jit`, a gradient that is not used costs nothing.
+    With `ℓ_t` the loss of a step and `w_t` its weight, the loss is `Σ w ℓ / Σ |w|` (`"mean"`), `Σ w ℓ / N` with N the
+    number of steps that exist or have a weight (`"mean_over_steps"`), or `Σ w ℓ` (`"sum"`). If there is nothing to sum,
+    it is 0. `docs/sequences.md` says which one to use when.
 
-    Sharded arrays under `jit` give the whole batch's gradients; on CPUs they are gathered for the weight gradients,
-    with `Sharded` nothing is. Inside a `shard_map` of your own they are those of the device's part, to be summed with
-    `lax.psum`.
+    Under `jit`, gradients that are not used cost nothing. Sharded arrays under `jit` give the gradients of the whole
+    batch; on CPUs the arrays are gathered for the weight gradients, which `Sharded` avoids. Inside your own
+    `shard_map`, the gradients are those of the device's part: sum them with `lax.psum`.
 
     Args:
-        method: `Autodiff()`, `Stepwise()`, `BPTT()`, `Blocked()`, `Truncated(k1=…, k2=…)`, `Adaptive(k1=…, bias=…)`,
-            `Randomised(mean_reach=…)` or `LastSteps(k=…)`, over several devices `Sharded(method, devices)`, after a
-            burn-in `BurnIn(method, steps)`, or a method of your own: see `Method`. A name of `GRADIENTS` stands for the
-            method with its defaults. Of `Truncated` and the three after it, which are not exact, the loss is that of
-            all steps.
-        loss: the loss of a step, by name or as a pair.
-        reduction: how the losses of the steps are added up.
-        compute_dtype: the type of states and products, that of the arguments unless given.
+        method: one of `Autodiff()`, `Stepwise()`, `BPTT()`, `Blocked()`, which are exact, or `Truncated(k1=…, k2=…)`,
+            `Adaptive(k1=…, bias=…)`, `Randomised(mean_reach=…)`, `LastSteps(k=…)`, which are not, but return the loss
+            of all steps. Around any of them: `Sharded(method, devices)` for several devices, `BurnIn(method, steps)`
+            for a burn-in. Or your own: see `rnn_jax.typing.Method`. A name in `GRADIENTS` stands for the method with
+            its defaults.
+        loss: the loss of a step: a name in `LOSSES`, or a pair, like `pointwise(...)`.
+        reduction: how the losses of the steps are added up: `"mean"`, `"mean_over_steps"` or `"sum"`.
+        compute_dtype: the dtype of states and products; None for that of the arguments. The loss and the weight
+            gradients are accumulated in float32 or better. The exception is `Autodiff`: it adds weight gradients up as
+            JAX does, in `compute_dtype` itself, where long sums lose small terms.
+
+    Returns:
+        A `GradFn`. It returns the loss, `()`; `h_T`, with the shapes of `h_0`; and `Gradients` for the parameters,
+        `h_0` and the inputs (None for tokens), each with the shapes and dtypes of its argument.
 
     Raises:
-        TypeError: for a `method` that is none.
-        ValueError: for an unknown method, loss or reduction, the message lists the known ones. The function returned
-            raises it at trace time for shapes that do not fit, and a `TypeError` for dtypes that do not.
+        TypeError: if `method` is neither a name nor a method, or `compute_dtype` is not a floating point type. The
+            returned function raises it for dtypes that do not fit.
+        ValueError: for an unknown method, loss or reduction; the message lists the known ones. The returned function
+            raises it, when it is traced, for shapes that do not fit.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=5, hidden_size=8, output_size=5)
@@ -117,7 +121,7 @@ def make_grad_fn(
 
 
 def _at_the_door(method: Method, settle: Callable[[Params, Batch], Objective], compute_dtype: Any) -> GradFn:
-    """`method` with arguments checked, made alike under `shard_map`, and cast, and the objective settled."""
+    """`method` with the arguments checked, cast and made alike under `shard_map`, and the objective computed."""
 
     def grad_fn(params: Params, batch: Batch, h_0: States) -> Result:
         check_call(params, batch, h_0)

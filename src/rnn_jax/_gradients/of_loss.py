@@ -1,4 +1,4 @@
-"""A gradient function from a loss over whole sequences, which no sum over steps can say."""
+"""A gradient function from a loss over whole sequences, which is not a sum over steps."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,20 +13,22 @@ from .._types import Batch, GradFn, Gradients, Params, Result, States
 
 
 def grad_fn_of(loss: Callable[[Params, Batch, States], tuple[Array, States]]) -> GradFn:
-    """The gradients of `loss(params, batch, h_0) -> (value, h_T)`, for the trainer and `check_gradients`.
+    """Make a gradient function from your own `loss(params, batch, h_0) -> (value, h_T)`.
 
-    For what is no sum over steps: contrastive losses, alignments, penalties on the states. With `unroll_bptt` in it the
-    derivative through time is the one by hand, otherwise it is JAX's. `Batch.targets` are read by your loss alone.
+    It fits the trainer and `check_gradients`. Use it for losses that are not a sum over steps: contrastive losses,
+    alignments, penalties on the states. With `unroll_bptt` inside, the derivative through time is the one by hand;
+    otherwise it is JAX's. Only your loss reads `Batch.targets`.
 
     Args:
-        loss: returns a real number, and the last states, one a layer. For metrics beside it, call `apply` once more.
-            `params` may be any tree, with heads of your own say.
+        loss: returns a real number, `()`, and the last states, one array per layer. `params` may be any tree, for
+            example with your own heads. It returns no metrics: call `apply` once more for them.
 
     Returns:
-        A `GradFn`: `((value, h_T), gradients)`, in the parameters, `h_0`, and the inputs unless they are tokens.
+        A `GradFn`: `((value, h_T), gradients)`, with gradients for the parameters, `h_0`, and the inputs (None for
+        tokens).
 
     Raises:
-        TypeError: if `loss` is no function, or, when it is traced, does not return such a pair.
+        TypeError: if `loss` is not a function, or, when it is traced, does not return such a pair.
 
     >>> import functools, jax, jax.numpy as jnp, rnn_jax
     >>> def smooth(params, batch, h_0):  # a squared error, and a penalty on how fast the outputs change

@@ -1,4 +1,4 @@
-"""A gradient method on several devices, each with its part of the batch."""
+"""A gradient method on several devices: each one takes its part of the batch."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,16 +20,25 @@ AXIS = "batch"
 
 @dataclasses.dataclass(frozen=True)
 class Sharded:
-    """`method` with the first batch axis split evenly over `devices`, like `jax.devices()`.
+    """`method` with the first batch axis split evenly over `devices`.
 
-    Loss and gradients are those of the whole batch: each device takes its sequences, and the losses and the weight
-    gradients are added up by one `psum`. States and input gradients stay where their sequences are. Each device draws
-    from a key of its own, made of `batch.key`. JAX refuses arrays that are committed to other devices. For the cores of
-    one CPU, call `jax.config.update("jax_num_cpu_devices", 2)` before all else.
+    Loss and gradients are those of the whole batch: each device computes those of its sequences, and one `psum` adds up
+    the losses and the weight gradients. States and input gradients stay on the device of their sequences. Each device
+    draws from its own key, made from `batch.key`. JAX refuses arrays that are committed to other devices. To use the
+    cores of one CPU, call `jax.config.update("jax_num_cpu_devices", 2)` before anything else.
+
+    Args:
+        method: the gradient method that each device uses.
+        devices: a list of devices, like `jax.devices()`, each once. Their number must divide the first batch axis.
 
     Raises:
-        TypeError: unless `method` is a method and `devices` are devices.
-        ValueError: for no devices, one named twice, or a method that is `Sharded` already.
+        TypeError: if `method` is not a method, or `devices` are not devices.
+        ValueError: if there are no devices, one is named twice, or `method` is `Sharded` already; in a call, if the
+            first batch axis is not a multiple of the number of devices.
+
+    >>> import jax, rnn_jax
+    >>> method = rnn_jax.Sharded(rnn_jax.Blocked(), jax.devices())
+    >>> grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy")
     """
 
     method: Method
@@ -44,14 +53,17 @@ class Sharded:
 
     @property
     def reference(self) -> Any:
-        """`Autodiff()` of an exact method; otherwise its reference on the same devices, which draw or choose apart."""
+        """`Autodiff()` for an exact method; otherwise the reference of `method` on the same devices.
+
+        The devices matter there: each one draws its own numbers, or chooses its own reach.
+        """
         reference = self.method.reference
         if isinstance(reference, Autodiff):
             return reference
         return self if reference == self.method else Sharded(reference, self.devices)
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients of the whole batch."""
+        """The loss, last states and gradients of the whole batch."""
         _, *batch_axes = steps_shape(batch.inputs)
         if not batch_axes or batch_axes[0] % len(self.devices):
             raise ValueError(

@@ -1,9 +1,10 @@
-"""What a time-blocked gradient keeps and what it computes again: the plan.
+"""What a time-blocked gradient keeps and what it recomputes: the plan.
 
-With d levels of segments about `(d + 1) T^(1 / (d + 1))` of T states are in memory, and a step is computed up to d
-times more. One level is the schedule of Chen et al. (2016), arXiv:1604.06174. Griewank and Walther's revolve (2000),
-ACM TOMS 26(1), takes the fewest steps for a number of states, Gruslys et al. (2016), arXiv:1606.03401, for a budget.
-Levels of equal segments take more, but they are loops, which compile once however long the sequence is.
+With d levels of segments, about `(d + 1) T^(1 / (d + 1))` of T states are in memory, and each step is computed up to d
+more times. One level is the schedule of Chen et al. (2016), arXiv:1604.06174. The revolve of Griewank and Walther
+(2000), ACM TOMS 26(1), takes the fewest steps for a given number of states, and Gruslys et al. (2016),
+arXiv:1606.03401, for a given budget. Levels of equal segments take more steps than these. But they are loops, so the
+time to compile does not depend on the length of the sequence.
 """
 
 import itertools
@@ -14,19 +15,19 @@ from .._nn.blocks import ROWS, even, num_sequences
 from .._require import are_numbers, require_sizes
 from .._types import Batch, Params
 
-OUTPUT_BYTES = 8 << 20  # of a block's outputs, which a large vocabulary makes larger than its states
-SMALL_BYTES = 2 << 20  # states and outputs of a sequence that is one block
+OUTPUT_BYTES = 8 << 20  # limit for a block's outputs, which a large vocabulary makes larger than its states
+SMALL_BYTES = 2 << 20  # limit for the states, and for the outputs, of a sequence that is one block
 
 
 class Plan(NamedTuple):
-    """How `"blocked"` goes through time.
+    """How `"blocked"` goes through time. `plan_memory` makes a plan that fits a budget; `str(plan)` describes it.
 
-    `block`     steps whose readout, loss and weight gradients are computed at once.
-    `segments`  lengths in steps, each within the one before. Of a segment only the state at its start is kept; when its
-                turn comes on the way back it runs forward again. None of them: the states of all steps are kept.
-    `keep`      of at least so many steps at the end the states are kept in any case: they are needed first.
-
-    `plan_memory` makes one that fits a budget. In words: `str(plan)`.
+    Args:
+        block: the number of steps whose readout, loss and weight gradients are computed at once.
+        segments: lengths in steps, outermost first; none may be longer than the one before. Only the state at the start
+            of a segment is kept; when its turn comes on the way back, it runs forward again. Empty: the states of all
+            steps are kept.
+        keep: at least this many steps at the end keep their states in any case, because they are needed first.
 
     >>> import rnn_jax
     >>> print(rnn_jax.Plan(block=50, segments=(100,), keep=100))
@@ -67,10 +68,10 @@ def check_plan(plan: Plan) -> None:
 
 
 def default_plan(params: Params, batch: Batch) -> Plan:
-    """All states kept, in blocks of about `ROWS` rows, fewer if their outputs would leave the cache.
+    """All states are kept, in blocks of about `ROWS` rows, or fewer if their outputs would not fit into the cache.
 
-    A short sequence is one block: no states to move. So is one whose number of steps is a symbol, under `jax.export`.
-    Not so if a cell is lean: autodiff would keep less than one block.
+    A short sequence is one block: no states have to be moved. So is a sequence with a symbolic number of steps, under
+    `jax.export`. The exception is a short sequence with a lean cell: there autodiff would keep less than one block.
     """
     time, *batch_axes = steps_shape(batch.inputs)
     if not are_numbers(time):
@@ -84,6 +85,6 @@ def default_plan(params: Params, batch: Batch) -> Plan:
 
 
 def outermost(plan: Plan, length: int, keep: int) -> tuple[int, Plan, int]:
-    """The outermost segments of `length` steps: their size, the plan within and after them, and how many there are."""
+    """The outermost segments of `length` steps: their size, the plan within and after them, and their number."""
     size, *inner = plan.segments
     return size, plan._replace(segments=tuple(inner)), max(length - keep, 0) // size

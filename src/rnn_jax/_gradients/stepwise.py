@@ -1,4 +1,4 @@
-"""The textbook by hand: a scan of `step_forward`, a reverse scan of `step_backward`, everything step by step."""
+"""The textbook by hand: a scan of `step_forward`, then a reverse scan of `step_backward`, everything step by step."""
 
 import dataclasses
 from typing import Any
@@ -42,7 +42,7 @@ def forward(layer: Layer, s_0: State, xs: Inputs, events: Events) -> tuple[Traje
 
 
 def backward(residuals: Any, d_hs: Hiddens, d_h_T: State) -> tuple[Cell, State, Float[Array, "time *batch in"] | None]:
-    """`(d_cell, d_h_0, d_xs)`; `d_cell` is carried through time and summed step by step, for t = T..1."""
+    """`(d_cell, d_h_0, d_xs)`; `d_cell` travels back in time, t = T..1, and each step adds to it."""
     layer, residuals, events = residuals
     cell = layer.cell
 
@@ -61,13 +61,17 @@ def backward(residuals: Any, d_hs: Hiddens, d_h_T: State) -> tuple[Cell, State, 
 
 @dataclasses.dataclass(frozen=True)
 class Stepwise:
-    """The textbook by hand: every product inside the loop."""
+    """The textbook by hand: every product is inside the loop.
+
+    >>> import rnn_jax
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Stepwise(), loss="cross_entropy")
+    """
 
     @property
     def reference(self) -> Autodiff:
-        """It is exact."""
+        """`Autodiff()`, because this method is exact."""
         return Autodiff()
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients."""
+        """The loss, the last states and the gradients."""
         return backpropagate(Loops(forward, backward), objective, params, batch, h_0)

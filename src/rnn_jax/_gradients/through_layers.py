@@ -1,4 +1,4 @@
-"""The reverse pass through loss, readout and layers, written by hand once for every kind of layer."""
+"""The reverse pass through loss, readout and layers, written by hand once for all cells."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ class Loops(NamedTuple):
 
 
 def backpropagate(loops: Loops, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-    """Loss, last states and gradients of the whole sequence at once."""
+    """The loss, last states and gradients of the whole sequence at once."""
     hs, saved = forward_layers(loops, params, batch, h_0)
     d_h_T = tuple(map(jnp.zeros_like, h_0))  # no step comes after T
     loss, gradients = backward_layers(loops, objective, params, batch, (hs[-1], saved), d_h_T)
@@ -57,8 +57,8 @@ def backward_layers(
 ) -> tuple[Scalar, Gradients]:
     """The loss and all gradients; `d_h_T` is what later steps send back.
 
-    `kept` are the states of the highest layer and the residuals of each. Layer l + 1 reads the h of layer l, so its
-    `d_xs` is their `d_hs`.
+    `kept` holds the states of the highest layer and the residuals of every layer. Layer l + 1 reads the h of layer l,
+    so the `d_xs` of layer l + 1 are the `d_hs` of layer l.
     """
     ss, saved = kept
     hs = hidden(params.cells[-1], ss)
@@ -77,7 +77,7 @@ def backward_layers(
 def backward_readout(
     objective: Objective, params: ReadoutParams, batch: Batch, hs: Hiddens
 ) -> tuple[Scalar, ReadoutParams, Hiddens]:
-    """The loss, and its gradients in the readout and in `hs`, of which it reads the last steps."""
+    """The loss, and its gradients with respect to the readout and to `hs`, of which it reads the last steps."""
     first_read = hs.shape[0] - num_read(batch)
     units, read = between_of(batch.drop, -1), hs[first_read:]
     if read.shape[0] == 0:

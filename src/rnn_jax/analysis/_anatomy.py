@@ -1,6 +1,6 @@
-"""The anatomy of a gradient: what arrives at each step, what each step adds, what each loss sends how far back.
+"""The anatomy of a gradient: what arrives at each step, what each step adds, and how far back each loss sends how much.
 
-With `δ_t = ∂L/∂h_t`, all of it, and its local part `∂L_t/∂h_t`, that of the loss of step t alone,
+Let `δ_t = ∂L/∂h_t` be the whole gradient at step t, and `∂L_t/∂h_t` its local part, from the loss of step t only. Then
 
     d_W_xh = Σ_t C_t,   C_t = x_tᵀ d_a_t        d_W_hh = Σ_t h_{t-1}ᵀ d_a_t        d_b_h = Σ_t d_a_t
 
@@ -46,12 +46,15 @@ SATURATED = 0.1
 class LayerAnatomy(NamedTuple):
     """One layer. Norms are over its units; a step that does not exist adds nothing.
 
-    `d_hs`         `δ_t = ∂L/∂h_t`, and `d_hs_local` the part of it that is `∂L_t/∂h_t`.
-    `d_h_norms`    `‖δ_t‖` of each step and sequence, and `local_norms` of the local part.
-    `part_norms`   the norm of what each step adds to the gradient of each weight, all sequences together.
-    `part_cosines` the cosine between that and the whole: `Σ_t norm_t cosine_t` is the norm of the whole.
-    `d_phi`        `φ'(a_t)` of each step and unit, the mean over the sequences that have the step; 0 if none has.
-    `saturated`    the share of them all with `φ'(a_t)` below 0.1; 0 if no sequence has the step.
+    `d_hs`         `δ_t = ∂L/∂h_t`.
+    `d_hs_local`   the local part of it, `∂L_t/∂h_t`: from the loss of step t only.
+    `d_h_norms`    `‖δ_t‖` of each step and sequence.
+    `local_norms`  the norm of the local part of each step and sequence.
+    `part_norms`   the norm of what each step adds to the gradient of each weight, summed over the sequences.
+    `part_cosines` the cosine between that and the whole gradient: `Σ_t norm_t cosine_t` is the norm of the whole.
+    `d_phi`        `φ'(a_t)` of each step and unit, the mean over the sequences that have the step; 0 if none has it.
+    `saturated`    the share of units and sequences with `φ'(a_t)` below 0.1 at each step; 0 if no sequence has the
+                   step.
     """
 
     d_hs: Hiddens
@@ -65,12 +68,18 @@ class LayerAnatomy(NamedTuple):
 
 
 class Anatomy(NamedTuple):
-    """What `anatomy` returns. `lag_norms[layer][lag, i - 1]` is `‖∂L_i/∂h_{i-lag}‖` of each sequence, i = 1..T; 0
-    where `lag > i`, for there is no such state, and where a reset is between.
+    """What `anatomy` returns.
 
-    `decay` is the factor by which `‖∂L_i/∂h_{i-lag}‖` falls or grows a step of lag, all layers together, and
-    `decay_error` its standard error, both of a line through the log of means over what is not zero. None if `lags` is
-    below 2. 0 if fewer than two lags have something that is not zero; the error is infinite if fewer than three have.
+    `loss`, `h_T`, `gradients` as `make_grad_fn("bptt")` returns them.
+    `layers`      a `LayerAnatomy` for each layer.
+    `lag_norms`   the lag grid, one for each layer: `lag_norms[layer][lag, i - 1]` is `‖∂L_i/∂h_{i-lag}‖` of each
+                  sequence, i = 1..T. It is 0 where there is no such state (`lag > i`), and where a reset lies between.
+    `decay`       the factor by which `‖∂L_i/∂h_{i-lag}‖` falls or grows per step of lag, all layers together: a line
+                  through the log of the means of what is not zero. None if `lags` is below 2; 0 if fewer than two lags
+                  have something that is not zero.
+    `decay_error` its standard error; None with `decay`; infinite if fewer than three lags have something that is not
+                  zero.
+    `cut`         what windows of `k1` steps that reach back `k2` lose; None unless they are given.
     """
 
     loss: Scalar
@@ -94,17 +103,29 @@ def anatomy(
     k1: int | None = None,
     k2: int | None = None,
 ) -> Anatomy:
-    """Loss and gradient, and where the gradient comes from, in one forward and one backward pass.
+    """Compute loss and gradient, and where the gradient comes from, in one forward and one backward pass.
 
-    The lag grid, of lags 0 to `lags` (to T, if `lags` is larger), takes as many steps back for all losses side by side,
-    the memory of one more sequence of states, and `(lags + 1) T` numbers a layer and sequence. With `k1` and `k2`,
-    `cut` says what the windows of `"truncated"` lose. Exported for any length, T a symbol, the grid has all `lags`,
-    zero past T.
-    Pure: jit it with the options bound, `jax.jit(functools.partial(anatomy, lags=20))`. Under jit, what is not used
-    costs nothing.
+    It is pure. To jit it, bind the options: `jax.jit(functools.partial(anatomy, lags=20))`. Under jit, results that are
+    not used cost nothing.
+
+    Args:
+        params: the network.
+        batch: the batch, as for a `GradFn`.
+        h_0: the first states, one array per layer.
+        loss: the loss, as in `make_grad_fn`.
+        reduction: how the losses of the steps are added up, as in `make_grad_fn`.
+        lags: the largest lag of the lag grid, in steps; T if it is larger than T. The grid takes `lags` steps back for
+            all losses at once, the memory of one more sequence of states, and `(lags + 1) T` numbers per layer and
+            sequence. Under `jax.export` with a symbolic T, the grid has all `lags`, which are zero past T.
+        k1: a window length, in steps; with `k2`, `cut` says what `Truncated(k1=k1, k2=k2)` loses.
+        k2: the reach of the windows, in steps, at least `k1`.
+
+    Returns:
+        An `Anatomy`.
 
     Raises:
-        ValueError: as the functions of `make_grad_fn` do, and for lags or windows out of range.
+        TypeError: for dtypes that do not fit, as the functions of `make_grad_fn` do.
+        ValueError: for shapes that do not fit, and for lags or windows out of range.
 
     >>> import functools, jax, jax.numpy as jnp, rnn_jax
     >>> problem = rnn_jax.verify.make_problem(rnn_jax.verify.Case(time=30, num_layers=2), dtype=jnp.float32)
@@ -118,11 +139,11 @@ def anatomy(
     check_call(params, batch, h_0)
     require_sizes(least=0, lags=lags)
     if (k1 is None) != (k2 is None):
-        raise ValueError(f"`k1` and `k2` must be given both, or none, got {k1} and {k2}.")
+        raise ValueError(f"`k1` and `k2` must be given together or not at all, got {k1} and {k2}.")
     if k1 is not None and k2 is not None:
         require_sizes(k1=k1, k2=k2)
         if k2 < k1:
-            raise ValueError(f"`k2` must be at least `k1`, got {k2} and {k1}.")
+            raise ValueError(f"`k2` (reach) must be at least `k1` (window length), got {k2} and {k1}.")
     settle = make_objective(loss, reduction)
     refuse_explicit((params, batch._replace(key=None), h_0), "anatomy", "gather them")
     params, batch, h_0 = promote((params, batch._replace(key=None), h_0))
@@ -140,7 +161,7 @@ def anatomy(
 
 
 def layer_anatomy(residuals: Residuals, layer: OfLayer) -> LayerAnatomy:
-    """What a layer's part of the backward pass says of its steps."""
+    """What the part of the backward pass in one layer says about its steps."""
 
     def of_step(now: Any) -> tuple[Cell, Cell]:
         return norm_and_cosine(products_back(residuals.layer.cell, *now), layer.d_cell)
@@ -152,7 +173,7 @@ def layer_anatomy(residuals: Residuals, layer: OfLayer) -> LayerAnatomy:
 
 
 def norm_and_cosine(part: Cell, whole: Cell) -> tuple[Cell, Cell]:
-    """Leaf by leaf the norm of a part, and its cosine with the whole; 0 where one of them is zero."""
+    """For each leaf, the norm of a part, and its cosine with the whole; 0 where one of them is zero."""
     cosines = jax.tree.map(lambda p, w: jnp.sum(unit_and_norm(p)[0] * unit_and_norm(w)[0]), part, whole)
     return jax.tree.map(tree_norm, part), cosines
 

@@ -15,9 +15,12 @@ from ._passed import Passed
 
 
 class Cut(NamedTuple):
-    """What truncation makes of the gradient: `params` the truncated one, `lost` its distance from the full one relative
-    to that, leaf by leaf, infinite where only the full one is zero, and `d_a_norms` a layer,
-    `‖d_a_t - truncated d_a_t‖` of each step and sequence.
+    """What truncation makes of the gradient.
+
+    `params`     the truncated gradient.
+    `lost`       leaf by leaf, its distance from the full gradient, relative to that; infinite if only the full one is
+                 zero.
+    `d_a_norms`  for each layer, `‖d_a_t - truncated d_a_t‖` of each step and sequence.
     """
 
     params: Params
@@ -26,9 +29,9 @@ class Cut(NamedTuple):
 
 
 def cut_by_windows(passed: Passed, batch: Batch, k1: int, k2: int) -> Cut:
-    """What the windows of `"truncated"` send back, from the states of the pass that was made."""
+    """What the windows of `Truncated` send back, from the states of a full pass."""
     time = batch.inputs.shape[0]
-    after = -(-time // k1) * k1 - time if time != 0 else k1  # there is a window at least, even if no step of it exists
+    after = -(-time // k1) * k1 - time if time != 0 else k1  # at least one window, even if none of its steps exists
     if are_numbers(time):
         k2 = min(k2, max(time, 1))
         passes = max(-(-(k2 + after) // k1), 1)

@@ -1,4 +1,4 @@
-"""How much of each loss arrives how far back."""
+"""How much of each loss arrives how many steps back."""
 
 from typing import Any
 
@@ -16,15 +16,15 @@ from ._passed import Passed
 def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lags time *batch"], ...]:
     """`‖∂L_i/∂h_{i-lag}‖` of each layer and sequence, lag = 0..lags: windows of one step, side by side.
 
-    In pass q the window of loss i is at step i - q. What has come to the state there is what the step after sent back,
-    and what the layer above reads of it.
+    In pass q, the window of loss i is at step i - q. What has arrived at the state there is the sum of what the step
+    after sent back and what the layer above sent down.
     """
     time = batch.inputs.shape[0]
     first = tuple(norms(local)[None] for local in (layer.local for layer in passed.layers))
     if not lags:
         return first
     folded = side_by_side(list(passed.saved), 1)
-    pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, 0)  # no end to the reach
+    pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, 0)  # the reach does not end
 
     def arrived(entering: States, d_as: tuple[Deltas, ...]) -> States:
         """`∂L_i/∂h_{i-q}` of each layer."""
@@ -35,7 +35,7 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
         return (*map(jnp.add, entering[:-1], from_above), entering[-1])
 
     def of_losses(d_hs: States, left: States, q: Any) -> tuple[Array, ...]:
-        """`d_hs[i]` is at the place of step i; moved to that of its loss, q later. Before the first step is `h_0`."""
+        """Move `d_hs[i]` from step i to the step of its loss, q steps later. Before the first step is `h_0`."""
         number = jnp.arange(time)
 
         def moved(d_h: Array, d_h_0: Array) -> Array:
@@ -59,7 +59,10 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
 
 
 def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float[Array, " lags"]:
-    """The mean of the norm over all layers, over the losses of which anything gets so far: no reset is between."""
+    """For each lag, the mean over the losses of the norm over all layers.
+
+    Only losses count of which something arrives: a reset in between leaves nothing.
+    """
     whole = norms(jnp.stack(grid, -1))
     lags, time = whole.shape[:2]
     lag, place = jnp.arange(lags)[:, None], jnp.arange(time)[None]
@@ -70,10 +73,10 @@ def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float
 
 
 def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar | None, Scalar | None]:
-    """The factor a step, and its standard error, of the line through the log of norms from lag 1 on.
+    """The factor per step, and its standard error, of the line through the log of `norms` from lag 1 on.
 
-    None for fewer than two such lags. With fewer than two norms above zero the factor is 0; with fewer than three
-    nothing tells the error, which is infinite.
+    None if there are fewer than two such lags. If fewer than two norms are above zero, the factor is 0; if fewer than
+    three are, the error cannot be estimated and is infinite.
     """
     if len(norms) < 3:
         return None, None

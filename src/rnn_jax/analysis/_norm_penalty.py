@@ -1,16 +1,17 @@
-"""The regulariser that keeps the norm of a gradient on its way back, of Pascanu, Mikolov and Bengio (2013), by hand.
+"""The regulariser of Pascanu, Mikolov and Bengio (2013) by hand: it keeps the norm of a gradient on its way back.
 
 With `δ_t = ∂L/∂a_t`, one step back takes `δ_t` to `v_t = (δ_t W_hhᵀ) ∘ φ'(a_{t-1})`, and
 
     r_t = ‖v_t‖ / ‖δ_t‖        Ω = mean over t = 2..T and all sequences of (r_t - 1)²
 
-is zero if every step keeps its norm. Of Ω only the immediate derivative is taken, `δ_t` and `φ'` held constant:
+is zero if every step keeps its norm. Only the immediate derivative of Ω is taken: `δ_t` and `φ'` are held constant.
 
     ∂Ω/∂W_hh = mean of 2 (r_t - 1) / (‖v_t‖ ‖δ_t‖) · (v_t ∘ φ'(a_{t-1}))ᵀ δ_t
 
-which is one product over all steps. In a stack, Ω is the sum over layers.
+This is one product over all steps. In a stack, Ω is the sum over layers.
 
-The paper writes a sum over steps; the mean, as its authors' program takes it, has one weight for all lengths.
+The paper writes a sum over steps. We take the mean, as the program of its authors does: then one weight fits all
+lengths.
 
 References: Pascanu, Mikolov and Bengio (2013), ICML, equations 9 and 10; there `x_t` is what `a_t` is here.
 """
@@ -46,15 +47,25 @@ from ._passed import full_pass
 
 
 def penalise_norms(weight: Number, *, loss: str | Loss, reduction: str = "mean") -> GradFn:
-    """A function like those of `make_grad_fn`, of the gradient of `L + weight Ω`; the loss it returns is L.
+    """Make a gradient function of `L + weight Ω`, where Ω penalises steps that change the norm of the gradient.
 
-    Ω is the mean of `(‖v_t‖ / ‖δ_t‖ - 1)²` over steps and sequences where `δ_t` is not zero: by how much a step back
-    changes the norm of the gradient. Its derivative is the immediate one, in `W_hh` alone. Clip what comes out: the
-    regulariser works against gradients that vanish, and lets them explode.
+    Ω is the mean of `(‖v_t‖ / ‖δ_t‖ - 1)²` over the steps and sequences where `δ_t = ∂L/∂a_t` is not zero, with `v_t =
+    (δ_t W_hhᵀ) ∘ φ'(a_{t-1})`, one step back. Only its immediate derivative is taken, with respect to `W_hh`. The loss
+    that is returned is L. Clip the gradients: the regulariser works against gradients that vanish, and lets them
+    explode.
+
+    Args:
+        weight: the factor of Ω, above zero; it may be traced.
+        loss: the loss, as in `make_grad_fn`.
+        reduction: how the losses of the steps are added up, as in `make_grad_fn`.
+
+    Returns:
+        A `GradFn`, as `make_grad_fn` returns it.
 
     Raises:
-        ValueError: for a weight that is not above zero; at trace time for a batch with mask, resets or dropout and for
-            cells that leak, of which Ω is not defined.
+        TypeError: if `weight` is not a number, or, when it is traced, for cells other than `CellParams`.
+        ValueError: if `weight` is not above zero; when it is traced, for a batch with mask, resets or dropout, and for
+            cells that leak, because Ω is not defined for them.
 
     References: Pascanu, Mikolov and Bengio (2013), ICML, arXiv:1211.5063.
 

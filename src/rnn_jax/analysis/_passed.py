@@ -1,4 +1,4 @@
-"""One way there and back, with what the loops over time emit."""
+"""One forward and one backward pass, with what the loops over time emit."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from .._types import Batch, Gradients, Hiddens, Objective, Params, Scalar, State
 
 
 class OfLayer(NamedTuple):
-    """What the way back through one layer leaves behind."""
+    """What the way back through one layer produces."""
 
     d_cell: Cell
     d_h_0: Array
@@ -26,7 +26,7 @@ class OfLayer(NamedTuple):
 
 
 class Passed(NamedTuple):
-    """What one way there and back leaves behind; tuples have an entry a layer."""
+    """What one forward and one backward pass produce; tuples have one entry per layer."""
 
     loss: Scalar
     h_T: States
@@ -36,7 +36,7 @@ class Passed(NamedTuple):
 
 
 def full_pass(objective: Objective, params: Params, batch: Batch, h_0: States) -> Passed:
-    """Loss and gradient as `"bptt"` has them, with what the loops over time emit."""
+    """The loss and gradient of `BPTT`, with what the loops over time emit."""
     hs, saved = forward_layers(bptt(), params, batch, h_0)
     value, d_readout, d_hs_read = backward_readout(objective, params.readout, batch, hidden(params.cells[-1], hs[-1]))
     d_reads = local = d_hs_read
@@ -54,7 +54,7 @@ def full_pass(objective: Objective, params: Params, batch: Batch, h_0: States) -
 
 
 def of_step(residuals: Residuals, d_hs: Hiddens) -> Deltas:
-    """The deltas of `d_h_t`, each step by itself: nothing travels through time."""
+    """The deltas of `d_h_t`, for each step on its own: nothing travels through time."""
     cell = residuals.layer.cell
     made, _ = cell.backward(residuals.kept, only_hidden(cell, d_hs))
     existing: Deltas = jax.tree.map(residuals.events.d_leave, made)

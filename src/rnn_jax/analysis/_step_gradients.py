@@ -19,14 +19,25 @@ from ._passed import full_pass, steps_of
 def step_gradients(
     params: Params, batch: Batch, h_0: States, *, loss: str | Loss = "cross_entropy", reduction: str = "mean"
 ) -> tuple[Scalar, Params]:
-    """`(loss, parts)`: the gradient of the weights at each time step, `parts` like `params` with time before each leaf.
+    """Compute what each time step adds to the gradient of the weights.
 
-    Of the cells, step t has `x_tᵀ d_a_t`, `h_{t-1}ᵀ d_a_t` and `d_a_t`, what it adds to the gradient of the loss of all
-    steps; of the readout `h_tᵀ d_y_t` and `d_y_t`, zero where it is not read. Sums over the first axis are the
-    gradient. It takes T times the memory of the weights; their norms alone are in `anatomy`.
+    For the cells, step t adds `x_tᵀ d_a_t`, `h_{t-1}ᵀ d_a_t` and `d_a_t`; for the readout, `h_tᵀ d_y_t` and `d_y_t`,
+    which are zero where it is not read. The sums over the first axis are the gradient of the loss of all steps. It
+    takes T times the memory of the weights; `anatomy` returns the norms only.
+
+    Args:
+        params: the network.
+        batch: the batch, as for a `GradFn`.
+        h_0: the first states, one array per layer.
+        loss: the loss, as in `make_grad_fn`.
+        reduction: how the losses of the steps are added up, as in `make_grad_fn`.
+
+    Returns:
+        `(loss, parts)`: the loss, `()`, and a tree like `params` in which each leaf has a time axis first.
 
     Raises:
-        ValueError: as the functions of `make_grad_fn` do.
+        TypeError: for dtypes that do not fit, as the functions of `make_grad_fn` do.
+        ValueError: for shapes that do not fit, or an unknown loss or reduction.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> problem = rnn_jax.verify.make_problem(rnn_jax.verify.Case(time=30), dtype=jnp.float32)

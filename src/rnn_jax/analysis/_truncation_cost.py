@@ -18,14 +18,21 @@ from ._lag_grid import mean_over_steps
 
 
 class Distance(NamedTuple):
-    """Between a gradient and the full one: `‖g - full‖ / ‖full‖`, and the cosine of their angle."""
+    """The distance of a gradient from the full one: `error` is `‖g - full‖ / ‖full‖`, `cosine` that of their angle."""
 
     error: float
     cosine: float
 
 
 class TruncationRow(NamedTuple):
-    """Windows of `k1` steps that reach back `k2`. Seconds a call, and bytes of temporaries where XLA tells them."""
+    """One pair of windows and reach.
+
+    `k1`, `k2`        window length and reach, in steps.
+    `whole`           the distance of all weights together from the full gradient.
+    `leaves`          the distance of each leaf.
+    `seconds`         of one call, the median of five.
+    `temporary_bytes` of the compiled program; None where XLA does not tell.
+    """
 
     k1: int
     k2: int
@@ -38,9 +45,12 @@ class TruncationRow(NamedTuple):
 class TruncationReport(NamedTuple):
     """What `truncation_report` found; `print` shows it as a table.
 
-    `lag_norms[lag]` is the mean of `‖∂L_t/∂h_{t-lag}‖` over the steps t that have so many before them, with all layers
-    in one norm; it falls by `decay ± decay_error` a step (the least-squares line through the logarithms, from lag 1
-    on).
+    `rows`        a `TruncationRow` for each pair of k1 and k2.
+    `full`        the same for the full gradient.
+    `lag_norms`   `lag_norms[lag]` is the mean of `‖∂L_t/∂h_{t-lag}‖`, with all layers in one norm, over the steps t
+                  that have at least `lag` steps before them.
+    `decay`       the factor per step of lag, from the least-squares line through the logarithms, from lag 1 on.
+    `decay_error` its standard error.
     """
 
     rows: tuple[TruncationRow, ...]
@@ -79,15 +89,28 @@ def truncation_report(
     reduction: str = "mean",
     lags: int | None = None,
 ) -> TruncationReport:
-    """What windows of k1 steps that reach back k2 would cost on this batch, compared with the full gradient.
+    """Measure what windows of k1 steps that reach back k2 cost on this batch, compared with the full gradient.
 
-    The k2 are `ks`; for each, k1 is k2, half of it, and 1: with k1 = k2 the first step of each window reaches back to
-    nothing, with k1 = 1 every step reaches back k2. `Truncated(k1=k1, k2=k2)` is compiled, timed (the
-    median of five calls) and compared with `"blocked"`: weights only, leaf by leaf and all in one. `lags` is how many
-    steps back the decay is measured, by default the largest k; that takes as many passes over the sequence.
+    For each k2, k1 is k2, half of it, and 1. With k1 = k2, the windows do not overlap, and the first step of each
+    reaches back to nothing; with k1 = 1, every step reaches back k2. `Truncated(k1=k1, k2=k2)` is compiled, timed (the
+    median of five calls) and compared with `"blocked"` in the gradients of the weights, leaf by leaf and all together.
+
+    Args:
+        params: the network.
+        batch: the batch, as for a `GradFn`.
+        h_0: the first states, one array per layer.
+        ks: the reaches k2, in steps.
+        loss: the loss, as in `make_grad_fn`.
+        reduction: how the losses of the steps are added up, as in `make_grad_fn`.
+        lags: how many steps back the decay is measured, which takes that many passes over the sequence; None for the
+            largest of `ks`. At most T.
+
+    Returns:
+        A `TruncationReport`; times in seconds, memory in bytes.
 
     Raises:
-        ValueError: for a k below 1, no k at all, or what `make_grad_fn` refuses.
+        TypeError: under `jit`, `vmap` or `grad`; for a k that is not an integer; for what `make_grad_fn` refuses.
+        ValueError: for a k below 1, or no k at all; for what `make_grad_fn` refuses.
 
     References: Williams and Peng (1990), Neural Computation 2(4), who compare reach and error.
 
@@ -116,12 +139,12 @@ def truncation_report(
             rows.append(_row(k1, k2, _measured(grad_fn, params, batch, h_0), full[0]))
     found = jax.jit(partial(anatomy, loss=loss, reduction=reduction, lags=lags))(params, batch, h_0)
     norms = np.asarray(mean_over_steps(found.lag_norms), np.float64)
-    decay = (float(np.asarray(x, np.float64)) for x in (found.decay, found.decay_error))  # of None it is NaN
+    decay = (float(np.asarray(x, np.float64)) for x in (found.decay, found.decay_error))  # None becomes NaN
     return TruncationReport(tuple(rows), _row(steps, steps, full, full[0]), norms, *decay)
 
 
 def _measured(grad_fn: GradFn, *arguments: Any) -> tuple[Params, float, int | None]:
-    with jax.disable_jit(False):  # it is the compiled program whose time and memory are told
+    with jax.disable_jit(False):  # time and memory are those of the compiled program
         compiled = jax.jit(lambda *a: grad_fn(*a)[1].params).lower(*arguments).compile()
         gradient = jax.block_until_ready(compiled(*arguments))
         seconds = []

@@ -1,8 +1,8 @@
 """The network as a dynamical system.
 
-`_jacobians`      local Jacobians, singular values of their products
-`_lyapunov`       exponents, their dimension, and flossing
-`_fixed_points`   where the state stays as it is, and how it leaves
+`_jacobians`      local Jacobians, and the singular values of their products
+`_lyapunov`       Lyapunov exponents, their dimension, and flossing
+`_fixed_points`   where the state stays as it is, and how it moves away from there
 """
 
 import lazy_loader

@@ -1,8 +1,8 @@
-"""Fixed and slow points of a network that runs by itself, or under a constant input: what its states are drawn to.
+"""Fixed and slow points of a network that runs by itself or with a constant input: the states that attract or repel it.
 
-A fixed point is a zero, a slow point a small local minimum of the speed `q(h) = ½ ‖F(h) - h‖²`, with F one step of all
-layers. Around it the states move as the Jacobian of F says: it attracts if all its eigenvalues are inside the unit
-circle, and holds a memory along those near it.
+With F one step of all layers and the speed `q(h) = ½ ‖F(h) - h‖²`, a fixed point is a zero of q, and a slow point a
+small local minimum. Around it, the states move as the Jacobian of F says: the point attracts if all eigenvalues are
+inside the unit circle, and holds a memory along those near the circle.
 
 References: Sussillo and Barak (2013), Neural Computation 25(3).
 """
@@ -26,13 +26,14 @@ from ..verify._subject import in_float64
 
 
 class FixedPoints(NamedTuple):
-    """What `fixed_points` found, the slowest first; axes `(point, ...)`, the units of all layers together.
+    """What `fixed_points` found, the slowest point first; layers together, axes `(point, ...)`.
 
-    `states`      one `(point, hid)` a layer.
-    `speeds`      `‖F(h) - h‖`: how far a step goes from there. Not near zero: a slow point, or nothing at all.
-    `eigenvalues` of the Jacobian of F there, the largest first, complex.
-    `stable`      whether all of them are inside the unit circle, which means something where the speed is near zero.
-    `num_starts`  how many of the starts came there.
+    `states`      one array `(point, hid)` per layer.
+    `speeds`      `‖F(h) - h‖`: how far one step goes from there. If it is not near zero: a slow point, or nothing at
+                  all.
+    `eigenvalues` of the Jacobian of F there, largest first, complex.
+    `stable`      whether all of them are inside the unit circle; this only means something if the speed is near zero.
+    `num_starts`  how many of the starts came to this point.
     """
 
     states: tuple[np.ndarray, ...]
@@ -51,12 +52,21 @@ def fixed_points(
     tolerance: Number = 1e-14,
     apart: Number = 1e-2,
 ) -> FixedPoints:
-    """Where L-BFGS on the speed comes to from each of `starts`, states `(num, hid)` a layer; points closer than `apart`
-    are one.
+    """Search for fixed and slow points: minimise the speed `q(h) = ½ ‖F(h) - h‖²` by L-BFGS from each of `starts`.
 
-    `x` is the constant input `(in,)`, zero unless given. A search ends when the norm of the gradient of q is below
-    `tolerance`, or after `max_steps`. States that a run of the network passes through are good starts, with some noise
-    added. Computed in float64, whatever the session's default; eager, it reads values.
+    Computed in float64, whatever the session's default, and not under `jit`, because it reads values.
+
+    Args:
+        params: the network.
+        starts: states to start from, `(num, hid)` per layer. States from a run of the network, with some noise added,
+            are good ones.
+        x: the constant input, `(in,)`, or a token, `()`; None for zero.
+        max_steps: the most L-BFGS steps of one search.
+        tolerance: a search ends when the norm of the gradient of q is below this.
+        apart: points closer than this are one point.
+
+    Returns:
+        A `FixedPoints`.
 
     Raises:
         TypeError: under `jit`, `grad` or `vmap`.
@@ -81,7 +91,9 @@ def fixed_points(
     if starts[0].ndim != 2:
         raise ValueError(f"`starts[0]` must have the axes (num, hid), got shape {starts[0].shape}.")
     if not len(starts[0]) or not all(np.all(np.isfinite(h)) for h in starts):
-        raise ValueError("`starts` must be at least one, of finite numbers.")
+        raise ValueError(
+            "`starts` must hold at least one state, and only finite numbers: leave out those that diverged."
+        )
     if x is not None and check_inputs(params.cells[0], x, (), "x", "params.cells[0]"):
         raise ValueError(f"`x` must be one constant input, (in,) or a token (), without a batch, got shape {x.shape}.")
     with jax.enable_x64(True), jax.numpy_dtype_promotion("standard"):
@@ -117,7 +129,7 @@ def _found(params: Params, starts: States, x_t: Step, max_steps: int, tolerance:
 
 
 def descend(value_fn: Callable[[Array], Array], h: Array, max_steps: int, tolerance: float) -> Array:
-    """The end of L-BFGS from `h`."""
+    """Where L-BFGS ends that starts from `h`."""
     optimizer = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(value_fn)
 
@@ -136,7 +148,7 @@ def descend(value_fn: Callable[[Array], Array], h: Array, max_steps: int, tolera
 
 
 def distinct(points: np.ndarray, speeds: np.ndarray, apart: float) -> tuple[list[int], list[int]]:
-    """The points that are further than `apart` from each slower one, and how many are near each."""
+    """The points that are further than `apart` from each slower point, and how many points are near each."""
     kept: list[int] = []
     near: list[int] = []
     for i in np.argsort(speeds, kind="stable"):

@@ -1,4 +1,4 @@
-"""The Jacobians of the recurrence, one a step, and the singular values of their products, however long."""
+"""The Jacobians of the recurrence, one per step, and the singular values of their products of any length."""
 
 import math
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from .._nn.unroll import check_unroll
 from .._require import is_below, require_array, require_sizes
 from .._types import Flags, Hidden, Inputs, State, accumulation_dtype
 
-RESOLVED = 1e-4  # relative error of a singular value of a matrix; further below the largest it is rounding
+RESOLVED = 1e-4  # the relative error allowed for a singular value from one SVD, where rounding hides the small ones
 SWEEPS = 16
 
 
@@ -33,15 +33,27 @@ def step_jacobians(
     reset: Flags | None = None,
     r: Hidden | None = None,
 ) -> Float[Array, "time *batch hid hid"]:
-    """`J_t[i, j] = ∂h_t[i] / ∂h_{t-1}[j]` along the states that `unroll` makes: `J_t = diag(φ'(a_t)) W_hhᵀ`.
+    """Compute `J_t[i, j] = ∂h_t[i] / ∂h_{t-1}[j]` along the states of `unroll`: `J_t = diag(φ'(a_t)) W_hhᵀ`.
 
-    A tangent, as a column, goes forward as `J_t ḣ_{t-1}`; a cotangent, as a row, goes back as `δ_t J_t`. With a leak
-    α, `J_t = (1 - α) I + α diag(φ'(a_t)) W_hhᵀ`; with a dropout mask r, `W_hhᵀ diag(r)`; where the step does not
-    exist, the identity; at a reset, zero. φ' comes from `a_t`: a saturated unit keeps its small slope.
+    A tangent, as a column, goes forward as `J_t ḣ_{t-1}`; a cotangent, as a row, goes back as `δ_t J_t`. With a leak α,
+    `J_t = (1 - α) I + α diag(φ'(a_t)) W_hhᵀ`. With a dropout mask r, `W_hhᵀ` becomes `W_hhᵀ diag(r)`. Where the step
+    does not exist, J is the identity; at a reset it is zero. φ' is computed from `a_t`: a saturated unit keeps its
+    small slope.
+
+    Args:
+        cell: the cell of one layer.
+        h_0: the first state, `(*batch, hid)`.
+        xs: the inputs, `(time, *batch, in)`, or tokens, `(time, *batch)`.
+        mask: which steps exist, `(time, *batch)`; None for all.
+        reset: before which steps the state is set to zero, `(time, *batch)`; None for none.
+        r: the recurrent dropout mask, `(*batch, hid)`; None for none.
+
+    Returns:
+        The Jacobians, `(time, *batch, hid, hid)`.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other.
-        TypeError: if their dtypes do not.
+        TypeError: if their dtypes do not fit.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
@@ -65,9 +77,9 @@ def step_jacobians(
 
 
 def tangents(cell: Cell, point: tuple[Array, ...], dots: tuple[Array | None, Array], s_dots: Array) -> Array:
-    """The tangents of `s_t` at `point = (z, u, s_before, s)`, for many tangents `dots` of `(z, u)` and of `s_before`.
+    """The tangents of `s_t` at `point = (z, u, s_before, s)`, for many tangents of its arguments.
 
-    None stands for a tangent of zero.
+    `dots` are the tangents of `(z, u)`, `s_dots` those of `s_before`. None stands for a tangent of zero.
     """
     pull = linearised(cell, *(x[..., None, :] for x in point))
     z_dots, u_dots = dots
@@ -77,9 +89,9 @@ def tangents(cell: Cell, point: tuple[Array, ...], dots: tuple[Array | None, Arr
 
 
 class Product(NamedTuple):
-    """`P Q_0 = Q diag(exp(logs)) upper`, `upper` triangular with rows of size one: no entry can over- or underflow.
+    """`P Q_0 = Q diag(exp(logs)) upper`, with `upper` triangular.
 
-    `Q_0` is a rotation; it changes no singular value.
+    Its rows have size one, so no entry can over- or underflow. `Q_0` is a rotation; it changes no singular value.
     """
 
     q: Float[Array, "hid hid"]
@@ -88,20 +100,29 @@ class Product(NamedTuple):
 
 
 def log_singular_values(jacobians: Float[Array, "time *batch hid hid"], lags: Any) -> Float[Array, "lags *batch hid"]:
-    """The natural logs of the singular values of `J_T J_{T-1} ⋯ J_{T-lag+1}`, largest first, for each of `lags`.
+    """Compute the logs of the singular values of `J_T J_{T-1} ⋯ J_{T-lag+1}`, largest first, for each of `lags`.
 
-    `jacobians` are what `step_jacobians` returns. Each sequence of a batch has its own products.
+    They say by which factor a gradient at the last step can grow or shrink until `lag` steps before.
 
-    They say by how much what is at the last step can be larger or smaller `lag` steps before. The product is kept as
-    `Q D R`, two QR decompositions at each step and `D` in logs, so that its singular values may be hundreds of orders
-    of magnitude apart, or from one. Those too far below the largest for one decomposition come from 16 further sweeps
-    of QR, which converge the faster the further they are apart. The sizes of the rows of each Jacobian are taken out
-    first, so a saturated unit keeps its digits and a dead one gives -inf: nothing passes there. Of a matrix that
-    is singular for another reason it is what rounding leaves, about the machine epsilon for each factor. It takes, for
-    each sequence, the memory of as many matrices as the largest lag, twice over. Half precision is computed in float32;
-    what is not finite gives NaN.
+    The product is kept as `Q D R`, with two QR decompositions per step and `D` in logs. So the singular values may be
+    hundreds of orders of magnitude away from each other, or from one. Those too small, next to the largest, for one SVD
+    come from 16 sweeps of QR; these converge faster, the further the values are apart. The sizes of the rows of each
+    Jacobian are taken out first, so a saturated unit keeps its digits, and a dead one gives -inf: nothing passes there.
+    For a matrix that is singular for another reason, the result is what rounding leaves: about the machine epsilon for
+    each factor.
+
+    Half precision is computed in float32. Jacobians that are not finite give NaN. For each sequence, it takes the
+    memory of twice as many matrices as the largest lag.
+
+    Args:
+        jacobians: what `step_jacobians` returns, `(time, *batch, hid, hid)`.
+        lags: a list of numbers of steps, each from 1 to T.
+
+    Returns:
+        Natural logs, `(lags, *batch, hid)`. Each sequence of a batch has its own products.
 
     Raises:
+        TypeError: if `jacobians` is not an array of floating point numbers, or `lags` not a list of integers.
         ValueError: if `jacobians` are not square matrices, or a lag is not in 1..T.
 
     References: Oliveira and Stewart (2000), Linear Algebra and its Applications 309: products of many matrices.
@@ -132,12 +153,12 @@ def log_singular_values(jacobians: Float[Array, "time *batch hid hid"], lags: An
 
 
 def _log_singular_values(jacobians: Float[Array, "time hid hid"], lags: list[int]) -> Float[Array, "lags hid"]:
-    """Those of one sequence."""
-    back = jnp.swapaxes(jacobians, 1, 2)[::-1][: max(lags)]  # the product from its left end on, transposed
+    """The logs for one sequence."""
+    back = jnp.swapaxes(jacobians, 1, 2)[::-1][: max(lags)]  # the transposed product, built from its left end
     hid, eye = jacobians.shape[-1], jnp.eye(jacobians.shape[-1], dtype=jacobians.dtype)
 
     def body(product: Product, jacobian: Array) -> tuple[Product, Product]:
-        sizes = jnp.max(jnp.abs(jacobian), axis=0)  # of J_tᵀ = (J_tᵀ diag(1 / sizes)) diag(sizes): small where φ' is
+        sizes = jnp.max(jnp.abs(jacobian), axis=0)  # J_tᵀ = (J_tᵀ diag(1 / sizes)) diag(sizes), small where φ' is
         q, upper = qr_by_rows(sizes[:, None] * product.q)
         logs, rows = rescaled(upper, product.logs, product.upper)
         q, upper = jnp.linalg.qr(jacobian / jnp.where(sizes > 0, sizes, 1)[None] @ q)
@@ -151,7 +172,7 @@ def _log_singular_values(jacobians: Float[Array, "time hid hid"], lags: list[int
 
 
 def qr_by_rows(x: Float[Array, "*batch rows columns"]) -> tuple[Array, Array]:
-    """`x = Q R` with the largest rows first on the way: each row keeps its digits, however small it is beside others.
+    """`x = Q R`, computed with the largest rows first: each row keeps its digits, however small it is.
 
     References: Cox and Higham (1998), BIT 38: stability of Householder QR for rows of different sizes.
     """
@@ -161,7 +182,7 @@ def qr_by_rows(x: Float[Array, "*batch rows columns"]) -> tuple[Array, Array]:
 
 
 def rescaled(upper: Array, logs: Array, rows: Array) -> tuple[Array, Array]:
-    """`upper diag(exp(logs)) rows` as `diag(exp(new)) new_rows`, each of the new rows from entries of at most one."""
+    """`upper diag(exp(logs)) rows` as `diag(exp(new)) new_rows`: new rows have factors of at most one."""
     sizes = jnp.log(jnp.abs(upper)) + logs[None]
     new = jnp.max(sizes, axis=1)
     there = jnp.isfinite(new)

@@ -1,10 +1,10 @@
-"""Lyapunov exponents: how fast two neighbouring trajectories of the states part, on average over a long one.
+"""Lyapunov exponents: how fast two neighbouring trajectories of the states move apart, on average over a long time.
 
 With `J_t = ∂h_t/∂h_{t-1}` of the states of all layers together, and orthonormal columns `Q_0`,
 
-    J_t Q_{t-1} = Q_t R_t        λ_i = lim 1/T Σ_t log |R_t[i, i]|        in nats a step
+    J_t Q_{t-1} = Q_t R_t        λ_i = lim 1/T Σ_t log |R_t[i, i]|        in nats per step
 
-A gradient that goes back through the same steps grows or vanishes with them, for `δ_{t-1} = δ_t J_t`.
+A gradient that goes back through the same steps grows or vanishes at these rates, because `δ_{t-1} = δ_t J_t`.
 
 References: Benettin, Galgani, Giorgilli and Strelcyn (1980), Meccanica 15; Engelken, Wolf and Abbott (2023), Physical
 Review Research 5, arXiv:2006.02427; Vogt et al. (2022), Frontiers in Applied Mathematics and Statistics 8.
@@ -27,18 +27,18 @@ from .._types import Inputs, Params, Scalar, States, Step, accumulation_dtype
 from ._jacobians import qr_by_rows, tangents
 
 NUM_BLOCKS = 10
-NUM_EPSILONS = 4  # times the root of the number of units: what a QR decomposition leaves of a zero is below it
+NUM_EPSILONS = 4  # times the root of the number of units: a QR decomposition turns a zero into less than this
 
 
 class LyapunovSpectrum(NamedTuple):
-    """The largest first, in nats a step.
+    """The Lyapunov exponents, largest first, in nats per step, each `(*batch, num)`.
 
-    `exponents` -inf is a direction in which nothing is left, NaN a trajectory that grew out of range.
-    `errors`    standard errors, from the means of ten parts of the way; infinite where the exponent is not finite.
-    `rounding`  how far rounding may have moved each: trust one whose `rounding` is small. 0 beside -inf says that a
-                direction is certainly dead: all units that it is in are relus that are off. Infinite beside -inf says
-                that what is left of it was at some step not above rounding: `W_hh` is singular, or nearly so for its
-                dtype, or a φ' is below the smallest number of the dtype. Infinite beside NaN.
+    `exponents` -inf: nothing is left in this direction. NaN: the trajectory grew out of range.
+    `errors`    standard errors, from the means of ten parts of the trajectory; infinite if the exponent is not finite.
+    `rounding`  how far rounding may have moved each exponent: trust one whose `rounding` is small. For -inf, 0 means
+                that the direction is certainly dead: all its units are relus that are off. For -inf, infinite means
+                that the rest was not above rounding at some step: `W_hh` is singular, or nearly so for its dtype, or a
+                φ' is below the smallest number of the dtype. For NaN it is infinite.
     """
 
     exponents: Float[Array, "*batch num"]
@@ -56,33 +56,32 @@ def lyapunov_exponents(
     num_steps: int | None = None,
     skip: int = 0,
 ) -> LyapunovSpectrum:
-    """The `num` largest Lyapunov exponents along the trajectory from `h_0`, all of them unless given.
+    """Compute the `num` largest Lyapunov exponents along the trajectory from `h_0`.
 
-    The network is driven by `xs`, of T steps, or runs by itself, with inputs of zero, for `num_steps`. The first `skip`
-    steps let the states settle and the directions, drawn with `key`, turn; they do not count. There is a QR
-    decomposition at each step: after several, the directions have turned to the first one, and what is left of the last
-    ones is rounding. Each sequence of the batch has its own exponents. Half precision is computed in float32.
-    Differentiable, see `flossing`.
+    `xs` drives the network; without it, the network runs by itself for `num_steps`, with inputs of zero. Each step has
+    a QR decomposition: over several steps, all directions turn to the first one, and the last ones drown in rounding.
+    The result is differentiable, see `flossing`. Half precision is computed in float32.
 
-    A unit that is saturated is not dead: φ' comes from `a_t`, and keeps its digits until it is below the smallest
-    number of the dtype, for tanh from |a_t| = 44 on in float32 and 354 in float64. -inf is a relu that is off, a
-    singular `W_hh`, or such a φ'; only for the first is `LyapunovSpectrum.rounding` 0. It is also an exponent that
-    rounding has lost, where `rounding` is infinite: a recurrence that moves the state of a saturated unit to another
-    and back mixes slopes of very different sizes. float64 has more room.
+    A saturated unit is not dead: φ' is computed from `a_t`, and keeps its digits until it is below the smallest number
+    of the dtype, for tanh from |a_t| = 44 on in float32 and 354 in float64. An exponent of -inf has one of two reasons.
+    If its `rounding` is 0, relus are off. If it is infinite, `W_hh` is singular, such a φ' occurs, or rounding has lost
+    the exponent: a recurrence that moves the state of a saturated unit to another and back mixes slopes of very
+    different sizes. float64 has more room.
 
     Args:
-        key: draws the directions.
+        key: draws the first directions.
         params: the network.
-        h_0: the states that the trajectory starts from.
-        xs: the inputs, `(time, *batch, in)`, or tokens.
-        num: how many exponents.
-        num_steps: how many steps, where there is no `xs`.
-        skip: how many of the first steps do not count.
+        h_0: the states from which the trajectory starts, one array per layer.
+        xs: the inputs, `(time, *batch, in)`, or tokens, `(time, *batch)`.
+        num: how many exponents; None for all, one per unit.
+        num_steps: the number of steps, if there is no `xs`.
+        skip: how many of the first steps do not count: the states settle in them, and the directions turn.
 
     Returns:
-        Exponents, standard errors, and what rounding may have done to them.
+        A `LyapunovSpectrum`: exponents, standard errors and the effect of rounding, for each sequence of the batch.
 
     Raises:
+        TypeError: if `key` is not a key, or dtypes do not fit.
         ValueError: if the arguments do not fit each other, or fewer than ten steps count.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
@@ -114,15 +113,21 @@ def flossing(
     num_steps: int | None = None,
     skip: int = 0,
 ) -> Scalar:
-    """`Σ_i λ_i²` of the `num` largest Lyapunov exponents, the mean over sequences: gradient flossing.
+    """Compute `Σ_i λ_i²` of the `num` largest Lyapunov exponents: gradient flossing.
 
-    A gradient that neither vanishes nor explodes along `num` directions is one whose leading exponents are zero.
-    Differentiate it with respect to `params`, before training or now and then during it. Where a direction dies (a
-    singular `W_hh`, units that are dead) an exponent is -inf and the penalty infinite: ask for fewer. Of no sequences
-    at all it is 0.
+    A gradient neither vanishes nor explodes along `num` directions if their exponents are zero. Differentiate the
+    penalty with respect to `params`, before training or now and then during it. If a direction dies (`W_hh` is
+    singular, units are dead), its exponent is -inf and the penalty infinite: ask for fewer.
+
+    Args:
+        key, params, h_0, xs, num_steps, skip: as in `lyapunov_exponents`; one step that counts is enough.
+        num: how many exponents.
+
+    Returns:
+        The penalty, `()`, in nats² per step²: the mean over the sequences, 0 if there are none.
 
     Raises:
-        ValueError: as `lyapunov_exponents` does.
+        TypeError, ValueError: as `lyapunov_exponents` does.
 
     References: Engelken (2023), NeurIPS, arXiv:2312.17306.
 
@@ -142,14 +147,18 @@ def flossing(
 
 
 def kaplan_yorke(exponents: Float[Array, "*batch num"]) -> Float[Array, "*batch"]:
-    """The Kaplan–Yorke dimension `j + Σ_{i≤j} λ_i / |λ_{j+1}|`, j the most exponents whose sum is not negative.
-    They come with the largest first, as `lyapunov_exponents` returns them; each trajectory of a batch has its own.
+    """Compute the Kaplan–Yorke dimension, `j + Σ_{i≤j} λ_i / |λ_{j+1}|` with j the largest number whose sum is ≥ 0.
 
-    It needs as many exponents as it takes for the sum to become negative; if it never does, the dimension is at least
-    their number, and that is returned. NaN if one of them is.
+    Args:
+        exponents: `(*batch, num)`, largest first, as in `LyapunovSpectrum`. There must be enough of them for the sum to
+            become negative; otherwise the dimension is at least their number, and that is returned.
+
+    Returns:
+        The dimension of each trajectory, `(*batch,)`; NaN if one of its exponents is.
 
     Raises:
-        ValueError: unless there is at least one exponent.
+        TypeError: if `exponents` is not an array of floating point numbers.
+        ValueError: if there is no exponent.
 
     References: Kaplan and Yorke (1979), Lecture Notes in Mathematics 730.
 
@@ -204,9 +213,9 @@ def local_exponents(
 def logs_of_diagonal(x: Array, q: Array, diagonal: Array, off: Array) -> tuple[Array, Array]:
     """The logs of the diagonal of R in `x = Q R`, and what rounding may have done to them.
 
-    Rounding moves each row of x by some epsilons of its own largest entry, and so `R[i, i] = Q[:, i] · x[:, i]` by
-    those of the rows that `Q[:, i]` lies in. What is not above that may be zero, and is taken for it. It is certainly
-    zero if all of these rows are those of units that are `off`.
+    Rounding moves each row of x by some epsilons of its own largest entry. So it moves `R[i, i] = Q[:, i] · x[:, i]` by
+    those of the rows in which `Q[:, i]` is not zero. An `R[i, i]` that is not above that may be zero, and counts as
+    zero. It is certainly zero if all of these rows belong to units that are `off`.
     """
     x, q, size = lax.stop_gradient(x), jnp.abs(lax.stop_gradient(q)), lax.stop_gradient(diagonal)
     epsilons = NUM_EPSILONS * x.shape[-2] ** 0.5 * jnp.finfo(x.dtype).eps
@@ -218,9 +227,7 @@ def logs_of_diagonal(x: Array, q: Array, diagonal: Array, off: Array) -> tuple[A
 
 
 def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[States, States, States]:
-    """One step of all layers, `J_t` of the rows of `v`, `(*batch, num, hid)` a layer, and `off`: forward mode by
-    hand.
-    """
+    """One step of all layers, `J_t` times the rows of `v`, `(*batch, num, hid)` each, and which units are `off`."""
     h_t, v_t, off = [], [], []
     above: Any = None
     for cell, h, v_l in zip(params.cells, h_tm1, v, strict=True):
@@ -237,14 +244,14 @@ def tangent_step(params: Params, h_tm1: States, v: States, x_t: Step) -> tuple[S
 
 
 def is_off(cell: Cell, z_t: Array, u_t: Array, h_t: Array) -> Array:
-    """Which units have a slope of exactly zero: a relu that is off. Another slope that is zero may have underflowed."""
+    """Which units have a slope of exactly zero: relus that are off. Other slopes of zero may have underflowed."""
     if isinstance(cell, CellParams | LeakyParams) and cell.activation == "relu":
         return cell.slope(z_t, u_t) == 0
     return jnp.zeros_like(h_t, dtype=bool)
 
 
 def _single(tree: Any) -> Any:
-    """`tree` with half precision in float32, for there are no decompositions of it."""
+    """`tree` with half precision cast to float32, because there are no decompositions in half precision."""
 
     def cast(x: Any) -> Any:
         return x.astype(accumulation_dtype(x.dtype)) if jnp.issubdtype(x.dtype, jnp.floating) else x
@@ -253,7 +260,7 @@ def _single(tree: Any) -> Any:
 
 
 def _split(x: Array, h_0: States) -> list[Array]:
-    """The rows of each layer, of a matrix with those of all of them."""
+    """A matrix with the rows of all layers, as one matrix per layer."""
     sizes = [h.shape[-1] for h in h_0]
     return jnp.split(x, [sum(sizes[: i + 1]) for i in range(len(sizes) - 1)], axis=-2)
 

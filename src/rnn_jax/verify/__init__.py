@@ -1,9 +1,10 @@
-"""Is this gradient right, and if not, where is it wrong.
+"""Is this gradient right, and if not, where is it wrong?
 
 `_check`                                     `check_gradients`
-`_subject`, `_differences`, `_compared`, `_next_to`   what is checked; its slopes; both compared; places on a kink
+`_subject`, `_differences`                   what is checked; its slopes by differences
+`_compared`, `_next_to`                      gradient and slopes compared; the same at places next to a kink
 `_findings`, `_report`                       what is wrong, in words; the outcome
-`_clock`, `_steps`                           a clock built into the problem; the wrong time steps that it tells
+`_clock`, `_steps`                           a clock built into the problem; the wrong time steps that it reveals
 `_problems`, `_witnesses`, `_numpy_witnesses`   small problems; gradients derived in other ways
 """
 

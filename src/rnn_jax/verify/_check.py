@@ -1,4 +1,4 @@
-"""`check_gradients`: is this gradient right, and if not, where is it wrong."""
+"""`check_gradients`: is this gradient right, and if not, where is it wrong?"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from ._steps import by_steps
 from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule
 
 NUM_DIRECTIONS = 3
-WITNESS_TOLERANCE = 1e-12  # of a witness that is exact but for rounding
+WITNESS_TOLERANCE = 1e-12  # for a witness that is exact except for rounding
 
 
 def check_gradients(
@@ -35,40 +35,50 @@ def check_gradients(
 ) -> Report:
     """Check the gradient that `fn` gives at `args`, entry by entry, in float64.
 
-    Either `fn` is a `GradFn` and `args` are `params, batch, h_0`, or `fn` is any function of trees with a derivative
-    rule (`custom_vjp`, `custom_jvp`, a primitive, or JAX's own): then `jax.vjp` is checked at a seeded random
-    cotangent, with respect to everything in `args` that is floating point.
+    Either `fn` is a `GradFn` and `args` are `params, batch, h_0`; then its gradients are checked. Or `fn` is any
+    function of trees with a derivative rule (`custom_vjp`, `custom_jvp`, a primitive, or JAX's own); then `jax.vjp` is
+    checked at a seeded random cotangent, with respect to every floating point array in `args`.
 
-    It is compared with central differences of the value that `fn` computes (of a `GradFn`, its loss; the last states
-    are compared with a witness only):
+    Without a `witness`, the gradient is compared with central differences of the value of `fn`, which is the loss of a
+    `GradFn` (the last states are only compared with a witness):
 
-    - Four points `θ ± δ, θ ± 2δ`, with an estimate of their own error. `δ` is the fourth root of the machine epsilon
-      times the size of the leaf (at least 1), to the nearest power of two, and shorter where the function bends.
-    - Where they disagree with the gradient, slopes of either side alone decide, with steps down to the size of the
-      entry: the second derivative may jump (relu squared at 0), a logarithm may end close by. What cancels inside of
-      `fn` is measured there and allowed for.
-    - On a kink (relu at 0) any slope between those of both sides is right, and reported; if they differ by more than
-      1e-4, any between those and zero, for relu'(0) = 0 leaves out what goes through the kink.
-    - Where there is a kink, or no step fits, the gradient must be right next to the place too, and at it a limit of
-      those close by (equals that are sorted, `x^1.1` at 0). If no step fits next to it either, the report says that
-      it cannot be decided.
-    - Of a leaf of more than `max_entries` that many are checked, drawn by `seed`, the largest gradient among them. Of
-      every leaf three directional derivatives are, too: at equals each entry may be right and their sum wrong.
+    - Four points `θ ± δ, θ ± 2δ` give a slope and an estimate of its error. `δ` is the fourth root of the machine
+      epsilon times the size of the leaf (at least 1), rounded to a power of two. It is shorter where the function
+      bends.
+    - Where this slope and the gradient disagree, slopes of each side alone decide, with steps down to the size of the
+      entry. So the second derivative may jump (relu squared at 0), and a domain may end close by (a logarithm). Digits
+      that cancel inside `fn` are measured there and allowed for.
+    - On a kink (relu at 0), any slope between those of both sides is right, and the report counts it. If the sides
+      differ by more than 1e-4 of the larger, zero is allowed too, because relu'(0) = 0 leaves out what goes through the
+      kink.
+    - On a kink, or where no step fits, the gradient must also be right at places next to it, and at the place itself be
+      a limit of the gradients close by (equals that are sorted, `x^1.1` at 0). If no step fits next to it either, the
+      report says that the leaf cannot be decided.
+    - Every leaf is also checked along three random directions: where inputs are equal, each entry may be right and
+      their sum wrong.
 
-    Or it is compared with a `witness`, another `GradFn`, in loss, last states and every entry. A truncated method needs
-    one: it is not the gradient of its own loss.
+    Where the gradient of a `GradFn` is wrong, a clock is built into the problem (see `verify/_clock.py`). It shows what
+    `fn` takes from each time step, and the report names the wrong steps.
 
-    Where the gradient of a `GradFn` is wrong, a clock built into the problem makes the function itself show what it
-    takes from each time step, and the report names the steps.
+    Everything is computed in float64, whatever the session's default, which is not changed. `fn` is used as it is,
+    compiled or not; a jitted `fn` is quicker.
 
-    Everything is computed in float64, whatever the session's default, which stays as it is. The gradient is that of
-    `fn` as it comes, compiled or not; a jitted `fn` is quicker.
+    Args:
+        fn: a `GradFn`, or a function of `args` with a derivative rule.
+        *args: the arguments of `fn`.
+        witness: another `GradFn` to compare with, instead of differences: loss, last states and every entry. A
+            truncated method needs one, because it does not return the gradient of its own loss.
+        max_entries: how many entries of a larger leaf are checked; the one with the largest gradient is among them.
+        seed: the seed of the entries, directions and cotangent that are drawn.
+
+    Returns:
+        A `Report`: `report.passed`, `report.findings`, and a table by `print(report)`.
 
     Raises:
-        TypeError: if `fn` is not a function, or cannot be traced and there is no `witness`, if an argument or a result
-            is complex, or an argument is traced (under `jit`, `grad`, `vmap`).
-        ValueError: if nothing in `args` or in the result is floating point, if the value of `fn` is not finite, or if
-            its gradient has not the structure and the shapes of what it is a gradient of.
+        TypeError: if `fn` is not a function, or cannot be traced and there is no `witness`; if an argument or a result
+            is complex; if an argument is traced (under `jit`, `grad`, `vmap`).
+        ValueError: if nothing in `args` or in the result is floating point; if the value of `fn` is not finite; if its
+            gradient does not have the tree structure and shapes of the arguments.
 
     >>> import jax, rnn_jax
     >>> @jax.custom_vjp
@@ -83,7 +93,7 @@ def check_gradients(
     require_sizes(max_entries=max_entries)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
         raise TypeError("`check_gradients` reads values, which are not there under jit, vmap or grad: call it outside.")
-    with jax.enable_x64(True), jax.disable_jit(False):  # thousands of values: without jit that takes minutes
+    with jax.enable_x64(True), jax.disable_jit(False):  # thousands of values, which take minutes without jit
         args = jax.tree.map(in_float64, args)
         is_grad_fn = len(args) == 3 and isinstance(args[1], Batch)
         if witness is None:
@@ -94,15 +104,17 @@ def check_gradients(
         elif is_grad_fn:
             leaves, found = _beside_witness(fn, witness, args)
             tolerance = WITNESS_TOLERANCE
-            settings = "Beside another gradient function"
+            settings = "Compared with another gradient function"
         else:
-            raise ValueError("`witness` is for a GradFn called with (params, batch, h_0), got another function.")
+            raise ValueError(
+                "`witness` is for a GradFn called with (params, batch, h_0), got another function: leave it out."
+            )
         settings += f"; all in float64; tolerance {tolerance:.0e} of the largest entry of each leaf."
         words = [finding.words for finding in found]
         unexplained = {finding.leaf for finding in found if not finding.explained}
         steps: list[StepReport] = []
         dtype = "" if witness is not None or not found else low_precision(subject)
-        if dtype:  # then steps would be told by noise
+        if dtype:  # then noise would decide which steps are named
             words.insert(0, f"Something inside is computed in {dtype}, and differences need float64 throughout.")
         elif unexplained and is_grad_fn:
             steps, told = by_steps(fn, witness, args, unexplained)
@@ -130,7 +142,7 @@ def _beside_differences(subject: Subject, max_entries: int, rng: Any) -> tuple[l
 
 
 def _sample(leaf: Leaf, d: np.ndarray, max_entries: int, rng: Any) -> Sample:
-    """All entries, or as many as asked for, the largest among them; and some directions."""
+    """All entries, or `max_entries` of them with the largest among them; and some random directions."""
     directions = rng.choice([-1.0, 1.0], (NUM_DIRECTIONS if d.size > 1 else 0, d.size)) / np.sqrt(max(d.size, 1))
     if d.size <= max_entries:
         return Sample(leaf, np.arange(d.size), directions)
@@ -143,7 +155,7 @@ def _beside_witness(fn: GradFn, witness: GradFn, args: tuple[Any, ...]) -> tuple
     """Loss, last states and every entry of the gradient."""
     mine, its = require_result(fn(*args), "fn"), require_result(witness(*args), "witness")
     if not same_structure(mine, its):
-        raise ValueError("`witness` must return a result of the structure that `fn` returns.")
+        raise ValueError("`witness` must return a result with the tree structure of the result of `fn`.")
     everything = max(largest(np.asarray(x)) for x in jax.tree.leaves(its[1]))
     leaves, findings = [], []
     for (path, x), y in zip(jax.tree.leaves_with_path(_parts(mine)), jax.tree.leaves(_parts(its)), strict=True):

@@ -1,16 +1,16 @@
-"""A problem with a clock built in, on which any gradient function shows what it takes from each time step.
+"""A problem with a built-in clock: on it, any gradient function shows what it takes from each time step.
 
-Every layer gets units `c_0..c_T` beside its own: `c_0` is on in the state before the first step, `c_t` is on in the
-state after step t, and off else. The inputs get features that switch them on. Nothing reads them: the weights from
-the clock to everything else are zero, so loss and gradients of the rest are those of the problem as it was. But the
-*gradients* of those weights are not zero, and each belongs to one step:
+Every layer gets more units, `c_0..c_T`. `c_0` is on in the state before the first step only, `c_t` in the state after
+step t only. The inputs get features that switch them on. Nothing reads these units: the weights from the clock to
+everything else are zero, so loss and gradients of the rest stay as they were. But the *gradients* of those weights are
+not zero, and each belongs to one step:
 
     d_W_xh[clock feature t, :] = Σ_batch d_a_t                what w_xh's gradient takes for d_a_t
     d_W_hh[c_t, :]             = φ(1) Σ_batch d_a_{t+1}       what w_hh's gradient pairs with h_t
     d_W_hy[c_t, :]             = φ(1) Σ_batch d_y_t           what w_hy's gradient pairs with h_t
 
-(in the first layer; φ(φ(1)) in the second), with no access to the inside of the gradient function. Where a step does
-not exist the state, and with it the clock, stays as it is.
+(in the first layer; φ(φ(1)) in the second). This needs no access to the inside of the gradient function. Where a step
+does not exist, the state stays as it is, and the clock with it.
 """
 
 import jax.numpy as jnp
@@ -24,9 +24,9 @@ from .._types import Batch, Gradients, Params, ReadoutParams, States
 
 
 def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:
-    """The problem with its clock. Tokens become one-hot features, for a clock needs features.
+    """The problem with its clock. Tokens become one-hot features, because a clock needs features.
 
-    Made by NumPy, so that next to nothing is compiled.
+    NumPy does the work, so that almost nothing is compiled.
     """
     time, *batch_axes = steps_shape(batch.inputs)
     in_size, dtype = params.cells[0].w_xh.shape[0], h_0[0].dtype
@@ -38,7 +38,7 @@ def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch
 
     cells, states = [], []
     on = np.ones(())  # the value of a line of the clock
-    below = time  # clock lines that come from below: features, then units 0..T of the layer below
+    below = time  # clock lines from below: features for the first layer, then units 0..T of the layer below
     for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
         size, hid = cell.w_xh.shape
         w_xh = np.zeros((size + below, hid + time + 1), h.dtype)
@@ -59,13 +59,13 @@ def with_clock(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch
 
 
 def without_flags(params: Params, batch: Batch, h_0: States) -> tuple[Params, Batch, States]:
-    """The problem without mask and reset: what stood where a step did not exist is replaced by zero."""
+    """The problem without mask and reset; zeros replace the inputs of steps that do not exist."""
     inputs = Events(batch.mask).visible(batch.inputs)
     return params, batch._replace(inputs=inputs, mask=None, reset=None), h_0
 
 
 def rows_of_steps(params: Params, gradients: Gradients) -> dict[str, np.ndarray]:
-    """The clock's rows in the gradients of a problem that `with_clock` made of `params`, by leaf, a row a step."""
+    """The clock's rows in the gradients of a problem from `with_clock(params, ...)`, by leaf, one row per step."""
     rows = {}
     for layer, (cell, d_cell) in enumerate(zip(params.cells, gradients.params.cells, strict=True)):
         in_size, hid = cell.w_xh.shape

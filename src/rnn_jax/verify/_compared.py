@@ -1,4 +1,4 @@
-"""One leaf of a gradient beside central differences, and what that says of it."""
+"""One leaf of a gradient compared with central differences, and what that says about it."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,57 +10,57 @@ from ._findings import Finding, about_leaf
 from ._report import LeafReport
 from ._subject import Leaf, Subject
 
-UNRESOLVED = 1e-5  # however much a function bends, no larger error is excused by it
-SHARP = 1e-4  # how far both sides of a kink are apart, relative to them, where zero is not a wrong gradient
+UNRESOLVED = 1e-5  # a larger error is never excused, however much the function bends
+SHARP = 1e-4  # if both sides of a kink differ by more, relative to the larger, zero is not wrong either
 
 
 class Sample(NamedTuple):
-    """What is checked of one leaf: some entries of it, and the whole along some directions of length one."""
+    """What is checked of one leaf: some entries, and the whole leaf along some directions of length one."""
 
     leaf: Leaf
     entries: np.ndarray
     directions: np.ndarray  # (number, size of the leaf)
 
     def of(self, d: np.ndarray) -> np.ndarray:
-        """The slopes of the sample when the gradient of the leaf is `d`."""
+        """The slopes of the sample if the gradient of the leaf is `d`."""
         return np.concatenate([d[self.entries], self.directions @ d])
 
     @property
     def names(self) -> list[str]:
-        """What each slope of the sample is called in a report."""
+        """The name of each slope of the sample in a report."""
         entries = [entry_name(int(k), self.leaf.shape) for k in self.entries]
         return entries + [f"direction {number + 1}" for number in range(len(self.directions))]
 
 
 class Beside(NamedTuple):
-    """Entries of one leaf beside what they should be, and how far off that may be, by truncation and by rounding."""
+    """Entries of one leaf, what they should be, and how far truncation and rounding may move them."""
 
     analytic: np.ndarray
     numeric: np.ndarray
     truncation: np.ndarray
     rounding: np.ndarray
-    kinked: np.ndarray  # stands on a kink
-    kink: np.ndarray  # and may be what it is for that
-    shortened: np.ndarray  # how many entries, of one number
+    kinked: np.ndarray  # whether the entry is on a kink
+    kink: np.ndarray  # whether it is on a kink, and right there
+    shortened: np.ndarray  # one number: how many entries needed a shorter step
 
 
 class Differences(NamedTuple):
-    """What differences of one function need, compiled once for any place."""
+    """The functions that differences need, compiled once for any place."""
 
     at_entries: Callable[[np.ndarray], Values]
     along: Callable[[np.ndarray, np.ndarray], Values]
 
 
 def differences_of(subject: Subject) -> Differences:
-    """The differences of what is checked."""
+    """The differences of the function that is checked."""
     return Differences(at_entries(subject.value, subject.theta.size), along(subject.value))
 
 
 def compared(subject: Subject, differences: Differences, sample: Sample) -> Beside:
-    """The gradient at a place beside central differences there."""
+    """The gradient at a place, compared with central differences there."""
     leaf, index = sample.leaf, sample.entries
     d, theta = subject.gradient[leaf.entries], np.asarray(subject.theta[leaf.entries])
-    nearest = np.min(np.abs(theta), initial=np.inf, where=theta != 0)  # to zero, where a domain may end
+    nearest = np.min(np.abs(theta), initial=np.inf, where=theta != 0)  # distance to zero, where a domain may end
     size = np.array([nearest * np.sqrt(d.size) if np.isfinite(nearest) else 0.0])
     values = differences.at_entries(subject.theta)
     parts = [_beside(d[index], values, leaf.entries.start + index, largest(theta), np.abs(theta[index]), d)]
@@ -81,7 +81,7 @@ def _beside(
     sizes: np.ndarray,
     d: np.ndarray,
 ) -> Beside:
-    """`analytic`, part of the gradient `d` of a leaf, beside slopes of `values`; `sizes` of what is moved."""
+    """`analytic`, a part of the gradient `d` of a leaf, compared with slopes of `values`; `sizes` is what is moved."""
     leaf_sizes = np.full(len(at), leaf_size)
     found = slopes(values, at, leaf_sizes, TOLERANCE / 4 * largest(d))
     steps = steps_to_try(leaf_sizes, sizes)
@@ -102,7 +102,7 @@ def _suspects(analytic: np.ndarray, numeric: np.ndarray) -> np.ndarray:
 
 
 def _off(beside: Beside, tolerance: float, floor: float) -> tuple[np.ndarray, np.ndarray]:
-    """How far each entry is off, and may be."""
+    """How far each entry is off, and how far it may be."""
     scale = max(largest(beside.analytic), largest(beside.numeric), floor)
     allowed = np.maximum(tolerance * scale, np.minimum(10 * beside.truncation, UNRESOLVED * scale) + beside.rounding)
     off = np.where(beside.kink, 0.0, np.abs(beside.analytic - beside.numeric))
@@ -110,7 +110,7 @@ def _off(beside: Beside, tolerance: float, floor: float) -> tuple[np.ndarray, np
 
 
 def leaf_report(sample: Sample, beside: Beside, tolerance: float, floor: float = 0.0) -> LeafReport:
-    """An entry may be off by the tolerance, by what rounding may do to it, and within bounds by the truncation."""
+    """An entry may be off by the tolerance, by rounding, and, within bounds, by truncation."""
     leaf, names = sample.leaf, sample.names
     if not names:
         return LeafReport(leaf.name, leaf.shape, 0, 0.0, "-", 0.0, 0.0, 0.0, 0, 0, 0, True, True, np.zeros(0))
@@ -118,7 +118,7 @@ def leaf_report(sample: Sample, beside: Beside, tolerance: float, floor: float =
     unit = max(largest(beside.analytic), largest(beside.numeric), floor) or 1.0
     excess = off / np.maximum(allowed, np.finfo(float).tiny)
     of_entries = excess[: len(sample.entries)]
-    worst = int(np.argmax(of_entries if np.any(of_entries > 1) else excess))  # a direction tells less than an entry
+    worst = int(np.argmax(of_entries if np.any(of_entries > 1) else excess))  # an entry says more than a direction
     return LeafReport(
         name=leaf.name,
         shape=leaf.shape,
@@ -138,7 +138,7 @@ def leaf_report(sample: Sample, beside: Beside, tolerance: float, floor: float =
 
 
 def wrong(beside: Beside) -> np.ndarray:
-    """Which entries are off by more than they may be."""
+    """Which slopes are off by more than they may be."""
     off, allowed = _off(beside, TOLERANCE, 0.0)
     return off > allowed
 
@@ -152,10 +152,10 @@ def about(gradient: np.ndarray, sample: Sample, beside: Beside, report: LeafRepo
 
 
 def doubtful(sample: Sample, beside: Beside) -> bool:
-    """Whether differences do not tell here what is right.
+    """Whether differences cannot decide here what is right.
 
-    So it is on a kink; where slopes of entries do not add up to those along directions (a median of equals has slopes
-    of zero, and no derivative); and if all that is wrong is less than the error of the differences.
+    There are three such cases: a kink; slopes of entries that do not add up to those along directions (a median of
+    equals has slopes of zero, and no derivative); and errors that are all smaller than the error of the differences.
     """
     num = len(sample.entries)
     own, off = beside.truncation + beside.rounding, np.abs(beside.analytic - beside.numeric)
@@ -176,5 +176,5 @@ def worst(report: LeafReport) -> str:
 
 
 def entry_name(flat: int, shape: tuple[int, ...]) -> str:
-    """The indices of an entry, from its place among all."""
+    """The indices of an entry, from its position in the flat leaf."""
     return "(" + ", ".join(str(int(i)) for i in np.unravel_index(flat, shape)) + ")" if shape else "()"

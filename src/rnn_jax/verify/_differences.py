@@ -11,29 +11,27 @@ from jax import lax
 from jaxtyping import Array
 
 EPS = float(np.finfo(np.float64).eps)
-STEP = EPS**0.25  # a truncation of δ⁴ against a rounding of ε/δ
-# Tried in turn where the function bends, or has a kink, within a step.
+STEP = EPS**0.25  # balances a truncation of δ⁴ and a rounding of ε/δ
+# Factors tried in turn where the function bends, or has a kink, within a step.
 SHORTER = tuple(8.0**-n for n in range(1, 6))
-TOLERANCE = 1e-7  # of a gradient beside them, relative to the largest entry of the leaf
-CHUNK = 4096  # values of the function a dispatch
+TOLERANCE = 1e-7  # for a gradient compared with them, relative to the largest entry of the leaf
+CHUNK = 4096  # values of the function per dispatch
 
 Values = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 class Slopes(NamedTuple):
-    """`∂f/∂θ_i` for some `i`, what truncation and rounding may add to each, which stand on a kink of which both sides
-    have opposite slopes, and how many needed a shorter step.
-    """
+    """`∂f/∂θ_i` for some `i`, each with its possible errors."""
 
     slope: np.ndarray
     truncation: np.ndarray  # an estimate
     rounding: np.ndarray  # a bound
-    peaked: np.ndarray
-    shortened: int
+    peaked: np.ndarray  # on a kink whose sides have opposite slopes
+    shortened: int  # how many needed a shorter step
 
 
 def power_of_two(x: np.ndarray) -> np.ndarray:
-    """The nearest power of two: a step that `θ ± δ` holds exactly."""
+    """The nearest power of two, a step that `θ ± δ` represents exactly."""
     nearest: np.ndarray = np.exp2(np.round(np.log2(x)))
     return nearest
 
@@ -76,8 +74,10 @@ def along(f: Callable[[Array], Array]) -> Callable[[np.ndarray, np.ndarray], Val
 
 
 def _four_points(values: Values, index: np.ndarray, step: np.ndarray) -> np.ndarray:
-    """The slope from `f(θ ± δ)` and `f(θ ± 2δ)`, exact up to the fourth degree; its truncation; its rounding; whether
-    f has a kink here: what both sides together rise by is twice as much for twice the step, not four times.
+    """`(slope, truncation, rounding, peaked)` from `f(θ ± δ)` and `f(θ ± 2δ)`; exact up to the fourth degree.
+
+    `peaked`: f has a kink here. Then the sum of what both sides rise by is twice as much for twice the step, not four
+    times.
     """
     at_place = values(index[:1], np.zeros(len(index[:1])))
     shifts = np.array([-2.0, -1.0, 1.0, 2.0])
@@ -91,7 +91,7 @@ def _four_points(values: Values, index: np.ndarray, step: np.ndarray) -> np.ndar
 
 
 def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -> Slopes:
-    """The slopes at the entries `index` of leaves of that `size`; the steps shrink until the error is `enough`."""
+    """The slopes at the entries `index` of leaves of this `size`; steps shrink until the error is below `enough`."""
     longest = power_of_two(STEP * np.maximum(1.0, size))
     found = _four_points(values, index, longest)
     shortened = np.zeros(len(index), bool)
@@ -108,10 +108,9 @@ def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -
 def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
     """Steps for entries whose differences do not agree with the gradient, `(steps, entries)`.
 
-    One for each kind of place: ever shorter ones, one that fits a leaf of small numbers, and one that fits an entry
-    that is small within it.
-    Where weights are of the order of 1e-30 a step of 1e-4 is a leap, after which a saturated function may look flat;
-    at 1e-8 it leaves the domain of a logarithm.
+    There is one step for each kind of place: ever shorter ones, one that fits a leaf of small numbers, and one that
+    fits an entry that is small within its leaf. If weights are about 1e-30, a step of 1e-4 is far too long: after it, a
+    saturated function may look flat. At 1e-8, such a step leaves the domain of a logarithm.
     """
     longest = STEP * np.maximum(1.0, leaf_size)
     steps = [power_of_two(step) for step in (longest, longest / 8, *(longest * 64.0**-n for n in range(1, 5)))]
@@ -122,7 +121,7 @@ def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
 
 
 class Closer(NamedTuple):
-    """Slopes looked at again; which of those that are not sure now stand on a kink, between which slopes."""
+    """Slopes after a second look: which of those still unsure are on a kink, and between which slopes."""
 
     found: Slopes
     kinked: np.ndarray
@@ -133,12 +132,12 @@ class Closer(NamedTuple):
 def closer(
     found: Slopes, values: Values, index: np.ndarray, suspects: np.ndarray, steps: np.ndarray, relative: float
 ) -> Closer:
-    """Looks again at the `suspects`, from both sides apart.
+    """Take a second look at the `suspects`, at each side alone.
 
-    Central differences take f to be smooth across the place. Slopes of one side ask that of each side alone: they
+    Central differences assume that f is smooth across the place. One-sided slopes only assume it of each side. So they
     are right where the second derivative jumps (relu squared at 0), and at the edge of a domain, where only one side
-    is there. That of the step with the smallest error, which counts how far both sides disagree, is taken instead. At
-    a jump of f itself both are that of the side without it.
+    exists. Of all steps, the one with the smallest error is taken; the error includes how far both sides disagree. At a
+    jump of f itself, both slopes are that of the side without the jump.
     """
     nothing = np.zeros(len(index))
     if not len(suspects):
@@ -157,12 +156,12 @@ def closer(
     slope = (left + right) / 2
     truncation = np.fmax(bent + np.abs(left - right), _spread(slope, rounding, tried))
     error = np.where(np.isfinite(slope), truncation + rounding, np.inf)
-    seen = np.where(error <= 0.01 * np.abs(slope), np.abs(slope), 0).max(1, keepdims=True)  # the largest of a step
+    seen = np.where(error <= 0.01 * np.abs(slope), np.abs(slope), 0).max(1, keepdims=True)  # the largest of all steps
     within = np.where(seen > 0, error / np.where(seen > 0, seen, 1), np.inf)
     at = np.where(np.isfinite(within.min(0)), within.argmin(0), error.argmin(0)), rows
     sure = within[at] <= relative
     better = np.isfinite(error[at])
-    least = np.fmax(rounding[at], bound[0])  # less than the rounding of the longest step is no slope at all
+    least = np.fmax(rounding[at], bound[0])  # a slope below the rounding of the longest step cannot be seen
 
     def put(old: np.ndarray, new: np.ndarray, which: np.ndarray) -> np.ndarray:
         old = old.astype(new.dtype)
@@ -185,12 +184,13 @@ def closer(
 
 
 def _noise(values: Values, index: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The noise of `f` around each place at the scale of each step: what cancels inside of `f` is lost.
+    """The noise of `f` around each place at the scale of each step, from digits that cancel inside `f`.
 
-    Fourth differences of a smooth function vanish with their spacing, those of independent errors of size σ have the
-    variance 70 σ² (J. J. Moré, S. M. Wild, Estimating computational noise, 2011). Of both sides the smaller counts: a
-    kink or the end of a domain may stand on the other. Where neither shows any, f may be rounded to one number: then
-    that of the next longer step. A few points may lie on a line by chance: of three steps in a row the median.
+    The fourth differences of a smooth function vanish as their spacing does; those of independent errors of size σ have
+    the variance 70 σ² (J. J. Moré, S. M. Wild, Estimating computational noise, 2011). The smaller of both sides counts,
+    because the other may contain a kink or the end of a domain. If neither shows noise, f may be rounded to a single
+    number; then the noise of the next longer step counts. Since a few points may lie on a line by chance, the median of
+    three steps in a row is taken.
     """
     shifts = np.outer([-1.0, 1.0], np.arange(8)) / 64
     noise = np.zeros_like(steps)
@@ -210,10 +210,10 @@ def _noise(values: Values, index: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def _stair(f: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """How high the steps of a staircase may be that `f`, `(steps, entries, 7)`, is; 0 where it is none.
+    """How high the steps of the staircase `f`, `(steps, entries, 7)`, may be; 0 where it is not a staircase.
 
-    Something inside may be rounded, as `1 + e^-38` is to 1: then f is one number around here, or its rise over longer
-    steps does not go on within shorter ones. Only steps of a few machine epsilons are rounding.
+    Something inside may be rounded, as `1 + e^-38` is to 1. Then f is a single number around here, or it rises over
+    longer steps but not within shorter ones. Only stairs of a few machine epsilons count as rounding.
     """
     finite = np.isfinite(f)
     rise = np.max(f, axis=2, initial=-np.inf, where=finite) - np.min(f, axis=2, initial=np.inf, where=finite)
@@ -224,9 +224,9 @@ def _stair(f: np.ndarray, steps: np.ndarray) -> np.ndarray:
 
 
 def _spread(slope: np.ndarray, rounding: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """How far each slope is from those of steps shorter by up to 64, less what rounding may do to both.
+    """How far each slope is from those of steps up to 64 times shorter, minus what rounding may do to both.
 
-    There is none shorter than the shortest: as far as that of the next longer step.
+    The shortest step has no shorter one: it gets the distance of the next longer step.
     """
     shorter = (steps[:, None] > steps) & (steps[:, None] <= 64 * steps)  # (steps, shorter steps, entries)
     with np.errstate(invalid="ignore"):
@@ -240,11 +240,11 @@ def _spread(slope: np.ndarray, rounding: np.ndarray, steps: np.ndarray) -> np.nd
 def _kinks(
     left: np.ndarray, right: np.ndarray, rounding: np.ndarray, steps: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Which entries, `(steps, entries)`, stand on a kink, and the shortest step that shows it.
+    """Which entries, `(steps, entries)`, are on a kink, and the shortest step that shows it.
 
-    The slopes of both sides differ there by the same amount for two steps: not by one that grows with the step, as a
-    bend's does, nor by what rounding makes of them. If a shorter step resolves that they agree, the kink is close by.
-    Times the step they differ by the same amount at a jump of f.
+    On a kink, the slopes of both sides differ by the same amount for two steps. At a bend, the difference grows with
+    the step; and rounding must be too small to explain it. If a shorter step shows that both sides agree, the kink is
+    only close by. At a jump of f, the difference times the step is the same for two steps.
     """
     gap = right - left
     size = np.abs(gap)
@@ -258,7 +258,7 @@ def _kinks(
 
 
 class Sides(NamedTuple):
-    """Slopes of both sides, how far they are from those of one order less, and what rounding may do to them."""
+    """Slopes of both sides, how far they are from slopes of one order less, and their rounding."""
 
     left: np.ndarray
     right: np.ndarray
@@ -268,14 +268,14 @@ class Sides(NamedTuple):
 
 
 def _sides(values: Values, index: np.ndarray, step: np.ndarray) -> Sides:
-    """From `f(θ ± kδ)`, k = 0..3, each side alone: exact up to the third degree."""
+    """From `f(θ ± kδ)`, k = 0..3, for each side alone; exact up to the third degree."""
     f = values(np.repeat(index, 7), np.outer(step, np.arange(-3.0, 4.0)).ravel()).reshape(-1, 7)
 
     def slope(f_0: np.ndarray, f_1: np.ndarray, f_2: np.ndarray, f_3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         third, second = (-11 * f_0 + 18 * f_1 - 9 * f_2 + 2 * f_3) / 6, (-3 * f_0 + 4 * f_1 - f_2) / 2
         return third / step, np.abs(third - second) / step
 
-    with np.errstate(invalid="ignore", over="ignore"):  # outside of a domain there is no number
+    with np.errstate(invalid="ignore", over="ignore"):  # outside its domain f has no value
         right, bent_right = slope(*f.T[3:])
         left, bent_left = slope(*f.T[3::-1])
     largest_f = np.max(np.abs(f), axis=1, initial=0.0, where=np.isfinite(f))

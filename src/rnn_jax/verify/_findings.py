@@ -1,15 +1,15 @@
-"""What is wrong with a gradient, in words: patterns that the usual mistakes leave in a leaf and over the time steps."""
+"""What is wrong with a gradient, in words: the patterns of usual mistakes in a leaf or over the time steps."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-SAME = 1e-5  # relative: two arrays that differ by less tell the same story
-TOLD = 1e-6  # rows that are smaller, relative to the largest, are lost in the errors of differences
+SAME = 1e-5  # relative: arrays that differ by less count as equal
+TOLD = 1e-6  # rows that are smaller, relative to the largest, drown in the errors of differences
 
 
 class Finding(NamedTuple):
-    """What is wrong with a leaf, and whether that explains all of it or the steps should be looked at."""
+    """What is wrong with a leaf; `explained` says that no search for the wrong steps is needed."""
 
     leaf: str
     words: str
@@ -21,7 +21,7 @@ def _same(x: np.ndarray, y: np.ndarray) -> bool:
 
 
 def pattern(analytic: np.ndarray, right: np.ndarray, along_time: bool) -> str:
-    """How `analytic` follows from what is right, or nothing: zero, a multiple, transposed, another order of time."""
+    """How `analytic` follows from `right`: zero, a multiple, transposed, another order of time; "" if it does not."""
     if not analytic.size or not np.any(right):
         return ""
     if not np.any(analytic):
@@ -43,7 +43,7 @@ def pattern(analytic: np.ndarray, right: np.ndarray, along_time: bool) -> str:
 
 
 def about_leaf(leaf: str, analytic: np.ndarray, right: np.ndarray | None, worst: str) -> Finding:
-    """One sentence on a wrong leaf; `right` is None where not every entry is known."""
+    """One sentence on a wrong leaf; `right` is None if not every entry is known."""
     if not np.all(np.isfinite(analytic)):
         bad = tuple(map(int, np.argwhere(~np.isfinite(analytic))[0]))
         return Finding(leaf, f"{leaf} is not finite: {analytic[bad]} at {bad}.", explained=False)
@@ -64,7 +64,7 @@ def about_leaf(leaf: str, analytic: np.ndarray, right: np.ndarray | None, worst:
 
 
 def about_steps(leaf: str, analytic: np.ndarray, right: np.ndarray) -> str:
-    """One sentence on what the gradient of a leaf takes from each step (`StepReport`); nothing if all is right."""
+    """One sentence on what the gradient of a leaf takes from each step (`StepReport`); "" if all is right."""
     wrong, told = _wrong_rows(analytic, right)
     if not len(wrong):
         return ""
@@ -78,7 +78,7 @@ def about_steps(leaf: str, analytic: np.ndarray, right: np.ndarray) -> str:
 
 
 def _wrong_rows(analytic: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The rows that are wrong, each by its own measure, and those large enough for that to be told."""
+    """The rows that are wrong, relative to their own size, and the rows that are large enough to decide."""
 
     def size(x: np.ndarray) -> np.ndarray:
         largest: np.ndarray = np.max(np.abs(x), axis=tuple(range(1, x.ndim)), initial=0.0)
@@ -91,7 +91,7 @@ def _wrong_rows(analytic: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _at_steps(wrong: np.ndarray, told: np.ndarray, first: int = 1, hint: bool = False) -> str:
-    """Steps count from 1, as in the equations. Only those whose size lets it be told are said to be right."""
+    """Where the wrong steps are. Steps count from 1, as in the equations; only decided steps are called right."""
     steps, right = wrong + first, np.setdiff1d(told, wrong) + first
     if not len(right):
         return "at every step" if len(told) == told[-1] - told[0] + 1 and told[0] == 0 else f"from t = {steps[0]} on"

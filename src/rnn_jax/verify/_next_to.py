@@ -1,4 +1,4 @@
-"""What differences cannot tell at a place, told by places next to it."""
+"""Where differences cannot decide at a place, places next to it decide."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from ._report import LeafReport
 from ._subject import Subject
 
 NEXT = 1e-3  # how far away the rule is checked, relative to the size of a leaf
-CLOSE = 2.0**-44, 1e-100  # how far away its limits are read; the second of entries that are zero
+CLOSE = 2.0**-44, 1e-100  # how far away its limits are read; the second is for entries that are zero
 NUM_NEXT = 2
 NUM_CLOSE = 32
 
@@ -19,11 +19,11 @@ NUM_CLOSE = 32
 def decided_next_to(
     subject: Subject, differences: Differences, sample: Sample, beside: Beside, rng: Any
 ) -> tuple[LeafReport, Finding | None]:
-    """The verdict on a leaf that stands on a kink, or where no step fits.
+    """The verdict on a leaf that is on a kink, or where no step fits.
 
-    A mistake in a rule shows at a place drawn next to this one, where the function is smooth. What the gradient is at
-    this place alone must lie within what it is in ever closer places, as every element of Clarke's generalised
-    gradient does (F. H. Clarke, Optimization and Nonsmooth Analysis, 1983, §2.5).
+    A mistake in a rule shows at a random place next to this one, where the function is smooth. The gradient at this
+    place itself must lie within the range of the gradients at ever closer places, as every element of Clarke's
+    generalised gradient does (F. H. Clarke, Optimization and Nonsmooth Analysis, 1983, §2.5).
     """
     here, failing = leaf_report(sample, beside, TOLERANCE), wrong(beside)
     places = _next_to(subject, differences, rng)
@@ -51,7 +51,7 @@ def decided_next_to(
 
 
 def _next_to(subject: Subject, differences: Differences, rng: Any) -> list[Subject]:
-    """Places where the function and its gradient are finite: drawn, all larger or all smaller where a domain ends."""
+    """Random places where function and gradient are finite; all entries larger, or all smaller, where a domain ends."""
     found: list[Subject] = []
     for number in range(8):
         size = NEXT * rng.uniform(0.5, 1.5, subject.theta.shape) * _units(subject)
@@ -64,11 +64,12 @@ def _next_to(subject: Subject, differences: Differences, rng: Any) -> list[Subje
 
 
 def _limits(subject: Subject, sample: Sample, rng: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The smallest and the largest slopes of a sample close by, and zero where there are several.
+    """The smallest and the largest slopes of a sample close by, extended to zero where there are several.
 
-    Which of the slopes that meet (equals that are sorted) an entry has depends on all entries at once, and a few draws
-    do not see them all: any that an entry of the leaf has. Directions with one slope see whether they go together;
-    those with several add up what relu'(0) = 0 leaves out of each unit, which is no limit, and are not bounded.
+    Where several slopes meet (equals that are sorted), all entries at once decide which one an entry has, and a few
+    draws do not show every combination. So an entry may have any slope that some entry of the leaf has. Directions with
+    one slope show whether the entries fit together. Directions with several slopes are not bounded: they add up what
+    relu'(0) = 0 leaves out of each unit, and that is not a limit.
     """
     rows = []
     for number in range(NUM_CLOSE):
@@ -90,7 +91,7 @@ def _limits(subject: Subject, sample: Sample, rng: Any) -> tuple[np.ndarray, np.
 
 
 def _units(subject: Subject) -> np.ndarray:
-    """The size of the leaf of each entry; 1 of a leaf of zeros."""
+    """The size of the leaf of each entry; 1 for a leaf of zeros."""
     units = np.ones(subject.theta.shape)
     for leaf in subject.leaves:
         units[leaf.entries] = largest(subject.theta[leaf.entries]) or 1.0

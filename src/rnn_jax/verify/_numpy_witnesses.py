@@ -1,7 +1,7 @@
-"""Witnesses without JAX: NumPy loops over single sequences, steps that do not exist deleted, one small step at a time.
+"""Witnesses without JAX: NumPy loops over single sequences, with steps that do not exist deleted.
 
-`loop` is backpropagation through time, `rtrl` real-time recurrent learning, `complex_step` needs the loss alone. Each
-makes a `GradFn` that returns float64 arrays of NumPy. Written for proof, not for speed.
+`loop` is backpropagation through time, `rtrl` real-time recurrent learning; `complex_step` needs only the loss. Each
+makes a `GradFn` that returns float64 NumPy arrays. They are written as proofs, not for speed.
 """
 
 import itertools
@@ -25,7 +25,7 @@ D_PHI: dict[str, Callable[[Any], Any]] = {
 
 
 def _phi(cell: CellParams) -> Callable[[Any], Any]:
-    """φ of NumPy, or one of your own as JAX has it, in float64."""
+    """φ by NumPy, or your own φ by JAX, in float64."""
     return PHI[cell.activation] if isinstance(cell.activation, str) else _by_jax(activation_of(cell.activation).phi)
 
 
@@ -44,7 +44,10 @@ def _by_jax(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 class Arrays(NamedTuple):
-    """A call's arguments as NumPy arrays; `xs` are features, of tokens their one-hot vectors; `weights` normalised."""
+    """The arguments of a call as NumPy arrays.
+
+    `xs` are features, one-hot vectors for tokens; `weights` are normalised.
+    """
 
     params: Params
     h_0: States
@@ -54,8 +57,8 @@ class Arrays(NamedTuple):
     mask: Any
     reset: Any
     tokens: bool
-    up: Any  # what the states of each layer are multiplied by where the layer above reads them, and where
-    on: Any  # the next step does
+    up: Any  # the factor on the states of each layer where the layer above reads them
+    on: Any  # the factor where the next step reads them
 
 
 def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Arrays:
@@ -80,7 +83,7 @@ def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Arrays:
 
 
 def _sequences(p: Arrays) -> Iterator[tuple[tuple[int, ...], list[int], list[int]]]:
-    """For each sequence: its place in the batch, the steps that exist, the steps whose loss counts."""
+    """For each sequence: its place in the batch, the steps that exist, and the steps whose loss counts."""
     time, *axes = p.mask.shape
     first_read = time - p.targets.shape[0]
     for b in np.ndindex(*axes):
@@ -105,7 +108,7 @@ def _zeros_like(p: Arrays) -> Gradients:
 
 
 class _Trace(NamedTuple):
-    """What one layer did with one sequence: the state each step met, its pre-activation, the state it left."""
+    """What one layer did with one sequence: the state before each step, the pre-activation, the state after it."""
 
     met: list[Any]
     pre: list[Any]
@@ -130,7 +133,7 @@ def _run(p: Arrays, b: tuple[int, ...], exists: list[int]) -> list[_Trace]:
 
 
 def _position(exists: list[int], t: int) -> int:
-    """The place in `exists` of the last step up to `t`, whose state a readout at `t` reads; -1 for none."""
+    """The position in `exists` of the last step up to `t`, whose state a readout at `t` reads; -1 if none."""
     return sum(e <= t for e in exists) - 1
 
 
@@ -144,7 +147,7 @@ def _total_loss(p: Arrays, loss: str) -> Any:
 
 
 def loop(loss: str, reduction: str) -> GradFn:
-    """Backpropagation through time as in the textbook: every sum a loop, one sequence at a time."""
+    """Backpropagation through time as in the textbook: every sum is a loop, one sequence at a time."""
 
     def grad_fn(params: Params, batch: Batch, h_0: States) -> Any:
         p = _read(params, batch, h_0, reduction)
@@ -196,10 +199,11 @@ def _numbered(tree: Any) -> Any:
 
 
 def rtrl(loss: str, reduction: str) -> GradFn:
-    """Real-time recurrent learning: the sensitivities `∂h_t/∂θ` carried forward, nothing kept, no step backwards.
+    """Real-time recurrent learning: the sensitivities `∂h_t/∂θ` are carried forward; no states are kept, no step goes
+    back.
 
-    `∂h_t/∂θ = φ'(a_t) ∘ (W_hhᵀ ∂h_{t-1}/∂θ + W_xhᵀ ∂x_t/∂θ + the direct term)`, of every layer and for every `θ`:
-    weights, first states and inputs. Memory grows with hid³: for small networks.
+    `∂h_t/∂θ = φ'(a_t) ∘ (W_hhᵀ ∂h_{t-1}/∂θ + W_xhᵀ ∂x_t/∂θ + the direct term)`, for every layer and every `θ`: weights,
+    first states and inputs. Memory grows with hid³, so it is for small networks.
 
     References: Williams and Zipser (1989), Neural Computation 1(2).
     """
@@ -210,7 +214,7 @@ def rtrl(loss: str, reduction: str) -> GradFn:
         for b, exists, read in _sequences(p):
             own = (p.params.cells, tuple(h[b] for h in p.h_0), p.xs[(slice(None), *b)])
             size = sum(leaf.size for leaf in jax.tree.leaves(own))
-            columns, columns_h_0, columns_xs = _numbered(own)  # each θ has its column of the sensitivities
+            columns, columns_h_0, columns_xs = _numbered(own)  # each θ has its own column of the sensitivities
             h: list[Any] = [x[b] for x in p.h_0]
             s = [np.eye(size)[columns] for columns in columns_h_0]  # s[layer]: (hid, θ)
             d_theta = np.zeros(size)
@@ -250,9 +254,9 @@ def rtrl(loss: str, reduction: str) -> GradFn:
 
 
 def complex_step(loss: str, reduction: str, step: float = 1e-30) -> GradFn:
-    """`∂L/∂θ = Im L(θ + iε) / ε` entry by entry: no difference, no rounding, and no derivative written by anyone.
+    """`∂L/∂θ = Im L(θ + iε) / ε`, entry by entry: no difference, so no rounding, and no derivative written by anyone.
 
-    For analytic activations: tanh and the identity.
+    It needs analytic activations: tanh and the identity.
 
     References: Squire and Trapp (1998), SIAM Review 40(1).
     """

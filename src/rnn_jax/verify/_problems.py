@@ -15,7 +15,16 @@ GAIN = {"tanh": 1.5, "relu": 1.5, "identity": 1.0}
 
 
 class Case(NamedTuple):
-    """One point of the grid of options."""
+    """The options of a small problem.
+
+    `activation` a name or your own function; `num_layers` the number of layers.
+    `batch`      the batch axes, `()` for none; `time` the number of steps.
+    `loss`, `reduction` as in `make_grad_fn`; they decide the kind of targets.
+    `weights`, `mask`, `reset`, `drop` whether the batch has them.
+    `last`       how many of the last steps have targets: "all", "some" or "one".
+    `inputs`     "features" or "tokens".
+    `leak`       the leak of every unit; 1 for none.
+    """
 
     activation: Phi = "tanh"
     num_layers: int = 1
@@ -33,9 +42,23 @@ class Case(NamedTuple):
 
 
 def make_problem(case: Case, seed: int = 0, dtype: Any = float) -> tuple[Params, Batch, States]:
-    """`(params, batch, h_0)`: a state and biases that are not zero, a recurrence that does not forget its first step.
+    """Make a small random problem in which a mistake in a gradient shows.
 
-    Where the mask hides a step the input is NaN, or a token that names no row. Drawn by NumPy, which compiles nothing.
+    The first states and the biases are not zero, and the recurrence does not forget its first step. Where the mask
+    hides a step, the input is NaN, or a token without a row in `w_xh`. NumPy draws the numbers, so nothing is compiled.
+
+    Args:
+        case: the options.
+        seed: the seed of the numbers.
+        dtype: the dtype of all floating point arrays.
+
+    Returns:
+        `(params, batch, h_0)`, with 3 inputs, 4 hidden units per layer and 5 outputs.
+
+    >>> import rnn_jax
+    >>> params, batch, h_0 = rnn_jax.verify.make_problem(rnn_jax.verify.Case(time=9, num_layers=2, mask=True))
+    >>> batch.inputs.shape, [h.shape for h in h_0]
+    ((9, 3, 3), [(3, 4), (3, 4)])
     """
     rng = np.random.default_rng(seed)
 

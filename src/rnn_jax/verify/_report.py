@@ -6,13 +6,19 @@ import numpy as np
 
 
 class LeafReport(NamedTuple):
-    """One leaf, its worst entry, and how far that is off relative to the largest entry of the leaf.
+    """One leaf of the gradient, with its worst entry. Errors are relative to the largest entry of the leaf.
 
-    `num_kinks` entries stand on a kink of the loss, where any slope between those of both sides and zero is a right
-    one; for `num_shortened` a kink or a sharp bend close by asked for a shorter step; `num_next_to` are no places for
-    differences, and right because the gradient is right next to them and they are a limit of it. If no step fits there
-    either, the leaf is not `decided`, and has not `passed`. The smallest relative error that
-    would have been noticed everywhere is `resolved`. `errors` are those of every entry checked.
+    `name`, `shape`     of the leaf.
+    `num_checked`       how many entries were checked.
+    `error`             that of the worst entry, which is at `entry`, has the gradient `analytic` and should be
+                        `numeric`.
+    `resolved`          the smallest error that would have been noticed at every entry.
+    `num_kinks`         entries on a kink of the loss, where any slope between those of both sides and zero is right.
+    `num_shortened`     entries that needed a shorter step, because a kink or a sharp bend is close by.
+    `num_next_to`       entries where differences do not work: they count as right because the gradient is right next to
+                        them, and theirs is a limit of it.
+    `passed`, `decided` whether the leaf is right. If no step fits next to such an entry either, neither is true.
+    `errors`            the error of every slope checked: entries, then directions.
     """
 
     name: str
@@ -32,10 +38,11 @@ class LeafReport(NamedTuple):
 
 
 class StepReport(NamedTuple):
-    """What the gradient of one leaf takes from each time step, a row each, beside what it should.
+    """What the gradient of one leaf takes from each time step, and what it should take; one row per step.
 
-    Of `w_xh` the rows are `d_a_1..d_a_T`; of `w_hh` the same as paired with `h_0..h_{T-1}`, and what is paired with
-    `h_T`: zero; of `w_hy` they are `d_y_0..d_y_T`, zero where nothing is read out. All are summed over the batch.
+    The rows of `w_xh` are `d_a_1..d_a_T`. Those of `w_hh` are the same, as paired with `h_0..h_{T-1}`, and one more
+    that is paired with `h_T` and should be zero. Those of `w_hy` are `d_y_0..d_y_T`, zero where nothing is read out.
+    All are summed over the batch.
     """
 
     name: str
@@ -44,10 +51,14 @@ class StepReport(NamedTuple):
 
 
 class Report(NamedTuple):
-    """The outcome of `check_gradients`; `str` makes a table of it.
+    """The outcome of `check_gradients`; `print` shows it as a table.
 
-    `findings` say in words what is wrong and, from `steps`, which a right gradient has not, at which time steps.
-    `tolerance` is relative to the largest entry of the leaf.
+    `passed`    whether every leaf is right.
+    `leaves`    a `LeafReport` for each leaf of the gradient.
+    `steps`     a `StepReport` for each weight matrix, if the wrong steps had to be found; otherwise empty.
+    `findings`  what is wrong, in words, with the time steps where they can be told.
+    `tolerance` the error that is allowed, relative to the largest entry of the leaf.
+    `settings`  how it was checked, in words.
     """
 
     passed: bool
@@ -64,7 +75,7 @@ class Report(NamedTuple):
 
     @property
     def undecided(self) -> tuple[str, ...]:
-        """The names of the leaves of which differences cannot tell whether they are right."""
+        """The names of the leaves for which differences cannot decide whether they are right."""
         return tuple(leaf.name for leaf in self.leaves if not leaf.decided)
 
     @property

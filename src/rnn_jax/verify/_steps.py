@@ -1,4 +1,4 @@
-"""At which time steps a gradient goes wrong: what each leaf takes from each, beside what it should."""
+"""At which time steps a gradient goes wrong: what each leaf takes from each step, and what it should take."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ CLOCK_STEPS, CLOCK_UNITS = 256, 8
 def by_steps(
     fn: GradFn, witness: GradFn | None, args: tuple[Any, ...], unexplained: set[str]
 ) -> tuple[list[StepReport], list[str]]:
-    """What each leaf takes from each step, beside what it should; and in words for the leaves named."""
+    """What each leaf takes from each step and what it should take; in words for the leaves in `unexplained`."""
     params, batch, _ = args
     time = steps_shape(batch.inputs)[0]
     if not isinstance(params, Params):
@@ -31,16 +31,16 @@ def by_steps(
     if not 1 <= time <= CLOCK_STEPS:
         return [], [f"Of {time} steps none can be named; of 1 to {CLOCK_STEPS} they can."]
     problems = [("With features and a clock", args)]
-    if batch.mask is not None or batch.reset is not None:  # without them the pattern is clearer, if it is still there
+    if batch.mask is not None or batch.reset is not None:  # without them the pattern is clearer, if it remains
         problems.insert(0, ("Without mask and reset", without_flags(*args)))
     said: list[str] = []
     for where, problem in problems:
         clocked = with_clock(*problem)
         try:
             steps, words = _counted_by_clock(fn, witness, clocked, params, unexplained)
-        except Exception as error:  # the caller's function, and not quite the problem that it was made for
+        except Exception as error:  # the caller's function, on a problem that it was not made for
             said.append(f"{where} `fn` raises {type(error).__name__}, so that no step can be named.")
-            if problem is args:  # the sizes that it has were taken for granted
+            if problem is args:  # `fn` assumes fixed sizes
                 said.append("The clock adds inputs and units: take all sizes from the arguments.")
             continue
         if words:

@@ -1,4 +1,4 @@
-"""What a gradient check looks at: a scalar function of one vector, and its gradient as somebody worked it out."""
+"""What a gradient check examines: a scalar function of one vector, and its gradient as `fn` computes it."""
 
 import itertools
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class Leaf(NamedTuple):
 
 
 class Subject(NamedTuple):
-    """What is checked: a scalar function of one vector θ, and its gradient as `fn` has it."""
+    """A scalar function of one vector θ, and its gradient as `fn` computes it."""
 
     value: Callable[[Array], Array]
     theta: np.ndarray
@@ -43,9 +43,9 @@ def in_float64(x: Any) -> Any:
 
 
 def _flatten(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
-    """The leaves of a tree as one vector, and the way back, for a vector of NumPy as for one that JAX traces.
+    """The leaves of a tree as one vector, and the way back, for a NumPy vector or a traced one.
 
-    `ravel_pytree` compiles a dozen small programs for it.
+    `ravel_pytree` would compile a dozen small programs for this.
     """
     structure: Any
     leaves, structure = jax.tree.flatten(tree)
@@ -60,13 +60,13 @@ def _flatten(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
 
 
 def _traced(fn: Callable[..., Any], *args: Any) -> Any:
-    """The shapes of what `fn` returns; a sentence if JAX cannot trace it."""
+    """The shapes of what `fn` returns; an error that explains itself if JAX cannot trace it."""
     try:
         return jax.eval_shape(fn, *args)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
         raise TypeError(
-            "`fn` must be a function that JAX can trace, to be called many times: without `if` on values and without "
-            "NumPy; a GradFn that cannot be traced can be set beside a `witness`."
+            "`fn` must be a function that JAX can trace, because it is called many times: without `if` on values and "
+            "without NumPy. A GradFn that cannot be traced can be compared with a `witness`."
         ) from error
 
 
@@ -152,7 +152,7 @@ def _subject(
 
 
 def low_precision(subject: Subject) -> str:
-    """The first floating point type narrower than float64 in the program of the value, or nothing."""
+    """The first floating point type narrower than float64 in the program of the value; "" if there is none."""
     pending = [jax.make_jaxpr(subject.value)(subject.theta).jaxpr]
     while pending:
         for equation in pending.pop().eqns:

@@ -1,4 +1,4 @@
-"""The witnesses that a gradient method is set beside, each a `GradFn` derived on its own way."""
+"""The witnesses that a gradient method is compared with; each is a `GradFn` derived in its own way."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from . import _numpy_witnesses as numpy_witnesses
 
 
 class Witness(NamedTuple):
-    """`make(loss, reduction) -> GradFn` for one of `LOSSES` by name, and for which networks it can speak."""
+    """`make(loss, reduction)` returns a `GradFn`; `applies(params)` says for which networks."""
 
     make: Callable[[str, str], GradFn]
     applies: Callable[[Params], bool]
@@ -38,4 +38,4 @@ WITNESSES: dict[str, Witness] = {
     "NumPy loop": Witness(numpy_witnesses.loop, _plain),
     "RTRL": Witness(numpy_witnesses.rtrl, _plain),
 }
-"""Those that know the result by themselves; central differences, in `check_gradients`, are of the method's own loss."""
+"""Each computes its own loss and gradient; the central differences of `check_gradients` use the method's own loss."""

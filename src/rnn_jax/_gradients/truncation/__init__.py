@@ -1,9 +1,10 @@
-"""Truncated backpropagation through time: gradients that go back so many steps and no further.
+"""Truncated backpropagation through time: gradients that go back only a given number of steps.
 
 `truncated`    windows of k1 steps that reach back k2 steps
-`last_steps`   the loss of the last k steps alone
-`adaptive`     the reach is chosen from the gradients; `randomised`: it is drawn, and the gradient has no bias
-`burn_in`      any method after steps that only say where it starts
+`last_steps`   the loss of the last k steps only
+`adaptive`     the reach is chosen from the gradients
+`randomised`   the reach is drawn, and the gradient has no bias
+`burn_in`      any method, after steps that only determine the state it starts from
 `windows`      the way back through overlapping windows, which the others share
 `references`   what each is checked against: the same by `stop_gradient`
 """

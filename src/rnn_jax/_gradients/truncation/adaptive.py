@@ -1,16 +1,15 @@
-"""Truncation that adapts: windows reach back until what is left out is estimated to be less than a share of the
-gradient.
+"""Adaptive truncation: windows reach back until the estimated rest is less than a given share of the gradient.
 
-Let `d_h` be what a window sends to the state before the steps it has come to. Each step further back adds
-`(x_t, h_{t-1}, 1)ᵀ d_a_t` to the gradient of its cell, with `‖d_a_t‖ ≤ ‖d_h_t‖`, for no |φ'| is above 1. If `d_h` falls
-by β or faster a step, all of them together are at most
+Let `d_h` be what a window sends to the state before the steps it has reached so far. Each further step back adds `(x_t,
+h_{t-1}, 1)ᵀ d_a_t` to the gradient of its cell, with `‖d_a_t‖ ≤ ‖d_h_t‖`, because no |φ'| is above 1. If `d_h` falls by
+the factor β or faster at each step, all these terms together are at most
 
     r = Σ ‖d_h‖ (1 + β + β² + …) M = Σ ‖d_h‖ M / (1 - β),        M = max_t ‖(x_t, h_{t-1}, 1)‖
 
-summed over windows, sequences and layers. β is how the sum fell in the last k1 steps, in the windows that had so many
-before them. With `g` the gradient of the cells so far, the relative bias is at most `r / (‖g‖ - r)`, by the triangle
-inequality. In a stack a lower layer also gets what higher ones send down on the way, so there it is an estimate;
-so it is of cells with parameters of their own per unit.
+summed over windows, sequences and layers. β is the factor per step by which the sum fell in the last k1 steps, in the
+windows that had k1 more steps before them. With `g` the gradient of the cells so far, the relative bias is at most `r /
+(‖g‖ - r)`, by the triangle inequality. This bound is only an estimate in two cases: in a stack, where a lower layer
+also gets what higher layers send down on the way, and for cells with their own parameters per unit.
 
 References: Aicher, Foti and Fox (2019), UAI, arXiv:1905.07473: the assumption of geometric decay, and the bound.
 """
@@ -39,7 +38,11 @@ from .windows import Pieces, Windows, fold, neighbours, of_all_passes, one_pass,
 
 
 class Reach(NamedTuple):
-    """How far back it went so far, and what is estimated to be missing there. `parts`: `Σ ‖d_h‖ M` of each piece."""
+    """How far back the windows have gone so far, and the estimate of what is missing.
+
+    `passes` the number of passes; `leaving`, `d_as`, `d_h_0` what they sent back and added up; `parts` `Σ ‖d_h‖ M` of
+    each piece; `bias` the relative bias.
+    """
 
     passes: Int[Array, ""]
     leaving: States
@@ -51,10 +54,25 @@ class Reach(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Adaptive:
-    """`Truncated` whose reach grows by `k1`, at most to `k2_max`, until what is left out is estimated to be below
-    `bias` of the gradient of the cells. Not exact.
+    """`Truncated` with a reach that grows by `k1` until the estimated rest is below a share of the gradient. Not exact.
 
-    `bias` may be traced: then its range is not checked.
+    The rest is what a longer reach would still add to the gradient of the cells; the module docstring has its bound.
+    The loss covers all steps.
+
+    Args:
+        k1: the window length, in steps; the reach is a multiple of it.
+        bias: the share of the gradient of the cells that may be missing; above zero. It may be traced: then its range
+            is not checked.
+        k2_max: the longest reach, in steps, at least `k1`; None for no limit.
+
+    Raises:
+        TypeError: if `k1` or `k2_max` is not an integer, or `bias` is not a number.
+        ValueError: if `k1` is below 1, `k2_max` is below `k1`, or `bias` is not above zero.
+
+    References: Aicher, Foti and Fox (2019), UAI, arXiv:1905.07473.
+
+    >>> import rnn_jax
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Adaptive(k1=10, bias=0.1, k2_max=100), loss="cross_entropy")
     """
 
     k1: int
@@ -69,11 +87,11 @@ class Adaptive:
 
     @property
     def reference(self) -> WindowsByAutodiff:
-        """Windows by `stop_gradient` in the plain scan, with the reach that was chosen."""
+        """Windows by `stop_gradient` in the plain scan, with the reach that the method chooses."""
         return WindowsByAutodiff(self.k1, ChosenReach(self))
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """The loss of all steps, the last states, and the gradients that the windows add up to."""
+        """The loss of all steps, the last states, and the sum of the gradients of all windows."""
         return adaptive(self, objective, params, batch, h_0)[1]
 
 
@@ -84,7 +102,7 @@ class ChosenReach:
     method: Adaptive
 
     def __call__(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Int[Array, ""]:
-        """A multiple of k1."""
+        """The k2, a multiple of k1."""
         return adaptive(self.method, objective, params, batch, h_0)[0]
 
 
@@ -107,7 +125,7 @@ def adaptive(
     value, d_readout, d_hs = backward_readout(objective, params.readout, batch, hidden(params.cells[-1], hs[-1]))
     folded = side_by_side(saved, k1)
     sizes = [jnp.max(norm_of_read(r), 0) for r in saved]
-    endless = Windows(k1=k1, k2=time + padded, time=time, passes=pieces)  # no end to the reach
+    endless = Windows(k1=k1, k2=time + padded, time=time, passes=pieces)  # the reach does not end
     side = Pieces(endless, folded, 0)
 
     def bias_of(rest: Scalar, d_as: tuple[Deltas, ...]) -> Scalar:
@@ -129,7 +147,7 @@ def adaptive(
     no_more = tuple(jnp.zeros_like(h) for h in h_0)  # after the last piece
     leaving, d_as = one_pass(side, 0, fold(d_hs, k1), nothing)
     parts = sent_back(leaving, sizes)
-    unknown = jnp.where(jnp.sum(parts[1:]) == 0, 0, jnp.inf).astype(dtype)  # nothing to tell the decay from yet
+    unknown = jnp.where(jnp.sum(parts[1:]) == 0, 0, jnp.inf).astype(dtype)  # the decay is not known yet
     start = Reach(jnp.ones((), int), leaving, d_as, tuple(d_h[0] for d_h in leaving), parts, bias_of(unknown, d_as))
     reach = lax.while_loop(too_short, further, start)
     k2 = reach.passes * k1
@@ -153,13 +171,15 @@ def sent_back(leaving: States, sizes: list[Array]) -> Float[Array, " pieces"]:
 
 
 def relative_bias(rest: Scalar, norm: Scalar) -> Scalar:
-    """`rest / (norm - rest)`, the most that may be missing relative to the full gradient; infinite where all may be."""
+    """`rest / (norm - rest)`: the most that may be missing, relative to the full gradient; infinite if all of it may
+    be.
+    """
     small = rest < norm
     return jnp.where(rest == 0, 0, jnp.where(small, rest / jnp.where(small, norm - rest, 1), jnp.inf))
 
 
 def what_is_left(parts: Array, before: Array, k1: int) -> Scalar:
-    """`Σ ‖d_h‖ M / (1 - β)` of the windows that have steps before them; `before` is `parts` k1 steps ago."""
+    """`Σ ‖d_h‖ M / (1 - β)` of the windows that have steps before them; `before` is `parts` k1 steps earlier."""
     now, then = jnp.sum(parts[1:]), jnp.sum(before[2:])
     beta = jnp.where(then > 0, now / jnp.where(then > 0, then, 1), 0) ** (1 / k1)
     return jnp.where(now == 0, 0, jnp.where(beta < 1, now / jnp.where(beta < 1, 1 - beta, 1), jnp.inf))

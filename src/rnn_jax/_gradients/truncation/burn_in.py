@@ -1,4 +1,4 @@
-"""Burn-in whose gradient is stopped: the first steps only say from which states the others start."""
+"""Burn-in with a stopped gradient: the first steps only determine the states from which the others start."""
 
 import dataclasses
 from typing import Any
@@ -20,29 +20,33 @@ from .windows import pad_steps
 
 @dataclasses.dataclass(frozen=True)
 class CutAfter:
-    """`h_steps` is a constant of all steps after it."""
+    """A cut after `steps` steps: for all later steps, `h_steps` is a constant."""
 
     steps: int
 
     def __call__(self, batch: Batch, dtype: Any) -> Float[Array, "time"]:
-        """What each step sends back is multiplied by this: 0 at step `steps + 1`, otherwise 1."""
+        """The factor on what each step sends back: 0 at step `steps + 1`, otherwise 1. Shape `(time,)`."""
         return (jnp.arange(batch.inputs.shape[0]) != self.steps).astype(dtype)
 
 
 @dataclasses.dataclass(frozen=True)
 class BurnIn:
-    """`method` on the steps after the first `steps`, from the states that these end in, which are held constant.
+    """`method` on the steps after the first `steps`, which only compute the states to start from, held constant.
 
         h_s = stop_gradient(h_s(params, h_0, x_1..x_s))        L(params, h_s, x_{s+1}..x_T)
 
-    No loss may be at the first `steps`: `batch.targets` are for at most the `T - steps` steps after them. Gradients in
-    `h_0` and in the inputs of these steps are zero; those in the parameters come from the steps after them alone. With
-    the method alone and targets for the last steps, the gradient goes through the steps before those too. Windows of
-    `Truncated` and the others are counted from step `steps + 1` on.
+    The gradients for `h_0` and for the inputs of the burn-in are zero, and its steps add nothing to the gradients of
+    the parameters. With `method` without burn-in and targets for the last steps, the gradient goes through the steps
+    before those too. The windows of `Truncated` and similar methods are counted from step `steps + 1` on.
+
+    Args:
+        method: the gradient method after the burn-in.
+        steps: the length of the burn-in, at least 1. `batch.targets` must be for at most the `T - steps` steps after
+            it, because no loss may be at the first `steps`.
 
     Raises:
-        TypeError: unless `method` is a method and `steps` an integer.
-        ValueError: for `steps` below 1; in a call, for targets at one of the first `steps`.
+        TypeError: if `method` is not a method, or `steps` not an integer.
+        ValueError: if `steps` is below 1; in a call, if there are targets at one of the first `steps`.
 
     References: Kapturowski et al. (2019), ICLR: the burn-in of recurrent replay (R2D2).
 
@@ -64,7 +68,9 @@ class BurnIn:
 
     @property
     def reference(self) -> Any:
-        """Of an exact method the plain scan with `stop_gradient` in it; otherwise its reference after the burn-in."""
+        """For an exact method, the plain scan with a `stop_gradient`; otherwise the reference of `method` after the
+        burn-in.
+        """
         reference = self.method.reference
         if isinstance(reference, Autodiff):
             return SentOn(CutAfter(self.steps))

@@ -1,4 +1,4 @@
-"""The gradient of the loss of the last steps alone: what a loop back over "the last k steps" computes."""
+"""The gradient of the loss of the last steps only: what a loop back over "the last k steps" computes."""
 
 import dataclasses
 from typing import Any
@@ -19,10 +19,22 @@ from .windows import pad_steps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LastSteps:
-    """What a loop back over "the last k steps" computes: the gradient of the loss of the last `k` steps alone.
+    """The gradient of the loss of the last `k` steps only: what a loop back over "the last k steps" computes. Not
+    exact.
 
-    Not exact: the losses before are in no gradient, so with `T > k` they are not trained on at all, where `Truncated`
-    trains on every one and shortens how far each reaches. The loss is that of all steps. `plan` as in `Blocked`.
+    The loss is that of all steps, but the losses before the last `k` steps are in no gradient. So with `T > k` they are
+    not trained on at all. `Truncated` trains on every loss, and only shortens how far each one reaches.
+
+    Args:
+        k: the number of steps.
+        plan: a `Plan`, as in `Blocked`.
+
+    Raises:
+        TypeError: if `k` is not an integer, or `plan` is not a `Plan`.
+        ValueError: if `k` is below 1; in a call, if the number of steps is symbolic (`jax.export`).
+
+    >>> import rnn_jax
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.LastSteps(k=20), loss="cross_entropy")
     """
 
     k: int
@@ -39,7 +51,7 @@ class LastSteps:
         return LastStepsByAutodiff(self.k)
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """The loss of all steps, and the gradients of that of the steps `T - k < t ≤ T`, with `h_{T-k}` constant."""
+        """The loss of all steps; the gradients of the loss of the steps `T - k < t ≤ T`, with `h_{T-k}` constant."""
         time, last = batch.inputs.shape[0], num_read(batch)
         if not are_numbers(time, last):
             raise ValueError(

@@ -1,9 +1,9 @@
-"""Truncation at random places, made up for by larger gradients where it did not happen: unbiased.
+"""Truncation at random steps, with larger gradients at the others to make up for it: unbiased.
 
-At every step t of every sequence, but the first, the gradient is cut between `h_{t-1}` and `x_t` with probability
-`c = 1 / mean_reach`, and divided by `1 - c` where it is not. The expectation of what step t sends back is what it sends
-in full backpropagation, so by induction every gradient is right on average (Tallec and Ollivier 2017, arXiv:1705.08209;
-they also let c depend on where the last cut was).
+At every step t of every sequence except the first step, the gradient is cut between `h_{t-1}` and `x_t` with
+probability `c = 1 / mean_reach`, and divided by `1 - c` where it is not cut. So the expectation of what step t sends
+back is what it sends in full backpropagation. By induction, every gradient is right on average (Tallec and Ollivier
+2017, arXiv:1705.08209; they also let c depend on the place of the last cut).
 """
 
 import dataclasses
@@ -25,20 +25,34 @@ REACH = Range("a finite number of steps above 1", lambda x: x > 1)
 
 @dataclasses.dataclass(frozen=True)
 class Cuts:
-    """`cuts` at a mean reach."""
+    """`cuts` for a given mean reach."""
 
     mean_reach: Number
 
     def __call__(self, batch: Batch, dtype: Any) -> Array:
-        """What each step sends back is multiplied by this."""
+        """The factor on what each step sends back, `(time, *batch)`."""
         return cuts(self.mean_reach, batch, dtype)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Randomised:
-    """Cut at random places and enlarged elsewhere: right on average over `batch.key`, not exact.
+    """Cut at random steps and enlarged at all others: right on average over `batch.key`. Not exact.
 
-    `mean_reach`, in steps, is above 1 and may be traced: then its range is not checked. `plan` as in `Blocked`.
+    At each step of each sequence, the gradient is cut with probability `c = 1 / mean_reach`, and divided by `1 - c`
+    where it is not cut. The loss covers all steps. The batch needs a `key`.
+
+    Args:
+        mean_reach: the mean distance between cuts, in steps; above 1. It may be traced: then its range is not checked.
+        plan: a `Plan`, as in `Blocked`.
+
+    Raises:
+        TypeError: if `mean_reach` is not a number, or `plan` is not a `Plan`.
+        ValueError: if `mean_reach` is not above 1; in a call, if the batch has no key.
+
+    References: Tallec and Ollivier (2017), arXiv:1705.08209.
+
+    >>> import rnn_jax
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Randomised(mean_reach=20.0), loss="cross_entropy")
     """
 
     mean_reach: Number
@@ -51,7 +65,7 @@ class Randomised:
 
     @property
     def reference(self) -> SentOn:
-        """What each step sends back times what was drawn, by `stop_gradient`."""
+        """The same factors on what each step sends back, by `stop_gradient`."""
         return SentOn(Cuts(self.mean_reach))
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
@@ -62,14 +76,17 @@ class Randomised:
 
 
 def cuts(mean_reach: Number, batch: Batch, dtype: Any) -> Array:
-    """For every step what is multiplied to the gradient it sends back: 0, or 1 / (1 - c). `(time, *batch)`.
+    """The factor on the gradient that each step sends back: 0, or 1 / (1 - c). `(time, *batch)`.
 
     Raises:
         ValueError: if the batch has no key.
     """
     if batch.key is None:
-        raise ValueError("`batch.key` must be given: it is what the gradient method 'randomised' draws from.")
+        raise ValueError(
+            "`batch.key` must be given, because the gradient method 'randomised' draws from it: "
+            "`batch._replace(key=jax.random.key(0))`."
+        )
     enlarged = jnp.asarray(1 / (1 - 1 / mean_reach), dtype)
-    keep = 1 / enlarged.astype(accumulation_dtype(dtype))  # of the number as it is rounded, or the mean would be off
+    keep = 1 / enlarged.astype(accumulation_dtype(dtype))  # from the rounded number, otherwise the mean is wrong
     sent = jax.random.bernoulli(batch.key, keep, steps_shape(batch.inputs)).astype(dtype) * enlarged
-    return jnp.concatenate([jnp.ones_like(sent[:1]), sent[1:]])  # there is nothing to save by cutting h_0 off
+    return jnp.concatenate([jnp.ones_like(sent[:1]), sent[1:]])  # a cut before h_0 would save nothing

@@ -1,4 +1,4 @@
-"""What the gradients that are not exact mean: `stop_gradient` in the plain scan, differentiated by JAX."""
+"""What the inexact gradients mean: `stop_gradient` in the plain scan, differentiated by JAX."""
 
 import dataclasses
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from ..autodiff import autodiff
 
 
 def sending_on(sent: Any) -> Callable[..., Trajectory]:
-    """`unroll`, with the gradient that step t sends to `h_{t-1}` times `sent[t]`: 0 is `stop_gradient`."""
+    """`unroll`, with the gradient that step t sends to `h_{t-1}` multiplied by `sent[t]`; 0 is `stop_gradient`."""
 
     def unroll_sent(
         cell: Cell, h_0: State, xs: Inputs, *, mask: Flags | None, reset: Flags | None, r: Hidden | None = None
@@ -46,11 +46,11 @@ class WindowsByAutodiff:
 
     @property
     def reference(self) -> "WindowsByAutodiff":
-        """Itself: it is a definition."""
+        """The method itself, because it is a definition."""
         return self
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients."""
+        """The loss, the last states and the gradients."""
         k1, k2 = self.k1, self.reach(objective, params, batch, h_0)
         time = batch.inputs.shape[0]
         t = jnp.arange(1, time + 1)
@@ -68,17 +68,17 @@ class WindowsByAutodiff:
 
 @dataclasses.dataclass(frozen=True)
 class LastStepsByAutodiff:
-    """∂ of the loss of the steps `T - k < t ≤ T`, with `h_{T-k}` held constant; the loss of all steps."""
+    """The gradient of the loss of the steps `T - k < t ≤ T`, with `h_{T-k}` held constant; the loss of all steps."""
 
     k: int
 
     @property
     def reference(self) -> "LastStepsByAutodiff":
-        """Itself: it is a definition."""
+        """The method itself, because it is a definition."""
         return self
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients."""
+        """The loss, the last states and the gradients."""
         time = batch.inputs.shape[0]
         t = jnp.arange(1, time + 1)
         sent = (t != time - self.k + 1) | (t == 1)
@@ -89,22 +89,22 @@ class LastStepsByAutodiff:
 
 @dataclasses.dataclass(frozen=True)
 class SentOn:
-    """∂L, what step t sends back times `factors(batch, dtype)[t]`."""
+    """The gradient of the loss, with what step t sends back multiplied by `factors(batch, dtype)[t]`."""
 
     factors: Callable[[Batch, Any], Array]
 
     @property
     def reference(self) -> "SentOn":
-        """Itself: it is a definition."""
+        """The method itself, because it is a definition."""
         return self
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients."""
+        """The loss, the last states and the gradients."""
         return differentiated(self.factors(batch, h_0[0].dtype), objective, params, batch, h_0)
 
 
 def with_loss_of(batch: Batch, read: Array, dtype: Any) -> Batch:
-    """`batch` in which only the losses of the steps where `read` count."""
+    """`batch` in which only the losses of the steps with `read` count."""
     weights = step_weights(batch, dtype)
     last = weights.shape[0]
     read = read[batch.inputs.shape[0] - last :].reshape(last, *(1,) * (weights.ndim - 1))

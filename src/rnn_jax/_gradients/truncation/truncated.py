@@ -1,4 +1,4 @@
-"""Windows of the loss that reach back k2 steps and no further, as `windows` defines them."""
+"""Windows of the loss that reach back k2 steps and no further; `windows` defines them."""
 
 import dataclasses
 
@@ -16,9 +16,24 @@ from .windows import Windows, whole_windows, window_plan
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Truncated:
-    """The loss of each window of `k1` steps reaches back `k2` ≥ `k1` steps. Not exact; the loss is that of all steps.
+    """The loss of each window of `k1` steps reaches back `k2` steps. Not exact; the loss is that of all steps.
 
-    `plan` as in `Blocked`, made of multiples of `k1`.
+    With window i read at the steps `(i - 1) k1 < t ≤ e_i`, `e_i = min(i k1, T)`, the gradient is `Σ_i ∂L_i` with
+    `h_{e_i - k2}` held constant. All windows share one forward pass.
+
+    Args:
+        k1: the window length, in steps.
+        k2: the reach, in steps; at least `k1`.
+        plan: a `Plan`, as in `Blocked`; its lengths must be multiples of `k1`.
+
+    Raises:
+        TypeError: if `k1` or `k2` is not an integer, or `plan` is not a `Plan`.
+        ValueError: if `k1` is below 1, `k2` is below `k1`, or a length of `plan` is not a multiple of `k1`.
+
+    References: Williams and Peng (1990), Neural Computation 2(4).
+
+    >>> import rnn_jax
+    >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Truncated(k1=10, k2=20), loss="cross_entropy")
     """
 
     k1: int
@@ -37,11 +52,11 @@ class Truncated:
 
     @property
     def reference(self) -> WindowsByAutodiff:
-        """Each window by itself, by `stop_gradient` in the plain scan."""
+        """Each window on its own, by `stop_gradient` in the plain scan."""
         return WindowsByAutodiff(self.k1, FixedReach(self.k2))
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """The loss of all steps, the last states, and the gradients that the windows add up to."""
+        """The loss of all steps, the last states, and the sum of the gradients of all windows."""
         time, *batch_axes = steps_shape(batch.inputs)
         problem = Problem(WayBack(), objective, params, batch)
         if are_numbers(time) and self.k1 >= time:  # one window, of all steps
@@ -54,7 +69,7 @@ class Truncated:
         return self.overlapping(problem, h_0)
 
     def overlapping(self, problem: Problem, h_0: States) -> Result:
-        """Windows that go back over the same steps, or of which the last is not whole."""
+        """Windows that go back over the same steps, or with a last window that is shorter."""
         k1, k2 = self.k1, self.k2
         time = problem.batch.inputs.shape[0]
         batch = whole_windows(problem.batch, k1, problem.objective.scale.dtype)
@@ -82,11 +97,11 @@ class Truncated:
 
 @dataclasses.dataclass(frozen=True)
 class FixedReach:
-    """k2 of every batch."""
+    """The same k2 for every batch."""
 
     k2: int
 
     def __call__(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> int:
-        """It does not depend on the batch."""
+        """`k2`, whatever the arguments."""
         del objective, params, batch, h_0
         return self.k2

@@ -1,12 +1,13 @@
-"""What windows of the loss are, and the way back through them, all windows of a block side by side.
+"""The definition of the windows of a loss, and the way back through them, all windows of a block at once.
 
 With steps numbered from 1, window i = 1..n, n = ⌈T / k1⌉, is read at the steps `(i - 1) k1 < t ≤ e_i`,
 `e_i = min(i k1, T)`:
 
     L_i = Σ_{(i-1) k1 < t ≤ e_i} w_t ℓ(y_t, target_t)       d = Σ_i ∂L_i, where h_{s_i} is a constant, s_i = e_i - k2
 
-for all leaves, h_{s_i} of all layers; with s_i ≤ 0 nothing is cut, and `h_0` gets its gradient. All windows are at the
-same parameters and share the states of one forward pass. `k1` and `k2` count steps of the arrays, masked ones too.
+for all leaves, with `h_{s_i}` of all layers held constant. If s_i ≤ 0, nothing is cut, and `h_0` gets its gradient. All
+windows use the same parameters and share the states of one forward pass. `k1` and `k2` count steps of the arrays,
+including masked ones.
 
 References: Williams and Peng (1990), Neural Computation 2(4): BPTT(h; h'), with h = k2 and h' = k1.
 """
@@ -42,7 +43,7 @@ from ..through_layers import backward_readout
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Windows(WayBack):
-    """The windows of `time` steps; `passes` is how many pieces of `k1` steps the longest of them reaches into."""
+    """The windows of `time` steps; the longest reaches into `passes` pieces of `k1` steps."""
 
     k1: int
     k2: Any
@@ -50,10 +51,10 @@ class Windows(WayBack):
     passes: int
 
     def backward(self, problem: Problem, block: Block, d_h: States) -> tuple[Scalar, Gradients]:
-        """Back through a block of whole windows: all of them at once, and then again as long as they reach back.
+        """Back through a block of whole windows, all at once, one piece further back in each pass.
 
-        `d_h[layer][q]` is what the block after sends in pass q, to arrive here in pass q + 1; the `d_h` that is
-        returned is what this one sends.
+        `d_h[layer][q]` is what the block after this one sends in pass q; it arrives here in pass q + 1. The `d_h` that
+        is returned is what this block sends.
         """
         params, steps = problem.params, block.steps
         hs = hidden(params.cells[-1], block.hs)
@@ -65,7 +66,7 @@ class Windows(WayBack):
 
 
 class Pieces(NamedTuple):
-    """The pieces of `k1` steps of a block, side by side as one more batch axis; the block starts at step `start`."""
+    """The pieces of `k1` steps of a block, side by side on one more batch axis; the block begins at step `start`."""
 
     windows: Windows
     folded: list[Residuals]
@@ -73,8 +74,9 @@ class Pieces(NamedTuple):
 
 
 def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
-    """`batch` with steps that do not exist at its end, to a multiple of `k1`, and targets from the start of a window
-    on.
+    """`batch` with masked steps added at its end, up to a multiple of `k1`.
+
+    Its targets begin at the start of a window.
     """
     time, *batch_axes = steps_shape(batch.inputs)
     last = num_read(batch)
@@ -95,20 +97,22 @@ def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
 
 
 def pad_steps(tree: Any, before: int, after: int) -> Any:
-    """Every leaf with `before` and `after` more steps of zeros."""
+    """Every leaf with `before` steps of zeros in front and `after` at the end."""
     return jax.tree.map(lambda x: jnp.pad(x, ((before, after), *((0, 0),) * (x.ndim - 1))), tree)
 
 
 def window_plan(plan: Plan, k1: int) -> Plan:
-    """`plan` in blocks of whole windows."""
+    """`plan` with blocks of whole windows."""
     if not are_numbers(plan.block):
         return plan
     return plan._replace(block=max(round(plan.block / k1), 1) * k1)
 
 
 def window_deltas(pieces: Pieces, d_hs: Hiddens, later: States) -> tuple[States, tuple[Deltas, ...]]:
-    """`(sent_back, sums)`, for each layer: what leaves the block in each pass, and the `d_a_t` of all passes added up,
-    in windows side by side.
+    """`(sent_back, sums)` for each layer.
+
+    `sent_back` is what leaves the block in each pass; `sums` are the `d_a_t` of all passes added up, windows side by
+    side.
     """
 
     def again(carry: tuple[States, Any], now: Any) -> tuple[tuple[States, Any], States]:
@@ -156,16 +160,14 @@ def neighbours(leaving: States, later: States) -> States:
 def of_all_passes(
     params: Params, inputs: Inputs, saved: list[Residuals], sums: tuple[Deltas, ...]
 ) -> tuple[tuple[Cell, ...], Array | None]:
-    """`(d_cells, d_xs)` from the `d_a_t` of all passes added up: still one product for each weight."""
+    """`(d_cells, d_xs)` from the sum of the `d_a_t` of all passes: one product per weight."""
     d_as = [unfold(d_a) for d_a in sums]
     d_cells = tuple(weight_gradients(r, d_a) for r, d_a in zip(saved, d_as, strict=True))
     return d_cells, affine_d_input(inputs, d_as[0].z, params.cells[0].w_xh)
 
 
 def side_by_side(saved: list[Residuals], k1: int) -> list[Residuals]:
-    """The residuals of each layer with the pieces of `k1` steps side by side; what the loop over time does not read is
-    left.
-    """
+    """The residuals of each layer, with the pieces of `k1` steps side by side where the loop over time reads them."""
     return [r._replace(ss=fold(r.ss, k1), kept=fold(r.kept, k1), events=fold(r.events, k1)) for r in saved]
 
 
@@ -175,12 +177,12 @@ def fold(tree: Any, k1: int) -> Any:
 
 
 def unfold(tree: Any) -> Any:
-    """`fold` undone."""
+    """The inverse of `fold`."""
     return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
 def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:
-    """Zero at the first step of each window's reach, if that is in pass `q`, else one: `(k1, pieces, 1, ...)`."""
+    """0 at the first step of each window's reach if that is in pass `q`, otherwise 1. `(k1, pieces, 1, ...)`."""
     k1, k2, time = windows.k1, windows.k2, windows.time
     piece = jnp.arange(hs.shape[1])[None]
     t = start + piece * k1 + jnp.arange(k1)[:, None] + 1  # 1..T
