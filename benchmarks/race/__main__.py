@@ -5,4 +5,8 @@ from importlib import import_module
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).parents[1])
-sys.exit(import_module("race.command").main())
+try:
+    command = import_module("race.command")
+except ModuleNotFoundError as e:
+    sys.exit(f"The race needs {e.name}: python3 -m pip install -e '.[race]'")
+sys.exit(command.main())
