@@ -148,7 +148,7 @@ class SampleConfig:
     length: int = 500
     """Symbols to write, at most 10,000,000."""
     temperature: float = 0.8
-    """Below 1, probable symbols are drawn more often; above 1, improbable ones are. 0 always takes the most probable."""
+    """Below 1 the draws are more predictable, above 1 less. At 0 the most probable symbol is always taken."""
     seed: int = 0
     """Seed of the draws: the same seed writes the same text."""
     raw: bool = False

@@ -1,4 +1,4 @@
-"""`rnn-jax gradcheck`: every gradient method beside every witness, over a grid of options."""
+"""`rnn-jax gradcheck`: compare every gradient method with every witness, over a grid of options."""
 
 import itertools
 import random
@@ -36,12 +36,12 @@ MAIN = OPTIONS | {"num_layers": [1, 2], "batch": [(3,)], "time": [7, 1], "last":
 
 
 def cases(grid: str) -> list[Case]:
-    """Every pair (small) or triple (full) of options occurs in some case."""
+    """Cases in which every pair (small) or triple (full) of options occurs."""
     return covering(OPTIONS, 3) if grid == "full" else covering(MAIN, 2)
 
 
 def covering(options: dict[str, list[Any]], together: int, tries: int = 50) -> list[Case]:
-    """Cases among which every combination of values of any `together` options occurs; greedily few of them."""
+    """Cases among which every combination of values of any `together` options occurs; few cases, found greedily."""
     rng = random.Random(0)
     values = list(options.values())
     choices = list(itertools.combinations(range(len(values)), together))
@@ -64,10 +64,10 @@ def covering(options: dict[str, list[Any]], together: int, tries: int = 50) -> l
 
 
 def gradcheck(config: GradcheckConfig) -> int:
-    """Print the matrix of methods and witnesses, and what is wrong; returns the exit status."""
+    """Print the table of methods and witnesses, and the failed checks; returns the exit status."""
     for method in config.methods:
         if method not in GRADIENTS:
-            raise InputError(f"--methods must be of {', '.join(GRADIENTS)}, got {method!r}.")
+            raise InputError(f"--methods must be among {', '.join(GRADIENTS)}, got {method!r}.")
     methods = config.methods or tuple(GRADIENTS)
     grid = cases(config.grid)
     errors: dict[tuple[str, str], list[float]] = {(m, w): [] for m in methods for w in COLUMNS}
@@ -83,7 +83,7 @@ def gradcheck(config: GradcheckConfig) -> int:
     say(f"Worst relative errors in float64, {len(grid)} problems:\n\n{matrix(methods, errors, wrong)}\n")
     for method, witness, case, report in wrong[:3]:
         options = ", ".join(f"{name}={value!r}" for name, value in case._asdict().items())
-        say(f"{method} beside {witness}, with {options}:\n{report}\n")
+        say(f"{method} compared with {witness}, with {options}:\n{report}\n")
     if config.picture is not None:
         from . import plots
 
@@ -97,7 +97,7 @@ def gradcheck(config: GradcheckConfig) -> int:
 
 
 def reports(methods: tuple[str, ...], case: Case, seed: int) -> Iterator[tuple[str, str, Report]]:
-    """The report of each method beside each witness that can speak on this problem."""
+    """The report of each method compared with each witness that applies to this problem."""
     with jax.enable_x64(True):
         params, batch, h_0 = make_problem(case, seed)
         problem = params, batch._replace(key=jax.random.key(seed)), h_0
@@ -119,7 +119,7 @@ def reports(methods: tuple[str, ...], case: Case, seed: int) -> Iterator[tuple[s
 
 
 def _answering_once(witness: GradFn) -> GradFn:
-    """`witness`, which remembers what it said on a problem of a shape: each method asks it the same."""
+    """`witness`, computed once for each shape of the problem: all methods are compared with the same result."""
     said: dict[Any, Any] = {}
 
     def remembered(params: Any, batch: Any, h_0: Any) -> Any:
@@ -132,7 +132,7 @@ def _answering_once(witness: GradFn) -> GradFn:
 
 
 def matrix(methods: tuple[str, ...], errors: dict[tuple[str, str], list[float]], wrong: list[Any]) -> str:
-    """Methods down, witnesses across, in each cell the worst error or how often it was wrong."""
+    """A row for each method, a column for each witness; each entry is the worst error, or how often it was wrong."""
     failed = [(method, witness) for method, witness, *_ in wrong]
 
     def cell(method: str, witness: str) -> str:
