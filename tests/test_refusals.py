@@ -31,7 +31,7 @@ BAD_TRUNCATION = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
     "k 0": (["run", "--ks", "0"], "--ks must be from 1 to 1,048,576, got (0,)."),
     "long": (["run", "--window", "100000"], "--window must be at most "),
-    "all k too large": (["run", "--window", "5", "--streams", "2", "--ks", "9"], "--ks must hold a number below the 5"),
+    "all k too large": (["run", "--window", "5", "--streams", "2", "--ks", "9"], "--ks must hold a number below --window, which is 5"),
     "long name": (["x" * 300], "RUN must name a path that can be used, got 'xxx"),
     "a folder": (["run", "--picture", "folder.png"], "--picture must be a file, not a folder, got 'folder.png'."),
     "picture": (["run", "--picture", "a.jpg"], "--picture must be a file that ends in .png, got 'a.jpg'."),
@@ -306,7 +306,7 @@ def test_a_run_s_settings_are_input_too(bad_place, tmp_path, label):
     for args in (["sample", "run"], ["train", "--resume", "run", "--steps", "90"], ["anatomy", "run"]):
         result = command(*args, cwd=tmp_path)
         assert result.returncode == 2 and "Traceback" not in result.stderr, result.stdout + result.stderr
-        told = "--resume must find the symbols" if (label, args[0]) == ("one too many", "train") else sentence
+        told = "--resume must find the same symbols" if (label, args[0]) == ("one too many", "train") else sentence
         assert told in result.stderr, result.stderr[-400:]
         assert everything(tmp_path) == before
 
