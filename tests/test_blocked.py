@@ -27,7 +27,7 @@ from witness import central_differences
 
 import rnn_jax
 from rnn_jax import Plan
-from rnn_jax._cli.gradcheck import covering
+from rnn_jax.verify._grid import covering
 
 PLANS = [
     None,

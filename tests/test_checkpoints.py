@@ -31,7 +31,7 @@ def halved(data):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of what orbax leaves half read
 @pytest.mark.parametrize(
     "change, reason",
-    [(flipped, "its arrays are not those that were saved, by their checksum"), (halved, "its arrays cannot be read")],
+    [(flipped, "its arrays do not match their checksum"), (halved, "its arrays cannot be read")],
 )
 def test_a_damaged_checkpoint_does_not_hide_the_one_before(finished, tmp_path, change, reason):
     """Said, and gone on from what is whole: the same text and the same losses as if the damaged one were not there."""
@@ -42,7 +42,7 @@ def test_a_damaged_checkpoint_does_not_hide_the_one_before(finished, tmp_path, c
     before = everything(tmp_path)
     sampled, expected = (command("sample", name, "--length", 40, cwd=tmp_path) for name in ("run", "without"))
     assert sampled.returncode == 0 and sampled.stdout == expected.stdout and not expected.stderr
-    assert f"step 60 of 'run' is damaged: {reason}. Going on from step 50" in sampled.stderr
+    assert f"step 60 of 'run' is damaged: {reason}. Continuing from step 50" in sampled.stderr
     assert everything(tmp_path) == before
     resumed = command("train", "--resume", "run", "--steps", 60, cwd=tmp_path)
     assert resumed.returncode == 0 and f"step 60 of 'run' is damaged: {reason}" in resumed.stderr, resumed.stderr
@@ -58,7 +58,7 @@ def test_a_step_that_is_a_file_is_damaged(finished, tmp_path):
     shutil.copytree(finished[0] / "run", tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoint" / "60")
     (tmp_path / "run" / "checkpoint" / "60").write_text("a file")
-    told = "step 60 of 'run' is damaged: it is not a folder. Going on from step 50"
+    told = "step 60 of 'run' is damaged: it is not a folder. Continuing from step 50"
     assert told in command("sample", "run", "--length", 9, cwd=tmp_path).stderr
     resumed = command("train", "--resume", "run", "--steps", 60, cwd=tmp_path)
     assert resumed.returncode == 0 and told in resumed.stderr, resumed.stderr
@@ -125,5 +125,5 @@ def test_a_run_that_cannot_go_on_stays_as_it_is(finished, tmp_path):
     before = everything(tmp_path)
     result = command("train", "--resume", "run", "moved.txt", "--steps", 70, cwd=tmp_path)
     assert result.returncode == 2, result.stdout
-    assert "RUN must hold metrics that can be read, but 'run/metrics.jsonl' is not: Is a directory." in result.stderr
+    assert "RUN must hold metrics that can be read, but 'run/metrics.jsonl' cannot be: Is a directory." in result.stderr
     assert everything(tmp_path) == before

@@ -12,9 +12,9 @@ from witness import central_differences
 
 import rnn_jax
 from rnn_jax._cells import activations
-from rnn_jax._cli import gradcheck
+from rnn_jax.verify._grid import OPTIONS, covering
 
-CASES = gradcheck.covering(gradcheck.OPTIONS, 2)  # every pair of options occurs; `gradcheck --grid full`: triples
+CASES = covering(OPTIONS, 2)  # every pair of options occurs; `gradcheck --grid full`: triples
 BY_HAND = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact and name != "autodiff"]
 
 
@@ -48,7 +48,7 @@ def test_compiled_by_xla_it_is_the_same(case):
         assert_trees_close(run_compiled(method, case, problem), run(method, case, problem), rtol=1e-12)
 
 
-@pytest.mark.parametrize("activation", gradcheck.OPTIONS["activation"])
+@pytest.mark.parametrize("activation", OPTIONS["activation"])
 def test_the_problem_is_not_vacuous(activation):
     """The first step matters: a wrong recurrence cannot hide behind a network that forgets."""
     case = Case(activation=activation, last="one")

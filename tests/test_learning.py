@@ -81,7 +81,7 @@ WRONG = {
 def test_a_run_that_does_not_learn_is_told_so_and_what_it_should_try_helps(tmp_path, label):
     options, tried = WRONG[label]
     result = command("train", REAL_TEXT, "--run", "run", *LEARNS, *options, cwd=tmp_path)
-    assert f"Train anew with {tried}" in result.stderr, result.stderr
+    assert f"Train again with {tried}" in result.stderr, result.stderr
     assert_it_learns(tmp_path, *options, *tried.rstrip(".").split())
 
 
@@ -95,14 +95,14 @@ def test_what_is_wrong_with_a_run():
     assert told() is None and told(bits=9.0, step=25) is None
     assert told(bits=13.0, step=25).startswith("the loss is 13.00 bits")
     assert told(norm=2e6, max_norm=None) == (
-        "the gradient explodes: its norm is 2e+06 before clipping. Train anew with --max-norm 1."
+        "the gradient explodes: its norm is 2e+06 before clipping. Train again with --max-norm 1."
     )
     assert told(bits=6.1) == (
-        "the loss is 6.10 bits, above the 6.00 of uniform guessing. Train anew with --learning-rate 0.025."
+        "the loss is 6.10 bits, above the 6.00 of uniform guessing. Train again with --learning-rate 0.025."
     )
-    assert told(bits=6.1, max_norm=1e-20).endswith("Train anew with --max-norm 1.")
-    assert told(bits=6.1, max_value=1e-10).endswith("Train anew with --max-value None.")
+    assert told(bits=6.1, max_norm=1e-20).endswith("Train again with --max-norm 1.")
+    assert told(bits=6.1, max_value=1e-10).endswith("Train again with --max-value None.")
     assert told(bits=5.5, held_out=6.5, momentum=0.9999) == (
-        "the held-out text costs 6.50 bits, above the 6.00 of guessing. Train anew with --momentum 0.9."
+        "the held-out text costs 6.50 bits, above the 6.00 of guessing. Train again with --momentum 0.9."
     )
-    assert "costs 7.00 bits" in told(held_out=7.0) and "learns it by heart" in told(held_out=7.0)
+    assert "costs 7.00 bits" in told(held_out=7.0) and "memorises it" in told(held_out=7.0)

@@ -23,9 +23,9 @@ def test_anatomy_of_a_run(finished, tmp_path):
     options = ["--window", 12, "--streams", 2, "--lags", 10, "--page", place]
     result = command("anatomy", "run", *options, cwd=cwd)
     assert result.returncode == 0, result.stderr
-    assert "times what it was, each step back." in result.stdout and "The largest Lyapunov exponent is" in result.stdout
+    assert "with each step back." in result.stdout and "The largest Lyapunov exponent is" in result.stdout
     losses = [float(word[:-1]) for word in result.stdout.split() if word[:-1] and word.endswith("%")]
-    assert "Truncated k2 = 6 steps back" in result.stdout and losses == sorted(losses, reverse=True) and losses[-1] > 0
+    assert "Truncated at k2 = 6 steps" in result.stdout and losses == sorted(losses, reverse=True) and losses[-1] > 0
     text = place.read_text(encoding="utf-8")
     page = Page(text)
     assert not page.open and not page.outside and text.startswith("<!DOCTYPE html>")
@@ -49,7 +49,7 @@ def test_what_is_advised_was_measured():
     """With its k1 and k2; the cheapest that keeps the gradient; none, if none does."""
     report = measured({(22, 22): 0.2, (11, 22): 0.037, (1, 22): 0.01, (25, 50): 0.04})
     assert truncated(report) == (
-        "Truncated k2 = 22 steps back, the gradient of these sequences loses 20.0% with k1 = 22, 3.7% with k1 = 11, "
+        "Truncated at k2 = 22 steps, the gradient of these sequences loses 20.0% with k1 = 22, 3.7% with k1 = 11, "
         "1.0% with k1 = 1, 4.0% with k1 = 25 (measured)."
     )
     run = TrainConfig(window=20)
@@ -57,7 +57,7 @@ def test_what_is_advised_was_measured():
     assert "k1 = 11, k2 = 22: it loses 3.7% of this gradient" in words
     assert words.endswith("next: rnn-jax train --window 66 --k1 11 --k2 22")
     assert "None of these loses at most 5%" in advice(measured({(22, 22): 0.2, (11, 22): np.nan}), run, 10**6)
-    assert "cannot be told" in truncated(measured({(22, 22): np.nan}))
+    assert "cannot be measured" in truncated(measured({(22, 22): np.nan}))
     assert [reach(exponent, 100) for exponent in (-0.21, -0.01, 0.0, 0.3, -np.inf, np.nan)] == [22, 50, 50, 50, 1, 50]
 
 
@@ -67,9 +67,9 @@ def test_what_was_not_measured_is_not_advised():
     for steps in (66, 65):
         words = advice(measured(errors, steps), run, 10**6)
         assert ("next: rnn-jax train --window 66" in words) == (steps == 66)
-    assert "What k2 = 22 loses can be told from at least 66 steps, got 65: give --window 66" in words
+    assert "To measure what k2 = 22 loses takes at least 66 steps, got 65: give --window 66" in words
     words = advice(measured(errors), run, 2000)
-    assert "next:" not in words and "32 streams of that need 2,257 characters, and this text has 2,000" in words
+    assert "next:" not in words and "32 streams of it need 2,257 characters: this text has 2,000" in words
     for norms in ([0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1e-9, 0.0]):
         report = measured({(1, 1): 0.0, (2, 2): 0.0}, lag_norms=norms)
         assert advice(report, run, 10**6) == (
@@ -105,7 +105,7 @@ def test_anatomy_of_a_random_network_in_a_browser(tmp_path):
     options = ["--hidden-size", 12, "--window", 12, "--streams", 2, "--lags", 5, "--activation", "identity"]
     result = command("anatomy", *options, "--recurrent-init", "orthogonal", "--gains", 0.5, 1.05, cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert f"{np.log(1.05):.4f}" in result.stdout and "gradients grow as fast on their way back" in result.stdout
+    assert f"{np.log(1.05):.4f}" in result.stdout and "gradients grow as fast on the way back" in result.stdout
     text = (tmp_path / "anatomy.html").read_text(encoding="utf-8")
     cells = Page(text).cells
     assert cells[0] == "0.5" and float(cells[4]) == pytest.approx(0.5, abs=1e-3)  # the factor a step back

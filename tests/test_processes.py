@@ -90,8 +90,8 @@ def test_a_platform_that_is_not_there(finished, variable, asked):
     result = process("sample", "run", cwd=finished[0], **environment)
     assert result.returncode == 2 and result.stdout == ""
     assert result.stderr == (
-        f"rnn-jax: {variable} must name a platform that JAX finds here, got {asked!r}: there is cpu. "
-        f"Unset {variable}, or set it to what is there.\n"
+        f"rnn-jax: {variable} must name a platform that JAX finds here, got {asked!r}: it finds cpu. "
+        f"Unset {variable}, or set it to one of these.\n"
     )
 
 
@@ -106,7 +106,7 @@ def test_an_environment_that_asks_for_no_device(finished, variable, asked):
         assert result.returncode == 2 and result.stdout == ""
         assert result.stderr == (
             f"rnn-jax: {variable} must ask for at least one device of the CPU, got {asked!r}. "
-            "Unset it, or ask for 1 or more.\n"
+            "Unset it, or set it to 1 or more.\n"
         )
 
 

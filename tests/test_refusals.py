@@ -20,7 +20,7 @@ BAD_ANATOMY = {
     "wide": (["run", "--streams", "10000"], "--streams must be at most "),
     "long name": (["x" * 300], "RUN must name a path that can be used, got 'xxx"),
     "long page": (["--page", "x" * 300 + ".html"], "--page must name a path that can be used, got 'xxx"),
-    "not its own": (["run", "--leak", "0.5"], "--leak must be left out with RUN, whose network it is."),
+    "not its own": (["run", "--leak", "0.5"], "--leak must be left out with RUN: the network is that of the run."),
     "no page": (["--page", "a.pdf"], "--page must be a file that ends in .html"),
     "a folder": (["--page", "folder.html"], "--page must be a file, not a folder, got 'folder.html'."),
     "lags": (["--lags", "0"], "--lags must be from 1 to 1,048,576, got 0."),
@@ -31,7 +31,10 @@ BAD_TRUNCATION = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
     "k 0": (["run", "--ks", "0"], "--ks must be from 1 to 1,048,576, got (0,)."),
     "long": (["run", "--window", "100000"], "--window must be at most "),
-    "all k too large": (["run", "--window", "5", "--streams", "2", "--ks", "9"], "--ks must hold a number below the 5"),
+    "all k too large": (
+        ["run", "--window", "5", "--streams", "2", "--ks", "9"],
+        "--ks must hold a number below --window, which is 5",
+    ),
     "long name": (["x" * 300], "RUN must name a path that can be used, got 'xxx"),
     "a folder": (["run", "--picture", "folder.png"], "--picture must be a file, not a folder, got 'folder.png'."),
     "picture": (["run", "--picture", "a.jpg"], "--picture must be a file that ends in .png, got 'a.jpg'."),
@@ -83,7 +86,7 @@ BAD_TRAIN = {
         ["--memory", "1MB", "--method", "bptt"],
         "--memory must be left out unless --method is blocked",
     ),
-    "k2 alone at first": (["--k1", "3"], "--k2 must be given with --k1, or else --adaptive-bias, got None."),
+    "k2 alone at first": (["--k1", "3"], "--k2 must be given with --k1, unless --adaptive-bias is given, got None."),
     "k2 below k1": (["--k1", "9", "--k2", "3"], "--k2 must be at least --k1, which is 9, got 3."),
     "k2 too long": (["--k2", "51"], "--k2 must be from 1 to the 50 of --window, got 51."),
     "bias and k2": (["--k1", "3", "--k2", "3", "--adaptive-bias", "0.1"], "--k2 must be left out with --adaptive-bias"),
@@ -105,7 +108,7 @@ BAD_TRAIN = {
     "resume other": (["--resume", "other"], "RUN must be a folder left by `rnn-jax train`, but 'other' has no"),
     "resume with a default": (
         ["--resume", "run", "--seed", "0"],
-        "the other settings come from the run; got --seed too.",
+        "the other settings come from the run; got --seed too: leave it out.",
     ),
     "resume with another text": (["--resume", "run", "short.txt"], "'run' must find the text that it began with, but"),
     "resume typed wrong": (
@@ -123,15 +126,15 @@ BAD_TRAIN = {
     "run cannot be made": (["real.txt", "--run", "real.txt/run"], "--run must name a folder that can be made, but"),
     "replacement under way": (
         ["real.txt", "--run", "emptied"],
-        "--run must name a folder whose replacement is not under",
+        "--run must name a folder that is not being replaced, but",
     ),
     "overwrite a stranger": (
         ["real.txt", "--run", "stranger", "--overwrite"],
-        "but 'stranger' holds other things than a run.",
+        "but 'stranger' holds other files than a run's: take another name.",
     ),
     "resume with more": (
         ["--resume", "run", "--window", "9"],
-        "--resume must be given alone, with --steps or with FILE",
+        "--resume must be given alone or with --steps and FILE",
     ),
     "resume torn": (["--resume", "torn"], "RUN must hold readable settings, but 'torn/settings.json' does not:"),
 }
@@ -162,8 +165,8 @@ DAMAGED = {  # what stands in settings.json, what instead, and what is said of i
     "files null": ('"files": [', '"files": null, "x": [', "files must be a list in which each item is a text, got null."),
     "files of numbers": ('"files": [', '"files": [3, ', "files must be a list in which each item is a text, got [3, "),
     "files empty": ('"files": [', '"files": ["", ', 'files must hold names that a file can have, got "".'),
-    "a setting too many": ('"leak"', '"leek"', 'settings must hold none but those of `rnn-jax train`, got "leek".'),
-    "a setting of the command": ('"leak": 1.0', '"run": null', "settings must hold none but those of `rnn-jax train`"),
+    "a setting too many": ('"leak"', '"leek"', 'settings must hold only those of `rnn-jax train`, got "leek".'),
+    "a setting of the command": ('"leak": 1.0', '"run": null', "settings must hold only those of `rnn-jax train`"),
     "a word": ('"leak": 1.0', '"leak": "much"', 'leak must be a number, got "much".'),
     "a list": ('"watch": false', '"watch": []', "watch must be true or false, got []."),
     "or null": ('"k1": null', '"k1": {}', "k1 must be an integer or null, got {}."),
@@ -218,13 +221,13 @@ BAD_EXPERIMENT = {
 BAD_GRADCHECK = {
     "no such method": (
         ["--methods", "bppt"],
-        "--methods must be of autodiff, stepwise, bptt, blocked, truncated, adaptive, randomised, last_steps, got 'bppt'.",
+        "--methods must be among autodiff, stepwise, bptt, blocked, truncated, adaptive, randomised, last_steps, got 'bppt'.",
     ),
     "no picture": (["--picture", "errors.jpg"], "--picture must be a file that ends in .png, got 'errors.jpg'."),
     "long name": (["--picture", "x" * 300 + ".png"], "--picture must name a path that can be used, got 'xxx"),
     "no folder": (
         ["--picture", "nowhere/errors.png"],
-        "--picture must be a file in a folder that is there, got 'nowhere/errors.png'.",
+        "--picture must be a file in a folder that exists, got 'nowhere/errors.png'.",
     ),
     "seed": (["--seed", "-1"], "--seed must be from 0 to 4,294,967,295, got -1."),
 }
@@ -306,7 +309,7 @@ def test_a_run_s_settings_are_input_too(bad_place, tmp_path, label):
     for args in (["sample", "run"], ["train", "--resume", "run", "--steps", "90"], ["anatomy", "run"]):
         result = command(*args, cwd=tmp_path)
         assert result.returncode == 2 and "Traceback" not in result.stderr, result.stdout + result.stderr
-        told = "--resume must find the symbols" if (label, args[0]) == ("one too many", "train") else sentence
+        told = "--resume must find the same symbols" if (label, args[0]) == ("one too many", "train") else sentence
         assert told in result.stderr, result.stderr[-400:]
         assert everything(tmp_path) == before
 
@@ -324,7 +327,9 @@ def test_settings_that_are_no_settings(bad_place, tmp_path, label):
             2, f"rnn-jax: RUN must hold readable settings, but 'run/settings.json' does not: {sentence}\n"
         )  # fmt: skip
     result = command("train", REAL_TEXT, "--run", "run", "--overwrite", cwd=tmp_path)
-    assert result.returncode == 2 and "but 'run' holds other things than a run." in result.stderr, result.stderr
+    assert result.returncode == 2 and "but 'run' holds other files than a run's: take another name." in result.stderr, (
+        result.stderr
+    )
     assert everything(tmp_path) == before
 
 

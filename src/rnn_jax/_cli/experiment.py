@@ -12,14 +12,14 @@ def experiment(config: ExperimentConfig) -> int:
     """Run one experiment, or all; returns the exit status."""
     names = list(CATALOGUE) if config.name == "all" else [config.name]
     for module in {module for name in names for module in load(name).needs}:
-        importlib.import_module(module)  # what is missing is said now, not after hours
+        importlib.import_module(module)  # a missing package is reported now, not after hours
     for name in names:
         found, out = load(name), config.out / (f"{name}-quick" if config.quick else name)
         say(f"{name}: {found.question}")
         try:
             trials = run_experiment(found, out, num_seeds=config.seeds, quick=config.quick)
         except KeyboardInterrupt:
-            say(f"stopped; what is done is kept in {str(out)!r}, and the same command goes on")
+            say(f"stopped; finished settings are kept in {str(out)!r}, and the same command continues")
             raise
         for line in found.verdict(trials):
             say(line)

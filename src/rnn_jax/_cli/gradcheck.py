@@ -1,7 +1,5 @@
-"""`rnn-jax gradcheck`: every gradient method beside every witness, over a grid of options."""
+"""`rnn-jax gradcheck`: compare every gradient method with every witness, over a grid of options."""
 
-import itertools
-import random
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,61 +11,24 @@ from .._reporting.console import say
 from .._reporting.errors import InputError
 from ..typing import GradFn
 from ..verify import WITNESSES, Case, Report, make_problem
+from ..verify._grid import OPTIONS, covering
 from .config import GradcheckConfig
 
 DIFFERENCES = "differences"
 COLUMNS = (DIFFERENCES, *WITNESSES)
-OPTIONS: dict[str, list[Any]] = {
-    "activation": ["tanh", "relu", "identity"],
-    "num_layers": [1, 2, 3],
-    "batch": [(), (3,), (2, 2)],
-    "loss": ["cross_entropy", "squared_error"],
-    "reduction": ["mean", "sum", "mean_over_steps"],
-    "weights": [False, True],
-    "mask": [False, True],
-    "reset": [False, True],
-    "time": [7, 2, 1],
-    "last": ["all", "some", "one"],
-    "inputs": ["features", "tokens"],
-    "leak": [1.0, 0.3],
-    "drop": [False, True],
-}
 MAIN = OPTIONS | {"num_layers": [1, 2], "batch": [(3,)], "time": [7, 1], "last": ["all", "one"]}
 
 
 def cases(grid: str) -> list[Case]:
-    """Every pair (small) or triple (full) of options occurs in some case."""
+    """Cases in which every pair (small) or triple (full) of options occurs."""
     return covering(OPTIONS, 3) if grid == "full" else covering(MAIN, 2)
 
 
-def covering(options: dict[str, list[Any]], together: int, tries: int = 50) -> list[Case]:
-    """Cases among which every combination of values of any `together` options occurs; greedily few of them."""
-    rng = random.Random(0)
-    values = list(options.values())
-    choices = list(itertools.combinations(range(len(values)), together))
-    missing = {(at, combination) for at in choices for combination in itertools.product(*(values[i] for i in at))}
-    cases = []
-
-    def covered(row: list[Any]) -> set[Any]:
-        return {(at, tuple(row[i] for i in at)) for at in choices} & missing
-
-    while missing:
-        at, combination = min(missing, key=repr)  # any, but always the same
-        rows = [[rng.choice(known) for known in values] for _ in range(tries)]
-        for row in rows:
-            for i, value in zip(at, combination, strict=True):
-                row[i] = value
-        best = max(rows, key=lambda row: len(covered(row)))
-        missing -= covered(best)
-        cases.append(Case(*best))
-    return cases
-
-
 def gradcheck(config: GradcheckConfig) -> int:
-    """Print the matrix of methods and witnesses, and what is wrong; returns the exit status."""
+    """Print the table of methods and witnesses, and the failed checks; returns the exit status."""
     for method in config.methods:
         if method not in GRADIENTS:
-            raise InputError(f"--methods must be of {', '.join(GRADIENTS)}, got {method!r}.")
+            raise InputError(f"--methods must be among {', '.join(GRADIENTS)}, got {method!r}.")
     methods = config.methods or tuple(GRADIENTS)
     grid = cases(config.grid)
     errors: dict[tuple[str, str], list[float]] = {(m, w): [] for m in methods for w in COLUMNS}
@@ -83,7 +44,7 @@ def gradcheck(config: GradcheckConfig) -> int:
     say(f"Worst relative errors in float64, {len(grid)} problems:\n\n{matrix(methods, errors, wrong)}\n")
     for method, witness, case, report in wrong[:3]:
         options = ", ".join(f"{name}={value!r}" for name, value in case._asdict().items())
-        say(f"{method} beside {witness}, with {options}:\n{report}\n")
+        say(f"{method} compared with {witness}, with {options}:\n{report}\n")
     if config.picture is not None:
         from . import plots
 
@@ -97,7 +58,7 @@ def gradcheck(config: GradcheckConfig) -> int:
 
 
 def reports(methods: tuple[str, ...], case: Case, seed: int) -> Iterator[tuple[str, str, Report]]:
-    """The report of each method beside each witness that can speak on this problem."""
+    """The report of each method compared with each witness that applies to this problem."""
     with jax.enable_x64(True):
         params, batch, h_0 = make_problem(case, seed)
         problem = params, batch._replace(key=jax.random.key(seed)), h_0
@@ -119,7 +80,7 @@ def reports(methods: tuple[str, ...], case: Case, seed: int) -> Iterator[tuple[s
 
 
 def _answering_once(witness: GradFn) -> GradFn:
-    """`witness`, which remembers what it said on a problem of a shape: each method asks it the same."""
+    """`witness`, computed once for each shape of the problem: all methods are compared with the same result."""
     said: dict[Any, Any] = {}
 
     def remembered(params: Any, batch: Any, h_0: Any) -> Any:
@@ -132,7 +93,7 @@ def _answering_once(witness: GradFn) -> GradFn:
 
 
 def matrix(methods: tuple[str, ...], errors: dict[tuple[str, str], list[float]], wrong: list[Any]) -> str:
-    """Methods down, witnesses across, in each cell the worst error or how often it was wrong."""
+    """A row for each method, a column for each witness; each entry is the worst error, or how often it was wrong."""
     failed = [(method, witness) for method, witness, *_ in wrong]
 
     def cell(method: str, witness: str) -> str:

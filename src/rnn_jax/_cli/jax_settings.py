@@ -1,4 +1,4 @@
-"""JAX as the command needs it, whatever the environment says."""
+"""The settings of JAX that the command needs, whatever the environment says."""
 
 import contextlib
 import os
@@ -10,9 +10,9 @@ from jax.extend import backend
 
 from .._reporting.errors import InputError
 
-SETTINGS = {  # all that changes a result, or stops a program that is right
+SETTINGS = {  # every setting that changes a result, or stops a correct program
     "jax_disable_jit": False,
-    "jax_debug_nans": False,  # a run that diverges is told so
+    "jax_debug_nans": False,  # a message says so when a run diverges
     "jax_debug_infs": False,
     "jax_debug_key_reuse": False,
     "jax_check_tracer_leaks": False,
@@ -42,21 +42,21 @@ SETTINGS = {  # all that changes a result, or stops a program that is right
 def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]:
     """JAX with `SETTINGS`, and with 64-bit numbers only for "float64"; afterwards as it was.
 
-    A CPU becomes `num_devices` devices, unless JAX has started already or XLA_FLAGS say how many it is.
+    A CPU becomes `num_devices` devices, unless JAX has started already or XLA_FLAGS set the number.
 
     Raises:
-        InputError: if the environment asks for a platform that is not there, or for no device.
+        InputError: if the environment asks for a platform that JAX does not find, or for zero devices.
     """
     if num_devices > 1:
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", num_devices)
     check_platform()
-    ours = {name: value for name, value in SETTINGS.items() if name in jax.config.values}  # they come and go
+    ours = {name: value for name, value in SETTINGS.items() if name in jax.config.values}  # not every JAX has all
     ours["jax_enable_x64"] = dtype == "float64"
     before = {name: getattr(jax.config, name) for name in ours}
     try:
         for name, value in ours.items():
-            jax.config.update(name, value)  # of all threads: orbax restores in one of its own
+            jax.config.update(name, value)  # for all threads: orbax restores in a thread of its own
         yield
     finally:
         for name, value in before.items():
@@ -64,26 +64,26 @@ def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]
 
 
 def check_platform() -> None:
-    """Raise an `InputError` if JAX does not start: it was told to use what is not here, or no device."""
+    """Raise an `InputError` if JAX does not start: the environment asks for a missing platform or no device."""
     try:
         jax.devices()
     except Exception as error:  # RuntimeError or AssertionError, by platform and version
         if variable := _variable_of_no_cpu():
             raise InputError(
                 f"{variable} must ask for at least one device of the CPU, got {os.environ[variable]!r}. "
-                f"Unset it, or ask for 1 or more."
+                f"Unset it, or set it to 1 or more."
             ) from error
         for variable in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME"):
             if asked := os.environ.get(variable):
                 raise InputError(
-                    f"{variable} must name a platform that JAX finds here, got {asked!r}: there is "
-                    f"{', '.join(_platforms())}. Unset {variable}, or set it to what is there."
+                    f"{variable} must name a platform that JAX finds here, got {asked!r}: it finds "
+                    f"{', '.join(_platforms())}. Unset {variable}, or set it to one of these."
                 ) from error
         raise InputError(f"JAX must find a device, but it does not start: {error}") from error
 
 
 def _variable_of_no_cpu() -> str | None:
-    """The variable of the environment that makes the CPU no device at all, if there is one."""
+    """The environment variable that gives the CPU zero devices, if there is one."""
     if "JAX_NUM_CPU_DEVICES" in os.environ and jax.config.values.get("jax_num_cpu_devices") == 0:
         return "JAX_NUM_CPU_DEVICES"
     counts = re.findall(r"--xla_force_host_platform_device_count=(\S*)", os.environ.get("XLA_FLAGS", ""))
@@ -91,7 +91,7 @@ def _variable_of_no_cpu() -> str | None:
 
 
 def _platforms() -> list[str]:
-    """The platforms that JAX finds when it is not told which."""
+    """The platforms that JAX finds when no variable names one."""
     before = jax.config.values["jax_platforms"]
     try:
         jax.config.update("jax_platforms", None)

@@ -20,7 +20,7 @@ from .config import (
 )
 
 MOST_STEPS = 2**31 - 1  # they are counted in int32
-RANGES: dict[str, tuple[float, float]] = {  # of every number, both ends included
+RANGES: dict[str, tuple[float, float]] = {  # the range of every number, both ends included
     **dict.fromkeys(("hidden_size",), (1, 2**16)),
     **dict.fromkeys(("num_layers", "devices"), (1, 1024)),
     **dict.fromkeys(("streams", "window", "k1", "k2", "ks", "lags"), (1, 2**20)),
@@ -35,8 +35,8 @@ RANGES: dict[str, tuple[float, float]] = {  # of every number, both ends include
     "seeds": (1, 10**4),
     "seed": (0, 2**32 - 1),
 }
-LONGEST = 200  # characters of what came, in a message
-COLDEST = 1e-6  # the lowest temperature but 0, which is what a lower one comes to
+LONGEST = 200  # characters of a refused value that a message shows
+COLDEST = 1e-6  # the lowest temperature above 0; a lower one has the effect of 0
 
 
 def _check_ranges(config: object) -> None:
@@ -78,14 +78,14 @@ def check_train_config(config: TrainConfig) -> None:
         _require(config, "k2", config.k2 is None, "left out with --adaptive-bias, which chooses it")
         _require(config, "k1", config.k1 is not None, "given with --adaptive-bias")
     elif cut:
-        _require(config, "k2", config.k2 is not None, "given with --k1, or else --adaptive-bias")
+        _require(config, "k2", config.k2 is not None, "given with --k1, unless --adaptive-bias is given")
         _require(config, "k2", (config.k1 or 1) <= (config.k2 or 0), f"at least --k1, which is {config.k1}")
 
 
 def _is_encoding(name: str) -> bool:
     try:
         return "a".encode(name).decode(name) == "a"
-    except (LookupError, ValueError):  # there is none of this name, or it is none of text
+    except (LookupError, ValueError):  # no encoding has this name, or it does not encode text
         return False
 
 
@@ -112,10 +112,10 @@ def check_truncation_config(config: TruncationConfig) -> None:
 
 
 def check_anatomy_config(config: AnatomyConfig, given: set[str]) -> None:
-    """Raise an `InputError` for the first setting out of range, or of a random network where a run is `given`."""
+    """Raise an `InputError` for the first setting out of range, or a setting of a random network with a run."""
     if config.run is not None:
         for name in sorted(given & {"hidden_size", "num_layers", "activation", "leak", "recurrent_init"}):
-            raise InputError(f"--{name.replace('_', '-')} must be left out with RUN, whose network it is.")
+            raise InputError(f"--{name.replace('_', '-')} must be left out with RUN: the network is that of the run.")
     _check_ranges(config)
     _require(config, "window", config.window >= 2, "at least 2")
     for name in ("run", "page"):
@@ -123,7 +123,7 @@ def check_anatomy_config(config: AnatomyConfig, given: set[str]) -> None:
     if config.page is not None:
         _require(config, "page", config.page.suffix == ".html", "a file that ends in .html")
         _require(config, "page", not config.page.is_dir(), "a file, not a folder")
-        _require(config, "page", config.page.absolute().parent.is_dir(), "a file in a folder that is there")
+        _require(config, "page", config.page.absolute().parent.is_dir(), "a file in a folder that exists")
 
 
 def check_experiment_config(config: ExperimentConfig, names: Collection[str]) -> None:
@@ -138,14 +138,14 @@ def check_experiment_config(config: ExperimentConfig, names: Collection[str]) ->
 
 
 def check_path(config: object, name: str) -> None:
-    """Raise an `InputError` if a path is one that the system does not take, too long say."""
+    """Raise an `InputError` if the system does not accept a path, because it is too long for example."""
     path = getattr(config, name)
     if path is None:
         return
     try:
         if not is_unicode(str(path)):
             raise ValueError("it is not UTF-8")
-        beside = path.absolute().with_name(f"{path.absolute().name}.replaced")  # the longest of what is put there
+        beside = path.absolute().with_name(f"{path.absolute().name}.replaced")  # the longest name that is written there
         for one in (path, beside):
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 one.lstat()
@@ -162,7 +162,7 @@ def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:
     if config.picture is not None:
         _require(config, "picture", not config.picture.is_dir(), "a file, not a folder")
         _require(config, "picture", config.picture.suffix == ".png", "a file that ends in .png")
-        _require(config, "picture", config.picture.absolute().parent.is_dir(), "a file in a folder that is there")
+        _require(config, "picture", config.picture.absolute().parent.is_dir(), "a file in a folder that exists")
 
 
 def _require(config: object, name: str, holds: bool, expected: str) -> None:
@@ -171,14 +171,14 @@ def _require(config: object, name: str, holds: bool, expected: str) -> None:
 
 
 def came(value: object) -> str:
-    """What came, in a message."""
+    """A refused value, as a message shows it."""
     try:
         words = repr(str(value) if isinstance(value, Path) else value)
-    except ValueError:  # Python writes no longer numbers
+    except ValueError:  # Python does not write longer numbers
         words = f"a number of more than {sys.get_int_max_str_digits():,} digits"
     return shortened(words)
 
 
 def shortened(words: str) -> str:
-    """What came, not too long for a message."""
+    """The words, cut to the length that a message may have."""
     return words if len(words) <= LONGEST else f"{words[:LONGEST]}…"

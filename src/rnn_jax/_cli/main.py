@@ -1,4 +1,4 @@
-"""The entry point of `rnn-jax`. What can be refused without jax is refused before it is imported."""
+"""The entry point of `rnn-jax`. What can be refused without jax is refused before jax is imported."""
 
 import contextlib
 import io
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         warn("there is not enough memory for these sizes: lower --hidden-size, --streams, --window or --length.")
         return 2
-    except OSError as error:  # what no command foresees: a disk that is full, a file that is taken away
+    except OSError as error:  # what no command foresees: a full disk, a file that was removed
         warn(f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''}.")
         return 1
     except KeyboardInterrupt:
@@ -79,7 +79,7 @@ def _command(argv: Sequence[str]) -> Callable[[], int]:
 
 
 def _parsed(argv: Sequence[str]) -> Any:
-    """The settings in `argv`. If they are refused, the message shows the arguments with nothing that drives a terminal.
+    """The settings in `argv`. If they are refused, the message shows the arguments without control characters.
 
     Raises:
         SystemExit: if they are refused, or help was asked for.
@@ -113,7 +113,7 @@ def _parse(argv: Sequence[str]) -> Any:
         },
         prog="rnn-jax",
         description="Recurrent networks trained by hand-written backpropagation through time. "
-        "With --verbose every command lets the libraries speak that it uses: their logs and warnings.",
+        "With --verbose, every command also shows the logs and warnings of the libraries that it uses.",
         args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
@@ -194,7 +194,7 @@ def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
     from .run_folder import read_settings
 
     check_anatomy_config(config, given)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # threads only wait for each other in QR of matrices this small
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in QR of small matrices, threads only wait for each other
     if config.run is None:
         with _jax():
             return int(import_module(".anatomy.command", __package__).anatomy(config, None, {}, None))
@@ -214,7 +214,7 @@ def _experiment(config: "ExperimentConfig") -> int:
         for name, (_, question) in CATALOGUE.items():
             say(f"{name:{width}}  {question}")
         return 0
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see `_anatomy`: there is flossing in it
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see `_anatomy`: flossing uses QR too
     with _jax(num_devices=cores()):
         return int(import_module(".experiment", __package__).experiment(config))
 

@@ -1,4 +1,4 @@
-"""The metrics of a run: one line of JSON for each look at it. Imports no jax."""
+"""The metrics of a run: one line of JSON for each measurement. Imports no jax."""
 
 import json
 from pathlib import Path
@@ -19,11 +19,11 @@ LOOK = {  # what `--watch` writes, and how deep its lists are
     "spectral_radius": 1,
     "largest_singular_value": 1,
 }
-LARGEST = 1e100  # more than a loss in float32 can be; a picture can have no larger numbers
+LARGEST = 1e100  # above every loss in float32; pictures cannot show larger numbers
 
 
 def read_metrics(folder: Path, up_to: int) -> list[dict[str, Any]]:
-    """The metrics up to step `up_to`. Lines that are none, cut short by a crash say, are skipped, which is said.
+    """The metrics up to step `up_to`. Damaged lines, cut short by a crash for example, are skipped with a warning.
 
     Raises:
         InputError: if the file cannot be read.
@@ -33,7 +33,7 @@ def read_metrics(folder: Path, up_to: int) -> list[dict[str, Any]]:
         text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     except OSError as error:
         raise InputError(
-            f"RUN must hold metrics that can be read, but {str(path)!r} is not: {error.strerror}."
+            f"RUN must hold metrics that can be read, but {str(path)!r} cannot be: {error.strerror}."
         ) from error
     records = [_record(line) for line in text.split("\n") if line.strip()]
     if skipped := records.count(None):
@@ -76,7 +76,7 @@ def _is_record(record: Any) -> bool:
 
 
 def _is_look(look: Any) -> bool:
-    """Whether this is what `--watch` writes: of each quantity a number, or a list of one for each layer."""
+    """Whether this is what `--watch` writes: for each quantity a number, or a list with one entry for each layer."""
     if look is None:
         return True
     if not isinstance(look, dict) or look.keys() != LOOK.keys():
@@ -88,7 +88,7 @@ def _is_look(look: Any) -> bool:
 
 
 def _is_measured(value: Any, depth: int) -> bool:
-    """Whether this is a number that can be drawn, or lists of such, so deep; of a look it may be missing."""
+    """Whether this is a number that can be drawn or null, or lists of them, nested `depth` deep."""
     if depth:
         return isinstance(value, list) and bool(value) and all(_is_measured(one, depth - 1) for one in value)
     return value is None or (is_number(value) and abs(value) <= LARGEST)

@@ -21,7 +21,7 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     train = [(r["characters"], r["bits"]) for r in records if "bits" in r]
     validation = [(r["characters"], r["validation_bits"]) for r in records if "validation_bits" in r]
     shown = np.array([bits for _, bits in train + validation] + list(baselines.values()))
-    diverged = shown.max() > 3 * max(baselines.values())  # otherwise, on a logarithmic axis, learning is a flat line
+    diverged = shown.max() > 3 * max(baselines.values())  # on a linear axis, learning would be a flat line
     heights = above_zero(shown) if diverged else shown
     train = [(at, height) for (at, _), height in zip(train, heights, strict=False)]
     held_out = [(at, height) for (at, _), height in zip(validation, heights[len(train) :], strict=False)]
@@ -43,17 +43,17 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     ylabel = with_zeros("bits per character", shown) if diverged else "bits per character"
     axes.set(xlabel="characters read", ylabel=ylabel, title=_literal(title))
     axes.grid(alpha=0.25)
-    figure.legend(loc="outside lower center", ncols=5, edgecolor="none")  # within, it would hide a part of the curve
+    figure.legend(loc="outside lower center", ncols=5, edgecolor="none")  # inside, it would hide a part of the curve
     _save(figure, path)
 
 
 def _dots(points: Sequence[Any]) -> dict[str, Any]:
-    """A marker for what is no line: a single point."""
+    """A marker if there is only one point, which makes no line."""
     return {"marker": "."} if len(points) == 1 else {}
 
 
 def above_zero(values: np.ndarray) -> np.ndarray:
-    """For a logarithmic axis, which would leave zeros out: they stand a decade below the least that is positive."""
+    """Values for a logarithmic axis, which cannot show zeros: these become a tenth of the smallest positive value."""
     positive = values[values > 0]
     return np.where(values == 0, positive.min() / 10 if len(positive) else 1e-12, values)
 
@@ -72,7 +72,7 @@ def mark_dead(axes: Any, x: Any, logs: np.ndarray, color: Any) -> None:
 
 
 def say_if_empty(axes: Any, logs: np.ndarray, lowest: str = "minus infinity") -> None:
-    """What stands in the place of a picture of logs of which none can be drawn; `lowest` is what minus infinity is."""
+    """Words instead of a picture if no log can be drawn; `lowest` is what minus infinity stands for."""
     if np.isfinite(logs).any():
         return
     dead = logs == -np.inf
@@ -83,7 +83,7 @@ def say_if_empty(axes: Any, logs: np.ndarray, lowest: str = "minus infinity") ->
 
 
 def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
-    """What `--watch` saw, against the steps; no picture if it did not."""
+    """What `--watch` measured, against the steps; no picture if it measured nothing."""
     seen = [(r["step"], r["watch"]) for r in records if "watch" in r]
     if not seen:
         return
@@ -113,7 +113,7 @@ def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
     ratio.plot(steps, column["clip_ratio"], color="tab:red", linestyle="--", **_dots(steps))
     ratio.set(ylim=(-0.05, 1.05))
     ratio.set_ylabel("clip ratio (dashed)", color="tab:red")
-    spectrum.plot(steps, column["growth"], color="black", marker="x", label="gradient, a step back")
+    spectrum.plot(steps, column["growth"], color="black", marker="x", label="gradient, per step back")
     spectrum.axhline(1, color="0.5", linewidth=0.8)
     spectrum.set_ylim(0, 1.5 * spectrum.get_ylim()[1])
     spectrum.set(ylabel="factor", title="W$_{hh}$: spectral radius and norm; growth", xlabel="step")
@@ -137,9 +137,9 @@ def gradient_errors(path: Path, errors: dict[tuple[str, str], list[float]], tole
         axes.scatter(x[~wrong], y[~wrong], s=6, color="tab:blue", alpha=0.5, linewidths=0)
         axes.scatter(x[wrong], y[wrong], s=30, color="tab:red", marker="x")
         axes.vlines(tolerances[witness], row - 0.45, row + 0.45, color="tab:red", linewidth=1.5)
-    axes.set_yticks(range(len(errors)), [f"{method} beside {witness}" for method, witness in errors])
+    axes.set_yticks(range(len(errors)), [f"{method}, {witness}" for method, witness in errors])
     axes.set(xscale="log", xlim=(least / 2, 2e2), ylim=(len(errors) - 0.4, -0.6))
-    axes.set(xlabel="error of a leaf's worst entry, relative to its largest (red: tolerance; left edge: none)")
+    axes.set(xlabel="error of a leaf's worst entry, relative to its largest (red: tolerance; left edge: no error)")
     axes.grid(axis="x", alpha=0.25)
     _save(figure, path)
 
@@ -190,7 +190,7 @@ def truncation(path: Path, report: TruncationReport, title: str) -> None:
 
 
 def gradient_report(path: Path, report: Report) -> None:
-    """A report of `check_gradients`: the errors of all entries, and what each step counts beside what it should."""
+    """A report of `check_gradients`: the errors of all entries, what each step adds and what it should add."""
     steps = report.steps
     figure = plt.figure(figsize=(8, 1.2 + 0.3 * len(report.leaves) + 2.2 * bool(steps)), layout="constrained")
     above, *below = figure.subfigures(2 if steps else 1, 1, squeeze=False)[:, 0]
@@ -211,14 +211,14 @@ def gradient_report(path: Path, report: Report) -> None:
             panel.plot(t, np.linalg.norm(step.numeric, axis=1), color="tab:blue", marker="o", label="right")
             panel.plot(t, np.linalg.norm(step.analytic, axis=1), color="tab:red", marker="x", label="this one")
             panel.set_title(step.name.removeprefix("params."), fontsize=9)
-            panel.set(xlabel="step t", ylabel="norm of what it counts")
+            panel.set(xlabel="step t", ylabel="norm of what it adds")
             panel.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
         panel.legend(fontsize=8)
     _save(figure, path)
 
 
 def _literal(title: str) -> str:
-    """A title that may hold names of files: a dollar sign in one begins no formula."""
+    """A title in which a dollar sign, of a file name for example, does not begin a formula."""
     return shown(title).replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""What a run leaves behind, but for its checkpoints. Imports no jax: bad input is answered at once."""
+"""The files of a run, except its checkpoints. Imports no jax, so that bad input is refused at once."""
 
 import contextlib
 import dataclasses
@@ -26,7 +26,7 @@ OWNED = {LOCK, SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT, WATCHED, TRUNCATI
 
 
 def check_free(config: TrainConfig) -> None:
-    """Raise an `InputError` if a run cannot begin in the folder the settings name: nothing is replaced unasked."""
+    """Raise an `InputError` if a run cannot begin in its folder. It replaces nothing without --overwrite."""
     if config.run is None:
         return
     folder, name = config.run.resolve(), repr(str(config.run))
@@ -34,26 +34,28 @@ def check_free(config: TrainConfig) -> None:
         raise InputError(f"--run must name a folder, but {name} is a file.")
     if _aside(folder).exists():
         raise InputError(
-            f"--run must name a folder whose replacement is not under way, but {str(_aside(folder))!r} holds "
-            f"what {name} was before: move it back or remove it."
+            f"--run must name a folder that is not being replaced, but {str(_aside(folder))!r} holds "
+            f"the former contents of {name}: move it back or remove it."
         )
     if folder.is_dir() and _contents(folder):
         if not _is_run(folder):
-            raise InputError(f"--run must name a new or empty folder, but {name} holds other things than a run.")
+            raise InputError(
+                f"--run must name a new or empty folder, but {name} holds other files than a run's: take another name."
+            )
         if not config.overwrite:
             raise InputError(
-                f"--run must name a new folder, but {name} holds a run: take another name, or give --overwrite, "
-                f"or go on with it by --resume."
+                f"--run must name a new folder, but {name} holds a run: take another name, replace it with --overwrite "
+                f"or continue it with --resume."
             )
         if Path.cwd().is_relative_to(folder):
-            raise InputError(f"--run must not name the folder you stand in when it is to be replaced, got {name}.")
+            raise InputError(f"--run must not name the working folder when --overwrite is given, got {name}.")
     parent = next(parent for parent in folder.parents if parent.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"--run must name a folder that can be made, but {str(parent)!r} is no folder to write in.")
+        raise InputError(f"--run must name a folder that can be made, but {str(parent)!r} cannot be written to.")
 
 
 def _contents(folder: Path) -> set[str]:
-    """The names of what is in a folder, but for the lock, which a run leaves that was killed before it began."""
+    """The names of the files in a folder, without the lock: a run that was killed before it began leaves one."""
     return {path.name for path in folder.iterdir()} - {LOCK}
 
 
@@ -74,7 +76,7 @@ def _aside(folder: Path) -> Path:
 
 @contextlib.contextmanager
 def new_folder(config: TrainConfig) -> Iterator[Path]:
-    """The folder of a new run, locked. A run that it replaces is put aside, and comes back unless a checkpoint is made.
+    """The folder of a new run, locked. A run that it replaces is moved aside, and moved back if no checkpoint is made.
 
     Raises:
         InputError: if the folder cannot be made, or another process trains in it.
@@ -111,7 +113,7 @@ def new_folder(config: TrainConfig) -> Iterator[Path]:
 
 
 def _first_free() -> Path:
-    """The first of runs/char-1, runs/char-2, … that is not there, made; of two processes each gets one of its own."""
+    """The first of runs/char-1, runs/char-2, … that is free, made at once: two processes get two folders."""
     for number in itertools.count(1):
         folder = Path("runs") / f"char-{number}"
         with contextlib.suppress(FileExistsError):
@@ -121,7 +123,7 @@ def _first_free() -> Path:
 
 
 def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:
-    """Write `settings.json`: the settings, and what they cannot tell, `facts`."""
+    """Write `settings.json`: the settings and the `facts`, which the settings do not contain."""
     settings = dataclasses.asdict(config)
     for name in NOT_STORED:
         del settings[name]
@@ -149,13 +151,13 @@ def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str
     """The settings and facts of the run in `config.resume`, with `config.steps` if that is among the options `given`.
 
     Raises:
-        InputError: if another option is, or there is no run.
+        InputError: if another option is given, or there is no run.
     """
     assert config.resume is not None
     for name in sorted(given - {"resume", "steps", "files"}):
         raise InputError(
-            f"--resume must be given alone, with --steps or with FILE, since the other settings come from the run; "
-            f"got --{name.replace('_', '-')} too."
+            f"--resume must be given alone or with --steps and FILE, since the other settings come from the run; "
+            f"got --{name.replace('_', '-')} too: leave it out."
         )
     stored, facts = read_settings(config.resume)
     steps = config.steps if "steps" in given else stored.steps
@@ -167,7 +169,7 @@ def with_text(
 ) -> tuple[TrainConfig, dict[str, Any]]:
     """The settings and facts of a run that goes on with `corpus`, which was read from the `files` given, if any.
 
-    What comes from standard input is there only once: then the run keeps the files it has.
+    Standard input can be read only once: then the run keeps the files it has.
     """
     if not files or "-" in files:
         return config, facts

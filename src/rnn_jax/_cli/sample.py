@@ -24,7 +24,7 @@ def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
 
 
 def trained(run: Path, settings: TrainConfig, symbols: str) -> Params:
-    """The parameters that a run has come to; if its newest checkpoint is damaged, those before it, and that is said."""
+    """The parameters of the newest checkpoint of a run that is not damaged; a warning names those that are."""
     restored = last_state(run, settings, symbols)
     warn_of_damage(run, restored)
     params: Params = restored.state.params
@@ -32,8 +32,8 @@ def trained(run: Path, settings: TrainConfig, symbols: str) -> Params:
 
 
 def last_state(run: Path, settings: TrainConfig, symbols: str) -> Restored:
-    """The newest state of a run that is whole, on one device."""
-    settings = dataclasses.replace(settings, devices=1, memory=None)  # of the training alone
+    """The newest undamaged state of a run, on one device."""
+    settings = dataclasses.replace(settings, devices=1, memory=None)  # these concern only the training
     trainer = make_character_trainer(settings, len(symbols))
     return restore(run, jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols))))
 

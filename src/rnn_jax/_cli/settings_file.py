@@ -1,4 +1,4 @@
-"""What `settings.json` may hold. It is input: a person may have changed it. Imports no jax."""
+"""What `settings.json` may hold. It is checked like input, because a person may have changed it. Imports no jax."""
 
 import json
 import re
@@ -13,19 +13,19 @@ from .config import TrainConfig
 from .limits import check_train_config, shortened
 
 FORMAT = 1
-MOST_BYTES = 2**24  # of settings: a million symbols are less
-MOST_DIGITS = 4000  # of an integer: Python refuses to read more than 4,300, in its own words
+MOST_BYTES = 2**24  # of settings.json: a million symbols take less
+MOST_DIGITS = 4000  # of an integer; above 4,300 Python itself refuses, with another message
 MOST_LEVELS = 20  # of lists and objects inside each other
 BASELINES = {"unigram", "bigram", "trigram"}
 NEEDED = {"text": str, "text_sha256": str, "symbols": str, "baselines": dict[str, float]}
-FACTS = NEEDED | {  # what else is written: kept, but read by no command
+FACTS = NEEDED | {  # what is written too: kept, but no command reads it
     "command": str,
     "left_out": dict[str, int],
     "num_characters": int,
     "versions": dict[str, str],
     "machine": dict[str, str | int | None],
 }
-NOT_STORED = ("run", "overwrite", "resume")  # settings that are of a command, not of a run
+NOT_STORED = ("run", "overwrite", "resume")  # settings of one command, not of the run
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", dict: "an object"}
 
 
@@ -33,7 +33,7 @@ def read_json(path: Path) -> Any:
     """What a file of settings holds.
 
     Raises:
-        OSError, ValueError: if it cannot be read; however it is damaged, of these two.
+        OSError, ValueError: if it cannot be read. Every kind of damage raises one of these two.
     """
     with open(path, "rb") as file:
         data = file.read(MOST_BYTES + 1)
@@ -50,7 +50,7 @@ def parsed(text: str) -> Any:
     """The value that is written in `text` as JSON.
 
     Raises:
-        ValueError: if there is none, or it is nested too deep or has numbers too long to be ours.
+        ValueError: if it is not JSON, is nested too deep or has integers that are too long.
     """
     try:
         value = json.loads(text, parse_int=_integer)
@@ -70,16 +70,16 @@ def _integer(digits: str) -> int:
 
 
 def _is_flat(value: Any, levels: int) -> bool:
-    """Whether a value has at most so many lists and objects inside each other."""
+    """Whether lists and objects are nested at most `levels` deep in a value."""
     inside = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return levels > 0 and all(_is_flat(one, levels - 1) for one in inside)
 
 
 def checked(found: Any) -> tuple[TrainConfig, dict[str, Any]]:
-    """The settings and the facts in what `read_json` returns, as if the settings had just been given.
+    """The settings and the facts in what `read_json` returns, checked like settings that were just given.
 
     Raises:
-        ValueError, InputError: for the first that a run cannot have.
+        ValueError, InputError: for the first value that a run cannot have.
     """
     _check_type("it", found, dict)
     facts = dict(found)
@@ -99,13 +99,13 @@ def checked(found: Any) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def _config(settings: dict[str, Any]) -> TrainConfig:
-    """The settings, each of its type. Those that are missing have their defaults, but for the files."""
+    """The settings, after a check of their types. A missing setting gets its default; the files must be there."""
     hints = {name: hint for name, hint in typing.get_type_hints(TrainConfig).items() if name not in NOT_STORED}
     if "files" not in settings:
         raise ValueError(f"files must be {_in_words(hints['files'])}, but is missing")
     for name, value in settings.items():
         if name not in hints:
-            raise ValueError(f"settings must hold none but those of `rnn-jax train`, got {_came(name)}")
+            raise ValueError(f"settings must hold only those of `rnn-jax train`, got {_came(name)}")
         _check_type(name, value, hints[name])
     for name in settings["files"]:
         if not name or "\0" in name or not is_unicode(name):
@@ -114,7 +114,7 @@ def _config(settings: dict[str, Any]) -> TrainConfig:
 
 
 def _check_facts(facts: dict[str, Any]) -> None:
-    """Raise a `ValueError` for the first fact that `rnn-jax train` cannot have written."""
+    """Raise a `ValueError` for the first fact that `rnn-jax train` would not write."""
     symbols, baselines = facts["symbols"], facts["baselines"]
     for name in ("symbols", "text"):
         if not facts[name]:
@@ -144,7 +144,7 @@ def _check_type(name: str, value: Any, hint: Any) -> None:
 
 
 def _came(value: Any) -> str:
-    """A value as it stands in the file, if it is not too long."""
+    """A value as the file has it, shortened if it is long."""
     return shortened(json.dumps(value, ensure_ascii=False))
 
 

@@ -18,20 +18,20 @@ from .run_folder import TRUNCATION
 from .sample import trained
 
 MOST_LOST = 0.05  # ‖truncated - full‖ / ‖full‖
-LEAST_REACHES = 3  # k2 that must fit into the steps of a measurement, for most of them to reach back k2
+LEAST_REACHES = 3  # a measurement must have this many times k2 steps, so that most of them can reach back k2
 ROUNDING = 1e-6
 NOTHING = "Nothing is learned through time in this run: no gradient reaches the step before."
 OF_ANOTHER = {"files", "run", "overwrite", "resume", "method", "memory", "adaptive_bias"}
 
 
 def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
-    """Print the report of a trained network on its held-out text, and leave its picture; returns the exit status."""
+    """Print the report of a trained network on its held-out text and write its picture; returns the exit status."""
     _, streams = held_out_of_run(config.run, facts, corpus, config.window, config.streams)
     params = trained(config.run, settings, facts["symbols"])
     batch = window_batch(streams, 0, config.window)
     ks = [k for k in config.ks if k < config.window]
     if not ks:
-        raise InputError(f"--ks must hold a number below the {config.window} of --window, got {config.ks}.")
+        raise InputError(f"--ks must hold a number below --window, which is {config.window}, got {config.ks}.")
     report = truncation_report(params, batch, zero_state(params, config.streams), ks)
     say(f"{config.streams} streams of {config.window} steps, held out of {corpus.source}")
     say("windows of k1 steps that reach back k2\n")
@@ -50,10 +50,10 @@ def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str,
 
 
 def advice(report: TruncationReport, settings: TrainConfig, num_characters: int) -> str:
-    """The cheapest truncation that was measured to lose little, with the command that trains so; or why there is none.
+    """The cheapest truncation that loses little, with the command that trains with it; or why there is none.
 
-    Cheapest: the fewest steps back for each step, k2 / k1, then the shortest reach. Of fewer than three times k2 steps,
-    most reach back to the first and not k2: what is lost there is not what a long text loses.
+    Cheapest means: the fewest steps back for each step, k2 / k1, then the smallest k2. In fewer than 3 k2 steps, most
+    windows reach back to the first step, which is less than k2; the loss measured there is not that of a long text.
     """
     if nothing_through_time(report):
         return f"{NOTHING} There is nothing to advise."
@@ -64,36 +64,36 @@ def advice(report: TruncationReport, settings: TrainConfig, num_characters: int)
     if not kept and little:
         k2 = min(row.k2 for row in little)
         return (
-            f"What k2 = {k2} loses can be told from at least {LEAST_REACHES * k2} steps, got {steps}: give "
+            f"To measure what k2 = {k2} loses takes at least {LEAST_REACHES * k2} steps, got {steps}: give "
             f"--window {LEAST_REACHES * k2}, or smaller --ks."
         )
     if not kept:
         return f"None of these loses at most {MOST_LOST:.0%}: try larger --ks, or keep the full gradient."
     row = min(kept, key=lambda row: (row.k2 / row.k1, row.k2))
     found = (
-        f"The cheapest of these that loses at most {MOST_LOST:.0%} is k1 = {row.k1}, k2 = {row.k2}: it loses "
+        f"The cheapest of these that loses at most {MOST_LOST:.0%} has k1 = {row.k1}, k2 = {row.k2}: it loses "
         f"{row.whole.error:.1%} of this gradient."
     )
     window = max(settings.window, LEAST_REACHES * row.k2)
     needed = least_characters(settings.streams, window)
     if needed > num_characters:
         return (
-            f"{found}\nTo train with it take --window {window}; {settings.streams} streams of that need {needed:,} "
-            f"characters, and this text has {num_characters:,}."
+            f"{found}\nTo train with it takes --window {window}, and {settings.streams} streams of it need {needed:,} "
+            f"characters: this text has {num_characters:,}. Give more text, or fewer --streams."
         )
     return f"{found}\nnext: {train_command(settings, window=window, k1=row.k1, k2=row.k2)}"
 
 
 def nothing_through_time(report: TruncationReport) -> bool:
-    """Whether what comes to the step before is zero, or no more than rounding of what a loss sends to its own step."""
+    """Whether the gradient at the step before is zero, or only rounding compared with that at the step of the loss."""
     own, *before = report.lag_norms
     return bool(np.isfinite(own) and max(before, default=np.inf) <= ROUNDING * own)
 
 
 def train_command(settings: TrainConfig, **changed: int) -> str:
-    """`rnn-jax train` with the text and the settings of a run, some of them changed, into a folder of its own.
+    """`rnn-jax train` with the text and the settings of a run, except those `changed`, into a new folder.
 
-    Truncation has its own method, without a limit of memory.
+    Truncation has its own method and no limit of memory, so these two settings are left out.
     """
     settings = dataclasses.replace(settings, **changed)  # type: ignore[arg-type]
     words = ["rnn-jax train", *("-" if name == "-" else pasted(Path(name)) for name in settings.files)]
@@ -101,4 +101,4 @@ def train_command(settings: TrainConfig, **changed: int) -> str:
         value, option = getattr(settings, field.name), f"--{field.name.replace('_', '-')}"
         if field.name not in OF_ANOTHER and value != field.default:
             words.append(option if value is True else f"{option} {value}")
-    return " ".join(words) + (" < FILE" if "-" in settings.files else "")  # of standard input nothing is kept
+    return " ".join(words) + (" < FILE" if "-" in settings.files else "")  # standard input is not kept

@@ -5,7 +5,8 @@
 `_compared`, `_next_to`                      gradient and slopes compared; the same at places next to a kink
 `_findings`, `_report`                       what is wrong, in words; the outcome
 `_clock`, `_steps`                           a clock built into the problem; the wrong time steps that it reveals
-`_problems`, `_witnesses`, `_numpy_witnesses`   small problems; gradients derived in other ways
+`_problems`, `_grid`                         small problems; the grid of their options
+`_witnesses`, `_numpy_witnesses`             gradients derived in other ways
 """
 
 import lazy_loader

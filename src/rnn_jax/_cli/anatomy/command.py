@@ -1,4 +1,4 @@
-"""`rnn-jax anatomy`: where the gradient of a network comes from and where it goes, as a page to open in a browser."""
+"""`rnn-jax anatomy`: where the gradient of a network comes from and how far it goes, as a page for the browser."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from .verdict import verdict
 
 
 def anatomy(config: AnatomyConfig, settings: TrainConfig | None, facts: dict[str, Any], corpus: Corpus | None) -> int:
-    """Look, print the main lines and leave the page; returns the exit status."""
+    """Examine the network, print the main results and write the page; returns the exit status."""
     if settings is None or corpus is None or config.run is None:
         subject = random_subject(config)
     else:

@@ -29,7 +29,7 @@ RUN_GAINS, RANDOM_GAINS = (0.5, 1.0, 1.5), (0.5, 0.9, 1.0, 1.1, 1.5)
 
 
 class Subject(NamedTuple):
-    """A network on its data; `driving` is a longer stretch of inputs, of one sequence, for the exponents."""
+    """A network on its data; `driving` is a longer sequence of inputs, for the exponents."""
 
     name: str
     params: Params
@@ -47,7 +47,7 @@ class Spectrum(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What the page shows: of every gain the profile of the last loss and the exponents, of one of them all else."""
+    """What the page shows: the profile of the last loss and the exponents for every gain, the rest for one gain."""
 
     subject: Subject
     gains: tuple[float, ...]
@@ -64,7 +64,7 @@ class Findings(NamedTuple):
 
 
 def random_subject(config: AnatomyConfig) -> Subject:
-    """A network as it is drawn, driven by independent normal inputs; the targets are random classes."""
+    """A network with random weights, driven by independent normal inputs; the targets are random classes."""
     key, xkey, ykey, dkey = jax.random.split(jax.random.key(config.seed), 4)
     params = init_params(
         key,
@@ -109,13 +109,13 @@ def scaled(params: Params, gain: float) -> Params:
 
 
 def reach(exponent: float, time: int) -> int:
-    """The k2 of which truncation is measured: after so many steps 1 % is left, at most half of the sequence."""
+    """The k2 that truncation is measured at: the steps after which 1 % is left, at most half of the sequence."""
     half = max(time // 2, 1)
     return max(min(math.ceil(math.log(100) / -exponent), half), 1) if exponent < 0 else half
 
 
 def window_of_run(num_characters: int) -> int:
-    """The default window, or as much of it as the held-out characters of a text have; 0 if they are too few."""
+    """The default window, or a shorter one that fits the held-out characters of a text; 0 if they are too few."""
     held_out = num_held_out(num_characters)
     most = min(held_out // AnatomyConfig.streams - 1, AnatomyConfig.window)
     return most if held_out >= LEAST_HELD_OUT else 0

@@ -24,8 +24,8 @@ def page(found: Findings) -> str:
     ]
     steps, streams = found.subject.batch.inputs.shape[:2]
     lead = (
-        f"{found.subject.name}; {streams} sequences of {steps} steps. A gain is a factor of W_hh; what names none is "
-        f"at gain {found.detailed:g}."
+        f"{found.subject.name}; {streams} sequences of {steps} steps. A gain is a factor of W_hh; "
+        f"it is {found.detailed:g} where nothing else is said."
     )
     return html_page("Anatomy of a gradient", lead, verdict(found), sections)
 
@@ -56,16 +56,16 @@ def profile(found: Findings) -> Section:
     return Section(
         "What one loss sends back",
         png(figure),
-        "The norm of δ_t = ∂L_T/∂h_t, of the loss of the last step alone, all sequences together. Read from right to "
-        "left: a straight line that falls is a gradient that vanishes exponentially, one that rises explodes. A "
-        "triangle is a norm of exactly zero, which has no place on this axis; what is missing is not finite.",
-        ("gain", "layer", "‖δ_1‖", "‖δ_T‖", "factor a step back"),
+        "The norm of δ_t = ∂L_T/∂h_t, only of the loss of the last step, all sequences together. Read from right to "
+        "left: a straight line that falls is a gradient that vanishes exponentially; one that rises explodes. A "
+        "triangle is a norm of exactly zero, which this axis cannot show; missing points are not finite.",
+        ("gain", "layer", "‖δ_1‖", "‖δ_T‖", "factor per step back"),
         rows,
     )
 
 
 def _slope(norms: np.ndarray) -> float:
-    """The factor a step back, of the line through the logs."""
+    """The factor per step back, from a straight line through the logs."""
     seen = norms > 0
     if seen.sum() < 2:
         return float("nan")
@@ -103,9 +103,9 @@ def lag_map(found: Findings) -> Section:
     return Section(
         "Which loss reaches which state",
         png(figure),
-        "Each column is the loss of one step, each row so many steps before it: bright is where its gradient is large. "
+        "A column is the loss of one step, a row is a number of steps before it. Bright: its gradient is large there. "
         "Colour that fades upwards evenly is a gradient that vanishes; bright columns are losses that reach far. The "
-        "upper left corner is empty, for there are no steps so far back. Grey is exactly zero.",
+        "upper left corner is empty, because no steps are so far back. Grey is exactly zero.",
         ("lag", "mean norm"),
         list(zip(shown, means, strict=True)),
     )
@@ -137,9 +137,9 @@ def products(found: Findings) -> Section:
     return Section(
         "How far Jacobians stretch",
         png(figure),
-        "Singular values of J_T J_{T-1} ⋯, the Jacobians of one layer along the first sequence, the largest first: by "
-        "how much a gradient can grow (above 0) or shrink (below) on so many steps, in the best direction and in "
-        "others, down to the middle one. They part because each direction has a rate of its own. A triangle at the "
+        "Singular values of J_T J_{T-1} ⋯, the Jacobians of one layer along the first sequence, the largest first: how "
+        "much a gradient can grow (above 0) or shrink (below 0) over a number of steps, in the best direction and in "
+        "others, down to the middle one. They separate because each direction has its own rate. A triangle at the "
         "bottom is minus infinity: no direction is left.",
         ("layer", "factors", "ln of the largest", "ln of the middle", "ln of the smallest"),
         rows,
@@ -168,11 +168,11 @@ def lyapunov(found: Findings) -> Section:
     return Section(
         "Lyapunov exponents",
         png(figure),
-        f"The rates at which neighbouring states part (above 0) or meet (below), over {found.num_counted:,} steps; "
-        "bars are two standard errors. The gradient grows or vanishes at the rate of the first. All below 0: the state "
-        "forgets where it began. Some above 0 while the states stay bounded: chaos, and the dimension says in how many "
-        "directions. A triangle at the bottom is minus infinity: nothing passes in that direction, at units that are "
-        "off, a singular W_hh or units so saturated that float32 cannot hold their slope. What is missing grew out of "
+        f"The rates at which nearby states separate (above 0) or approach (below 0), over {found.num_counted:,} "
+        "steps; bars are two standard errors. The gradient grows or vanishes at the rate of the first. All below 0: "
+        "the state forgets where it started. Some above 0 while the states stay bounded: chaos, and the dimension says "
+        "in how many directions. A triangle at the bottom is minus infinity: nothing passes in that direction, at units "
+        "that are off, a singular W_hh or units so saturated that float32 cannot hold their slope. Missing values grew out of "
         "range.",
         ("gain", "λ_1", "error", f"λ_{len(found.spectra[0].exponents)}", "Kaplan-Yorke dimension"),
         rows,
@@ -194,7 +194,7 @@ def eigenvalues(found: Findings) -> Section:
     return Section(
         "Eigenvalues of a step without activation",
         png(figure),
-        "Those of (1 - α) I + α W_hh, without leak of W_hh itself. Without activation, a gradient explodes along "
+        "Those of (1 - α) I + α W_hh; without leak, of W_hh itself. Without activation, a gradient explodes along "
         "eigenvectors outside of the unit circle and vanishes along those inside. If the largest singular value of "
         "W_hh is below 1, nothing can explode. With tanh that is only half of the story: φ' is the other.",
         ("layer", "spectral radius", "outside", "largest singular value"),
@@ -221,7 +221,7 @@ def saturation(found: Findings) -> Section:
     return Section(
         "Where the activation lets no gradient through",
         png(figure),
-        "Dark units are saturated: φ' is near 0, and what comes back through them is lost, whatever W_hh does.",
+        "Dark units are saturated: φ' is near 0, and a gradient that goes back through them is lost, whatever W_hh is.",
         ("layer", "mean of φ'", "% below 0.1"),
         rows,
     )
@@ -253,7 +253,7 @@ def contributions(found: Findings) -> Section:
         png(figure),
         "The size of each step's part, and whether it points along the gradient (1), across it (0) or against it (-1). "
         "Norm times cosine adds up to the norm of the gradient: a few large steps that agree, or many that cancel. A "
-        "triangle at the bottom is a step that adds nothing, like the first, where h_0 is zero.",
+        "triangle at the bottom is a step that adds nothing, like the first one if h_0 is zero.",
         ("layer", "‖d_W_hh‖", "sum of the norms", "mean cosine", "largest at t"),
         rows,
     )

@@ -6,12 +6,12 @@ from typing import Any
 from ..config import TrainConfig, default_rate, default_scale
 
 EXPLODED = 1000.0  # the norm of a gradient of mean cross-entropy, before clipping; where it learns, below 10
-LEARNED = 0.75  # of the bits of uniform guessing: what costs less has been learned
-BEGUN = 50  # steps before which nothing is said, unless the loss is far above uniform guessing
+LEARNED = 0.75  # share of the bits of uniform guessing; a text that costs less has been learned
+BEGUN = 50  # before this step nothing is said, unless the loss is far above uniform guessing
 
 
 def what_is_wrong(config: TrainConfig, records: list[dict[str, Any]], num_symbols: int) -> str | None:
-    """What a person should know of a run with these metrics, and what to try; None if it learns."""
+    """What is wrong in a run with these metrics, and what to try; None if it learns."""
     trained = [record for record in records if "bits" in record]
     validated = [record["validation_bits"] for record in records if "validation_bits" in record]
     if not trained:
@@ -30,7 +30,7 @@ def what_is_wrong(config: TrainConfig, records: list[dict[str, Any]], num_symbol
     if validated and validated[-1] > uniform:
         return (
             f"the held-out text costs {validated[-1]:.2f} bits, above the {uniform:.2f} of uniform guessing, though "
-            f"the training text costs {bits:.2f}: the network learns it by heart. Give more text, or fewer --steps."
+            f"the training text costs {bits:.2f}: the network memorises it. Give more text, or fewer --steps."
         )
     return None
 
@@ -44,7 +44,7 @@ def remedy(config: TrainConfig) -> str:
         options.append(f"--recurrent-scale {default_scale(config):g}")
     if rate != default_rate(config):
         options.append(f"--learning-rate {default_rate(config):g}")
-    if config.max_norm != 1:  # too large and it explodes, too small and it does not move
+    if config.max_norm != 1:  # too large, it explodes; too small, it does not learn
         options.append("--max-norm 1")
     if config.max_value is not None:
         options.append("--max-value None")
@@ -52,4 +52,4 @@ def remedy(config: TrainConfig) -> str:
         options.append("--momentum 0.9")
     if config.drop_recurrent > 0.2:
         options.append("--drop-recurrent 0.2")
-    return f"Train anew with {' '.join(options) or f'--learning-rate {rate / 10:g}'}."
+    return f"Train again with {' '.join(options) or f'--learning-rate {rate / 10:g}'}."

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, by orbax: the last two, each renamed into place when it is whole, each with a checksum."""
+"""The last two checkpoints of a run, by orbax: each has a checksum and is renamed into place when it is complete."""
 
 import hashlib
 import itertools
@@ -15,11 +15,11 @@ from ..._reporting.console import unended, warn
 from ..._reporting.errors import InputError
 from ..run_folder import CHECKPOINT
 
-CHECKSUM = "sha256"  # its name among the arrays of a checkpoint; those that are older than it have none
+CHECKSUM = "sha256"  # its name among the arrays of a checkpoint; old checkpoints have none
 
 
 class Restored(NamedTuple):
-    """A state, the step it was saved at, and of each newer step why it cannot be used."""
+    """A state, the step it was saved at, and for each newer step the reason why it cannot be used."""
 
     state: Any
     step: int
@@ -27,11 +27,11 @@ class Restored(NamedTuple):
 
 
 class _Unusable(Exception):
-    """Why a checkpoint cannot be used: what stands after "step 60 of 'run'"."""
+    """Why a checkpoint cannot be used: the words after "step 60 of 'run'"."""
 
 
 class _Names:
-    """The names of steps for orbax, which otherwise takes a folder with digits of another script for a step too."""
+    """The names of steps. Without it, orbax also reads a folder name in digits of another script as a step."""
 
     standard = ocp.path.step.standard_name_format()
 
@@ -55,7 +55,7 @@ def checkpoints(folder: Path) -> ocp.CheckpointManager:
     try:
         return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
     except (OSError, ValueError) as error:
-        raise InputError(f"RUN must hold a folder of checkpoints, but {str(path)!r} is none: {error}") from error
+        raise InputError(f"RUN must hold a folder of checkpoints, but {str(path)!r} is not one: {error}") from error
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
@@ -65,7 +65,7 @@ def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
 
 
 def _is_step(name: str) -> bool:
-    """Whether this is how the checkpoint of a step is called."""
+    """Whether this is the name of a checkpoint."""
     return name.isascii() and name.isdigit() and name == str(int(name))
 
 
@@ -76,12 +76,12 @@ def _steps(path: Path) -> list[int]:
 
 
 def restore(folder: Path, template: Any) -> Restored:
-    """The newest saved state that is whole, in the tree of `template`, whose shapes and dtypes it must have.
+    """The newest undamaged state, as a tree like `template`; shapes and dtypes must be those of `template`.
 
     No file is changed: another process may be training this run.
 
     Raises:
-        InputError: if there is none, none can be read, or they are of another model.
+        InputError: if there is no checkpoint, none can be read, or they are of another model.
     """
     path, name, damaged = (folder / CHECKPOINT).absolute(), repr(str(folder)), dict[int, str]()
     for step in _steps(path):
@@ -91,7 +91,7 @@ def restore(folder: Path, template: Any) -> Restored:
             damaged[step] = str(error)
         unended.set()
     if not damaged:
-        raise InputError(f"RUN must hold a checkpoint, but {name} has none yet: train it anew.")
+        raise InputError(f"RUN must hold a checkpoint, but {name} has none yet: train it again.")
     told = "; ".join(f"step {step} {reason}" for step, reason in damaged.items())
     raise InputError(f"RUN must hold a checkpoint that can be read, but in {name} {told}.")
 
@@ -99,7 +99,9 @@ def restore(folder: Path, template: Any) -> Restored:
 def warn_of_damage(folder: Path, restored: Restored) -> None:
     """Say which steps are damaged, and which one is used instead."""
     for step, reason in restored.damaged.items():
-        warn(f"step {step} of {str(folder)!r} {reason}. Going on from step {restored.step}, the newest that is whole.")
+        warn(
+            f"step {step} of {str(folder)!r} {reason}. Continuing from step {restored.step}, the newest undamaged one."
+        )
 
 
 def set_aside(folder: Path, steps: Iterable[int]) -> None:
@@ -111,7 +113,7 @@ def set_aside(folder: Path, steps: Iterable[int]) -> None:
 
 
 def _read(path: Path, template: Any, step: int) -> Any:
-    """The state in the checkpoint of a step. Not by a manager, which would tidy up what another process is writing.
+    """The state in the checkpoint of a step. A manager would remove what another process is writing, so none is used.
 
     Raises:
         _Unusable: if it cannot be read, is not what was saved, or is of another model.
@@ -121,11 +123,11 @@ def _read(path: Path, template: Any, step: int) -> Any:
     path, handler, wanted = path / "default", ocp.StandardCheckpointHandler(), _named_leaves(template)
     try:
         found = {leaf: (array.shape, array.dtype) for leaf, array in handler.metadata(path).items()}
-    except Exception as error:  # orbax raises of many kinds, for a folder damaged in many ways
+    except Exception as error:  # orbax raises many kinds of errors for damaged folders
         raise _Unusable("is damaged: its list of arrays cannot be read") from error
     for leaf, array in wanted.items():
         if found.get(leaf) != (array.shape, array.dtype):
-            came = "{1} of shape {0}".format(*found[leaf]) if leaf in found else "not there"
+            came = "{1} of shape {0}".format(*found[leaf]) if leaf in found else "missing"
             expected = f"{array.dtype} of shape {array.shape}"
             raise _Unusable(f"is not of the model in its settings: `{leaf}` is {came}, expected {expected}")
     if more := found.keys() - wanted.keys() - {CHECKSUM}:
@@ -133,15 +135,15 @@ def _read(path: Path, template: Any, step: int) -> Any:
     if CHECKSUM in found:
         wanted[CHECKSUM] = jax.ShapeDtypeStruct(*found[CHECKSUM])
     try:
-        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # on however many devices they were saved
+        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # they may have been saved on several devices
         here = {leaf: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one) for leaf, x in wanted.items()}
         arrays = jax.device_get(handler.restore(path, args=ocp.args.StandardRestore(here)))
     except Exception as error:
         raise _Unusable("is damaged: its arrays cannot be read") from error
     checksum = arrays.pop(CHECKSUM, None)
     if checksum is not None and not np.array_equal(checksum, _checksum(arrays)):
-        raise _Unusable("is damaged: its arrays are not those that were saved, by their checksum")
-    leaves = [jnp.asarray(arrays[leaf]) for leaf in _named_leaves(template)]  # bound to no device
+        raise _Unusable("is damaged: its arrays do not match their checksum")
+    leaves = [jnp.asarray(arrays[leaf]) for leaf in _named_leaves(template)]  # not bound to a device
     state = jax.tree.unflatten(jax.tree.structure(template), leaves)
     if int(state.num_steps) != step:
         raise _Unusable(f"is damaged: it holds the state of step {int(state.num_steps)}")

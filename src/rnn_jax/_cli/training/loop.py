@@ -1,4 +1,4 @@
-"""The training loop: many steps a dispatch; saved, validated and drawn at intervals; ended cleanly by a signal."""
+"""The training loop: many steps per call; saves, validates and draws at intervals; a signal ends it cleanly."""
 
 import contextlib
 import signal
@@ -33,12 +33,12 @@ from .model import compute_dtype_of, make_gradient
 from .watch import make_watch
 
 DISPATCH = 50  # steps in one call of the compiled program: about half a second with the defaults
-DROPPING = 2**31  # the randomness of dropout, apart from that of the weights
-SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 200, 0.8  # of the samples along the way
+DROPPING = 2**31  # makes the randomness of dropout independent of that of the weights
+SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 200, 0.8  # of the samples during training
 
 
 class Run(NamedTuple):
-    """A run that is under way; `records` grows."""
+    """A run in progress; `records` grows."""
 
     folder: Path
     config: TrainConfig
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 def make_next_batch(config: TrainConfig) -> Callable[[TrainState, jax.Array], tuple[States, Batch]]:
     """`(state, streams) -> (h_0, batch)` of the next step.
 
-    Which window a step reads, and which units it drops, is a function of its number; at the start of the streams the
+    The number of the step decides which window it reads and which units it drops. At the start of the streams the
     state is zero.
     """
     window = config.window
@@ -69,7 +69,7 @@ def make_next_batch(config: TrainConfig) -> Callable[[TrainState, jax.Array], tu
 
 
 def make_dispatch(trainer: Trainer, config: TrainConfig) -> Callable[..., tuple[TrainState, StepInfo]]:
-    """`(state, streams, num_steps) -> (state, infos)`: that many steps in one compiled call, the state donated."""
+    """`(state, streams, num_steps) -> (state, infos)`: `num_steps` steps in one compiled call; the state is donated."""
     next_batch = make_next_batch(config)
 
     @partial(jax.jit, static_argnums=2, donate_argnums=0)
@@ -86,14 +86,14 @@ def make_dispatch(trainer: Trainer, config: TrainConfig) -> Callable[..., tuple[
 def train_until(
     run: Run, trainer: Trainer, state: TrainState, manager: ocp.CheckpointManager, received: list[int]
 ) -> TrainState:
-    """Train to the last step, or until a signal is in `received`; saved at every validation and at the end.
+    """Train to the last step, or until a signal is in `received`. Saves at every validation and at the end.
 
     Raises:
         TrainingFailed: if loss, gradient or update is not finite; what was saved before is kept.
     """
     config, records = run.config, run.records
     dispatch = make_dispatch(trainer, config)
-    window = config.window if config.memory is None else min(config.window, 50)  # its states are all kept
+    window = config.window if config.memory is None else min(config.window, 50)  # it keeps all states
     validate = make_validate(run.data, config.method, window, compute_dtype_of(config))
     watch = (
         make_watch(config, make_gradient(config, len(run.data.symbols)), make_next_batch(config))
@@ -118,11 +118,11 @@ def train_until(
         unit=" characters",
         unit_scale=True,
         smoothing=0.05,
-        disable=None,  # no bar where nobody looks: into a file or a pipe
+        disable=None,  # no bar in a file or a pipe
     ) as bar:
         stopping = False
         while not stopping:
-            # The same boundaries after an interruption as without one: the same compiled programs, the same bits.
+            # The boundaries do not depend on interruptions, so the programs and the bits of the result do not either.
             boundaries = (step - step % every + every for every in intervals)
             num_steps = min(*boundaries, config.steps) - step
             if watch is not None and step % config.watch_every == 0 and step not in watched_at:
@@ -136,7 +136,7 @@ def train_until(
             record(bits=bits, grad_norm=float(np.mean(infos.grad_norm, dtype=np.float64)))
             bar.set_postfix_str(f"{bits:.3f} bits/character", refresh=False)
             bar.update(num_steps * characters_per_step)
-            stopping = step == config.steps or bool(received)  # asked once a turn: what is stopped is also saved
+            stopping = step == config.steps or bool(received)  # checked once per turn, so that a stopped run is saved
             if stopping or step % config.eval_every == 0:
                 validation_bits = float(validate(state.params))
                 if not np.isfinite(validation_bits):

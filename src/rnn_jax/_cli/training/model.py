@@ -39,7 +39,7 @@ def make_gradient(config: TrainConfig, num_symbols: int) -> GradFn:
     """The gradient of a run, on the devices and in the memory of its settings.
 
     Raises:
-        InputError: if there are not so many devices, or the memory is too little for any plan.
+        InputError: if there are fewer devices, or the memory is too little for every plan.
     """
     devices = jax.devices()
     if len(devices) < config.devices:
@@ -54,7 +54,7 @@ def make_gradient(config: TrainConfig, num_symbols: int) -> GradFn:
 
 
 def compute_dtype_of(config: TrainConfig) -> Any:
-    """The type of states and products, where it is not that of the weights; otherwise None."""
+    """The type of states and products if it is not that of the weights, otherwise None."""
     return jnp.bfloat16 if config.dtype == "bfloat16" else None
 
 
@@ -69,10 +69,10 @@ def method_of(config: TrainConfig) -> Method:
 
 
 def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, PlanCost]:
-    """The plan of `config.memory` for the part of a batch that one device has, and what it costs.
+    """The plan that fits `config.memory`, for the part of a batch on one device, and what it costs.
 
     Raises:
-        InputError: if the memory is too little for any plan.
+        InputError: if the memory is too little for every plan.
     """
     steps: Any = jax.ShapeDtypeStruct((config.window, config.streams // config.devices), jnp.int32)
     params = jax.eval_shape(lambda: initial_params(config, num_symbols))
@@ -99,7 +99,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def initial_state(config: TrainConfig, trainer: Trainer, num_symbols: int) -> TrainState:
-    """The state before the first step: drawn from the seed alone."""
+    """The state before the first step; it depends only on the seed."""
     params = initial_params(config, num_symbols)
     return trainer.init(params, zero_state(params, config.streams))
 

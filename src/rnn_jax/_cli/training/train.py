@@ -26,14 +26,14 @@ from .checkpoint import checkpoints, restore, set_aside, warn_of_damage
 from .loop import Run, signals, train_until
 from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
 
-ROUNDING = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.1}  # below it a gradient differs by no more than rounding
+ROUNDING = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.1}  # a smaller difference is only rounding
 
 
 def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
-    """Train, from the start or, with the facts of a run, from where that stopped; returns the exit status."""
+    """Train from the start or, with the facts of a run, from where it stopped; returns the exit status."""
     data = prepare(corpus.text, config.streams, config.window)
     if facts and facts["symbols"] != data.symbols:
-        raise InputError("--resume must find the symbols of its text in the run's settings, but they are others.")
+        raise InputError("--resume must find the same symbols in the text and in the run's settings, but they differ.")
     _say("text", f"{corpus.source}: {len(corpus.text):,} characters, {len(data.symbols)} symbols, the end held out")
     left_out = [f"{count:,} {name.replace('_', ' ')}" for name, count in corpus.left_out.items() if count]
     if left_out:
@@ -60,14 +60,16 @@ def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
 def _train_in(
     folder: Path, config: TrainConfig, facts: dict[str, Any], data: TextData, trainer: Trainer, state: TrainState
 ) -> int:
-    """Train with everything kept in `folder`; nothing there is changed before all is checked."""
+    """Train, and keep everything in `folder`; nothing in it changes before all is checked."""
     records: list[dict[str, Any]] = []
     if config.resume is not None:
         restored = restore(folder, jax.eval_shape(lambda: state))
         warn_of_damage(folder, restored)
         state = restored.state
         if restored.step >= config.steps:
-            raise InputError(f"--steps must be above the {restored.step} that {str(folder)!r} has done.")
+            raise InputError(
+                f"--steps must be above the {restored.step} that {str(folder)!r} has done, got {config.steps}."
+            )
         records = read_metrics(folder, restored.step)
         set_aside(folder, restored.damaged)
     with checkpoints(folder) as manager:
@@ -82,7 +84,7 @@ def _train_in(
 
 
 def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
-    """What the settings cannot tell: the text, its baselines, the versions, the machine."""
+    """What the settings do not contain: the text, its baselines, the versions, the machine."""
     record = machine_record()
     kept = ("cpu", "cores", "memory_mib", "system", "commit", "date")
     return {
@@ -123,7 +125,7 @@ def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) 
 
 
 def _summarise(run: Run, step: int) -> None:
-    """The result beside what counting can do, and what to do next."""
+    """Print the result, compared with n-gram models, and the next commands."""
     bits = run.records[-1]["validation_bits"]
     results = {"this network": bits} | dict(reversed(run.facts["baselines"].items()))
     say(f"bits per character on the held-out text after {step:,} of {run.config.steps:,} steps")
@@ -133,7 +135,7 @@ def _summarise(run: Run, step: int) -> None:
     say(f"in {run.folder}: learning-curve.png,{watched} sample.txt, metrics.jsonl, settings.json, checkpoint")
     folder = pasted(run.folder)
     say(f"next: rnn-jax sample {folder} --length 500 --temperature 0.7")
-    text = " - < FILE" if "-" in run.config.files else ""  # what came from standard input is not kept
+    text = " - < FILE" if "-" in run.config.files else ""  # standard input is not kept
     if window := window_of_run(run.facts.get("num_characters", sys.maxsize)):
         shorter = "" if window == AnatomyConfig.window else f" --window {window}"
         say(f"      rnn-jax anatomy {folder}{text}{shorter}")

@@ -1,4 +1,4 @@
-"""`rnn-jax train --watch`: the gradient of a window now and then, taken apart, into the metrics and a picture."""
+"""`rnn-jax train --watch`: examine the gradient of a window at intervals, into the metrics and a picture."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,12 +23,12 @@ def make_watch(
 ) -> Callable[..., dict[str, Any]]:
     """`(state, streams) -> record` of the window that the next step reads.
 
-    Of the gradient that is trained with, `grad_norm` before clipping and `clip_ratio`, what clipping leaves of it. Of
-    the full gradient, with `--memory` that of the first 50 steps: of each layer the quantiles over time of `‖δ_t‖`, all
-    streams together, and the share of saturated units; `growth`, the factor of `‖∂L_i/∂h_{i-lag}‖` a step back. Of
-    `W_hh` the spectral radius and the largest singular value.
+    From the gradient of the training: `grad_norm` before clipping, and `clip_ratio`, the share that clipping leaves.
+    From the full gradient (with `--memory`, of the first 50 steps): for each layer the quantiles over time of `‖δ_t‖`,
+    all streams together, and the share of saturated units; `growth`, the factor of `‖∂L_i/∂h_{i-lag}‖` per step back.
+    From `W_hh`: the spectral radius and the largest singular value.
     """
-    most = config.window if config.memory is None else min(config.window, 50)  # its states are all kept
+    most = config.window if config.memory is None else min(config.window, 50)  # it keeps all states
     clip = clip_gradients(max_norm=config.max_norm, max_value=config.max_value)
 
     def _clipping(d_params: Params) -> dict[str, jax.Array]:
@@ -65,7 +65,7 @@ def _summary(found: Anatomy) -> dict[str, jax.Array | None]:
 
 
 def _rounded(values: Any) -> Any:
-    """As numbers of JSON, with so many digits."""
+    """As JSON numbers, rounded to `DIGITS` digits."""
     values = np.asarray(values, np.float64)
     if values.ndim:
         return [_rounded(value) for value in values]
