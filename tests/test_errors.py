@@ -142,7 +142,7 @@ CASES = [
     (lambda: rnn_jax.step(PARAMS, H_0[0], BATCH.inputs[0]), TypeError, "`cell` must be a cell, like CellParams, got Params, which holds cells: take `params.cells[0]`."),
     (lambda: rnn_jax.readout(PARAMS, jnp.zeros((2, HID))), TypeError, "`params` must be ReadoutParams, got Params, which holds one: take `params.readout`."),
     (lambda: rnn_jax.apply(PARAMS, jnp.zeros((3, HID)), BATCH.inputs), TypeError, "`h_0` must be a tuple of one state a layer, got"),
-    (lambda: rnn_jax.apply(PARAMS, jnp.zeros((3, HID)), BATCH.inputs), TypeError, ": for one layer take `(h_0,)`."),
+    (lambda: rnn_jax.apply(PARAMS, jnp.zeros((3, HID)), BATCH.inputs), TypeError, ": take `tuple(h_0)`."),
     (lambda: rnn_jax.step(CELL, H_0[0], jnp.ones((3, 3), jnp.float32)), TypeError, "got float32. Cast it: `x_t.astype(jnp.float64)`."),
     (lambda: rnn_jax.data.encode("the text", "abc"), ValueError, "got 'the text': the symbols come first, then the text."),
     (lambda: rnn_jax.unroll(cell(), H_0[0], BATCH.inputs, mask=jnp.ones((3, 7), bool)), ValueError, "`mask` must have shape (time, *batch) = (7, 3) to match the inputs, got (3, 7): swap its first two axes."),

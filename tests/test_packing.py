@@ -221,7 +221,22 @@ def test_targets_that_are_trees(together):
     assert its_places == places and not nothing.weights.any()
     np.testing.assert_array_equal(nothing.inputs, batch.inputs)
     np.testing.assert_array_equal(nothing.mask, batch.mask)
-    with pytest.raises(ValueError, match="`targets.1.` must have leaves of one length, got .1, 2.."):
+    with pytest.raises(ValueError, match="`targets.1.` must have leaves of one length, got "):
         together(xs, [trees[0], {"value": trees[1]["value"], "seen": trees[1]["seen"][:1]}, trees[2]])
     with pytest.raises(ValueError, match="`targets` must be trees of one structure, .* got, at 1, "):
         together(xs, [trees[0], {"value": trees[1]["value"]}, trees[2]])
+    with pytest.raises(
+        TypeError, match="`targets.0.` must be an array, or in all sequences a dict or NamedTuple, got a tu"
+    ):
+        together(xs, [(tree["value"], tree["seen"]) for tree in trees])
+    with pytest.raises(TypeError, match="`targets.1.` must be an array, .* got a dict"):
+        together(xs, [trees[0]["value"], *trees[1:]])
+    with pytest.raises(TypeError, match="`targets` must be a list with one entry for each sequence, got dict"):
+        together(xs, {"value": [tree["value"] for tree in trees]})
+    lists = [{"value": tree["value"].tolist(), "seen": tree["seen"].tolist()} for tree in trees]
+    np.testing.assert_array_equal(together(xs, lists)[0].targets["value"], batch.targets["value"])
+    np.testing.assert_array_equal(together((x for x in xs), (tree for tree in trees))[0].inputs, batch.inputs)
+    weighted, _ = together(xs, weights=[np.arange(n) for n in lengths])
+    assert weighted.weights.sum() == sum(sum(range(n)) for n in lengths)
+    alike, _ = together(np.ones((2, 5, 3)), np.ones((2, 5, 2)))
+    assert alike.mask.all() and alike.targets.shape[-1] == 2

@@ -47,12 +47,13 @@ BAD_TRAIN = {
     "empty": (["empty.txt"], "FILE must hold text, but file 'empty.txt' is empty."),
     "not utf-8": (
         ["latin.txt"],
-        "FILE must be utf-8 text, but file 'latin.txt' has byte 0xe4 at position 2. It looks like latin-1: give --encoding latin-1.",
+        "FILE must be utf-8 text, but file 'latin.txt' has byte 0xe4 at position 2. It may be in another encoding: `rnn-jax train` takes --encoding latin-1, cp1252 and others.",
     ),
     "encoding": (
         ["latin.txt", "--encoding", "latin-0"],
         "--encoding must be a text encoding that Python knows, like utf-8, latin-1 or utf-16, got 'latin-0'.",
     ),
+    "encoding of nothing": (["--encoding", "latin-1"], "--encoding must be left out without FILE, got 'latin-1'."),
     "encoding of bytes": (["latin.txt", "--encoding", "hex"], "--encoding must be a text encoding that Python knows,"),
     "too short": (["short.txt"], "FILE must hold at least 1,718 characters for --streams 32 of --window 50, got 12:"),
     "size 0": (["--hidden-size", "0"], "--hidden-size must be from 1 to 65,536, got 0."),

@@ -63,8 +63,12 @@ def test_a_sweep_over_the_numbers_of_sgd(name):
 
 
 def test_a_momentum_of_zero_in_a_sweep_is_none():
-    ends = [rnn_jax.clipped_sgd(0.5, momentum=0.0), rnn_jax.clipped_sgd(0.5, momentum=jnp.zeros(()))]
-    assert jax.tree.leaves([optimizer.init(np.ones(2)) for optimizer in ends]) == []  # nothing is remembered
+    assert jax.tree.leaves(rnn_jax.clipped_sgd(0.5).init(np.ones(2))) == []  # nothing is remembered
+    structures = [jax.tree.structure(rnn_jax.clipped_sgd(0.5, momentum=m).init(jnp.ones(2))) for m in (0.0, 0.5)]
+    assert structures[0] == structures[1]  # whatever the number is: `optax.inject_hyperparams` makes it a traced one
+    injected = optax.inject_hyperparams(rnn_jax.clipped_sgd)(learning_rate=0.5, momentum=0.0)
+    state = jax.jit(lambda state: injected.update(jnp.ones(2), state)[1])(injected.init(jnp.ones(2)))
+    np.testing.assert_array_equal(injected.update(jnp.ones(2), state)[0], [-0.5, -0.5])
 
     def step(momentum):
         optimizer = rnn_jax.clipped_sgd(0.5, momentum=momentum)
@@ -171,6 +175,8 @@ def test_optimizers_that_ask_for_more_than_the_gradient():
         assert state.opt_state[1].scale < 0.1  # with a rate of zero the loss never falls
         _, by_lbfgs = losses(optax.lbfgs(), 30)
         _, by_sgd = losses(optax.sgd(0.1), 30)
+        asking = optax.chain(optax.sgd(0.1), optax.contrib.reduce_on_plateau(patience=1))
+        losses(optax.MultiSteps(asking, 3), 6)  # which hands on what they ask for
         state, infos = losses(optax.MultiSteps(optax.sgd(0.1), 3), 6)
     assert by_lbfgs.loss[-1] < 0.2 * by_sgd.loss[-1]
     np.testing.assert_array_equal(infos.update_norm > 0, [False, False, True] * 2)
@@ -256,10 +262,15 @@ def test_parameters_may_be_a_tree_of_your_own():
     init = rnn_jax.make_trainer(rnn_jax.grad_fn_of(of_tree), rnn_jax.clipped_sgd(0.01), carry=True).init
     with pytest.raises(TypeError, match="`params.'a'.` must hold floating point numbers, got dtype int64. Cast it"):
         init({"a": jnp.arange(3)}, h_0)
-    with pytest.raises(TypeError, match="`params` must hold arrays, .* got dict"):
+    with pytest.raises(TypeError, match="`params` must hold arrays, got dict"):
         init({}, h_0)
-    with pytest.raises(TypeError, match="`h_0` as a tuple of states"):
-        init(tree, h_0[0])
+    for wrong in (h_0[0], list(h_0), params, ()):
+        with pytest.raises(TypeError, match="`h_0` must be a tuple of one state a layer, got "):
+            init(tree, wrong)
+    with pytest.raises(ValueError, match="`h_0` must hold states of one batch"):
+        init(tree, (h_0[0], h_0[0][:1]))
+    with pytest.raises(TypeError, match="`h_0.0.` must be an array, got tuple"):
+        init(tree, ((h_0[0], h_0[0]),))
 
 
 def test_min_char_rnn_clipping_is_by_value():

@@ -209,7 +209,8 @@ def check_states(
     The batch axes are those of what is called `match`, otherwise those of the first state.
     """
     if not isinstance(h_0, tuple):
-        hint = f": for one layer take `({name},)`" if hasattr(h_0, "shape") else ""
+        several = f"tuple({name})" if len(params.cells) > 1 else f"({name},)"
+        hint = f": take `{several}`" if hasattr(h_0, "shape") else ""
         raise TypeError(f"`{name}` must be a tuple of one state a layer, got {type(h_0).__name__}{hint}.")
     if len(h_0) != len(params.cells):
         raise ValueError(f"`{name}` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")

@@ -81,7 +81,7 @@ def make_trainer(
 
     require_callable(grad_fn=grad_fn)
     if isinstance(optimizer, optax.MultiSteps):
-        optimizer = optimizer.gradient_transformation()
+        optimizer = optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)  # type: ignore[arg-type]
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"`optimizer` must be an optax GradientTransformation, got {type(optimizer).__name__}.")
     if not isinstance(carry, bool):
@@ -118,11 +118,16 @@ def _check_start(params: Any, h_0: States) -> None:
         check_params(params)
         check_states(params, h_0)
         return
-    for name, tree in (("params", params), ("h_0", h_0)):
-        if not isinstance(h_0, tuple) or not jax.tree.leaves(tree):
-            raise TypeError(f"`{name}` must hold arrays, `h_0` as a tuple of states, got {type(tree).__name__}.")
-        for path, leaf in jax.tree.leaves_with_path(tree):
-            require_float(f"{name}{jax.tree_util.keystr(path)}", leaf)
+    if not isinstance(h_0, tuple) or isinstance(h_0, Params) or not h_0:
+        raise TypeError(f"`h_0` must be a tuple of one state a layer, got {type(h_0).__name__}.")
+    for layer, h in enumerate(h_0):
+        require_float(f"h_0[{layer}]", h)
+        if h.ndim < 1 or h.shape[:-1] != h_0[0].shape[:-1]:
+            raise ValueError(f"`h_0` must hold states of one batch, (*batch, hid), got {[h.shape for h in h_0]}.")
+    if not jax.tree.leaves(params):
+        raise TypeError(f"`params` must hold arrays, got {type(params).__name__}.")
+    for path, leaf in jax.tree.leaves_with_path(params):
+        require_float(f"params{jax.tree_util.keystr(path)}", leaf)
 
 
 def carried(h_0: States, h_T: States) -> tuple[States, Int[Array, ""]]:
@@ -142,7 +147,7 @@ def carried(h_0: States, h_T: States) -> tuple[States, Int[Array, ""]]:
 def clipped_sgd(
     learning_rate: Number | optax.Schedule,
     *,
-    momentum: Number = 0.0,
+    momentum: Number | None = None,
     max_norm: Number | None = None,
     max_value: Number | None = None,
 ) -> optax.GradientTransformation:
@@ -163,8 +168,7 @@ def clipped_sgd(
         descent = optax.stateless(
             lambda updates, params: jax.tree.map(lambda d: -jnp.asarray(rate, d.dtype) * d, updates)
         )
-    decay = require_number("momentum", momentum, RATE)
-    first = optax.identity() if isinstance(decay, float) and decay == 0 else _with_momentum(decay)
+    first = optax.identity() if momentum is None else _with_momentum(require_number("momentum", momentum, RATE))
     return optax.chain(clip_gradients(max_norm=max_norm, max_value=max_value), optax.chain(first, descent))
 
 

@@ -22,7 +22,13 @@ def orthogonal(scale: Number = 1.0) -> Initializer:
 
     References: Saxe, McClelland and Ganguli (2014), ICLR, arXiv:1312.6120.
     """
-    return of_jax.orthogonal(require_number("scale", scale, POSITIVE))
+    scale = require_number("scale", scale, POSITIVE)
+
+    def init(key: Key[Array, ""], shape: tuple[int, ...], dtype: Any = float) -> Array:
+        dtype = jnp.zeros((), dtype).dtype
+        return of_jax.orthogonal(scale)(key, shape, accumulation_dtype(dtype)).astype(dtype)
+
+    return init
 
 
 def normal(stddev: Number) -> Initializer:

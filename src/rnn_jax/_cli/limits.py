@@ -61,6 +61,7 @@ def check_train_config(config: TrainConfig) -> None:
         check_path(config, name)
     known = "a text encoding that Python knows, like utf-8, latin-1 or utf-16"
     _require(config, "encoding", _is_encoding(config.encoding), known)
+    _require(config, "encoding", bool(config.files) or config.encoding == "utf-8", "left out without FILE")
     _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
     if config.memory is not None:
         _require(config, "memory", bool(bytes_of(config.memory)), "a number of bytes above 0, like 200MB or 64MiB")

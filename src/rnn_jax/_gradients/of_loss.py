@@ -4,10 +4,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._checks import is_tokens
-from .._require import require_callable
+from .._require import require_array, require_callable
 from .._results import same_structure
 from .._types import Batch, GradFn, Gradients, Params, Result, States
 
@@ -52,6 +53,9 @@ def grad_fn_of(loss: Callable[[Params, Batch, States], tuple[Array, States]]) ->
             if not same_structure(returned[1], h_0):
                 came = str(jax.tree.structure(returned[1]))
                 raise TypeError(f"`loss` must return an h_T with the tree structure of `h_0`, got {came}.")
+            require_array("the value of loss", returned[0], jnp.floating, "a floating point number")
+            if jnp.shape(returned[0]) != ():
+                raise TypeError(f"`loss` must return a value of shape (), got {jnp.shape(returned[0])}.")
             return returned
 
         tokens = is_tokens(batch.inputs)

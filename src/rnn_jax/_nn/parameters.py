@@ -57,9 +57,9 @@ def init_params(
     require_key(key)
     require_sizes(input_size=input_size, hidden_size=hidden_size, output_size=output_size, num_layers=num_layers)
     check_activation(activation)
-    layer_of = _layers(leak, hidden_size)
     require_floating("dtype", dtype)
     dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
+    layer_of = _layers(leak, hidden_size, dtype)
     draw_dtype = accumulation_dtype(dtype)  # the decompositions know no half precision
 
     inits: dict[str, str | Initializer] = {
@@ -93,15 +93,15 @@ def init_params(
     return params
 
 
-def _layers(leak: Any, hidden_size: int) -> Callable[..., CellParams | LeakyParams]:
+def _layers(leak: Any, hidden_size: int, dtype: Any) -> Callable[..., CellParams | LeakyParams]:
     """The cell that has this leak: one for all units is static, one for each unit is a parameter."""
     if not getattr(leak, "ndim", 0):
         return partial(CellParams, leak=known_leak(leak))
     require_float("leak", leak)
     require_shape("leak", jnp.asarray(leak), "(hid,)", (hidden_size,), "`hidden_size`")
-    if not isinstance(leak, jax.core.Tracer) and not all(map(LEAK.holds, np.asarray(leak, float))):
+    if not isinstance(leak, jax.core.Tracer) and not all(map(LEAK.holds, np.asarray(leak, dtype).astype(float))):
         raise ValueError(f"`leak` must hold numbers above 0 and at most 1, got {leak!r}.")
-    return lambda w_xh, **parts: LeakyParams(w_xh, leak=jnp.array(leak, w_xh.dtype), **parts)  # each layer its own
+    return lambda w_xh, **parts: LeakyParams(w_xh, leak=jnp.array(leak, dtype), **parts)  # each layer its own
 
 
 def _drawn(name: str, init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:

@@ -47,7 +47,9 @@ def read_corpus(files: tuple[str, ...], encoding: str = UTF_8) -> Corpus:
             raise InputError(f"FILE must have a name in UTF-8, got {name!r}.")
     if files.count("-") > 1:
         raise InputError("FILE must name standard input, `-`, at most once.")
-    texts, marks, returns = zip(*(_read(name, codecs.lookup(encoding).name) for name in files), strict=True)
+    texts, marks, returns = zip(
+        *(_read(name, codecs.lookup(encoding).name.removesuffix("-sig")) for name in files), strict=True
+    )
     left_out = {"byte_order_marks": sum(marks), "carriage_returns": sum(returns)}
     return Corpus("".join(texts), ", ".join(files), left_out)
 
@@ -100,30 +102,34 @@ def _decoded(data: bytes, encoding: str, label: str) -> str:
         text = data.decode(encoding)
     except UnicodeError as error:  # not every codec says where
         got = f"byte 0x{data[error.start]:02x} at position {error.start}" if hasattr(error, "start") else str(error)
-        raise InputError(f"FILE must be {encoding} text, but {label} has {got}.{_hint(data, encoding)}") from error
-    if encoding == UTF_8 and _pairs_with_zero(data):  # which UTF-8 takes for a character
-        raise InputError(f"FILE must be {encoding} text, but in {label} every other byte is 0.{_hint(data, encoding)}")
+        cut = getattr(error, "reason", "") == "unexpected end of data"
+        hint = " It is cut off within a character." if cut else _hint(data, encoding)
+        raise InputError(f"FILE must be {encoding} text, but {label} has {got}.{hint}") from error
+    if encoding == UTF_8 and 100 * data.count(0) > len(data):  # which UTF-8 takes for characters
+        raise InputError(
+            f"FILE must be {encoding} text, but {label} has {data.count(0):,} bytes 0.{_hint(data, encoding)}"
+        )
     if encoding != UTF_8 and not is_unicode(text):
         raise InputError(f"FILE must be {encoding} text, but {label} has half of a surrogate pair.")
     return text
 
 
 def _hint(data: bytes, encoding: str) -> str:
-    """What the bytes of a file look like, if not `encoding`, in a sentence; nothing if that cannot be told."""
-    looks = next((one for one, marks in MARKS.items() if data.startswith(marks)), None)
-    if looks is None and (pairs := _pairs_with_zero(data)):
-        looks = pairs
-    if looks is None and 0 not in data:
-        looks = next((one for one in (UTF_8, "latin-1", "cp1252") if _is_text(data, one)), None)
-    if looks is None or codecs.lookup(looks).name == encoding:
+    """What the bytes of a file may be, if not `encoding`, in a sentence; nothing if that cannot be told."""
+    looks = next((one for one, marks in MARKS.items() if data.startswith(marks)), None) or _pairs_with_zero(data)
+    if looks is None and encoding != UTF_8 and _is_text(data, UTF_8):
+        looks = UTF_8
+    if looks is not None and looks != encoding:
+        return f" It looks like {looks}: `rnn-jax train` takes --encoding {looks}."
+    if 0 in data or encoding != UTF_8:
         return ""
-    return f" It looks like {looks}: give --encoding {looks}."
+    return " It may be in another encoding: `rnn-jax train` takes --encoding latin-1, cp1252 and others."
 
 
 def _pairs_with_zero(data: bytes) -> str | None:
     """The UTF-16 without a mark that `data` looks like: in most pairs the same one of the two bytes is 0."""
     high, low = data[0::2].count(0), data[1::2].count(0)
-    if not data or len(data) % 2 or max(high, low) * 4 < len(data) or min(high, low) * 10 > max(high, low):
+    if len(data) < 8 or len(data) % 2 or max(high, low) * 4 < len(data) or min(high, low) * 10 > max(high, low):
         return None
     return "utf-16-be" if high > low else "utf-16-le"
 

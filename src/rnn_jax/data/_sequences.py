@@ -83,7 +83,7 @@ def pack_sequences(
 
     `inputs[i]` are features `(length, in)` or tokens `(length,)`, `targets[i]` vectors or classes for the last
     steps of the sequence: all of them, some, or one; or for a loss of your own a dict or NamedTuple of such arrays,
-    of one length. Without targets, for predictions, all weights are zero. Loss and gradients are those of the
+    of one length. Without targets, for predictions, all weights are zero unless given. Loss and gradients are those of the
     sequences run apart from a state of zero: `h_0` is never read where a row holds a sequence. `weights[i]` are
     numbers or booleans `(len(targets[i]),)`, one for each target; `mask[i]` booleans `(length,)`, false at the
     steps of the sequence that do not exist. The reset is at the first step that exists. As in `Batch`, the weights
@@ -110,14 +110,20 @@ def pack_sequences(
 
 
 def _in_rows(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: bool) -> tuple[Batch, list[Place]]:
-    require_values("pad_sequences" if apart else "pack_sequences", [list(part or ()) for part in parts])
-    inputs, targets, *flags = parts
+    names = ("inputs", "targets", "weights", "mask")
+    inputs, targets, *flags = (_one_each(name, part) for name, part in zip(names, parts, strict=True))
+    require_values("pad_sequences" if apart else "pack_sequences", [inputs, targets, flags])
     if targets is None:
-        targets = [np.zeros(0)] * len(inputs)
-    if len(targets) and (isinstance(targets[0], dict) or hasattr(targets[0], "_fields")):
+        targets = [np.zeros(len(x)) for x in inputs]
+        flags[0] = [np.zeros(len(x)) for x in inputs] if flags[0] is None else flags[0]
+    if targets and (isinstance(targets[0], dict) or hasattr(targets[0], "_fields")):
         leaves, tree = _leaves_of_each(targets)
         batches = [_in_rows((inputs, leaf, *flags), time, dtype, apart=apart) for leaf in leaves]
         return batches[0][0]._replace(targets=tree.unflatten([batch.targets for batch, _ in batches])), batches[0][1]
+    for i, target in enumerate(targets):
+        if isinstance(target, (dict, tuple)) and any(map(np.ndim, jax.tree.leaves(target))):
+            kind = type(target).__name__
+            raise TypeError(f"`targets[{i}]` must be an array, or in all sequences a dict or NamedTuple, got a {kind}.")
     xs, ys, weights, masks = _as_arrays(inputs, targets, *flags)
     longest = max(len(x) for x in xs)
     time = longest if time is None else time
@@ -151,6 +157,13 @@ def _in_rows(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: boo
     return Batch(xs_in_rows, ys_in_rows, weights_in_rows, jnp.asarray(mask), restarts), places
 
 
+def _one_each(name: str, part: Any) -> list[Any] | None:
+    """What is given for each sequence, as a list."""
+    if isinstance(part, dict) or hasattr(part, "_fields"):
+        raise TypeError(f"`{name}` must be a list with one entry for each sequence, got {type(part).__name__}.")
+    return None if part is None else list(part)
+
+
 def _leaves_of_each(targets: Sequence[Any]) -> tuple[list[list[Any]], Any]:
     """For each leaf of the targets that of every sequence; and their tree."""
     tree: Any = jax.tree.structure(targets[0])
@@ -159,9 +172,11 @@ def _leaves_of_each(targets: Sequence[Any]) -> tuple[list[list[Any]], Any]:
             raise ValueError(
                 f"`targets` must be trees of one structure, {tree}, got, at {i}, {jax.tree.structure(target)}."
             )
-        lengths = [len(leaf) for leaf in jax.tree.leaves(target)]
+        lengths = [np.shape(leaf)[:1] for leaf in jax.tree.leaves(target)]
         if len(set(lengths)) != 1:
-            raise ValueError(f"`targets[{i}]` must have leaves of one length, got {lengths}.")
+            raise ValueError(
+                f"`targets[{i}]` must have leaves of one length, got {[*map(np.shape, jax.tree.leaves(target))]}."
+            )
     return [list(leaf) for leaf in zip(*map(jax.tree.leaves, targets), strict=True)], tree
 
 

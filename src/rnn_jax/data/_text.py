@@ -27,7 +27,7 @@ def encode(symbols: str, text: str) -> Int[np.ndarray, " time"]:
     codes, known = _code_points(text), _code_points(symbols)
     if np.any(known[1:] <= known[:-1]):
         came = repr(symbols if len(symbols) <= 100 else f"{symbols[:100]}…")
-        hint = ": the symbols come first, then the text" if len(symbols) > len(text) else ""
+        hint = ": the symbols come first, then the text" if len(codes) > 1 and np.all(codes[1:] > codes[:-1]) else ""
         raise ValueError(f"`symbols` must be sorted and without repeats, as `symbols_of` makes them, got {came}{hint}.")
     tokens = np.searchsorted(known, codes)
     is_known = np.append(known, 0)[tokens] == codes

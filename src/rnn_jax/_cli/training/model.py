@@ -94,7 +94,7 @@ def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
         "constant": optax.constant_schedule(peak),
     }[config.schedule]
     if config.optimizer == "sgd":
-        return clipped_sgd(rate, momentum=config.momentum, max_norm=config.max_norm, max_value=config.max_value)
+        return clipped_sgd(rate, momentum=config.momentum or None, max_norm=config.max_norm, max_value=config.max_value)
     return optax.chain(clip_gradients(max_norm=config.max_norm, max_value=config.max_value), optax.adam(rate))
 
 
