@@ -221,7 +221,7 @@ def test_targets_that_are_trees(together):
     assert its_places == places and not nothing.weights.any()
     np.testing.assert_array_equal(nothing.inputs, batch.inputs)
     np.testing.assert_array_equal(nothing.mask, batch.mask)
-    with pytest.raises(ValueError, match="`targets.1.` must have leaves of one length, got .1, 2.."):
+    with pytest.raises(ValueError, match="`targets.1.` must have leaves of equal length, got .1, 2.."):
         together(xs, [trees[0], {"value": trees[1]["value"], "seen": trees[1]["seen"][:1]}, trees[2]])
     with pytest.raises(ValueError, match="`targets` must be trees of one structure, .* got, at 1, "):
         together(xs, [trees[0], {"value": trees[1]["value"]}, trees[2]])

@@ -161,7 +161,7 @@ def _leaves_of_each(targets: Sequence[Any]) -> tuple[list[list[Any]], Any]:
             )
         lengths = [len(leaf) for leaf in jax.tree.leaves(target)]
         if len(set(lengths)) != 1:
-            raise ValueError(f"`targets[{i}]` must have leaves of one length, got {lengths}.")
+            raise ValueError(f"`targets[{i}]` must have leaves of equal length, got {lengths}.")
     return [list(leaf) for leaf in zip(*map(jax.tree.leaves, targets), strict=True)], tree
 
 
