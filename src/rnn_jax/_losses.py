@@ -169,7 +169,8 @@ def _checked_pair(pair: object, ys: Array) -> tuple[Array, Array]:
     """Raise unless the loss, which may be the caller's own, returned a value per step and the cotangent of `ys`."""
     if not isinstance(pair, tuple) or len(pair) != 2:
         raise TypeError(
-            f"`loss` must return a pair (value, d_y), got {type(pair).__name__}: `pointwise` makes the pair of a loss of one step."
+            f"`loss` must return a pair (value, d_y), got {type(pair).__name__}: to make the pair from the loss of one "
+            f"step, use `pointwise`."
         )
     shapes = tuple(jnp.shape(x) for x in pair)
     if shapes != (ys.shape[:-1], ys.shape):

@@ -75,7 +75,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     except InputError as error:
         raise ValueError(str(error).replace("RUN must", "`folder` must", 1)) from error
     for step, reason in restored.damaged.items():
-        used = f"Read was step {restored.step}, the newest that is whole."
+        used = f"Step {restored.step} was read, the newest undamaged one."
         warnings.warn(f"step {step} of {str(folder)!r} {reason}. {used}", stacklevel=2)
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_STORED}
     return Run(restored.state.params, facts.pop("symbols"), settings, restored.state, facts)
