@@ -240,7 +240,7 @@ CASES = [
     (lambda: rnn_jax.dynamics.fixed_points(PARAMS, (jnp.zeros((2, 4), int), jnp.zeros((2, 4)))), TypeError, "`starts[0]` must hold floating point numbers, got dtype int64."),
     (lambda: rnn_jax.dynamics.fixed_points(PARAMS, (jnp.zeros((2, 4)), jnp.zeros((2, 4))), jnp.zeros((2, 3))), ValueError, "`x` must be one constant input, (in,) or a token (), without a batch, got shape (2, 3)."),
     # numbers that cannot be traced
-    (lambda: jax.jit(lambda leak: init(leak=leak))(0.5), TypeError, "`leak` must be a number above 0 and at most 1 that is known, not traced by jit, vmap or grad, got float64[]: take `LeakyParams`, or give `init_params` one for each unit, which may be traced."),
+    (lambda: jax.jit(lambda leak: init(leak=leak))(0.5), TypeError, "`leak` must be a number above 0 and at most 1 that is known, not traced by jit, vmap or grad, got float64[]: use `LeakyParams`, or give `init_params` one for each unit, which may be traced."),
     (lambda: jax.vmap(lambda leak: rnn_jax.unroll(cell(leak=leak), H_0[0], BATCH.inputs))(jnp.ones(2)), TypeError, "`leak` must be a number above 0 and at most 1 that is known, not traced"),
     # keys
     (lambda: rnn_jax.init_params(0, input_size=1, hidden_size=1, output_size=1), TypeError, "`key` must be one typed key, as jax.random.key(seed) makes it, got int."),

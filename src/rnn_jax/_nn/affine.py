@@ -44,7 +44,10 @@ def _product(dtype: Any, x: Array, d_y: Array) -> Array:
 
 
 def _product_of_rows(dtype: Any, x: Array, d_y: Array) -> Array:
-    """`_product` over one axis. With several axes XLA copies `x` on a CPU; on other devices, sharded axes would be gathered."""
+    """`_product` over all leading axes merged into one, because with several axes XLA copies `x` on a CPU.
+
+    If the axes are sharded, merging them gathers the arrays.
+    """
     return _product(dtype, x.reshape(-1, x.shape[-1]), d_y.reshape(-1, d_y.shape[-1]))
 
 

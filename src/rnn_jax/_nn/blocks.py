@@ -20,7 +20,7 @@ def num_sequences(batch_axes: Sequence[int]) -> int:
 
 
 def even(time: int, block: int) -> int:
-    """About `block` steps, from 1 to `time`: a divisor of `time` if one is near, because a rest needs its own program."""
+    """About `block` steps, from 1 to `time`: a divisor of `time` if one is near, as a rest is compiled separately."""
     block = max(1, min(block, time))
     near = [size for size in range(max(1, 2 * block // 3), block * 3 // 2 + 1) if time % size == 0]
     return min(near, key=lambda size: abs(math.log(size / block)), default=block)

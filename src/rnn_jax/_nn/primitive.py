@@ -35,7 +35,10 @@ else:
 
 
 class Members(NamedTuple):
-    """One `vmap` over weights: an ensemble. `mapped` tells which leaves of the arguments have a first axis of members."""
+    """One `vmap` over weights: an ensemble of `size` members.
+
+    `mapped` tells which leaves of the arguments have the axis of members, as their first axis.
+    """
 
     size: int
     mapped: tuple[bool, ...]
@@ -95,7 +98,7 @@ class Unroll(Base):
 
     def transpose(self, out_ct: Any, *maybe_accums: Any) -> NoReturn:
         raise TypeError(
-            "`unroll_bptt` must be linear to be transposed, and it is not linear in its arguments: transpose the result "
+            "`unroll_bptt` cannot be transposed, because it is not linear in any single argument: transpose the result "
             "of `jax.linearize`, or use `unroll`."
         )
 
