@@ -38,7 +38,7 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
 
 
 def num_read(batch: Batch) -> int:
-    """How many of the last steps the loss reads: the length of every leaf of the targets."""
+    """The number of last steps that the loss reads: the length of every leaf of the targets."""
     last: int = jax.tree.leaves(batch.targets)[0].shape[0]
     return last
 

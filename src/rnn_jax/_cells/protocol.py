@@ -23,7 +23,7 @@ else:
 
 
 class Deltas(NamedTuple):
-    """Cotangents of z, of u, and of the cell's own parameters at each step. `u` is None if it is the same array as z."""
+    """Cotangents of z, of u, and of the cell's own parameters at each step. `u` is None if it is the same as `z`."""
 
     z: Array
     u: Array | None = None
