@@ -187,7 +187,7 @@ def test_a_tree_of_targets_that_does_not_fit():
 
     with pytest.raises(ValueError, match=r"`batch.targets\['a'\]` must have shape \(last, \*batch\) = \(7, 3\) or"):
         call(a=jnp.zeros((7, 2)))
-    with pytest.raises(ValueError, match=r"`batch.targets` must have leaves of one length, got \[5, 7\]"):
+    with pytest.raises(ValueError, match=r"`batch.targets` must have leaves of equal length, got \[5, 7\]"):
         call(a=jnp.zeros((7, 3)), b=jnp.zeros((5, 3, 2)))
     with pytest.raises(ValueError, match="`batch.targets` must hold at least one array"):
         call()

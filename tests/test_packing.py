@@ -152,11 +152,11 @@ def test_lengths():
 BAD = [
     (lambda: rnn_jax.data.lengths_to_mask(jnp.ones(3), 4), TypeError, "`lengths` must be integers, got float64."),
     (lambda: rnn_jax.data.lengths_to_mask(jnp.array([1, 5]), 4), ValueError, "`lengths` must be from 0 to the 4 steps, got [1, 5]."),
-    (lambda: rnn_jax.data.pack_sequences([], []), ValueError, "`inputs` and `targets` must be as many, and at least one, got 0 and 0."),
-    (lambda: rnn_jax.data.pack_sequences([np.ones(3)], [np.ones(4)]), ValueError, "`targets` must be at most as long as their sequence, got 4 for 3 steps at 0."),
-    (lambda: rnn_jax.data.pack_sequences([np.ones((3, 2)), np.ones((3, 1))], [np.ones(1)] * 2), ValueError, "`inputs` must be of one dtype and shape but for their lengths"),
+    (lambda: rnn_jax.data.pack_sequences([], []), ValueError, "`inputs` and `targets` must be non-empty and equally long, got 0 and 0."),
+    (lambda: rnn_jax.data.pack_sequences([np.ones(3)], [np.ones(4)]), ValueError, "`targets` must not be longer than their sequence, got 4 for 3 steps at 0."),
+    (lambda: rnn_jax.data.pack_sequences([np.ones((3, 2)), np.ones((3, 1))], [np.ones(1)] * 2), ValueError, "`inputs` must have the same dtype and, except for their lengths, the same shape, got float64(3, 2) at 0 and float64(3, 1) at 1."),
     (lambda: rnn_jax.data.pad_sequences([np.ones(3)], [np.ones(2)], weights=[np.ones(3)]), ValueError, "`weights[0]` must have shape (2,) to match `targets[0]`, got (3,)."),
-    (lambda: rnn_jax.data.pad_sequences([np.ones(3)], [np.ones(2)], weights=[]), ValueError, "`weights` must be as many as `targets`, got 0 and 1."),
+    (lambda: rnn_jax.data.pad_sequences([np.ones(3)], [np.ones(2)], weights=[]), ValueError, "`weights` must be as long as `targets`, got 0 and 1."),
     (lambda: rnn_jax.data.pad_sequences([np.ones(3)], [np.ones(2)], weights=[np.array(["a", "b"])]), TypeError, "`weights[0]` must hold real numbers or booleans, got dtype <U1."),
     (lambda: rnn_jax.data.pad_sequences([np.ones(3)], [np.ones(2)], mask=[np.ones(3)]), TypeError, "`mask[0]` must hold booleans, got dtype float64."),
     (lambda: rnn_jax.data.pack_sequences([np.ones(2)], [np.ones(2)], weights=[[1, 1]], mask=[[False, True]]), ValueError, "`weights[0]` must be zero before the first step that exists, got [1, 1]."),
@@ -221,9 +221,9 @@ def test_targets_that_are_trees(together):
     assert its_places == places and not nothing.weights.any()
     np.testing.assert_array_equal(nothing.inputs, batch.inputs)
     np.testing.assert_array_equal(nothing.mask, batch.mask)
-    with pytest.raises(ValueError, match="`targets.1.` must have leaves of one length, got "):
+    with pytest.raises(ValueError, match="`targets.1.` must have leaves of equal length, got shapes "):
         together(xs, [trees[0], {"value": trees[1]["value"], "seen": trees[1]["seen"][:1]}, trees[2]])
-    with pytest.raises(ValueError, match="`targets` must be trees of one structure, .* got, at 1, "):
+    with pytest.raises(ValueError, match="`targets` must be trees of the same structure, .* got .* at 1."):
         together(xs, [trees[0], {"value": trees[1]["value"]}, trees[2]])
     with pytest.raises(
         TypeError, match="`targets.0.` must be an array, or in all sequences a dict or NamedTuple, got a tu"

@@ -81,7 +81,7 @@ def test_runs_that_cannot_be_read(finished, tmp_path):
     run = tmp_path / "run"
     shutil.rmtree(run / "checkpoint" / "60")
     (run / "checkpoint" / "60").write_text("a file")
-    with pytest.warns(UserWarning, match="is damaged: it is not a folder. Read was step 50, the newest that is whole."):
+    with pytest.warns(UserWarning, match="is damaged: it is not a folder. Step 50 was read, the newest undamaged one."):
         assert int(saving.read_run(run).state.num_steps) == 50
     shutil.rmtree(run / "checkpoint")
     refuses(lambda: saving.read_run(run), ValueError, f"`folder` must hold a checkpoint, but {str(run)!r} has none yet")

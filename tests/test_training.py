@@ -265,7 +265,7 @@ def test_parameters_may_be_a_tree_of_your_own():
     with pytest.raises(TypeError, match="`params` must hold arrays, got dict"):
         init({}, h_0)
     for wrong in (h_0[0], list(h_0), params, ()):
-        with pytest.raises(TypeError, match="`h_0` must be a tuple of one state a layer, got "):
+        with pytest.raises(TypeError, match="`h_0` must be a tuple of one state per layer, got "):
             init(tree, wrong)
     with pytest.raises(ValueError, match="`h_0` must hold states of one batch"):
         init(tree, (h_0[0], h_0[0][:1]))

@@ -1,4 +1,4 @@
-"""What a batch must be: targets, weights and the rest at trace time, and `check_batch` for the values."""
+"""Checks of a batch: shapes and dtypes at trace time, and `check_batch` for the values."""
 
 from typing import Any
 
@@ -38,13 +38,13 @@ def check_call(params: Params, batch: Batch, h_0: States) -> None:
 
 
 def num_read(batch: Batch) -> int:
-    """How many of the last steps the loss reads: the length of every leaf of the targets."""
+    """The number of last steps that the loss reads: the length of every leaf of the targets."""
     last: int = jax.tree.leaves(batch.targets)[0].shape[0]
     return last
 
 
 def check_targets(batch: Batch, readout: ReadoutParams) -> None:
-    """Raise unless the leaves of the targets have the axes `(last, *batch, ...)`, of one `last`, and known types."""
+    """Raise unless all leaves of the targets have the axes `(last, *batch, ...)`, the same `last`, and known types."""
     leaves = jax.tree.leaves_with_path(batch.targets)
     if not leaves:
         raise ValueError(f"`batch.targets` must hold at least one array, got {batch.targets!r}.")
@@ -52,7 +52,7 @@ def check_targets(batch: Batch, readout: ReadoutParams) -> None:
         check_target(f"batch.targets{jax.tree_util.keystr(path)}", leaf, batch, readout)
     lasts = {leaf.shape[0] for _, leaf in leaves}
     if len(lasts) > 1:
-        raise ValueError(f"`batch.targets` must have leaves of one length, got {sorted(lasts)}.")
+        raise ValueError(f"`batch.targets` must have leaves of equal length, got {sorted(lasts)}.")
 
 
 def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams) -> None:
@@ -92,10 +92,19 @@ def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams
 
 
 def check_batch(params: Params, batch: Batch, h_0: States) -> None:
-    """Raise if a *value* of the batch is bad: what shapes cannot tell. Eager only, it reads the arrays.
+    """Raise if a *value* of the batch is bad, which shapes cannot show. It cannot run under `jit`: it reads the arrays.
 
-    Tokens and classes must name a row of `w_xh` and a column of `w_hy`; features, vectors and weights must be
-    finite. What the mask or a weight of zero hides is not read. Shapes and dtypes are checked too.
+    Tokens must be rows of `w_xh`, and classes columns of `w_hy`. Features, vectors, weights and states must be finite.
+    Steps that the mask hides, and targets of weight zero, are not read. Shapes and dtypes are checked too.
+
+    Args:
+        params: the network.
+        batch: the batch to check.
+        h_0: the initial states, one (*batch, hid) per layer.
+
+    Raises:
+        ValueError: for the first bad value, with its position, and for shapes that do not fit each other.
+        TypeError: for dtypes that do not fit each other.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=3)
@@ -116,9 +125,7 @@ def check_batch(params: Params, batch: Batch, h_0: States) -> None:
     for path, leaf in jax.tree.leaves_with_path(batch.targets):
         if not path:
             _check_values("batch.targets", leaf, weights != 0, params.readout.w_hy.shape[1], "classes")
-        elif jnp.issubdtype(
-            leaf.dtype, jnp.floating
-        ):  # what integers of a loss of the caller's own may be is not known
+        elif jnp.issubdtype(leaf.dtype, jnp.floating):  # a loss of your own may take any integers
             _check_values(f"batch.targets{jax.tree_util.keystr(path)}", leaf, weights != 0, 0, "")
     for layer, h in enumerate(h_0):
         _check_values(f"h_0[{layer}]", h, np.ones(h.shape[:-1], bool), 0, "")

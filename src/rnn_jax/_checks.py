@@ -1,4 +1,4 @@
-"""What parameters, inputs, states and flags must be: their shapes and dtypes, at trace time."""
+"""Checks of parameters, inputs, states and flags: their shapes and dtypes, at trace time."""
 
 from typing import Any
 
@@ -24,9 +24,9 @@ def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
 
 
 def check_cell(cell: Cell, name: str = "cell") -> None:
-    """Raise unless `cell` is a layer whose leaves fit each other."""
+    """Raise unless `cell` is a cell whose arrays fit each other."""
     if not isinstance(cell, Cell) or isinstance(cell, type):
-        hint = ", which holds cells: take `params.cells[0]`" if isinstance(cell, Params) else ""
+        hint = ", which holds cells: use `params.cells[0]`" if isinstance(cell, Params) else ""
         raise TypeError(f"`{name}` must be a cell, like CellParams, got {type(cell).__name__}{hint}.")
     cell.check(name)
     own = own_names(cell)
@@ -36,7 +36,7 @@ def check_cell(cell: Cell, name: str = "cell") -> None:
         raise ValueError(f"`{name}.w_xh` must have two axes (in, hid), got shape {cell.w_xh.shape}.")
     (first, wide), gates = cell.w_xh.shape, cell.gates
     agree = cell.b_h.ndim == 1 and cell.w_hh.shape[1:] == cell.b_h.shape == (gates * cell.w_hh.shape[0],)
-    if agree and cell.b_h.shape != (wide,):  # if one of the three is wrong, it is `w_xh`
+    if agree and cell.b_h.shape != (wide,):  # `w_hh` and `b_h` agree, so `w_xh` is the wrong one
         right = cell.b_h.shape[0]
         fitting = (wide if first == right else first, right)
         require_shape(f"{name}.w_xh", cell.w_xh, "(in, hid)", fitting, f"`{name}.w_hh` and `{name}.b_h`")
@@ -52,7 +52,7 @@ def check_cell(cell: Cell, name: str = "cell") -> None:
 def check_readout(readout: ReadoutParams, hid: int, dtype: Any, match: str, name: str) -> None:
     """Raise unless `readout` reads a layer of `hid` units."""
     if not isinstance(readout, ReadoutParams):
-        hint = ", which holds one: take `params.readout`" if isinstance(readout, Params) else ""
+        hint = ", which holds one: use `params.readout`" if isinstance(readout, Params) else ""
         raise TypeError(f"`{name}` must be ReadoutParams, got {type(readout).__name__}{hint}.")
     require_float(f"{name}.w_hy", readout.w_hy)
     require_float(f"{name}.b_y", readout.b_y)
@@ -68,7 +68,7 @@ def check_readout(readout: ReadoutParams, hid: int, dtype: Any, match: str, name
 
 
 def check_read(params: ReadoutParams, hs: Array) -> None:
-    """Raise unless the readout `params` fits itself, and `hs` are states `(*steps, hid)` that it reads."""
+    """Raise unless the arrays of the readout `params` fit each other and the states `hs` `(*steps, hid)`."""
     require_float("hs", hs)
     if hs.ndim < 1:
         raise ValueError(f"`hs` must have the axes (*steps, hid), got shape {hs.shape}.")
@@ -100,7 +100,7 @@ def check_params(params: Params) -> None:
 
 
 def check_inputs(cell: Cell, x: Array, leading: tuple[str, ...], name: str, cell_name: str) -> tuple[int, ...]:
-    """Raise unless `x`, with the axes `leading` before the batch, fits `cell`; returns its batch axes."""
+    """Raise unless `x`, with the axes `leading` before the batch axes, fits `cell`; return its batch sizes."""
     require_array(name, x)
     require_storable(name, x)
     axes = (*leading, "*batch") if is_tokens(x) else (*leading, "*batch", "in")
@@ -115,9 +115,9 @@ def check_inputs(cell: Cell, x: Array, leading: tuple[str, ...], name: str, cell
 
 
 def check_layout(x: Array, h: object, in_size: int, leading: tuple[str, ...], *, names: tuple[str, str]) -> None:
-    """Raise where the sizes of `x` and of a state `h` show that it is the layout of `x` that is wrong.
+    """Raise if the sizes of `x` and of a state `h` show that the axes of `x` are in the wrong order.
 
-    `leading` are the axes before the batch. Where the sizes show nothing, `check_state` says what it expects of `h`.
+    `leading` are the axes before the batch axes. If they show nothing, `check_state` says what shape `h` must have.
     """
     x_name, h_name = names
     if not hasattr(h, "shape") or steps_shape(x)[len(leading) :] == h.shape[:-1]:
@@ -150,7 +150,7 @@ def check_layout(x: Array, h: object, in_size: int, leading: tuple[str, ...], *,
     if is_tokens(x):
         raise ValueError(
             f"`{h_name}` must have the batch axes {steps[len(leading) :]} of `{x_name}`, whose integers are tokens, "
-            f"{legend if leading else '(*batch,)'} = {steps}, got {h.shape}: for features cast them, "
+            f"{legend if leading else '(*batch,)'} = {steps}, got {h.shape}: if they are features, cast them, "
             f"`{x_name}.astype(jnp.float32)`."
         )
 
@@ -164,7 +164,7 @@ def check_state(
     cell_name: str,
     parts: int | None = None,
 ) -> None:
-    """Raise unless `h` is a state `(*batch, parts · hid)` of `cell`, or has as many parts as are given."""
+    """Raise unless `h` is a state `(*batch, parts · hid)` of `cell`; `parts` is the cell's unless given."""
     h_name, x_name = names
     require_float(h_name, h)
     parts = cell.parts if parts is None else parts
@@ -185,9 +185,9 @@ def check_cotangent(name: str, d_x: Array, x: Array, match: str) -> None:
 def check_flags(
     steps: tuple[int, ...], prefix: str = "", legend: str = "(time, *batch)", **flags: Array | None
 ) -> None:
-    """Raise unless each of `mask` and `reset` that is given is bool, of the shape `steps` whose axes are `legend`.
+    """Raise unless `mask` and `reset`, if given, are booleans of the shape `steps`, whose axes are `legend`.
 
-    `prefix` is whose they are.
+    `prefix` is put before their names in messages.
     """
     for field, flag in flags.items():
         name = f"{prefix}{field}"
@@ -204,14 +204,14 @@ def check_states(
     name: str = "h_0",
     parts: int | None = None,
 ) -> None:
-    """Raise unless `h_0`, or what is of its kind, is a tuple of one state `(*batch, hid)` a layer.
+    """Raise unless `h_0`, or another tuple named `name`, has one state `(*batch, hid)` per layer.
 
-    The batch axes are those of what is called `match`, otherwise those of the first state.
+    The batch axes are those of the argument named `match`; without `batch`, those of the first state.
     """
     if not isinstance(h_0, tuple):
         several = f"tuple({name})" if len(params.cells) > 1 else f"({name},)"
-        hint = f": take `{several}`" if hasattr(h_0, "shape") else ""
-        raise TypeError(f"`{name}` must be a tuple of one state a layer, got {type(h_0).__name__}{hint}.")
+        hint = f": use `{several}`" if hasattr(h_0, "shape") else ""
+        raise TypeError(f"`{name}` must be a tuple of one state per layer, got {type(h_0).__name__}{hint}.")
     if len(h_0) != len(params.cells):
         raise ValueError(f"`{name}` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")
     if batch is None:
@@ -237,7 +237,7 @@ def check_sequence(
     *,
     name: str = "inputs",
 ) -> None:
-    """Raise unless states, inputs and flags fit `params` and each other; what is of a batch is called so."""
+    """Raise unless states, inputs and flags fit `params` and each other. `name` is that of the inputs in messages."""
     check_params(params)
     batch = check_inputs(params.cells[0], inputs, ("time",), name, "params.cells[0]")
     if isinstance(h_0, tuple) and h_0:

@@ -1,4 +1,4 @@
-"""Losses as pairs `(value, d_y)`, and the sum over steps that an engine differentiates."""
+"""Losses as pairs `(value, d_y)`, and the sum over steps that a method differentiates."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,7 +18,12 @@ from ._types import Batch, Loss, Objective, Params, Scalar, accumulation_dtype
 def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Any) -> tuple[Array, Array]:
     """Softmax cross-entropy, `ℓ = -log softmax(y_t)[target_t]` and `d_y_t = softmax(y_t) - onehot(target_t)`.
 
-    In nats. A class outside 0..out-1 gives a loss of NaN.
+    Args:
+        y_t: outputs (*steps, out), the logits.
+        target_t: integer classes (*steps) from 0 to out - 1. Any other class gives a loss of NaN.
+
+    Returns:
+        `(value, d_y_t)`: the loss of each step in nats, (*steps), and its derivative, (*steps, out).
 
     Raises:
         TypeError: if `target_t` does not hold integers.
@@ -28,20 +33,20 @@ def cross_entropy(y_t: Float[Array, "*steps out"], target_t: Any) -> tuple[Array
     require_array("targets", target_t)
     if not is_tokens(target_t):
         raise TypeError(
-            f"`targets` must hold integer classes for cross-entropy, got dtype {target_t.dtype}: for vectors take "
+            f"`targets` must hold integer classes for cross-entropy, got dtype {target_t.dtype}: for vectors use "
             f'another `loss`, like "squared_error".'
         )
     if target_t.shape != y_t.shape[:-1]:
         raise ValueError(f"`targets` must have shape {y_t.shape[:-1]} to match the outputs, got {target_t.shape}.")
     require_storable("targets", target_t)
     if target_t.dtype.itemsize < 4:
-        target_t = target_t.astype(jnp.int32)  # in 8 bits a class of 259 would be 3
+        target_t = target_t.astype(jnp.int32)  # `num_classes` may not fit in 8 or 16 bits
     num_classes = y_t.shape[-1]
     known = (target_t >= 0) & (target_t < num_classes)
-    target_t = jnp.where(known, target_t, num_classes).astype(jnp.int32)  # what is no class is one past the last
+    target_t = jnp.where(known, target_t, num_classes).astype(jnp.int32)  # an unknown class becomes `num_classes`
     is_target = jax.nn.one_hot(target_t, y_t.shape[-1], dtype=bool)
     y_max = lax.stop_gradient(jnp.max(y_t, axis=-1, keepdims=True))
-    e = jnp.exp(y_t - y_max)  # the one exponential: log softmax would take a second
+    e = jnp.exp(y_t - y_max)  # the only exponential: log softmax would need a second
     total = jnp.sum(e, axis=-1, keepdims=True)
     y_target = jnp.take_along_axis(y_t, target_t[..., None], -1, mode="fill")
     value = jnp.log(total) - (y_target - y_max)
@@ -53,9 +58,16 @@ def squared_error(
 ) -> tuple[Float[Array, "*steps"], Float[Array, "*steps out"]]:
     """Squared error summed over features, `ℓ = |y_t - target_t|²` and `d_y_t = 2 (y_t - target_t)`.
 
+    Args:
+        y_t: outputs (*steps, out).
+        target_t: targets of the same shape and dtype.
+
+    Returns:
+        `(value, d_y_t)`: the loss of each step, (*steps), and its derivative, (*steps, out).
+
     Raises:
-        TypeError: if `target_t` has another dtype than `y_t`.
-        ValueError: if `target_t` has another shape than `y_t`.
+        TypeError: if the dtype of `target_t` is not that of `y_t`.
+        ValueError: if the shape of `target_t` is not that of `y_t`.
     """
     require_array("y_t", y_t)
     require_array("targets", target_t)
@@ -71,10 +83,19 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared_error": squa
 
 
 def pointwise(value_fn: Callable[[Array, Any], Array]) -> Loss:
-    """The pair of a loss of your own, its `d_y_t` by a vjp of one step.
+    """Make a loss of your own into a pair `(value, d_y_t)`. JAX differentiates it, one step at a time.
 
-    `value_fn(y, target) -> scalar` sees one output vector `(out,)` and its target: a class `()`, a vector, or a tree of
-    what the loss needs of a step, like actions and advantages. No gradient comes from targets.
+    Args:
+        value_fn: `(y, target) -> scalar`, the loss of one step. `y` is one output vector (out,), and `target` is its
+            target: a class (), a vector, or a tree of what the loss needs at this step, for example actions and
+            advantages. Targets get no gradient.
+
+    Returns:
+        A loss for `make_grad_fn`: a function of outputs (*steps, out) and targets whose leaves begin with the axes
+        (*steps). It returns the loss of each step, (*steps), and its derivative, (*steps, out).
+
+    Raises:
+        TypeError: if `value_fn` cannot be called; when the loss is called, if `value_fn` does not return a real scalar.
 
     >>> import jax.numpy as jnp, rnn_jax
     >>> huber = rnn_jax.pointwise(lambda y, target: jnp.sum(jnp.sqrt(1 + (y - target) ** 2) - 1))
@@ -99,8 +120,8 @@ def pointwise(value_fn: Callable[[Array, Any], Array]) -> Loss:
 
 
 REDUCTIONS = {
-    "mean": "Σ w ℓ / Σ |w| over the whole batch; nothing to sum gives 0",
-    "mean_over_steps": "Σ w ℓ / N, N the number of steps that exist or have a weight; nothing to sum gives 0",
+    "mean": "Σ w ℓ / Σ |w| over the whole batch; 0 if there is nothing to sum",
+    "mean_over_steps": "Σ w ℓ / N, N the number of steps that exist or have a weight; 0 if there is nothing to sum",
     "sum": "Σ w ℓ",
 }
 
@@ -120,7 +141,7 @@ def make_objective(loss: str | Loss, reduction: str) -> Callable[[Params, Batch]
 
 
 def step_weights(batch: Batch, dtype: Any) -> Float[Array, "last *batch"]:
-    """How much the loss of each step counts: `weights`, else the mask on those steps, else one."""
+    """How much the loss of each step counts: `weights`; without them the mask on those steps; without a mask, one."""
     last = num_read(batch)
     steps = steps_shape(batch.inputs)
     if batch.weights is not None:
@@ -131,9 +152,9 @@ def step_weights(batch: Batch, dtype: Any) -> Float[Array, "last *batch"]:
 
 
 def loss_scale(reduction: str, batch: Batch, dtype: Any) -> Scalar:
-    """The factor of every step: 1 for `"sum"`; otherwise one over a divisor, 0 where there is nothing to sum.
+    """The factor of every step: 1 for `"sum"`; otherwise one over a divisor, or 0 if there is nothing to sum.
 
-    The divisor is Σ |w| for `"mean"`, which weights of both signs cannot cancel, and N for `"mean_over_steps"`.
+    The divisor is Σ |w| for `"mean"`, so that weights of both signs do not cancel, and N for `"mean_over_steps"`.
     """
     if reduction == "sum":
         return jnp.ones((), dtype)
@@ -145,9 +166,12 @@ def loss_scale(reduction: str, batch: Batch, dtype: Any) -> Scalar:
 
 
 def _checked_pair(pair: object, ys: Array) -> tuple[Array, Array]:
-    """Raise unless a loss, which may be the caller's own, returned a value a step and the cotangent of `ys`."""
+    """Raise unless the loss, which may be the caller's own, returned a value per step and the cotangent of `ys`."""
     if not isinstance(pair, tuple) or len(pair) != 2:
-        raise TypeError(f"`loss` must return a pair (value, d_y), got {type(pair).__name__}: see `pointwise`.")
+        raise TypeError(
+            f"`loss` must return a pair (value, d_y), got {type(pair).__name__}: to make the pair from the loss of one "
+            f"step, use `pointwise`."
+        )
     shapes = tuple(jnp.shape(x) for x in pair)
     if shapes != (ys.shape[:-1], ys.shape):
         raise ValueError(
@@ -162,8 +186,8 @@ def weighted_loss(
 ) -> tuple[Scalar, Float[Array, "last *batch out"]]:
     """`L = scale Σ_t w_t ℓ(y_t, target_t)` and `d_y_t = scale w_t ∂ℓ/∂y_t`.
 
-    All in float32 or better until `d_ys` is returned. Outputs and targets of weight zero are never read: whatever the
-    loss makes of them, infinity and NaN included, value and derivatives are 0 there.
+    All is computed in float32 or better; only the `d_ys` returned are in the dtype of `ys`. Outputs and targets of
+    weight zero are never read: value and derivatives are 0 there, even if the loss of them is infinite or NaN.
     """
     exact_ys = ys.astype(accumulation_dtype(ys.dtype))
     targets = jax.tree.map(partial(_as_exact, exact_ys.dtype), batch.targets)
@@ -181,7 +205,7 @@ def _as_exact(dtype: Any, x: Array) -> Array:
 
 
 def _some_read(read: Bool[Array, "last *batch"] | None, x: Array) -> Array:
-    """`x`, with the first step that is read in place of those that are not: a loss has a value there."""
+    """`x`, where each step that is not read is replaced by the first that is read, so that its loss has a value."""
     if read is None or read.size == 0:
         return x
     rows = lax.stop_gradient(x).reshape(read.size, *x.shape[read.ndim :])

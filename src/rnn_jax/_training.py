@@ -1,4 +1,4 @@
-"""One optimizer step as a pure function, the hidden state carried from batch to batch."""
+"""One optimizer step as a pure function, with the hidden state carried from batch to batch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,8 +16,12 @@ from ._types import Batch, GradFn, Params, States
 
 
 class TrainState(NamedTuple):
-    """Carried into the next step. `params` are `Params`, or the tree that your gradient function takes. `h_0` is the
-    state the next batch starts from.
+    """What a step of the training passes to the next.
+
+    `params`     `Params`, or the tree that your own gradient function takes.
+    `opt_state`  the state of the optimizer.
+    `h_0`        the hidden states that the next batch starts from.
+    `num_steps`  the number of steps so far.
     """
 
     params: Any
@@ -27,9 +31,12 @@ class TrainState(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """Reported, then dropped. The gradient's norm is the one before clipping; norms are in float32 or better.
+    """What a step reports.
 
-    `num_not_carried` counts the sequences whose last state was infinite or NaN: see `make_trainer`.
+    `loss`             the loss of the batch.
+    `grad_norm`        the norm of the gradient before clipping, in float32 or better.
+    `update_norm`      the norm of the update, in float32 or better; 0 if it was skipped.
+    `num_not_carried`  the number of sequences whose last state was infinite or NaN; see `make_trainer`.
     """
 
     loss: Float[Array, ""]
@@ -48,25 +55,34 @@ class Trainer(NamedTuple):
 def make_trainer(
     grad_fn: GradFn, optimizer: optax.GradientTransformation | optax.MultiSteps, *, carry: bool
 ) -> Trainer:
-    """Training by `optimizer` on the gradients of `grad_fn`. The caller jits, donates and scans.
+    """Make a trainer: `init` and `step`, two pure functions. You apply `jax.jit`, `donate_argnums` and `lax.scan`.
 
-    Args:
-        grad_fn: loss, last states and gradients; may be your own: it is traced, and its result is checked then.
-        optimizer: of optax, a `MultiSteps` too. One that asks for the loss (`value`), the gradient (`grad`) or the loss
-            at other parameters (`value_fn`), as `reduce_on_plateau` and `lbfgs` do, gets it. The loss is that of the
-            step's batch, so the patience of `reduce_on_plateau` counts steps: to follow a validation, change the rate
-            between steps, see docs/recipes.md.
-        carry: if True, each step starts from the hidden state that the last one ended in, for windows of one long
-            stream; no gradient crosses. If False, each starts from the `h_0` given to `init`, for independent batches.
-            There is no default, for the wrong one trains, and worse, without a word.
-
-    `init` copies its arrays, so that donating the state deletes nothing of the caller's. For a fresh start replace
+    `init` copies its arrays, so donating the state does not delete yours. To start from fresh states, replace
     `state.h_0`.
 
-    Only finite states are carried: a bad batch which `optax.apply_if_finite` skips does not spoil the next ones. A
-    sequence whose last state is infinite or NaN keeps the state it had before the step (zero, if that was not finite
-    either), and `StepInfo.num_not_carried` counts it. The other sequences go on. A skipped update has
-    `StepInfo.update_norm` 0; `num_steps` counts it.
+    With `carry=True` only finite states are carried, so a bad batch that `optax.apply_if_finite` skips does not spoil
+    the next ones. A sequence whose last state is infinite or NaN keeps the state it had before the step, or zero if
+    that was not finite either, and `StepInfo.num_not_carried` counts it. The other sequences are carried as usual.
+    A skipped update has `StepInfo.update_norm` 0, and `num_steps` counts it.
+
+    Args:
+        grad_fn: the loss, last states and gradients, from `make_grad_fn` or your own function. Its result is checked
+            when it is traced.
+        optimizer: an optax optimizer or `MultiSteps`. If it asks for the loss (`value`), the gradient (`grad`) or the
+            loss at other parameters (`value_fn`), as `reduce_on_plateau` and `lbfgs` do, it gets them. The loss is that
+            of one batch, so the patience of `reduce_on_plateau` counts steps. To follow a validation loss instead,
+            change the rate between steps: see docs/recipes.md.
+        carry: if True, each step starts from the hidden states that the last step ended in, for windows of one long
+            stream; no gradient crosses. If False, each step starts from the `h_0` given to `init`, for independent
+            batches. There is no default, because the wrong choice trains worse without any error.
+
+    Returns:
+        `Trainer(init, step)`: `init(params, h_0)` returns a `TrainState`, and `step(state, batch)` returns the next
+        state and a `StepInfo`.
+
+    Raises:
+        TypeError: if `grad_fn` cannot be called, `optimizer` is not of optax, or `carry` is not a boolean. `init` and
+            `step` raise it, and a `ValueError`, for arguments and results that do not fit each other.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=4, hidden_size=8, output_size=4)
@@ -119,7 +135,7 @@ def _check_start(params: Any, h_0: States) -> None:
         check_states(params, h_0)
         return
     if not isinstance(h_0, tuple) or isinstance(h_0, Params) or not h_0:
-        raise TypeError(f"`h_0` must be a tuple of one state a layer, got {type(h_0).__name__}.")
+        raise TypeError(f"`h_0` must be a tuple of one state per layer, got {type(h_0).__name__}.")
     for layer, h in enumerate(h_0):
         require_float(f"h_0[{layer}]", h)
         if h.ndim < 1 or h.shape[:-1] != h_0[0].shape[:-1]:
@@ -131,9 +147,9 @@ def _check_start(params: Any, h_0: States) -> None:
 
 
 def carried(h_0: States, h_T: States) -> tuple[States, Int[Array, ""]]:
-    """The states the next step starts from; the number of sequences whose `h_T` is not finite.
+    """The states the next step starts from, and the number of sequences whose `h_T` is not finite.
 
-    Of each sequence it is the first of `h_T`, `h_0` and zero that is finite.
+    For each sequence, the next step starts from `h_T` if that is finite, otherwise from `h_0`, otherwise from zero.
     """
 
     def finite(h: States) -> Array:
@@ -153,11 +169,21 @@ def clipped_sgd(
 ) -> optax.GradientTransformation:
     """Gradient descent on clipped gradients: each entry to ±`max_value`, then all to the global norm `max_norm`.
 
-    Clipping by value is what min-char-rnn does (at 5), by norm what Pascanu et al. proposed. Each number may be traced,
-    for a sweep under `jax.vmap`: then its range is not checked. It is taken in the dtype of each gradient.
+    min-char-rnn clips by value (at 5); Pascanu et al. proposed to clip by norm. Each number may be traced, for a sweep
+    under `jax.vmap`; then its range is not checked. It is converted to the dtype of each gradient.
+
+    Args:
+        learning_rate: a number above zero, or a schedule of optax.
+        momentum: the factor of the sum of the past gradients, from 0 (no momentum) to below 1.
+        max_norm: the largest global norm of the gradient, above zero; not clipped if None.
+        max_value: the largest absolute value of an entry of the gradient, above zero; not clipped if None.
+
+    Returns:
+        An optimizer of optax.
 
     Raises:
-        ValueError: unless 0 <= momentum < 1 and each of the others that is given is above zero.
+        ValueError: for a known number out of range.
+        TypeError: for an argument that is not a real number.
 
     References: Pascanu, Mikolov and Bengio (2013), ICML, arXiv:1211.5063.
     """
@@ -173,7 +199,27 @@ def clipped_sgd(
 
 
 def clip_gradients(*, max_norm: Number | None = None, max_value: Number | None = None) -> optax.GradientTransformation:
-    """Each entry to ±`max_value`, then all to the global norm `max_norm`; None leaves that out."""
+    """Clip gradients: each entry to ±`max_value`, then all to the global norm `max_norm`.
+
+    Args:
+        max_norm: the largest global norm of the gradient, above zero; not clipped if None. The norm is computed in
+            float32 or better.
+        max_value: the largest absolute value of an entry of the gradient, above zero; not clipped if None.
+
+    Returns:
+        A transformation of optax, for `optax.chain`.
+
+    Raises:
+        ValueError: for a known number that is not above zero.
+        TypeError: for an argument that is not a real number.
+
+    >>> import jax.numpy as jnp, optax, rnn_jax
+    >>> optimizer = optax.chain(rnn_jax.clip_gradients(max_norm=1.0), optax.sgd(1.0))
+    >>> d = {"w": jnp.array([3.0, 4.0])}
+    >>> updates, _ = optimizer.update(d, optimizer.init(d))
+    >>> [round(float(x), 3) for x in updates["w"]]
+    [-0.6, -0.8]
+    """
     clips = []
     if max_value is not None:
         limit = require_number("max_value", max_value, POSITIVE)
@@ -185,7 +231,7 @@ def clip_gradients(*, max_norm: Number | None = None, max_value: Number | None =
 
 
 def _with_momentum(decay: Number) -> optax.GradientTransformation:
-    """`m ← decay m + d`, as `optax.trace`, whose number must have the dtype of the gradients where it is traced."""
+    """`m ← decay m + d`, as `optax.trace`, which would need a traced decay to have the dtype of the gradients."""
 
     def update(updates: optax.Updates, state: optax.TraceState, params: Any = None) -> tuple[Any, optax.TraceState]:
         del params
@@ -206,7 +252,7 @@ def _clip_by_value(updates: optax.Updates, max_value: Number) -> optax.Updates:
 
 
 def _clip_by_norm(updates: optax.Updates, max_norm: Number) -> optax.Updates:
-    """`updates · min(1, max_norm / ‖updates‖)`, the norm in float32 or better: in float16 a square overflows at 256."""
+    """`updates · min(1, max_norm / ‖updates‖)`, the norm in float32 or better: in float16, 256² overflows."""
     unit, length = unit_and_norm(updates)
     limit = jnp.asarray(max_norm, length.dtype)
     return jax.tree.map(lambda d, u: jnp.where(length < limit, d, (u * limit).astype(d.dtype)), updates, unit)

@@ -1,10 +1,10 @@
-"""The trees every other module passes around, and the one legend of their axes.
+"""The trees that all other modules use, and the legend of their axes.
 
-    time T  |  *batch: any number of batch axes, none included
+    time T  |  *batch: zero or more batch axes
     in I, hid H, out O: the features are the last axis
-    last: the last steps of a sequence, the ones that are read out
+    last: the last steps of a sequence, which are read out
 
-A token is an integer that stands for a one-hot vector which is never built.
+A token is an integer. It stands for a one-hot vector, which is never built.
 """
 
 from collections.abc import Callable
@@ -21,35 +21,36 @@ Step = Float[Array, "*batch in"] | Int[Array, "*batch"]  # features or tokens of
 Inputs = Float[Array, "time *batch in"] | Int[Array, "time *batch"]
 Hidden = Float[Array, "*batch hid"]
 Hiddens = Float[Array, "time *batch hid"]
-State = Float[Array, "*batch state"]  # h, and after it what else a cell carries
+State = Float[Array, "*batch state"]  # h, followed by what else the cell carries
 Trajectory = Float[Array, "time *batch state"]
 Outputs = Float[Array, "last *batch out"]
 Flags = Bool[Array, "time *batch"]
 Scalar = Float[Array, ""]
-States = tuple[Array, ...]  # one `State` a layer
+States = tuple[Array, ...]  # one `State` per layer
 
 
 class ReadoutParams(NamedTuple):
-    """Weights of the readout. A gradient is a `ReadoutParams` too."""
+    """Weights of the readout: `w_hy` (hid, out), `b_y` (out,). A gradient is a `ReadoutParams` too."""
 
     w_hy: Float[Array, "hid out"]
     b_y: Float[Array, " out"]
 
 
 class Params(NamedTuple):
-    """A stack of layers, lowest first, and the readout of the highest. A gradient is a `Params` too."""
+    """A stack of layers, lowest first, and the readout of the highest layer. A gradient is a `Params` too."""
 
     cells: tuple[Any, ...]  # each a `Cell`: `CellParams`, `LeakyParams`
     readout: ReadoutParams
 
 
 class Drop(NamedTuple):
-    """What states are multiplied by where they are read, the same at every step of a sequence: variational dropout.
+    """Masks of variational dropout: what states are multiplied by where they are read, the same at every step.
 
-    One `(*batch, hid)` a layer, each entry 0 or 1 / (1 - rate); None stands for ones. `drop_units` draws them.
+    Each field has one mask `(*batch, hid)` per layer, whose entries are 0 or 1 / (1 - rate). None stands for ones.
+    `drop_units` draws them.
 
-    `between`    `h_t` as the layer above reads it, or the readout.
-    `recurrent`  `h_{t-1}` as `W_hh` reads it.
+    `between`    multiplies `h_t` where the layer above or the readout reads it.
+    `recurrent`  multiplies `h_{t-1}` where `W_hh` reads it.
     """
 
     between: States | None = None
@@ -57,21 +58,20 @@ class Drop(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One call's data. Only `inputs` and `targets` are required.
+    """The data of one call. Only `inputs` and `targets` are required.
 
-    `inputs`   features `(time, *batch, in)` or tokens `(time, *batch)`; time is first: `np.stack(windows, axis=1)`.
-    `targets`  classes `(last, *batch)` or vectors `(last, *batch, out)` for the last `last` steps, or for a loss of
-               your own any tree of arrays that begin with these axes,
-               integers, booleans or floating point numbers of the type of the parameters:
-               `last = time` is many-to-many, `last = 1` many-to-one, between them the first steps are burn-in,
-               with the gradient through them (stopped: `BurnIn`).
-    `weights`  `(last, *batch)`, real: how much each step's loss counts. A target of weight zero is never
-               read, it may be anything. Default: the mask on those steps, else one.
-    `mask`     `(time, *batch)`: where false the step does not exist. The state passes through unchanged,
-               inputs and resets there are never read.
-    `reset`    `(time, *batch)`: where true the state is zero before `x_t`, and no gradient crosses.
+    `inputs`   features `(time, *batch, in)` or tokens `(time, *batch)`. Time is first: `np.stack(windows, axis=1)`.
+    `targets`  classes `(last, *batch)` or vectors `(last, *batch, out)` for the last `last` steps. For a loss of your
+               own: any tree of arrays that begin with these axes. They hold integers, booleans, or floating point
+               numbers of the dtype of the parameters. `last = time` is many-to-many, `last = 1` many-to-one. In
+               between, the first steps are a burn-in that the gradient goes through; `BurnIn` stops it there.
+    `weights`  `(last, *batch)`, real: how much the loss of each step counts. A target of weight zero is never
+               read and may be anything. Default: the mask on those steps; without a mask, one.
+    `mask`     `(time, *batch)`, boolean: where false the step does not exist. The state passes through unchanged;
+               inputs and resets are not read there.
+    `reset`    `(time, *batch)`, boolean: where true the state is zero before `x_t`, and no gradient crosses.
     `key`      the randomness of this call, for methods that draw.
-    `drop`     which units are dropped. Constants: they get no gradient.
+    `drop`     dropout masks. They are constants and get no gradient.
     """
 
     inputs: Inputs
@@ -84,7 +84,7 @@ class Batch(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Each field has the type of what it is the gradient of; `inputs` is None for tokens."""
+    """Gradients of a loss. Each field has the structure and shapes of the argument; `inputs` is None for tokens."""
 
     params: Params
     h_0: States
@@ -104,11 +104,11 @@ class GradFn(Protocol):
 
 
 Loss = Callable[[Array, Any], tuple[Array, Array]]
-"""`(y_t, target_t) -> (value, d_y_t)`: per step and unweighted, over any leading axes."""
+"""`(y_t, target_t) -> (value, d_y_t)`: the loss per step, without weights, over any leading axes."""
 
 
 class Objective(NamedTuple):
-    """`L = scale Σ_t w_t ℓ(y_t, target_t)`, settled for one batch: what a method differentiates."""
+    """What a method differentiates: `L = scale Σ_t w_t ℓ(y_t, target_t)`, with the `scale` of one batch."""
 
     loss: Loss
     scale: Scalar
@@ -120,15 +120,15 @@ Result = tuple[tuple[Scalar, States], Gradients]
 
 @runtime_checkable
 class Method(Protocol):
-    """A gradient method: a frozen dataclass whose fields are its options. Your own works wherever ours do."""
+    """A gradient method: a frozen dataclass whose fields are its options. You may write your own."""
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-        """Loss, last states and gradients. `make_grad_fn` checks the arguments and settles the objective before."""
+        """Loss, last states and gradients. `make_grad_fn` has checked the arguments and made the objective."""
         ...
 
     @property
     def reference(self) -> "Method":
-        """What it is checked against: `Autodiff()`, or what it means by `stop_gradient` if it is not exact."""
+        """The method it is checked against: `Autodiff()` if exact, otherwise its definition by `stop_gradient`."""
         ...
 
 

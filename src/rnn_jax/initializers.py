@@ -18,7 +18,16 @@ Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn
 
 
 def orthogonal(scale: Number = 1.0) -> Initializer:
-    """`scale` times a random orthogonal matrix; one that is not square has orthonormal rows or columns.
+    """`scale` times a random orthogonal matrix. If it is not square, its rows or its columns are orthonormal.
+
+    Args:
+        scale: a number above zero: every singular value, and the absolute value of every eigenvalue.
+
+    Returns:
+        An initialiser `(key, shape, dtype) -> array`.
+
+    Raises:
+        ValueError: unless `scale` is above zero.
 
     References: Saxe, McClelland and Ganguli (2014), ICLR, arXiv:1312.6120.
     """
@@ -32,12 +41,31 @@ def orthogonal(scale: Number = 1.0) -> Initializer:
 
 
 def normal(stddev: Number) -> Initializer:
-    """Independent normal entries of standard deviation `stddev`."""
+    """Independent normal entries of standard deviation `stddev`.
+
+    Args:
+        stddev: a number above zero.
+
+    Returns:
+        An initialiser `(key, shape, dtype) -> array`.
+
+    Raises:
+        ValueError: unless `stddev` is above zero.
+    """
     return of_jax.normal(require_number("stddev", stddev, POSITIVE))
 
 
 def identity(scale: Number = 1.0) -> Initializer:
-    """`scale` times the identity. With relu and zero biases: the IRNN.
+    """`scale` times the identity. With relu and zero biases this is the IRNN.
+
+    Args:
+        scale: a number above zero.
+
+    Returns:
+        An initialiser `(key, shape, dtype) -> array`.
+
+    Raises:
+        ValueError: unless `scale` is above zero.
 
     References: Le, Jaitly and Hinton (2015), arXiv:1504.00941.
     """
@@ -52,6 +80,15 @@ def identity(scale: Number = 1.0) -> Initializer:
 
 def spectral_radius(rho: Number) -> Initializer:
     """Independent normal entries, scaled so that the largest |eigenvalue| is exactly `rho`.
+
+    Args:
+        rho: the spectral radius, a number above zero.
+
+    Returns:
+        An initialiser `(key, shape, dtype) -> array` for square matrices.
+
+    Raises:
+        ValueError: unless `rho` is above zero.
 
     References: Jaeger (2001), the echo state network, GMD report 148.
     """
@@ -80,9 +117,9 @@ RECURRENT_INITS: dict[str, Callable[[Number], Initializer]] = {
     "normal": _normal_by_fan_in,
     "spectral_radius": spectral_radius,
 }
-"""Initialisers of `w_hh` by name, each made from one number, its gain: the spectral radius, of "normal" nearly so.
+"""Initialisers of `w_hh` by name. Each is made from one number, its gain, which is the spectral radius.
 
-The function `normal` takes a standard deviation instead.
+For "normal" the spectral radius is only nearly the gain. The function `normal` takes a standard deviation instead.
 """
 
 INITS: dict[str, Initializer] = {
@@ -92,11 +129,11 @@ INITS: dict[str, Initializer] = {
     "he_normal": of_jax.he_normal(),
     "zeros": of_jax.zeros,
 }
-"""Initialisers by the names that `init_params` takes, of gain 1."""
+"""Initialisers by the names that `init_params` takes. Those of `RECURRENT_INITS` have gain 1."""
 
 
 def initializer_of(given: str | Initializer, name: str) -> Initializer:
-    """The initialiser that is meant by a name of `INITS`, or by itself."""
+    """The initialiser with this name in `INITS`; an initialiser is returned unchanged."""
     if not isinstance(given, str):
         return given
     require_known(name, given, INITS)

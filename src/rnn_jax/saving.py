@@ -1,4 +1,4 @@
-"""Networks in files: parameters as the same network again, and what a run of `rnn-jax train` has come to."""
+"""Networks in files: save and load parameters, and read what a run of `rnn-jax train` has saved."""
 
 import dataclasses
 import os
@@ -15,13 +15,13 @@ __all__ = ["Run", "load_params", "read_run", "save_params"]
 
 
 class Run(NamedTuple):
-    """A run of `rnn-jax train`, as `read_run` finds it.
+    """A run of `rnn-jax train`, as `read_run` returns it.
 
     `params`     the parameters of the last checkpoint.
-    `symbols`    the symbols of its text, sorted: the position of a symbol is its token, see `rnn_jax.data.encode`.
-    `settings`   the options of the run by name, like `hidden_size`; those that were not given have their defaults.
-    `state`      all that the trainer carries; `state.num_steps` is the number of steps that were trained.
-    `facts`      what else the run has written down: the name and the SHA-256 of its text, baselines, versions.
+    `symbols`    the symbols of its text, sorted. The position of a symbol is its token, see `rnn_jax.data.encode`.
+    `settings`   the options of the run by name, like `hidden_size`, including defaults.
+    `state`      the state of the trainer; `state.num_steps` is the number of steps that were trained.
+    `facts`      what else the run has saved: the name and the SHA-256 of its text, baselines, versions.
     """
 
     params: Params
@@ -32,10 +32,10 @@ class Run(NamedTuple):
 
 
 def read_run(folder: str | os.PathLike[str]) -> Run:
-    """What `rnn-jax train` left in a folder: parameters, symbols, settings and the state of the training.
+    """Read what `rnn-jax train` saved in a folder: parameters, symbols, settings and the state of the training.
 
-    Nothing in the folder is changed, so a run can be read while it trains. If the newest checkpoint is damaged, the one
-    before it is read, and a `UserWarning` says so. Needs the extra `app`.
+    Nothing in the folder is changed, so you can read a run while it trains. If the newest checkpoint is damaged, the
+    one before it is read, and a `UserWarning` says so. This needs the extra `app`.
 
         run = rnn_jax.saving.read_run("runs/char-1")
         prompt = jnp.asarray(rnn_jax.data.encode(run.symbols, "def "))
@@ -43,12 +43,15 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
         print(rnn_jax.data.decode(run.symbols, outputs))
 
     Args:
-        folder: the folder of the run, `--run` of the command.
+        folder: the folder of the run, which the command was given as `--run`.
+
+    Returns:
+        The run, as of its newest undamaged checkpoint.
 
     Raises:
         FileNotFoundError: if there is no run in the folder.
-        ValueError: if its settings cannot be read, it has no checkpoint that is whole, or it was trained with
-            `--dtype float64`, and JAX is not set to hold that.
+        ValueError: if its settings cannot be read, if no checkpoint is undamaged, or if it was trained with
+            `--dtype float64` and `jax_enable_x64` is off.
         ModuleNotFoundError: if the extra `app` is not installed.
     """
     try:
@@ -72,7 +75,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     except InputError as error:
         raise ValueError(str(error).replace("RUN must", "`folder` must", 1)) from error
     for step, reason in restored.damaged.items():
-        used = f"Read was step {restored.step}, the newest that is whole."
+        used = f"Step {restored.step} was read, the newest undamaged one."
         warnings.warn(f"step {step} of {str(folder)!r} {reason}. {used}", stacklevel=2)
     settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_STORED}
     return Run(restored.state.params, facts.pop("symbols"), settings, restored.state, facts)

@@ -1,4 +1,4 @@
-"""The activations φ, and their derivatives; one of your own is given in the place of a name."""
+"""The activations φ and their derivatives. Your own activation is passed instead of a name."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,15 +9,19 @@ from jaxtyping import Array
 
 
 class Activation(NamedTuple):
-    """φ, and φ' twice: `d_phi` of `h = φ(a)`, so that the pre-activation need not be kept, and `slope` of a.
+    """An activation φ and its derivative φ', in two forms. All are elementwise.
 
-    Each is elementwise. What is left out costs a little: without `slope`, JAX differentiates `phi`; without `d_phi` (of
-    swish and gelu there is none, for two a have the same h) the cell keeps a, not h. Where tanh saturates, `1 - h²` is
-    rounding and in the end 0, in float32 from |a| = 9 on. `slope` has all its digits there, for those who take its
-    logarithm. A gradient reads `slope` only where there is no `d_phi`: to check both, compare
+    `phi`    `h = φ(a)`.
+    `d_phi`  φ' as a function of `h`, so that the pre-activation a need not be kept. Without it the cell keeps a instead
+             of h. Swish and gelu have none, because two different a have the same h.
+    `slope`  φ' as a function of `a`, accurate where φ saturates. Without it JAX differentiates `phi`.
+
+    Where tanh saturates, `1 - h²` loses its digits, and in float32 it is 0 from |a| = 9 on. `slope` keeps all digits
+    there, which matters for its logarithm. A gradient reads `slope` only if there is no `d_phi`. To check both, compare
     `rnn_jax.dynamics.step_jacobians` with `jax.jacobian(rnn_jax.step, 1)`.
 
-    It is part of the structure of the parameters: make it once, not in each call, or each is compiled anew.
+    An activation is part of the structure of the parameters. Make it once: with a new one in each call, each call is
+    compiled again.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> softplus = rnn_jax.typing.Activation(jax.nn.softplus, d_phi=lambda h: -jnp.expm1(-h), slope=jax.nn.sigmoid)
@@ -58,14 +62,14 @@ Phi = str | Activation | Callable[[Array], Array]
 
 
 def activation_of(given: Phi) -> Activation:
-    """The activation that is meant."""
+    """The `Activation` of a name, of an `Activation` or of a function φ."""
     if isinstance(given, str):
         return ACTIVATIONS[given]
     return given if isinstance(given, Activation) else Activation(given)
 
 
 def states_suffice(given: Phi) -> bool:
-    """Whether φ' is known from `φ(a)`."""
+    """Whether φ' can be computed from `φ(a)`."""
     return isinstance(given, str) or (isinstance(given, Activation) and given.d_phi is not None)
 
 
@@ -84,4 +88,4 @@ def check_activation(given: object, name: str = "activation") -> None:
     try:
         hash(given)
     except TypeError as error:
-        raise TypeError(f"`{name}` must be hashable, for it is part of the structure of the parameters.") from error
+        raise TypeError(f"`{name}` must be hashable, because it is part of the structure of the parameters.") from error

@@ -1,4 +1,4 @@
-"""A cell whose units leak each at its own rate, which is trained."""
+"""A cell in which each unit has its own leak, which is trained."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -14,12 +14,19 @@ from .protocol import Deltas, Leaf
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class LeakyParams:
-    """Weights of a layer whose units leak each at its own rate: `leak` (hid,), a parameter with a gradient.
+    """Weights of a layer in which each unit has its own leak α, a parameter with a gradient.
 
         h_t = (1 - α) ∘ h_{t-1} + α ∘ φ(a_t)
 
-    Nothing keeps α between 0 and 1 in training: make it of what is trained, as `jax.nn.sigmoid(theta)`. A gradient is a
-    `LeakyParams` too.
+    Training may move α out of the range from 0 to 1. To prevent this, train another parameter, and compute the leak
+    from it: `jax.nn.sigmoid(theta)`. A gradient is a `LeakyParams` too.
+
+    Args:
+        w_xh: the weights of the input, (in, hid).
+        w_hh: the weights of the recurrence, (hid, hid).
+        b_h: the bias, (hid,).
+        leak: the α of each unit, (hid,).
+        activation: a name ("tanh", "relu", "identity"), a function φ, or an `Activation`; static.
 
     References: Tallec and Ollivier (2018), ICLR, arXiv:1804.11188: leaks as time scales.
 
@@ -50,7 +57,7 @@ class LeakyParams:
         return s_tm1 + self._leak_of(s_tm1) * (activation_of(self.activation).phi(z_t + u_t) - s_tm1)
 
     def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> tuple[Array, Array]:
-        """`(φ(a_t), h_{t-1})`; `a_t` in place of the first if φ' is not known from it."""
+        """`(φ(a_t), h_{t-1})`; or `(a_t, h_{t-1})` if φ' cannot be computed from `φ(a_t)`."""
         phi = activation_of(self.activation)
         return z + u if phi.d_phi is None else phi.phi(z + u), s_before
 
@@ -83,5 +90,5 @@ class LeakyParams:
         return dataclasses.replace(self, **changes)
 
     def check(self, name: str) -> None:
-        """Raise unless the activation is one."""
+        """Raise unless the activation is valid."""
         check_activation(self.activation, f"{name}.activation")

@@ -1,11 +1,11 @@
-"""Cells as elementwise maps: all that the engine knows of a layer.
+"""Cells as elementwise maps: all that the engine knows about a layer.
 
     z_t = x_t W_xh + b_h                   all steps at once, before the loop
     u_t = h_{t-1} W_hh                     the only product in the loop
     s_t = f(z_t, u_t, s_{t-1}; own)        elementwise: the cell
 
-The state s is one array `(*batch, parts · hid)`, of which the first hid entries are h: what `W_hh`, the layer above and
-the readout read. `own` are parameters with one value per unit, like a leak or a bias of the recurrence.
+The state s is one array `(*batch, parts · hid)`. Its first hid entries are h, which `W_hh`, the layer above and the
+readout read. `own` are parameters with one value per unit, like a leak or a bias of the recurrence.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ from jaxtyping import Array
 if TYPE_CHECKING:
     Leaf = jax.Array
 else:
-    Leaf = Any  # JAX rebuilds a tree with whatever was made of its leaves: shapes, dtypes, shardings, flags
+    Leaf = Any  # JAX also builds trees whose leaves are not arrays: shapes, dtypes, shardings, flags
 
 
 class Deltas(NamedTuple):
-    """Cotangents of z, of u, and of the own parameters at each step; `u` is None where it is the same array as z."""
+    """Cotangents of z, of u, and of the cell's own parameters at each step. `u` is None if it is the same as `z`."""
 
     z: Array
     u: Array | None = None
@@ -41,14 +41,16 @@ Pull = Callable[[Array], tuple[Deltas, Array | None]]
 
 @runtime_checkable
 class Cell(Protocol):
-    """A registered frozen dataclass: `w_xh` (in, gates · hid), `w_hh` (hid, gates · hid), `b_h` (gates · hid,), then
-    own parameters (hid,), and static fields.
+    """A cell: a frozen dataclass, registered with JAX.
 
-    `gates` is the number of values per unit in z and u, `parts` the number in the state. `lean` says that autodiff
-    keeps little of a step, less than `Blocked` does in one block.
+    Its fields are `w_xh` (in, gates · hid), `w_hh` (hid, gates · hid), `b_h` (gates · hid,), then its own parameters
+    (hid,), and static fields.
 
-    A cell may also have `slope(z, u)` and `backward_by_slope(slope, d_s)`, for the Jacobians: the derivative with all
-    its digits where the cell saturates.
+    `gates` is the number of values per unit in z and u, `parts` the number in the state. `lean` is true if autodiff
+    keeps little per step, less than `Blocked` does in one block.
+
+    A cell may also have `slope(z, u)` and `backward_by_slope(slope, d_s)`, for Jacobians: the derivative with all its
+    digits where the cell saturates.
     """
 
     gates: ClassVar[int]
@@ -59,16 +61,16 @@ class Cell(Protocol):
 
     @property
     def from_states(self) -> bool:
-        """Whether `kept` reads `s` alone, which is kept anyway; otherwise z and u are computed again for it."""
+        """Whether `kept` reads only `s`, which is kept anyway. Otherwise z and u are recomputed for it."""
         ...
 
     @property
     def lean(self) -> bool:
-        """Whether autodiff keeps little of a step."""
+        """Whether autodiff keeps little per step."""
         ...
 
     def forward(self, z_t: Array, u_t: Array, s_tm1: Array) -> Array:
-        """`s_t`, elementwise."""
+        """The new state `s_t`, elementwise."""
         ...
 
     def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> Any:
@@ -76,16 +78,16 @@ class Cell(Protocol):
         ...
 
     def backward(self, kept_t: Any, d_s_t: Array) -> tuple[Deltas, Array | None]:
-        """`(deltas_t, d_s_tm1)`, linear in `d_s_t` and elementwise; None stands for zero."""
+        """`(deltas_t, d_s_tm1)`, linear in `d_s_t` and elementwise. None stands for a `d_s_tm1` of zero."""
         ...
 
     def check(self, name: str) -> None:
-        """Raise unless the static fields are what they must be."""
+        """Raise unless the static fields are valid."""
         ...
 
 
 def own_names(cell: Cell) -> tuple[str, ...]:
-    """The names of the parameters with one value per unit."""
+    """The names of the cell's own parameters, which have one value per unit."""
     fields = dataclasses.fields(cell)  # type: ignore[arg-type]
     return tuple(field.name for field in fields[3:] if not field.metadata.get("static"))
 
@@ -101,7 +103,7 @@ def hidden(cell: Cell, s: Array) -> Array:
 
 
 def only_hidden(cell: Cell, d_h: Array) -> Array:
-    """A cotangent of a state of which only h was read."""
+    """The cotangent of a state if only h was read: `d_h`, and zeros for the other parts."""
     if cell.parts == 1:
         return d_h
     rest = jnp.zeros((*d_h.shape[:-1], (cell.parts - 1) * num_units(cell)), d_h.dtype)

@@ -1,4 +1,4 @@
-"""The derivative of a cell at some point, and its transpose: what forward mode and Jacobians are made of."""
+"""The derivative of a cell at some point, and its transpose, for forward mode and Jacobians."""
 
 from functools import partial
 from typing import Any
@@ -10,9 +10,9 @@ from .protocol import Cell, Deltas, Pull
 
 
 def push(pull: Pull, dots: Deltas, s_dot: Array) -> Array:
-    """The tangent of `s_t`: `pull`, a cell's `backward` at some point, is linear, and this is its transpose.
+    """The tangent of `s_t`: the transpose of `pull`, a cell's `backward` at some point, which is linear.
 
-    Where `pull` sends the same to z and u, `dots.z` is the tangent of `z_t + u_t`, and `dots.u` is None.
+    If `pull` sends the same cotangent to z and u, `dots.z` is the tangent of `z_t + u_t`, and `dots.u` is None.
     """
 
     def with_tangents(d_s: Array) -> tuple[Any, ...]:
@@ -26,13 +26,14 @@ def push(pull: Pull, dots: Deltas, s_dot: Array) -> Array:
 
 
 def has_one_delta(pull: Pull, s: Any) -> bool:
-    """Whether `pull` sends the same to z and u."""
+    """Whether `pull` sends the same cotangent to z and u."""
     return jax.eval_shape(pull, s)[0].u is None
 
 
 def linearised(cell: Cell, z: Array, u: Array, s_before: Array, s: Array) -> Pull:
-    """`backward` at these points. Where the cell can tell its slope, small ones keep their digits: `1 - h²` is rounding
-    where tanh saturates.
+    """`backward` at these points.
+
+    If the cell has a `slope`, small derivatives keep their digits; `1 - h²` would lose them where tanh saturates.
     """
     if hasattr(cell, "backward_by_slope"):
         return partial(cell.backward_by_slope, cell.slope(z, u))  # type: ignore[attr-defined]

@@ -13,21 +13,33 @@ from .protocol import Deltas, Leaf
 if TYPE_CHECKING:
     Kept = float
 else:
-    Kept = Number  # given in any form, kept as a float
+    Kept = Number  # any number is accepted, and kept as a float
 
-LEAKY = "take `LeakyParams`, or give `init_params` one for each unit, which may be traced"
+LEAKY = "use `LeakyParams`, or give `init_params` one for each unit, which may be traced"
 LEAK = Range("a number above 0 and at most 1", lambda x: 0 < x <= 1)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class CellParams:
-    """Weights of one layer: `w_xh` (in, hid), `w_hh` (hid, hid), `b_h` (hid,).
+    """Weights of one layer, with its activation and its leak.
 
-    The activation belongs to the weights and is static: "tanh" unless given. So is `leak`, the α of
-    `h_t = (1 - α) h_{t-1} + α φ(a_t)`, which is the time step over the time constant: a number, never traced, because
-    the program depends on it. For one leak per unit, with a gradient, take `LeakyParams`. For an activation of your own
-    give φ, or an `Activation`. `replace` changes some fields and keeps the others. A gradient is a `CellParams` too.
+        h_t = (1 - α) h_{t-1} + α φ(x_t W_xh + h_{t-1} W_hh + b_h)
+
+    `replace` changes some fields and keeps the others. A gradient is a `CellParams` too.
+
+    Args:
+        w_xh: the weights of the input, (in, hid).
+        w_hh: the weights of the recurrence, (hid, hid).
+        b_h: the bias, (hid,).
+        activation: a name ("tanh", "relu", "identity"), a function φ, or an `Activation`. It is static: part of the
+            structure of the parameters.
+        leak: the α of all units, above 0 and at most 1: the time step divided by the time constant. It is static, so it
+            must not be traced. For one trained leak per unit use `LeakyParams`.
+
+    Raises:
+        ValueError: for a leak out of range.
+        TypeError: for a leak that is not a number, or is traced.
 
     >>> import jax.numpy as jnp, rnn_jax
     >>> cell = rnn_jax.CellParams(jnp.ones((2, 3)), jnp.eye(3), jnp.zeros(3))
@@ -47,13 +59,13 @@ class CellParams:
     leak: Kept = dataclasses.field(default=1.0, metadata={"static": True})
 
     def __post_init__(self) -> None:
-        """The leak as a Python float, which can be compared and hashed, as what is static must."""
+        """Make the leak a Python float, because static fields must be hashable and comparable."""
         if type(self.leak) is not float or not LEAK.holds(self.leak):
             object.__setattr__(self, "leak", known_leak(self.leak))
 
     @property
     def from_states(self) -> bool:
-        """Without leak φ' comes from `h_t`. With it, two rounded states would give a wrong φ' near a kink."""
+        """Without leak φ' is computed from `h_t`. With it, two rounded states would give a wrong φ' near a kink."""
         return states_suffice(self.activation) and self.leak == 1
 
     @property
@@ -66,7 +78,7 @@ class CellParams:
         return self._mixed(activation_of(self.activation).phi(z_t + u_t), s_tm1)
 
     def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> Array:
-        """`φ(a_t)`, which is `h_t` without leak; `a_t` if φ' is not known from it."""
+        """`φ(a_t)`, which is `h_t` without leak; or `a_t` if φ' cannot be computed from `φ(a_t)`."""
         if self.from_states:
             return s
         phi = activation_of(self.activation)
@@ -77,7 +89,7 @@ class CellParams:
         return self.backward_by_slope(self.d_phi(kept_t), d_s_t)
 
     def slope(self, z: Array, u: Array) -> Array:
-        """`φ'(a_t)` with all its digits, where `1 - h²` is rounding: for those who take its logarithm."""
+        """`φ'(a_t)` with all its digits, also where `1 - h²` loses them: for its logarithm."""
         return activation_of(self.activation).slope_at(z + u)
 
     def d_phi(self, kept: Array) -> Array:
@@ -99,20 +111,20 @@ class CellParams:
         return dataclasses.replace(self, **changes)
 
     def check(self, name: str) -> None:
-        """Raise unless the activation is one."""
+        """Raise unless the activation is valid."""
         check_activation(self.activation, f"{name}.activation")
 
 
 def known_leak(leak: object) -> float:
-    """One leak for all units, part of the structure of the parameters."""
+    """One leak for all units, as a number: it is part of the structure of the parameters."""
     return require_known_number("leak", leak, LEAK, LEAKY)
 
 
 def plain(cells: tuple[Any, ...], who: str) -> tuple[CellParams, ...]:
-    """`cells`, if each is a `CellParams`, the only one that `who` knows.
+    """`cells`, checked to be `CellParams`, the only class of cells that `who` supports.
 
     Raises:
-        TypeError: otherwise.
+        TypeError: if a cell is of another class.
     """
     for cell in cells:
         if not isinstance(cell, CellParams):

@@ -12,7 +12,7 @@ from .._types import accumulation_dtype
 
 
 def affine(x: Array, w: Float[Array, "in out"], b: Float[Array, " out"]) -> Float[Array, "*steps out"]:
-    """`y = x W + b`. A token picks a row of `W`; one that names no row gives NaN, never another row."""
+    """`y = x W + b`. A token selects a row of `W`; a token out of range gives NaN, never another row."""
     if is_tokens(x):
         product = jnp.asarray(w).at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
     else:
@@ -23,9 +23,9 @@ def affine(x: Array, w: Float[Array, "in out"], b: Float[Array, " out"]) -> Floa
 def affine_d_weights(
     x: Array, d_y: Float[Array, "*steps out"], w: Float[Array, "in out"]
 ) -> tuple[Float[Array, "in out"], Float[Array, " out"]]:
-    """`d_W = Σ xᵀ d_y` and `d_b = Σ d_y` over all leading axes: one product, however many steps and sequences.
+    """`d_W = Σ xᵀ d_y` and `d_b = Σ d_y`, summed over all leading axes in one product.
 
-    Half precision is accumulated, and returned, in float32.
+    Sums of half precision are accumulated, and returned, in float32.
     """
     steps = tuple(range(d_y.ndim - 1))
     dtype = accumulation_dtype(d_y.dtype)
@@ -44,7 +44,10 @@ def _product(dtype: Any, x: Array, d_y: Array) -> Array:
 
 
 def _product_of_rows(dtype: Any, x: Array, d_y: Array) -> Array:
-    """`_product` in one axis: with several XLA copies `x` on a CPU. Where they are sharded they would be gathered."""
+    """`_product` over all leading axes merged into one, because with several axes XLA copies `x` on a CPU.
+
+    If the axes are sharded, merging them gathers the arrays.
+    """
     return _product(dtype, x.reshape(-1, x.shape[-1]), d_y.reshape(-1, d_y.shape[-1]))
 
 

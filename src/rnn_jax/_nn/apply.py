@@ -1,4 +1,4 @@
-"""All layers and the readout."""
+"""The whole network: all layers and the readout, over a sequence or for one step."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,23 @@ from .unroll import unroll
 
 
 def readout(params: ReadoutParams, hs: Float[Array, "*steps hid"]) -> Float[Array, "*steps out"]:
-    """`y_t = h_t W_hy + b_y`, over any leading axes."""
+    """Outputs `y_t = h_t W_hy + b_y`, over any leading axes.
+
+    Args:
+        params: the weights `w_hy` (hid, out) and `b_y` (out,).
+        hs: hidden states (*steps, hid).
+
+    Returns:
+        The outputs (*steps, out).
+
+    Raises:
+        ValueError: if the shapes of `params` and `hs` do not fit each other.
+        TypeError: if their dtypes do not fit.
+
+    >>> import jax.numpy as jnp, rnn_jax
+    >>> rnn_jax.readout(rnn_jax.ReadoutParams(jnp.ones((3, 4)), jnp.zeros(4)), jnp.ones((7, 5, 3))).shape
+    (7, 5, 4)
+    """
     check_read(params, hs)
     return affine(hs, params.w_hy, params.b_y)
 
@@ -53,13 +69,25 @@ def apply(
     drop: Drop | None = None,
     unroll: Callable[..., Trajectory] = unroll,
 ) -> tuple[Outputs, States]:
-    """`(ys, h_T)`: the outputs of the last `last` steps (all, unless given) and the last state of each layer.
+    """Run all layers and the readout over a sequence. Layer l + 1 reads the states of layer l.
 
-    Layer l + 1 reads the states of layer l. `mask` and `reset` act on every layer, see `unroll`; `drop` as in
-    `Batch`. For a loss of your own with the derivative through time by hand, differentiate
-    `apply(..., unroll=unroll_bptt)`; `grad_fn_of` does. An unroll of your own is called for each layer as
-    `unroll(cell, h_0, xs, mask=mask, reset=reset)`, with `r=` too where recurrent units are dropped, and returns the
-    states `(time, *batch, hid)`.
+    For a loss of your own with our hand-written derivative through time, differentiate
+    `apply(..., unroll=unroll_bptt)`. `grad_fn_of` does this for you.
+
+    Args:
+        params: the network.
+        h_0: initial states, one (*batch, hid) per layer; `zero_state` makes zeros.
+        inputs: features (time, *batch, in) or integer tokens (time, *batch).
+        last: the number of last steps to read out; all steps if None.
+        mask: booleans (time, *batch), false at steps that do not exist; see `unroll`. It acts on every layer.
+        reset: booleans (time, *batch), true where the state is set to zero before the step. It acts on every layer.
+        drop: dropout masks; see `Batch`.
+        unroll: `unroll`, `unroll_bptt`, or your own function. It is called for each layer as
+            `unroll(cell, h_0, xs, mask=mask, reset=reset)`, with `r=` too where recurrent units are dropped, and must
+            return the states (time, *batch, hid).
+
+    Returns:
+        `(ys, h_T)`: the outputs (last, *batch, out), and the last state of each layer, (*batch, hid) each.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other, or `last` is not in 0..T.
@@ -96,17 +124,25 @@ def apply_step(
     reset: Bool[Array, "*batch"] | None = None,
     drop: Drop | None = None,
 ) -> tuple[Float[Array, "*batch out"], States]:
-    """`(y_t, h_t)`: one step of all layers and the readout, for sequences that arrive as they happen.
+    """One step of all layers and the readout, for sequences that arrive one step at a time.
 
-    What `apply` computes, a step at a time: `h_t` is all there is to remember, a tuple of arrays that can be stored.
+    It computes what `apply` computes. Only `h_t` must be kept between steps: a tuple of arrays, which can be stored.
 
-    `mask` and `reset` are one step of those of `apply`. Where `mask` is false the step does not exist: `h_t` is
-    `h_{t-1}`, `y_t` is read from it, `x_t` and `reset` are not read. Where `reset` is true, `h_{t-1}` is zero. `drop`
-    is that of the whole sequence: pass the same one at each step.
+    Args:
+        params: the network.
+        h_tm1: the states before the step, one (*batch, hid) per layer.
+        x_t: features (*batch, in) or integer tokens (*batch,) of one step.
+        mask: booleans (*batch,). Where false the step does not exist: `h_t` is `h_{t-1}`, `y_t` is read from it, and
+            neither `x_t` nor `reset` is read.
+        reset: booleans (*batch,). Where true, `h_{t-1}` is zero.
+        drop: the dropout masks of the whole sequence: pass the same ones at each step.
+
+    Returns:
+        `(y_t, h_t)`: the outputs (*batch, out), and the new state of each layer, (*batch, hid) each.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other.
-        TypeError: if their dtypes do not.
+        TypeError: if their dtypes do not fit.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=4, num_layers=2)

@@ -23,15 +23,28 @@ def bidirectional(
     rs: tuple[Hidden | None, Hidden | None] = (None, None),
     unroll: Callable[..., Trajectory] = unroll_bptt,
 ) -> Float[Array, "time *batch hid2"]:
-    """`[h→_t, h←_t]` for t = 1..T: the states of the first cell after `x_1..x_t`, of the second after `x_T..x_t`.
+    """Run two layers over a sequence, one in each direction: `[h→_t, h←_t]` for t = 1..T.
 
-    Backwards each row starts from `h_0[1]` at its own last step, for at steps that do not exist the state passes
-    through. Where `reset` parts two sequences, it parts them in both directions. `rs`
-    are the dropout masks of the recurrences, as in `unroll`. What is `h←` at the start is read out
-    of no sum over the past: for the last state backwards take the first step, `hs[0]`.
+    `h→_t` is the state of the first cell after `x_1..x_t`, `h←_t` that of the second after `x_T..x_t`. So the last
+    state of the backward direction is in the first step, `hs[0]`.
+
+    Args:
+        cells: the cells of the forward and of the backward direction.
+        h_0: their initial states, (*batch, hid) each. Backwards, each sequence starts from `h_0[1]` at its own last
+            step that exists.
+        xs: features (time, *batch, in) or integer tokens (time, *batch).
+        mask: booleans (time, *batch), false at steps that do not exist; see `unroll`.
+        reset: booleans (time, *batch), true at the first step of a sequence. It separates the sequences of a row in
+            both directions.
+        rs: the dropout masks `r` of the two directions, as in `unroll`.
+        unroll: `unroll_bptt`, `unroll`, or your own function, as in `apply`.
+
+    Returns:
+        The states of both directions, concatenated: (time, *batch, hid of the first cell + hid of the second).
 
     Raises:
-        ValueError: as `unroll` does.
+        ValueError: if the shapes of the arguments do not fit each other.
+        TypeError: if their dtypes do not fit, or `cells`, `h_0` or `rs` is not a tuple of two.
 
     References: Schuster and Paliwal (1997), IEEE Transactions on Signal Processing 45(11).
 
@@ -75,7 +88,10 @@ def _dropping(r: Hidden | None) -> dict[str, Hidden]:
 
 
 def _seen_from_behind(mask: Flags | None, reset: Flags | None) -> Flags | None:
-    """Where a sequence ends: at the last step that exists before one with a reset."""
+    """The last step of each sequence, which is where the backward direction resets.
+
+    It is the last step that exists before a step with a reset.
+    """
     if reset is None:
         return None
     exists = jnp.ones_like(reset) if mask is None else mask

@@ -13,18 +13,27 @@ from .._types import Batch, Drop, Hidden, Params, accumulation_dtype
 
 
 def drop_units(params: Params, batch: Batch, *, between: Number = 0.0, recurrent: Number = 0.0) -> Batch:
-    """`batch` with the units to drop drawn from `batch.key`, for `grad_fn` of any method or `apply`.
+    """Draw the units to drop from `batch.key`: variational dropout, for the `grad_fn` of any method and for `apply`.
 
-    Each unit of each layer is dropped with these probabilities, once for a whole sequence, and enlarged by
-    1 / (1 - rate) where it is not: `between` where the layer above reads it, or the readout; `recurrent` where `W_hh`
-    does. The key is split, so that a method which draws may draw from the batch returned. Nothing is dropped where
-    `Batch.drop` is None, so sampling and validation need no switch. Inputs are not dropped; multiply them.
+    Each unit of each layer is dropped with the given probability, for a whole sequence at once. A unit that is not
+    dropped is multiplied by 1 / (1 - rate). If `Batch.drop` is None nothing is dropped, so sampling and validation need
+    no switch. Inputs are not dropped: multiply them by a mask yourself.
 
-    A rate may be traced, for a sweep under `jax.vmap`: then its range is not checked, and masks are drawn even where
-    it is 0.
+    A rate may be traced, for a sweep under `jax.vmap`. Then its range is not checked, and masks are drawn even if it
+    is 0.
+
+    Args:
+        params: the network.
+        batch: the batch to drop units in; it must have a `key`.
+        between: the probability that the layer above, or the readout, reads a unit as zero.
+        recurrent: the probability that `W_hh` reads a unit as zero.
+
+    Returns:
+        The batch with its field `drop`, and with a new `key` for methods that draw.
 
     Raises:
-        ValueError: for a rate that is known and not in [0, 1), or a batch without a key.
+        ValueError: for a known rate outside [0, 1), or a batch without a key.
+        TypeError: if `batch` is not a `Batch`, or a rate is not a number.
 
     References: Gal and Ghahramani (2016), NeurIPS, arXiv:1512.05287.
 
@@ -42,7 +51,7 @@ def drop_units(params: Params, batch: Batch, *, between: Number = 0.0, recurrent
         raise TypeError(f"`batch` must be a Batch, got {type(batch).__name__}.")
     between, recurrent = (require_number(*rate, RATE) for rate in (("between", between), ("recurrent", recurrent)))
     if batch.key is None:
-        raise ValueError("`batch.key` must be given: it is what `drop_units` draws from.")
+        raise ValueError("`batch.key` must be given, for `drop_units` draws from it: set `key=jax.random.key(...)`.")
     require_key(batch.key)
     axes = check_inputs(params.cells[0], batch.inputs, ("time",), "batch.inputs", "params.cells[0]")
     key, *keys = jax.random.split(batch.key, 3)
@@ -53,7 +62,7 @@ def drop_units(params: Params, batch: Batch, *, between: Number = 0.0, recurrent
         masks = []
         for cell, of_layer in zip(params.cells, jax.random.split(key, len(params.cells)), strict=True):
             enlarged = jnp.asarray(1 / (1 - rate), cell.w_hh.dtype)
-            keep = 1 / enlarged.astype(accumulation_dtype(enlarged.dtype))  # of the number as it is rounded
+            keep = 1 / enlarged.astype(accumulation_dtype(enlarged.dtype))  # of the rounded number
             masks.append(
                 jax.random.bernoulli(of_layer, keep, (*axes, cell.w_hh.shape[0])).astype(enlarged.dtype) * enlarged
             )
@@ -73,10 +82,10 @@ def constant(units: Hidden | None) -> Hidden | None:
 
 
 def between_of(drop: Drop | None, layer: int) -> Hidden | None:
-    """What the states of a layer are multiplied by on their way up."""
+    """What the states of a layer are multiplied by where the layer above or the readout reads them."""
     return None if drop is None or drop.between is None else drop.between[layer]
 
 
 def recurrent_of(drop: Drop | None, layer: int) -> Hidden | None:
-    """What the states of a layer are multiplied by on their way to the next step."""
+    """What the states of a layer are multiplied by where `W_hh` reads them at the next step."""
     return None if drop is None or drop.recurrent is None else drop.recurrent[layer]

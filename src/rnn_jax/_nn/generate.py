@@ -1,4 +1,4 @@
-"""Sampling: the network's outputs fed back as its inputs."""
+"""Sampling: the outputs of the network are its next inputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,13 +28,19 @@ Draw = Callable[[Key[Array, ""], Array], Array]  # (key, y_t) -> x_{t+1}
 
 
 def categorical(temperature: Number) -> Draw:
-    """Draw tokens with the probabilities `softmax(y_t / temperature)`, in float32 or better.
+    """A `draw` for `generate`: tokens with the probabilities `softmax(y_t / temperature)`, in float32 or better.
 
-    In a lower type the noise has so few values that frequent tokens crowd out the rare ones. A temperature too small
-    for float32 draws among the most probable tokens, as its limit at zero does.
+    In a lower precision the noise has so few different values that rare tokens are drawn too rarely.
+
+    Args:
+        temperature: a number above zero. If it is too small for float32, the most probable tokens are drawn. For the
+            limit at zero use `greedy`.
+
+    Returns:
+        A function `(key, y_t) -> tokens`, from outputs (*batch, out) to integers (*batch,).
 
     Raises:
-        ValueError: unless `temperature` is above zero; for its limit at zero take `greedy`.
+        ValueError: unless `temperature` is above zero.
     """
     temperature = require_number("temperature", temperature, POSITIVE)
 
@@ -49,13 +55,29 @@ def categorical(temperature: Number) -> Draw:
 
 
 def greedy(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Int[Array, "*batch"]:
-    """The most probable token, the first of them on a tie."""
+    """A `draw` for `generate`: the most probable token, or the first of several that are equally probable.
+
+    Args:
+        key: not used.
+        y_t: outputs (*batch, out).
+
+    Returns:
+        The tokens, integers (*batch,).
+    """
     del key
     return jnp.argmax(y_t, axis=-1)
 
 
 def feedback(key: Key[Array, ""], y_t: Float[Array, "*batch out"]) -> Float[Array, "*batch out"]:
-    """The output itself, for a network that predicts its own next input: it runs free."""
+    """A `draw` for `generate`: the output itself, for a network that predicts its own next input.
+
+    Args:
+        key: not used.
+        y_t: outputs (*batch, out), with as many features as the inputs.
+
+    Returns:
+        `y_t`.
+    """
     del key
     return y_t
 
@@ -71,20 +93,33 @@ def generate(
     mask: Flags | None = None,
     reset: Flags | None = None,
 ) -> tuple[Float[Array, "length *batch in"] | Int[Array, "length *batch"], States]:
-    """`length` more inputs after `prompt`: `x_{t+1} = draw(key_t, y_t)`, in one `lax.scan`.
+    """Continue `prompt` by `length` inputs that the network draws itself: `x_{t+1} = draw(key_t, y_t)`.
 
-    `prompt` has at least one step and any number of batch axes. The state returned has met the prompt and all outputs
-    but the last, so `generate(key, params, outputs[-1:], more, h_0=h_T)` goes on where this call ended.
+    Pad prompts of different lengths, in any place, and set `mask` to false at the padding. Each sequence continues from
+    the output of its last step that exists, or from that of `h_0` if no step exists, as if it had no padding.
 
-    Prompts of different lengths are padded, at the end, in front or in between: `mask` is false at the steps that do
-    not exist. Each sequence goes on from the output of its last step that exists, from that of `h_0` where none does,
-    as if its prompt stood there alone. The keys are `jax.random.split(key, length)`, one for each step after the
-    prompts and for all sequences of the batch: a sequence draws the same whatever is padded, but not the same in a
-    batch of another shape. `reset` is that of `apply` for the steps of the prompt; the steps that follow have none.
+    The keys are `jax.random.split(key, length)`, one for each step, shared by all sequences of the batch. What a
+    sequence draws does not depend on the padding, but it does depend on the shape of the batch.
+
+    Args:
+        key: the randomness of the draws.
+        params: the network.
+        prompt: at least one step of features (time, *batch, in) or integer tokens (time, *batch).
+        length: the number of inputs to draw, at least 1.
+        draw: `categorical(temperature)`, `greedy`, `feedback`, or your own function `(key_t, y_t) -> x_{t+1}`.
+        h_0: the states before the prompt, one (*batch, hid) per layer; zero by default.
+        mask: booleans (time, *batch), false at the steps of the prompt that do not exist.
+        reset: booleans (time, *batch), true where the state is set to zero before a step of the prompt.
+
+    Returns:
+        `(outputs, h_T)`: the inputs drawn, (length, *batch, in) or tokens (length, *batch), and the states after the
+        prompt and all outputs except the last. So `generate(key, params, outputs[-1:], more, h_0=h_T)` continues where
+        this call ended.
 
     Raises:
         ValueError: if `prompt` has no step or does not fit `params`, `mask` or `reset`, if `length` < 1, or if what
-            `draw` returns is no next input (an output of another width than the input, say).
+            `draw` returns cannot be the next input, for example because its width is not that of the input.
+        TypeError: if the dtypes of the arguments do not fit each other.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=9, hidden_size=8, output_size=9)
@@ -105,13 +140,13 @@ def generate(
     check_sequence(params, h_0, prompt, mask, reset, name="prompt")
     time = prompt.shape[0]
     if not are_numbers(time):
-        is_below("prompt", time, 2)  # JAX has no loop over what may be no step: those before the last
+        is_below("prompt", time, 2)  # JAX has no loop over a number of steps that may be zero
     if time < 1:
         raise ValueError(f"`prompt` must have at least one step, got shape {prompt.shape}.")
     _check_draw(draw, key, params, h_0, prompt)
     mask_before, reset_before = jax.tree.map(lambda flag: flag[:-1], (mask, reset))
     h = h_0 if time == 1 else apply(params, h_0, prompt[:-1], last=0, mask=mask_before, reset=reset_before)[1]
-    exists = _then(mask, True, length)  # the last step of the prompt may not exist; those that are drawn do
+    exists = _then(mask, True, length)  # the last step of the prompt may not exist; drawn steps do
     fresh = _then(reset, False, length)
 
     def body(carry: tuple[States, Array], now: tuple[Array, Array | None, Array | None]) -> tuple[Any, Array]:
@@ -142,7 +177,7 @@ def _check_draw(draw: Draw, key: Key[Array, ""], params: Params, h_0: States, pr
     num_inputs, num_outputs = params.cells[0].w_xh.shape[0], y_t.shape[-1]
     if tokens and num_outputs > num_inputs:
         raise ValueError(
-            f"`params.readout` must have at most {num_inputs} outputs, as many as there are input tokens, "
+            f"`params.readout` must have at most {num_inputs} outputs, the number of input tokens, "
             f"for its outputs to be fed back, got {num_outputs}."
         )
     if tokens and num_outputs - 1 > jnp.iinfo(prompt.dtype).max:

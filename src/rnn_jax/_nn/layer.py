@@ -1,4 +1,4 @@
-"""A layer: its cell, and what is the same at all of its steps."""
+"""A layer: its cell and its dropout masks, which are the same at all steps."""
 
 from typing import Any, NamedTuple
 
@@ -10,10 +10,12 @@ from .dropout import between_of, dropped, recurrent_of
 
 
 class Layer(NamedTuple):
-    """A cell and its dropout masks. They are constant in time, so this tree is never cut: that would cut its batch.
+    """A cell and its dropout masks.
+
+    They are constant in time, so this tree must never be cut in time: that would cut the batch axis of the masks.
 
     `recurrent`  what h is multiplied by where `W_hh` reads it; None stands for ones.
-    `between`    what it is multiplied by where the layer above or the readout reads it.
+    `between`    what h is multiplied by where the layer above or the readout reads it; None stands for ones.
     """
 
     cell: Any
@@ -25,11 +27,11 @@ class Layer(NamedTuple):
         return dropped(hidden(self.cell, s), self.recurrent)
 
     def up(self, s: Array) -> Array:
-        """What the layer above reads of them."""
+        """What the layer above or the readout reads of the states `s`."""
         return dropped(hidden(self.cell, s), self.between)
 
     def down(self, d_x: Array) -> Array:
-        """The cotangent of h from that of `up`."""
+        """The cotangent of h from that of the result of `up`."""
         return dropped(d_x, self.between)
 
 

@@ -1,4 +1,4 @@
-"""The loops over time, forward and backward by hand: only `d_h` travels back, all else is a product over many steps."""
+"""The loops over time, forward and backward by hand. Only `d_s` is carried back; all else is one product over steps."""
 
 from collections.abc import Callable
 from functools import partial
@@ -27,10 +27,10 @@ from .step import weight_gradients as products_back
 
 
 class Residuals(NamedTuple):
-    """What the forward pass keeps. Of the sequence it made, that is the states `ss` and nothing else.
+    """What the forward pass keeps. The only new array for the whole sequence is the states `ss`.
 
-    `kept` is what the cell's `backward` reads. Where it is made of states alone it is `ss`; otherwise it is not kept,
-    but made again of one product over all steps.
+    `kept` is what the cell's `backward` reads. If states are enough for it, it is `ss`; otherwise it is not kept, but
+    recomputed by one product over all steps.
     """
 
     layer: Layer
@@ -42,9 +42,9 @@ class Residuals(NamedTuple):
 
 
 def forward(layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1) -> tuple[Array, Residuals]:
-    """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`: the input projection z is one product before the scan.
+    """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`. The input projection z is one product before the scan.
 
-    With dropout, `W_hh` reads `h_{t-1}` times its mask.
+    With dropout, `W_hh` reads `h_{t-1}` times the mask.
     """
     cell = layer.cell
 
@@ -61,7 +61,7 @@ def forward(layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int
 
 
 def residuals_of(layer: Layer, s_0: Array, xs: Inputs, ss: Array, events: Events) -> Residuals:
-    """What `forward` keeps, from its arguments and the states it made."""
+    """What `forward` keeps, from its arguments and its states."""
     cell, residuals = layer.cell, Residuals(layer, s_0, events.visible(xs), ss, events, ss)
     if cell.from_states:
         return residuals
@@ -70,7 +70,7 @@ def residuals_of(layer: Layer, s_0: Array, xs: Inputs, ss: Array, events: Events
 
 
 def pre_activations(residuals: Residuals) -> tuple[Array, Array]:
-    """`z` and `u` of all steps, each one product."""
+    """`z` and `u` of all steps: one product each."""
     cell = residuals.layer.cell
     return affine(residuals.xs, cell.w_xh, cell.b_h), states_read(residuals) @ cell.w_hh
 
@@ -78,10 +78,11 @@ def pre_activations(residuals: Residuals) -> tuple[Array, Array]:
 def backward(
     residuals: Residuals, d_hs: Hiddens, d_s_T: Array, *, unroll: int = 1
 ) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
-    """`(d_cell, d_s_0, d_xs)` from `d_hs[t] = d_y_t W_hyᵀ`, or whatever else reads `h_t`, for t = T..1.
+    """`(d_cell, d_s_0, d_xs)` from the cotangents `d_hs`, backward in time: t = T..1.
 
-    `d_s_T` is what the steps after T send back. The loop carries `d_s` alone and emits the cotangents of z and u; the
-    weight gradients are one product each after it.
+    `d_hs[t]` is what the readout (`d_y_t W_hyᵀ`) or the layer above sends to `h_t`, and `d_s_T` what the steps after T
+    send back. The loop carries only `d_s` and emits the cotangents of z and u. After it, each weight gradient is one
+    product.
     """
     d_s_0, all_deltas = deltas(residuals, d_hs, d_s_T, unroll=unroll)
     d_xs = affine_d_input(residuals.xs, all_deltas.z, residuals.layer.cell.w_xh)
@@ -96,7 +97,7 @@ def deltas(
     unroll: int = 1,
     emit: Callable[[Array, Deltas], Any] = lambda d_s_t, deltas_t: deltas_t,
 ) -> tuple[Array, Any]:
-    """`(d_s_0, what is emitted)`: the loop over time; it emits `Deltas` unless told otherwise."""
+    """The loop over time, backward: `(d_s_0, what it emits)`. It emits `Deltas` by default."""
     layer, events = residuals.layer, residuals.events
     cell = layer.cell
     w_hh_t = cell.w_hh.T
@@ -122,7 +123,7 @@ def weight_gradients(residuals: Residuals, all_deltas: Deltas) -> Cell:
 def backward_in_blocks(
     residuals: Residuals, d_hs: Hiddens, d_s_T: Array, block: int
 ) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
-    """`backward`, with the weight-gradient products of `block` steps at a time: their operands stay in cache."""
+    """`backward`, where each weight-gradient product covers `block` steps, so that its operands stay in the cache."""
     layer, xs, ss = residuals.layer, residuals.xs, residuals.ss
     time = ss.shape[0]
     if time <= block:
@@ -151,7 +152,7 @@ def backward_in_blocks(
 
 
 def pullback(residuals: Residuals, d_ss: Array) -> tuple[Cell, Array, Float[Array, "time *batch in"] | None]:
-    """`backward`, with each cotangent in the dtype of what it is the cotangent of, as JAX asks of a derivative rule.
+    """`backward`, with each cotangent in the dtype of its argument, as JAX requires of a derivative rule.
 
     `d_ss` are the cotangents of the whole states.
     """
@@ -162,10 +163,10 @@ def pullback(residuals: Residuals, d_ss: Array) -> tuple[Cell, Array, Float[Arra
 
 
 def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_dot: Inputs | None) -> Array:
-    """The tangents of `s_1..s_T`, forward mode; None stands for a tangent of zero, of a leaf of `cell_dot` too.
+    """Forward mode: the tangents of `s_1..s_T`. None stands for a tangent of zero, for a leaf of `cell_dot` too.
 
-    `ż_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h`, `u̇_t = h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh`, and the cell's map pushes them. Only the
-    last product needs the loop.
+    `ż_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h` and `u̇_t = h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh`; the derivative of the cell maps them to
+    `ṡ_t`. Only the last product is in the loop.
     """
     layer, s_0, xs = residuals.layer, residuals.s_0, residuals.xs
     cell = layer.cell
@@ -200,7 +201,7 @@ def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_d
 
 
 def states_read(residuals: Residuals) -> Hiddens:
-    """What `W_hh` read at t = 1..T: the h that was left, one step later, but for units that are dropped."""
+    """What `W_hh` read at t = 1..T: the h of the step before, times the dropout mask."""
     return residuals.layer.read(states_met(residuals))
 
 

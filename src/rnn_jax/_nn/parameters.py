@@ -1,4 +1,4 @@
-"""Fresh parameters and states."""
+"""Initial parameters and states."""
 
 import inspect
 from collections.abc import Callable
@@ -35,19 +35,32 @@ def init_params(
     bias_init: str | Initializer = "zeros",
     dtype: Any = float,
 ) -> Params:
-    """Fresh weights of `num_layers` layers of `hidden_size` units and a readout.
+    """Draw the weights of `num_layers` layers of `hidden_size` units, and of a readout.
+
+    An initialiser is a name of `initializers.INITS`, or a function `(key, shape, dtype) -> array` as in
+    `jax.nn.initializers`.
 
     Args:
-        activation: a name ("tanh", "relu", "identity"), φ, or an `Activation`.
-        leak: the α of leaky integration, one number for all units, see `CellParams`; or one for each unit, an array
-            (hid,) that may be traced: then each layer is a `LeakyParams`, of which it is a parameter.
-        recurrent_init, input_init, readout_init, bias_init: how `w_hh`, `w_xh`, `w_hy` and the biases are drawn: a name
-            of `initializers.INITS`, or a function `(key, shape, dtype)` as in `jax.nn.initializers`. Unless given,
-            `w_hh` is orthogonal, `w_xh` and `w_hy` are normal with variance 1 / fan-in (LeCun), biases zero.
+        key: the randomness of all weights.
+        input_size: the number of features of an input, or of different tokens.
+        hidden_size: the number of units of each layer.
+        output_size: the number of outputs, or of classes.
+        num_layers: the number of layers.
+        activation: a name ("tanh", "relu", "identity"), a function φ, or an `Activation`.
+        leak: the α of leaky integration, above 0 and at most 1. One number for all units, see `CellParams`; or an array
+            (hid,), one for each unit, which may be traced: then each layer is a `LeakyParams`, which trains it.
+        recurrent_init: the initialiser of `w_hh` (hid, hid); orthogonal by default.
+        input_init: that of `w_xh` (in, hid); by default normal with variance 1 / fan-in (LeCun).
+        readout_init: that of `w_hy` (hid, out), with the same default.
+        bias_init: that of all biases; zeros by default.
+        dtype: a floating point type of the weights.
+
+    Returns:
+        The parameters of the network.
 
     Raises:
         ValueError: for a size below one, an unknown name or a leak out of range.
-        TypeError: for an argument of the wrong type, or one leak for all units that is traced.
+        TypeError: for an argument of the wrong type, or a traced leak for all units.
 
     >>> import jax, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=5, output_size=2, num_layers=2)
@@ -60,7 +73,7 @@ def init_params(
     require_floating("dtype", dtype)
     dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
     layer_of = _layers(leak, hidden_size, dtype)
-    draw_dtype = accumulation_dtype(dtype)  # the decompositions know no half precision
+    draw_dtype = accumulation_dtype(dtype)  # JAX has no matrix decompositions in half precision
 
     inits: dict[str, str | Initializer] = {
         "recurrent_init": recurrent_init,
@@ -89,24 +102,24 @@ def init_params(
         b_y=draw("bias_init", jax.random.fold_in(ykey, 2), output_size),
     )
     params = Params(tuple(cells), readout)
-    check_params(params)  # an initialiser of the caller's own may return anything
+    check_params(params)  # the caller's own initialiser may return anything
     return params
 
 
 def _layers(leak: Any, hidden_size: int, dtype: Any) -> Callable[..., CellParams | LeakyParams]:
-    """The cell that has this leak: one for all units is static, one for each unit is a parameter."""
+    """The class of cell for this leak. One leak for all units is static; one for each unit is a parameter."""
     if not getattr(leak, "ndim", 0):
         return partial(CellParams, leak=known_leak(leak))
     require_float("leak", leak)
     require_shape("leak", jnp.asarray(leak), "(hid,)", (hidden_size,), "`hidden_size`")
     if not isinstance(leak, jax.core.Tracer) and not all(map(LEAK.holds, np.asarray(leak, dtype).astype(float))):
         raise ValueError(f"`leak` must hold numbers above 0 and at most 1, got {leak!r}.")
-    return lambda w_xh, **parts: LeakyParams(w_xh, leak=jnp.array(leak, dtype), **parts)  # each layer its own
+    return lambda w_xh, **parts: LeakyParams(w_xh, leak=jnp.array(leak, dtype), **parts)  # a copy for each layer
 
 
 def _drawn(name: str, init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
     """`init(key, shape, dtype)`, where `init` may be the caller's own."""
-    wanted = f"a function (key, shape, dtype) -> array, as `orthogonal()` makes one, got {init!r}"
+    wanted = f"a function (key, shape, dtype) -> array, like `orthogonal()`, got {init!r}"
     if not _takes(init, key, shape, dtype):
         raise TypeError(f"`{name}` must be {wanted}.")
     w = init(key, shape, dtype)
@@ -119,15 +132,32 @@ def _drawn(name: str, init: Any, key: Key[Array, ""], shape: tuple[int, ...], dt
 def _takes(function: Any, *args: Any) -> bool:
     try:
         inspect.signature(function).bind(*args)
-    except TypeError:  # not a function, or one of other arguments
+    except TypeError:  # not a function, or it takes other arguments
         return False
-    except ValueError:  # a built-in that does not tell
+    except ValueError:  # a built-in whose signature is not known
         return True
     return True
 
 
 def zero_state(params: Params, *batch: int) -> States:
-    """States of all zeros, one `(*batch, hid)` a layer."""
+    """The initial states of all layers, all zeros.
+
+    Args:
+        params: the network.
+        batch: the sizes of the batch axes; none for a single sequence.
+
+    Returns:
+        A tuple of one state (*batch, hid) per layer.
+
+    Raises:
+        ValueError: for a negative size, or `params` that do not fit each other.
+        TypeError: for a size that is not an integer, or `params` of the wrong type.
+
+    >>> import jax, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=5, output_size=2, num_layers=2)
+    >>> [h.shape for h in rnn_jax.zero_state(params, 4)]
+    [(4, 5), (4, 5)]
+    """
     check_params(params)
     for size in filter(are_numbers, batch):
         require_sizes(least=0, batch=size)

@@ -1,6 +1,6 @@
 """The unroll as one primitive of JAX, with its rules for reverse mode, forward mode and `vmap` written by hand.
 
-It stands on JAX's experimental base class for such primitives, `VJPHiPrimitive`, which JAX 0.11 renamed `HiPrim`.
+It derives from JAX's experimental base class for such primitives: `VJPHiPrimitive`, which JAX 0.11 renamed `HiPrim`.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from .loops import Residuals, forward, pullback, pushforward, residuals_of
 if TYPE_CHECKING:
 
     class Base:
-        """What is used here of a class that JAX has under one of two names."""
+        """The part used here of JAX's base class, for type checkers: its name depends on the version of JAX."""
 
         in_avals_flat: list[Any]
         in_tree: jax.tree_util.PyTreeDef
@@ -35,7 +35,10 @@ else:
 
 
 class Members(NamedTuple):
-    """One `vmap` over weights: an ensemble. `mapped`: which leaves of the arguments have the axis of members, first."""
+    """One `vmap` over weights: an ensemble of `size` members.
+
+    `mapped` tells which leaves of the arguments have the axis of members, as their first axis.
+    """
 
     size: int
     mapped: tuple[bool, ...]
@@ -44,7 +47,7 @@ class Members(NamedTuple):
 class Unroll(Base):
     """`(cell, h_0, xs, events, r) -> hs` for arguments of the types `in_avals`.
 
-    `ensemble` lists the `vmap`s over weights, outermost first. A `vmap` over sequences alone is never among them: it
+    `ensemble` lists the `vmap`s over weights, outermost first. A `vmap` over sequences only is not in the list: it
     becomes one more batch axis.
     """
 
@@ -53,7 +56,7 @@ class Unroll(Base):
     def __init__(self, in_avals: tuple[Any, ...], ensemble: tuple[Members, ...] = ()):
         cell, h_0, xs, *_ = in_avals
         sizes = tuple(members.size for members in ensemble)
-        self.h_0 = len(jax.tree.leaves(cell))  # its place among the leaves; those of the cell come first
+        self.h_0 = len(jax.tree.leaves(cell))  # its index among the leaves; those of the cell come first
         time, batch_hid = xs.shape[_num_axes(ensemble, self.h_0 + 1)], h_0.shape[_num_axes(ensemble, self.h_0) :]
         self.in_avals = in_avals
         self.out_aval = h_0.update(shape=(*sizes, time, *batch_hid), weak_type=False)
@@ -95,8 +98,8 @@ class Unroll(Base):
 
     def transpose(self, out_ct: Any, *maybe_accums: Any) -> NoReturn:
         raise TypeError(
-            "`unroll_bptt` cannot be transposed as it stands, for it is linear in nothing by itself: transpose what "
-            "`jax.linearize` makes of it, or use `unroll`."
+            "`unroll_bptt` cannot be transposed, because it is not linear in any single argument: transpose the result "
+            "of `jax.linearize`, or use `unroll`."
         )
 
     def batch(self, axis_data: Any, args: Any, dims: Any) -> tuple[Any, int | None]:
@@ -123,12 +126,12 @@ class Unroll(Base):
         return bind(jax.tree.unflatten(self.in_tree, leaves), self.ensemble), len(self.ensemble) + 1
 
     def _leaves(self, tree: Any) -> list[Any]:
-        """What stands in `tree` in the places of the arguments' leaves, None included."""
+        """The entries of `tree` in the places of the arguments' leaves, including None."""
         leaves: list[Any] = self.in_tree.flatten_up_to(tree)
         return leaves
 
     def _for_each_member(self, rule: Callable[..., Any], *, transposed: bool = False) -> Callable[..., Any]:
-        """`rule(args, ...)` vmapped over the ensemble; what its transpose sends to shared leaves is summed."""
+        """`rule(args, ...)` vmapped over the ensemble. Of a transposed rule, cotangents of shared leaves are summed."""
         for members in reversed(self.ensemble):
             rule = self._vmapped(rule, members, transposed)
         return rule
@@ -149,7 +152,7 @@ class Unroll(Base):
 
 
 def bind(args: tuple[Any, ...], ensemble: tuple[Members, ...] = ()) -> Any:
-    """The states, by the primitive for arguments of these types."""
+    """The states, computed by the primitive for arguments of these types."""
     return Unroll(jax.tree.map(jax.typeof, args), ensemble)(*args)
 
 
@@ -179,12 +182,12 @@ def _pushforward(args: tuple[Any, ...], hs: Array, tangents: tuple[Any, ...]) ->
 
 
 def _dense(d: Any) -> Any:
-    """A symbolic zero written out; what is of NumPy, as it comes to an eager call, made an array of JAX."""
+    """`d` as an array of JAX: a symbolic zero becomes zeros, and an array of NumPy, from eager calls, is converted."""
     return jnp.asarray(hijax.instantiate_zeros(d))
 
 
 def _or_none(tangent: Any) -> Any:
-    """None for the tangent of what is not perturbed or cannot be: integers and booleans."""
+    """The tangent, or None if it is zero or belongs to integers or booleans."""
     return None if isinstance(tangent, hijax.Zero) or tangent.dtype == jax.dtypes.float0 else tangent
 
 

@@ -19,17 +19,35 @@ def step(cell: Cell, h_tm1: State, x_t: Step) -> State:
 
     With a leak α below 1 it is `h_t = (1 - α) h_{t-1} + α φ(…)`.
 
+    Args:
+        cell: the weights of one layer.
+        h_tm1: the state before the step, (*batch, hid).
+        x_t: features (*batch, in) or integer tokens (*batch,).
+
+    Returns:
+        The state after the step, (*batch, hid).
+
     Raises:
         ValueError: if the shapes of `cell`, `h_tm1` and `x_t` do not fit each other.
-        TypeError: if their dtypes do not.
+        TypeError: if their dtypes do not fit.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]
+    >>> rnn_jax.step(cell, jnp.zeros((5, 3)), jnp.ones((5, 2))).shape
+    (5, 3)
     """
     h_t, _ = step_forward(cell, h_tm1, x_t)
     return h_t
 
 
 class StepResiduals(NamedTuple):
-    """What `step_forward` keeps for `step_backward`: the step's input, the states it met and left, and what the cell
-    keeps, of `CellParams` `φ(a_t)`. `r` as in `step_forward`.
+    """What `step_forward` keeps for `step_backward`.
+
+    `x_t`    the input of the step.
+    `h_tm1`  the state before it.
+    `h_t`    the state after it.
+    `kept`   what the cell keeps; `CellParams` keeps `φ(a_t)`.
+    `r`      the dropout mask of `step_forward`, or None.
     """
 
     x_t: Step
@@ -40,9 +58,20 @@ class StepResiduals(NamedTuple):
 
 
 def step_forward(cell: Cell, h_tm1: State, x_t: Step, r: Hidden | None = None) -> tuple[State, StepResiduals]:
-    """`step`, with the residuals for its backward pass (the notebooks' cache). Raises as `step` does.
+    """`step`, which also returns the residuals for its backward pass (the notebooks' cache).
 
-    With a dropout mask `r`, a constant, the recurrent product is `(h_{t-1} ∘ r) W_hh`.
+    Args:
+        cell: the weights of one layer.
+        h_tm1: the state before the step, (*batch, hid).
+        x_t: features (*batch, in) or integer tokens (*batch,).
+        r: a dropout mask (*batch, hid), a constant: the recurrent product is `(h_{t-1} ∘ r) W_hh`.
+
+    Returns:
+        `(h_t, residuals)`: the state after the step, (*batch, hid), and what `step_backward` needs.
+
+    Raises:
+        ValueError: if the shapes of the arguments do not fit each other.
+        TypeError: if their dtypes do not fit.
     """
     check_cell(cell)
     batch = check_inputs(cell, x_t, (), "x_t", "cell")
@@ -63,15 +92,24 @@ def products(cell: Cell, h_tm1: State, x_t: Step, r: Hidden | None = None) -> tu
 def step_backward(
     cell: Cell, residuals: StepResiduals, d_h_t: State
 ) -> tuple[Cell, State, Float[Array, "*batch in"] | None]:
-    """`(d_cell, d_h_tm1, d_x_t)` from `d_h_t = ∂L/∂h_t`: `step` transposed.
+    """The backward pass of one step: gradients of its arguments from `d_h_t = ∂L/∂h_t`.
 
     `d_a_t = α d_h_t ∘ φ'(a_t)` (α is 1 without leak), then `d_W_xh = x_tᵀ d_a_t`, `d_W_hh = h_{t-1}ᵀ d_a_t`,
-    `d_b_h = d_a_t` (summed over the batch), `d_h_{t-1} = d_a_t W_hhᵀ + (1 - α) d_h_t` and `d_x_t = d_a_t W_xhᵀ`, None
-    for tokens. With a dropout mask `r`, `d_W_hh = (h_{t-1} ∘ r)ᵀ d_a_t` and `d_h_{t-1} = r ∘ (d_a_t W_hhᵀ) + …`.
+    `d_b_h = d_a_t` (summed over the batch), `d_h_{t-1} = d_a_t W_hhᵀ + (1 - α) d_h_t` and `d_x_t = d_a_t W_xhᵀ`.
+    With a dropout mask `r`, `d_W_hh = (h_{t-1} ∘ r)ᵀ d_a_t` and `d_h_{t-1} = r ∘ (d_a_t W_hhᵀ) + …`.
+
+    Args:
+        cell: the weights of one layer.
+        residuals: what `step_forward` returned.
+        d_h_t: the cotangent of `h_t`, (*batch, hid).
+
+    Returns:
+        `(d_cell, d_h_tm1, d_x_t)`: the gradient of the cell, summed over the batch; that of `h_{t-1}`, (*batch, hid);
+        and that of `x_t`, (*batch, in), or None for tokens.
 
     Raises:
-        ValueError: if `d_h_t` has another shape than `h_t`.
-        TypeError: if it has another dtype.
+        ValueError: if the shape of `d_h_t` is not that of `h_t`.
+        TypeError: if the dtype of `d_h_t` is not that of `h_t`, or `residuals` are not `StepResiduals`.
 
     References: Werbos (1990), Proceedings of the IEEE 78(10).
 
@@ -100,9 +138,9 @@ def step_backward(
 
 
 def weight_gradients(cell: Cell, x: Array, h_read: Array, deltas: Deltas) -> Cell:
-    """`d_W_xh = Σ x_tᵀ d_z_t`, `d_W_hh = Σ h_{t-1}ᵀ d_u_t`, `d_b_h = Σ d_z_t`, and those of the own parameters.
+    """`d_W_xh = Σ x_tᵀ d_z_t`, `d_W_hh = Σ h_{t-1}ᵀ d_u_t`, `d_b_h = Σ d_z_t`, and those of the cell's own parameters.
 
-    One product each, over any leading axes; `h_read` is what `W_hh` read.
+    Each is one product, over any leading axes; `h_read` is what `W_hh` read.
     """
     d_w_xh, d_b_h = affine_d_weights(x, deltas.z, cell.w_xh)
     d_w_hh, _ = affine_d_weights(h_read, deltas.of_u, cell.w_hh)

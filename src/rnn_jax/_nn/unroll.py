@@ -34,15 +34,25 @@ def unroll(
     reset: Flags | None = None,
     r: Hidden | None = None,
 ) -> Trajectory:
-    """States `h_1..h_T` from `x_1..x_T`, a `lax.scan` of `step`: the reference, differentiated by JAX.
+    """States `h_1..h_T` from `x_1..x_T`, by a `lax.scan` of `step`: the reference, differentiated by JAX.
 
-    Where `mask` is false the step does not exist: `h_t = h_{t-1}`, and neither `x_t` nor `reset` is read. Where
-    `reset` is true, `x_t` meets a state of zero. With a dropout mask `r`, a constant `(*batch, hid)`, `W_hh` reads
-    `h_{t-1} ∘ r`. Last state: `hs[-1]`. Backwards in time: `unroll(cell, h_0, xs[::-1])`.
+    The last state is `hs[-1]`. To run backwards in time, call `unroll(cell, h_0, xs[::-1])`.
+
+    Args:
+        cell: the weights of one layer.
+        h_0: the initial state (*batch, hid).
+        xs: features (time, *batch, in) or integer tokens (time, *batch).
+        mask: booleans (time, *batch). Where false the step does not exist: `h_t = h_{t-1}`, and neither `x_t` nor
+            `reset` is read.
+        reset: booleans (time, *batch). Where true, the state is set to zero before `x_t`.
+        r: a dropout mask (*batch, hid), the same at every step: `W_hh` reads `h_{t-1} ∘ r`. It gets no gradient.
+
+    Returns:
+        The states `h_1..h_T`, (time, *batch, hid).
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other.
-        TypeError: if their dtypes do not.
+        TypeError: if their dtypes do not fit.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> cell = rnn_jax.init_params(jax.random.key(0), input_size=2, hidden_size=3, output_size=1).cells[0]

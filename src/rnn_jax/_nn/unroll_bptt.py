@@ -41,9 +41,9 @@ def _fallback(args: tuple[Any, ...]) -> Trajectory:
         if "forward-mode" not in str(error):
             raise
         raise TypeError(
-            "`unroll_bptt` has no forward mode (jvp, jacfwd, linearize) on this JAX, whose jax.experimental.hijax "
-            "lacks the base class it needs: use `unroll`, which has the same values, or put the forward mode outside "
-            "of a `jax.grad`, or change the version of JAX."
+            "`unroll_bptt` has no forward mode (jvp, jacfwd, linearize) on this version of JAX, whose "
+            "jax.experimental.hijax lacks the base class it needs: use `unroll`, which returns the same values, apply "
+            "the forward mode outside of `jax.grad`, or change the version of JAX."
         ) from error
 
 
@@ -65,14 +65,26 @@ def unroll_bptt(
 ) -> Trajectory:
     """States `h_1..h_T` from `x_1..x_T`: the values of `unroll`, with the derivatives written by hand.
 
-    Goes anywhere `unroll` goes: under `jax.grad` and `jax.jvp` with respect to `cell`, `h_0` and `xs`, to any order
-    and in any mixture, and under `jax.vmap`, which over sequences costs no more than a batch axis. See
-    `docs/transformations.md`. Where JAX lacks the experimental base class that this needs, it is a `jax.custom_vjp`
-    instead, and forward mode is refused.
+    It works wherever `unroll` works: under `jax.grad` and `jax.jvp` with respect to `cell`, `h_0` and `xs`, to any
+    order and in any mixture, and under `jax.vmap`. A `vmap` over sequences costs no more than a batch axis. See
+    `docs/transformations.md`. If JAX lacks the experimental base class that this needs, it is a `jax.custom_vjp`
+    instead, which has no forward mode.
+
+    Args:
+        cell: the weights of one layer.
+        h_0: the initial state (*batch, hid).
+        xs: features (time, *batch, in) or integer tokens (time, *batch).
+        mask: booleans (time, *batch). Where false the step does not exist: `h_t = h_{t-1}`, and neither `x_t` nor
+            `reset` is read.
+        reset: booleans (time, *batch). Where true, the state is set to zero before `x_t`.
+        r: a dropout mask (*batch, hid), the same at every step: `W_hh` reads `h_{t-1} ∘ r`. It gets no gradient.
+
+    Returns:
+        The states `h_1..h_T`, (time, *batch, hid).
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other, or one is split over an explicit mesh axis.
-        TypeError: if their dtypes do not, or for forward mode where this JAX cannot have it.
+        TypeError: if their dtypes do not fit, or for forward mode on a version of JAX that does not support it here.
 
     References: Rumelhart, Hinton and Williams (1986); Werbos (1990), Proceedings of the IEEE 78(10).
 

@@ -3,7 +3,7 @@
 `_text`        symbols, tokens, streams, windows
 `_sequences`   padding, packing, masks of lengths
 `_corpus`      texts from files, or the standard library's
-`_held_out`    a text cut into what is learned and what validates
+`_held_out`    a text cut into a part for training and a part for validation
 `_ngrams`      bits per character of n-gram models
 """
 

@@ -1,4 +1,4 @@
-"""Where the text comes from."""
+"""Read the text: from files, from standard input, or from Python's standard library."""
 
 import codecs
 import hashlib
@@ -12,15 +12,15 @@ from .._reporting.errors import InputError
 from .._reporting.files import is_unicode
 
 UTF_8 = "utf-8"
-MARKS = {  # by which a file of these begins; that of UTF-32 begins with that of UTF-16
+MARKS = {  # byte order marks; UTF-32 comes first, because its mark begins with that of UTF-16
     "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
     "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
 }
-MOST_BYTES = 2**30  # of one file: a text that is read without an end, /dev/zero say, is refused
+MOST_BYTES = 2**30  # of one file, so that an endless file, like /dev/zero, is refused
 
 
 class Corpus(NamedTuple):
-    """A text, where it came from, for a person, and how many of each mark were left out of its files."""
+    """A text, a description of its source, and the number of marks of each kind that were left out of its files."""
 
     text: str
     source: str
@@ -28,15 +28,15 @@ class Corpus(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Of the text, as it is learned."""
+        """The SHA-256 of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 
 def read_corpus(files: tuple[str, ...], encoding: str = UTF_8) -> Corpus:
-    """The text of `files` in their order, `-` being standard input; without files, the standard library's.
+    """The text of `files` in their order, where `-` is standard input. Without files, Python's standard library.
 
     Raises:
-        InputError: for a file that is missing, unreadable, empty or in another encoding, by name.
+        InputError: for a file that is missing, unreadable, empty or in another encoding; it names the file.
     """
     if not files:
         return _standard_library()
@@ -57,10 +57,10 @@ def read_corpus(files: tuple[str, ...], encoding: str = UTF_8) -> Corpus:
 def corpus_of_run(
     run: Path, files: tuple[str, ...], given: tuple[str, ...], sha256: str, encoding: str = UTF_8
 ) -> Corpus:
-    """The text that a run began with: of the `files` in its settings or, if it has moved, of those `given`.
+    """The text that a run began with, from the `files` in its settings or, if the text has moved, from those `given`.
 
     Raises:
-        InputError: if it cannot be read, or is another text.
+        InputError: if the text cannot be read, or is not the text that the run began with.
     """
     moved = f"If the text of {str(run)!r} has moved, give its files after RUN."
     try:
@@ -74,7 +74,7 @@ def corpus_of_run(
 
 
 def _read(name: str, encoding: str) -> tuple[str, int, int]:
-    """The text of a file; how many byte order marks it began with, 0 or 1; how many CRLF became LF."""
+    """The text of a file, the number of byte order marks at its start (0 or 1), and the number of CRLF made LF."""
     label = "standard input" if name == "-" else f"file {name!r}"
     try:
         if name == "-":
@@ -89,7 +89,7 @@ def _read(name: str, encoding: str) -> tuple[str, int, int]:
     if len(data) > MOST_BYTES:
         raise InputError(f"FILE must have at most {MOST_BYTES:,} bytes, but {label} has more.")
     text = _decoded(data, encoding, label)
-    marked = data.startswith(MARKS[encoding]) if encoding in MARKS else False  # of these Python leaves it out
+    marked = data.startswith(MARKS[encoding]) if encoding in MARKS else False  # Python leaves out these marks itself
     marked, text = marked or text.startswith("\ufeff"), text.removeprefix("\ufeff")
     if not text:
         raise InputError(f"FILE must hold text, but {label} is empty.")
@@ -97,15 +97,15 @@ def _read(name: str, encoding: str) -> tuple[str, int, int]:
 
 
 def _decoded(data: bytes, encoding: str, label: str) -> str:
-    """The text in `data`, the contents of what is called `label`."""
+    """The text in `data`, the contents of the file that messages call `label`."""
     try:
         text = data.decode(encoding)
-    except UnicodeError as error:  # not every codec says where
+    except UnicodeError as error:  # not every codec tells the position
         got = f"byte 0x{data[error.start]:02x} at position {error.start}" if hasattr(error, "start") else str(error)
         cut = getattr(error, "reason", "") == "unexpected end of data"
         hint = " It is cut off within a character." if cut else _hint(data, encoding)
         raise InputError(f"FILE must be {encoding} text, but {label} has {got}.{hint}") from error
-    if encoding == UTF_8 and 100 * data.count(0) > len(data):  # which UTF-8 takes for characters
+    if encoding == UTF_8 and 100 * data.count(0) > len(data):  # UTF-8 accepts zero bytes as characters
         raise InputError(
             f"FILE must be {encoding} text, but {label} has {data.count(0):,} bytes 0.{_hint(data, encoding)}"
         )
@@ -127,7 +127,7 @@ def _hint(data: bytes, encoding: str) -> str:
 
 
 def _pairs_with_zero(data: bytes) -> str | None:
-    """The UTF-16 without a mark that `data` looks like: in most pairs the same one of the two bytes is 0."""
+    """The UTF-16 that `data`, without a mark, looks like: the same byte is 0 in at least half of the pairs."""
     high, low = data[0::2].count(0), data[1::2].count(0)
     if len(data) < 8 or len(data) % 2 or max(high, low) * 4 < len(data) or min(high, low) * 10 > max(high, low):
         return None
@@ -135,7 +135,7 @@ def _pairs_with_zero(data: bytes) -> str | None:
 
 
 def _is_text(data: bytes, encoding: str) -> bool:
-    """Whether `data` is text in `encoding`, without control characters but white space."""
+    """Whether `data` is text in `encoding` whose only control characters are white space."""
     try:
         text = data.decode(encoding)
     except UnicodeError:
@@ -144,12 +144,12 @@ def _is_text(data: bytes, encoding: str) -> bool:
 
 
 def _standard_library() -> Corpus:
-    """The top-level modules of this Python, in alphabetical order, those that are pure ASCII."""
+    """The top-level modules of Python's standard library that are pure ASCII, in alphabetical order."""
     paths = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
     try:
         texts = [data.decode() for data in map(Path.read_bytes, paths) if data.isascii()]
     except OSError as error:
-        raise InputError(f"This Python's sources cannot be read, {error}: give a FILE.") from error
+        raise InputError(f"The sources of Python's standard library cannot be read, {error}: give a FILE.") from error
     if not texts:
         raise InputError("This Python has no sources of its standard library: give a FILE.")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"

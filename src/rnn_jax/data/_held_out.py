@@ -1,4 +1,4 @@
-"""From a text to streams for training and windows for validation."""
+"""A text cut into streams for training and windows for validation."""
 
 import math
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from .._types import Batch, Params, States
 from ._corpus import Corpus
 from ._text import encode, make_streams, symbols_of
 
-HELD_OUT = 1 / 20  # the end of the text
+HELD_OUT = 1 / 20  # the share of the text, at its end
 BITS = 1 / math.log(2)  # a nat, in bits
 
 
 class TextData(NamedTuple):
-    """A text as tokens: the first `num_train` to learn, the rest held out; `streams` are those to learn."""
+    """A text as tokens: the first `num_train` for training, cut into `streams`, the rest held out."""
 
     symbols: str
     tokens: np.ndarray
@@ -32,13 +32,13 @@ class TextData(NamedTuple):
 
 
 def least_characters(num_streams: int, window: int) -> int:
-    """What a text must have for one window of every stream and two held-out symbols."""
+    """The length a text must have for one window of every stream and two held-out symbols."""
     num_read = num_streams * (window + 1)
     return max(math.ceil(num_read / (1 - HELD_OUT)), num_read + 2)
 
 
 def prepare(text: str, num_streams: int, window: int) -> TextData:
-    """Cut a text into what is learned and what is held out, and both into streams.
+    """Cut a text into a part for training and a part that is held out, and both into streams.
 
     Raises:
         InputError: if the text is too short for one window of every stream and two held-out symbols.
@@ -75,12 +75,12 @@ def held_out_of_run(
     most = len(held_out) // num_streams - 1
     if most < 2:
         raise InputError(
-            f"--streams must be at most {len(held_out) // 3}, what the {len(held_out):,} held-out characters have, got "
+            f"--streams must be at most {len(held_out) // 3} for the {len(held_out):,} held-out characters, got "
             f"{num_streams}."
         )
     if most < window:
         raise InputError(
-            f"--window must be at most {most}, what the {len(held_out):,} held-out characters have for --streams "
+            f"--window must be at most {most} for the {len(held_out):,} held-out characters and --streams "
             f"{num_streams}, got {window}."
         )
     tokens = encode(facts["symbols"], held_out)
@@ -88,7 +88,7 @@ def held_out_of_run(
 
 
 def predicted_positions(data: TextData) -> np.ndarray:
-    """Where in the text the symbols stand that validation predicts: all of each stream but its first."""
+    """The positions in the text of the symbols that validation predicts: all of each stream except its first."""
     time, num_streams = data.held_out.shape
     read: np.ndarray = (data.num_train + np.arange(num_streams)[:, None] * time + np.arange(1, time)).ravel()
     return read
@@ -97,7 +97,7 @@ def predicted_positions(data: TextData) -> np.ndarray:
 def make_validate(data: TextData, method: str, window: int, compute_dtype: Any = None) -> Callable[[Params], jax.Array]:
     """A jitted function from parameters to bits per character of the held-out text, read from a state of zero.
 
-    States and products are in `compute_dtype`, as of `make_grad_fn`.
+    States and products are in `compute_dtype`, as in `make_grad_fn`.
     """
     length, num_streams = data.held_out.shape[0] - 1, data.held_out.shape[1]
     num_windows = -(-length // window)
@@ -115,7 +115,7 @@ def make_validate(data: TextData, method: str, window: int, compute_dtype: Any =
         weights = exists.astype(params.readout.w_hy.dtype)
 
         def body(h_0: States, batch: Batch) -> tuple[States, jax.Array]:
-            (loss, h_T), _ = grad_fn(params, batch, h_0)  # the gradient is not used: under jit it costs nothing
+            (loss, h_T), _ = grad_fn(params, batch, h_0)  # the gradient is not used, so under jit it costs nothing
             return h_T, loss
 
         _, losses = lax.scan(body, zero_state(params, num_streams), batches._replace(weights=weights))

@@ -1,4 +1,4 @@
-"""What counting can do: n-gram models, to set a network's bits per character beside."""
+"""Baselines by counting: n-gram models, with which a network's bits per character are compared."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ def ngram_bits(
 ) -> dict[str, float]:
     """Mean bits per character of interpolated n-gram models of `tokens[:num_train]` at the positions `predicted`.
 
-    The models are named by their orders, 1 and up. Each mixes the relative frequencies of its order and all lower ones
-    with the uniform distribution. The mixture is fitted by expectation maximisation on the last twentieth of the
-    training text, with counts of the rest; then all of the training text is counted. (Jelinek and Mercer 1980, deleted
-    interpolation.)
+    `names` are the names of the models of order 1, 2, and so on. Each model mixes the relative frequencies of its order
+    and all lower orders with the uniform distribution. The mixture is fitted by expectation maximisation on the last
+    twentieth of the training text, with counts of the rest. Then the whole training text is counted. (Jelinek and
+    Mercer 1980, deleted interpolation.)
     """
     tokens = tokens.astype(np.int64)
     split = num_train - max(num_train // 20, 1)
@@ -32,7 +32,7 @@ def ngram_bits(
 def _mixture_parts(
     counted: np.ndarray, tokens: np.ndarray, at: np.ndarray, num_symbols: int, orders: int
 ) -> np.ndarray:
-    """Columns: the uniform, unigram, bigram, … probability of `tokens[at]` given what stands before."""
+    """Columns: the uniform, unigram, bigram, … probability of `tokens[at]` given the tokens before."""
     columns = [np.full(len(at), 1 / num_symbols)]
     for order in range(1, orders + 1):
         grams = _codes(counted, order, num_symbols)
@@ -62,7 +62,7 @@ def _lookup(codes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _fit(parts: np.ndarray) -> np.ndarray:
-    """The mixture weights under which the rows are most probable, none of them zero."""
+    """The mixture weights that make the rows most probable. None is zero."""
     weights = np.full(parts.shape[1], 1 / parts.shape[1])
     for _ in range(50):
         share = parts * weights

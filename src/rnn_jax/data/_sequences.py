@@ -14,20 +14,25 @@ from .._types import Batch
 
 
 def lengths_to_mask(lengths: Any, time: int) -> Bool[Array, "time *batch"]:
-    """The mask of sequences that start at the first of `time` steps and are so long: `t <= length`, t = 1..T.
+    """The mask of sequences that start at the first step and have the given lengths.
 
-    `lengths` are integers `(*batch,)`, the mask is `(time, *batch)`. A sequence of length 0 has no step at all: its
-    last state is its first.
+    Args:
+        lengths: integers (*batch,), the number of steps of each sequence. A sequence of length 0 has no step, so its
+            last state is its initial state.
+        time: the number of steps of the mask, T.
+
+    Returns:
+        Booleans (time, *batch): step t = 1..T exists if `t <= length`.
 
     Raises:
         TypeError: unless the lengths are integers.
-        ValueError: if one is known and not in 0..T.
+        ValueError: if a length is known and not in 0..T.
 
     >>> import jax.numpy as jnp, rnn_jax
     >>> rnn_jax.data.lengths_to_mask(jnp.array([3, 0, 1]), 3).astype(int).tolist()
     [[1, 0, 1], [1, 0, 0], [1, 0, 0]]
     """
-    if are_numbers(time):  # in a program exported for any length it is a symbol
+    if are_numbers(time):  # it is a symbol in a program exported for any length
         require_sizes(least=0, time=time)
     if not isinstance(lengths, jax.Array):
         lengths = np.asarray(lengths, None if np.size(lengths) else int)
@@ -47,7 +52,7 @@ def lengths_to_mask(lengths: Any, time: int) -> Bool[Array, "time *batch"]:
 
 
 class Place(NamedTuple):
-    """Where a packed sequence is: steps `start .. start + length - 1`, counted from 0, of a row."""
+    """Where a packed sequence is: the steps `start .. start + length - 1` of a row, counted from 0."""
 
     row: int
     start: int
@@ -63,9 +68,25 @@ def pad_sequences(
     time: int | None = None,
     dtype: Any = None,
 ) -> tuple[Batch, list[Place]]:
-    """Each sequence in a row of its own, from the first step on; the mask ends where it does.
+    """Put each sequence into its own row, from the first step on. The mask is false after its end.
 
-    Arguments, result and errors are those of `pack_sequences`; `h_0` is the state each sequence starts from.
+    Each sequence starts from its own row of `h_0`; there are no resets.
+
+    Args:
+        inputs, targets, weights, mask, time, dtype: as in `pack_sequences`.
+
+    Returns:
+        `(batch, places)` as in `pack_sequences`: sequence `i` is in row `i`.
+
+    Raises:
+        ValueError: if the sequences do not fit each other or `time`.
+        TypeError: for weights that are not real numbers, or a mask that is not booleans.
+
+    >>> import numpy as np, rnn_jax
+    >>> tokens = [np.arange(n) for n in (3, 2)]
+    >>> batch, places = rnn_jax.data.pad_sequences(tokens, [t[-1:] for t in tokens])
+    >>> batch.inputs.T.tolist(), batch.mask.astype(int).T.tolist()
+    ([[0, 1, 2], [0, 1, 0]], [[1, 1, 1], [1, 1, 0]])
     """
     return _in_rows((inputs, targets, weights, mask), time, dtype, apart=True)
 
@@ -79,21 +100,30 @@ def pack_sequences(
     time: int | None = None,
     dtype: Any = None,
 ) -> tuple[Batch, list[Place]]:
-    """Sequences one after the other in as few rows of `time` steps as are found, each behind a reset; and their places.
+    """Put sequences one after the other into few rows of `time` steps, with a reset where each begins.
 
-    `inputs[i]` are features `(length, in)` or tokens `(length,)`, `targets[i]` vectors or classes for the last
-    steps of the sequence: all of them, some, or one; or for a loss of your own a dict or NamedTuple of such arrays,
-    of one length. Without targets, for predictions, all weights are zero unless given. Loss and gradients are those of the
-    sequences run apart from a state of zero: `h_0` is never read where a row holds a sequence. `weights[i]` are
-    numbers or booleans `(len(targets[i]),)`, one for each target; `mask[i]` booleans `(length,)`, false at the
-    steps of the sequence that do not exist. The reset is at the first step that exists. As in `Batch`, the weights
-    are by default the mask on the steps that have a target. Rows are filled longest first, each sequence into the
-    row with the least room that is enough. `time` is by default the longest length; `dtype`, that of `params`, is
-    the type of features, vectors and weights: by default that of the features, of tokens JAX's default.
+    Loss and gradients are those of the sequences run separately from a state of zero: `h_0` is never read in a row
+    that holds a sequence. The longest sequence is placed first, each into the row with the least room that is enough.
+
+    Args:
+        inputs: for each sequence, features (length, in) or tokens (length,).
+        targets: for each sequence, classes (last,) or vectors (last, out) for its last `last` steps; `last` may differ
+            between sequences. For a loss of your own: a dict or NamedTuple of such arrays, of equal length. Without
+            targets, for predictions, all weights are zero unless given.
+        weights: for each sequence, numbers or booleans (last,), one for each target; by default the mask on the steps
+            that have a target.
+        mask: for each sequence, booleans (length,), false at steps that do not exist; by default all steps exist. The
+            reset is at the first step that exists.
+        time: the number of steps of a row; by default the length of the longest sequence.
+        dtype: the dtype of features, vectors and weights, which must be that of `params`; by default that of the
+            features, or JAX's default for tokens.
+
+    Returns:
+        `(batch, places)`: a batch (time, rows, ...), and the `Place` of each sequence in it.
 
     Raises:
-        ValueError: if the sequences do not fit each other or `time`. Packed, a step before the first one that exists
-            must not have a weight: it would read what the sequence before it left.
+        ValueError: if the sequences do not fit each other or `time`, or if a step before the first one that exists has
+            a weight: it would read the state that the sequence before it left.
         TypeError: for weights that are not real numbers, or a mask that is not booleans.
 
     >>> import numpy as np, rnn_jax
@@ -148,7 +178,9 @@ def _in_rows(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: boo
         mask[start:end, row] = exists
         read[first_read:end, row] = w
         if not apart:
-            before = start + int(np.argmax(exists)) if exists.any() else end  # the steps before the first that exists
+            before = (
+                start + int(np.argmax(exists)) if exists.any() else end
+            )  # `start` to `before`: steps that do not exist
             reset[before : min(before + 1, end), row] = True
             if read[start:before, row].any():
                 raise ValueError(f"`weights[{i}]` must be zero before the first step that exists, got {w.tolist()}.")
@@ -165,28 +197,28 @@ def _one_each(name: str, part: Any) -> list[Any] | None:
 
 
 def _leaves_of_each(targets: Sequence[Any]) -> tuple[list[list[Any]], Any]:
-    """For each leaf of the targets that of every sequence; and their tree."""
+    """For each leaf of the targets, a list of this leaf in all sequences; and the tree of the targets."""
+    targets = [jax.tree.map(np.asarray, target, is_leaf=lambda x: isinstance(x, list)) for target in targets]
     tree: Any = jax.tree.structure(targets[0])
     for i, target in enumerate(targets):
         if jax.tree.structure(target) != tree:
             raise ValueError(
-                f"`targets` must be trees of one structure, {tree}, got, at {i}, {jax.tree.structure(target)}."
+                f"`targets` must be trees of the same structure, {tree}, got {jax.tree.structure(target)} at {i}."
             )
         lengths = [np.shape(leaf)[:1] for leaf in jax.tree.leaves(target)]
         if len(set(lengths)) != 1:
-            raise ValueError(
-                f"`targets[{i}]` must have leaves of one length, got {[*map(np.shape, jax.tree.leaves(target))]}."
-            )
+            shapes = [*map(np.shape, jax.tree.leaves(target))]
+            raise ValueError(f"`targets[{i}]` must have leaves of equal length, got shapes {shapes}.")
     return [list(leaf) for leaf in zip(*map(jax.tree.leaves, targets), strict=True)], tree
 
 
 def _numbers(x: np.ndarray, dtype: Any) -> Array:
-    """Integers as they are, real numbers in `dtype`."""
+    """Integers unchanged, real numbers in `dtype`."""
     return jnp.asarray(x, dtype if jnp.issubdtype(x.dtype, jnp.floating) else None)
 
 
 def _packed(lengths: list[int], time: int) -> list[Place]:
-    """Best fit, the longest first."""
+    """Places by best fit, the longest sequence first."""
     places = [Place(0, 0, 0)] * len(lengths)
     rooms: list[tuple[int, int]] = []  # (room, row), sorted
     num_rows = 0
@@ -204,7 +236,7 @@ def _packed(lengths: list[int], time: int) -> list[Place]:
 def _as_arrays(
     inputs: Sequence[Any], targets: Sequence[Any], weights: Sequence[Any] | None, mask: Sequence[Any] | None
 ) -> tuple[list[np.ndarray], ...]:
-    """The parts of each sequence as arrays of NumPy, checked; of weights and masks those that stand for None."""
+    """The parts of each sequence as checked arrays of NumPy, with the defaults where weights or mask are None."""
     xs, ys = [np.asarray(x) for x in inputs], [np.asarray(y) for y in targets]
     _check_ragged(xs, ys)
     masks = [np.ones(len(x), bool) for x in xs] if mask is None else [np.asarray(m) for m in mask]
@@ -218,27 +250,27 @@ def _as_arrays(
 
 def _check_ragged(xs: list[np.ndarray], ys: list[np.ndarray]) -> None:
     if not xs or len(xs) != len(ys):
-        raise ValueError(f"`inputs` and `targets` must be as many, and at least one, got {len(xs)} and {len(ys)}.")
+        raise ValueError(f"`inputs` and `targets` must be non-empty and equally long, got {len(xs)} and {len(ys)}.")
     for name, arrays in (("inputs", xs), ("targets", ys)):
         for i, x in enumerate(arrays):
             if x.ndim == 0 or x.shape[1:] != arrays[0].shape[1:] or x.dtype != arrays[0].dtype:
                 raise ValueError(
-                    f"`{name}` must be of one dtype and shape but for their lengths, got {arrays[0].dtype}"
-                    f"{arrays[0].shape} and, at {i}, {x.dtype}{x.shape}."
+                    f"`{name}` must have the same dtype and, except for their lengths, the same shape, got "
+                    f"{arrays[0].dtype}{arrays[0].shape} at 0 and {x.dtype}{x.shape} at {i}."
                 )
     for i, (x, y) in enumerate(zip(xs, ys, strict=True)):
         require_storable(f"inputs[{i}]", x)
         require_storable(f"targets[{i}]", y)
         if len(y) > len(x):
             raise ValueError(
-                f"`targets` must be at most as long as their sequence, got {len(y)} for {len(x)} steps at {i}."
+                f"`targets` must not be longer than their sequence, got {len(y)} for {len(x)} steps at {i}."
             )
 
 
 def _check_each(name: str, arrays: list[np.ndarray], of_name: str, of: list[np.ndarray]) -> None:
-    """Raise unless there is one array for each of `of`, with one real number, or for a mask boolean, for each step."""
+    """Raise unless each array of `of` has one of `arrays`, with a real number (a boolean for a mask) per step."""
     if len(arrays) != len(of):
-        raise ValueError(f"`{name}` must be as many as `{of_name}`, got {len(arrays)} and {len(of)}.")
+        raise ValueError(f"`{name}` must be as long as `{of_name}`, got {len(arrays)} and {len(of)}.")
     for i, (x, other) in enumerate(zip(arrays, of, strict=True)):
         kinds = (np.bool_,) if name == "mask" else (np.bool_, np.integer, np.floating)
         if not any(jnp.issubdtype(x.dtype, kind) for kind in kinds):

@@ -1,4 +1,4 @@
-"""Text as tokens: one symbol, one integer; parallel contiguous streams; windows of them."""
+"""Text as tokens, one integer per symbol; parallel contiguous streams of them; windows of the streams."""
 
 import jax
 import numpy as np
@@ -10,15 +10,33 @@ from .._types import Batch
 
 
 def symbols_of(text: str) -> str:
-    """The symbols that occur in `text`, in the order of their code points: a vocabulary."""
+    """The vocabulary of a text.
+
+    Args:
+        text: any text.
+
+    Returns:
+        The different symbols that occur in `text`, in the order of their code points.
+
+    >>> symbols_of("hello world")
+    ' dehlorw'
+    """
     return "".join(sorted(set(text)))
 
 
 def encode(symbols: str, text: str) -> Int[np.ndarray, " time"]:
-    """The token of each symbol of `text`: its index in `symbols`, which is sorted.
+    """The token of each symbol of `text`: its index in `symbols`.
+
+    Args:
+        symbols: the vocabulary, sorted, as `symbols_of` makes it.
+        text: the text to encode.
+
+    Returns:
+        The tokens, int32 (time,).
 
     Raises:
-        ValueError: if `text` holds a symbol that is not in `symbols`, naming the first, or `symbols` is not sorted.
+        ValueError: if `text` holds a symbol that is not in `symbols` (the message names the first), or `symbols` is
+            not sorted.
 
     >>> symbols = symbols_of("hello world")
     >>> decode(symbols, encode(symbols, "hold"))
@@ -41,8 +59,19 @@ def encode(symbols: str, text: str) -> Int[np.ndarray, " time"]:
 def decode(symbols: str, tokens: Int[Array, " time"] | Int[np.ndarray, " time"]) -> str:
     """The text of a sequence of tokens.
 
+    Args:
+        symbols: the vocabulary, sorted.
+        tokens: integers (time,), each the index of a symbol.
+
+    Returns:
+        The text, one symbol per token.
+
     Raises:
         ValueError: if a token is not the index of one of `symbols`.
+        TypeError: if `tokens` is not one axis of integers.
+
+    >>> decode("abc", np.array([2, 0, 1]))
+    'cab'
     """
     require_values("decode", tokens)
     tokens = np.asarray(tokens)
@@ -58,7 +87,17 @@ def _code_points(text: str) -> np.ndarray:
 
 
 def make_streams(tokens: Int[np.ndarray, " length"], num_streams: int) -> Int[np.ndarray, "time streams"]:
-    """The text cut into `num_streams` contiguous pieces of equal length, side by side; a short tail is left out.
+    """Cut a text into `num_streams` contiguous pieces of equal length. A rest at the end is left out.
+
+    Args:
+        tokens: the text, integers (length,).
+        num_streams: the number of pieces, from 1 to the length of the text.
+
+    Returns:
+        The pieces, (time, streams) with time = length // num_streams.
+
+    Raises:
+        ValueError: if `num_streams` is below 1, or the text has fewer tokens than that.
 
     >>> make_streams(np.arange(7), 2).T
     array([[0, 1, 2],
@@ -74,14 +113,25 @@ def make_streams(tokens: Int[np.ndarray, " length"], num_streams: int) -> Int[np
 
 
 def window_batch(streams: Int[Array, "time streams"], start: int | Int[Array, ""], window: int) -> Batch:
-    """The batch that reads `streams` from `start` for `window` steps and predicts each next token.
+    """The batch that reads `window` steps of `streams` from step `start` on. The targets are the next tokens.
 
-    A traced `start` cannot be checked: one that is out of range is moved to the nearest in range, as
-    `lax.dynamic_slice` does.
+    Args:
+        streams: integers (time, streams), from `make_streams`.
+        start: the first step to read. A traced `start` cannot be checked: if it is out of range, it is moved to the
+            nearest value in range, as `lax.dynamic_slice` does.
+        window: the number of steps, at least 1 and below the length of the streams.
+
+    Returns:
+        A batch whose inputs and targets are both (window, streams).
 
     Raises:
         TypeError: if `start` is not one integer.
-        ValueError: unless `window` is at least one and below the length of the streams, and the window lies in them.
+        ValueError: if `window` is out of range, or the window reaches past the end of the streams.
+
+    >>> import jax.numpy as jnp
+    >>> batch = window_batch(jnp.arange(6).reshape(6, 1), 2, 3)
+    >>> batch.inputs.ravel().tolist(), batch.targets.ravel().tolist()
+    ([2, 3, 4], [3, 4, 5])
     """
     require_sizes(window=window)
     require_array("streams", streams)

@@ -1,9 +1,9 @@
-"""Tasks that recurrent networks are judged by: functions of a key and sizes that draw a batch.
+"""Tasks that recurrent networks are judged by: functions that draw a batch from a key and sizes.
 
 `_task`      what a task is: data, loss, sizes, chance level
 `_memory`    adding, copying, delayed XOR, temporal order, random permutation, flip-flop
 `_sequence`  parity, brackets, counting, a sine wave
-`_text`      pieces of a text of your own
+`_text`      pieces of your own text
 `_table`     `TASKS`: all of them by name; a new task is a function in a file above and a line here
 """
 

@@ -1,4 +1,4 @@
-"""Tasks that ask for memory: what was seen long ago is needed now."""
+"""Tasks that need memory: the targets depend on inputs of many steps ago."""
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +14,23 @@ DISTRACTORS = 4
 
 
 def adding(key: Key[Array, ""], *, num_sequences: int, time: int) -> Batch:
-    """Add the two marked of `time` numbers: the adding problem.
+    """The adding problem: add the two marked numbers of a sequence.
 
-    Each step has a number, uniform on [0, 1), and a marker, 1 at one random step of the first half and at one of the
-    second, else 0. The target at the last step is the sum of the marked two. Saying 1 always has an error of 1/6.
+    Each step has a number, uniform on [0, 1), and a marker. The marker is 1 at one random step of the first half and at
+    one of the second, otherwise 0. The target is the sum of the two marked numbers. An answer of 1 has a mean squared
+    error of 1/6.
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        time: the number of steps, at least 2.
+
+    Returns:
+        Inputs (time, N, 2), number and marker, and targets (1, N, 1).
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
 
     References: Hochreiter and Schmidhuber (1997), Neural Computation 9(8), experiment 4; in this form, one mark in each
     half, Arjovsky, Shah and Bengio (2016), ICML, arXiv:1511.06464.
@@ -35,10 +48,23 @@ def adding(key: Key[Array, ""], *, num_sequences: int, time: int) -> Batch:
 
 
 def copying(key: Key[Array, ""], *, num_sequences: int, delay: int) -> Batch:
-    """Say ten symbols again after `delay` steps: the copying memory problem, `delay + 20` steps long.
+    """The copying memory problem: repeat ten symbols after `delay` steps.
 
-    Tokens: ten of 0..7, `delay - 1` blanks (8), a sign (9), ten blanks. Targets: blanks, and in the last ten steps the
-    symbols. Who remembers nothing says blanks and guesses at the end: 10 ln 8 / (delay + 20).
+    The inputs are ten symbols of 0..7, `delay - 1` blanks (8), a sign (9) and ten blanks. The targets are blanks, and
+    in the last ten steps the symbols. Without memory, the best answer is blanks and a guess in the last ten steps: a
+    loss of 10 ln 8 / (delay + 20).
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        delay: the number of steps between the symbols and their repetition, at least 1.
+
+    Returns:
+        Inputs and targets, tokens and classes (delay + 20, N).
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
 
     References: Arjovsky, Shah and Bengio (2016), ICML, arXiv:1511.06464, who follow Hochreiter and Schmidhuber (1997).
     """
@@ -55,7 +81,20 @@ def copying(key: Key[Array, ""], *, num_sequences: int, delay: int) -> Batch:
 
 
 def delayed_xor(key: Key[Array, ""], *, num_sequences: int, time: int, delay: int) -> Batch:
-    """Of random bits say `x_{t-d} XOR x_{t-d/2}`, d = `delay`, from step d + 1 on. Neither bit alone tells anything.
+    """The XOR of two earlier bits, `x_{t-d} XOR x_{t-d/2}` with d = `delay`. One bit alone tells nothing about it.
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        time: the number of steps, at least `delay + 1`.
+        delay: the lag d of the earlier bit, even and at least 2.
+
+    Returns:
+        Inputs, random bits as tokens (time, N), and targets, classes (time - delay, N), from step d + 1 on.
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
 
     References: Engelken (2023), NeurIPS, arXiv:2312.17306.
     """
@@ -69,10 +108,22 @@ def delayed_xor(key: Key[Array, ""], *, num_sequences: int, time: int, delay: in
 
 
 def temporal_order(key: Key[Array, ""], *, num_sequences: int, time: int) -> Batch:
-    """Which of four orders, XX, XY, YX, YY, two signs had among distractors.
+    """The order of two signs among distractors: XX, XY, YX or YY.
 
-    Tokens: 4 at the first step, 5 at the last, 6 and 7 (X and Y) at one random step of the second tenth and at one of
-    the sixth, elsewhere distractors 0..3. The class at the last step is `2 [first is Y] + [second is Y]`.
+    The tokens are 4 at the first step, 5 at the last, 6 or 7 (X or Y) at one random step of the second tenth and at one
+    of the sixth, and distractors 0..3 elsewhere. The class is `2 [first is Y] + [second is Y]`.
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        time: the number of steps, at least 10.
+
+    Returns:
+        Inputs, tokens (time, N), and targets, classes (1, N).
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
 
     References: Hochreiter and Schmidhuber (1997), experiment 6a, its positions in tenths of the length.
     """
@@ -92,7 +143,20 @@ def temporal_order(key: Key[Array, ""], *, num_sequences: int, time: int) -> Bat
 
 
 def random_permutation(key: Key[Array, ""], *, num_sequences: int, time: int, num_symbols: int = 100) -> Batch:
-    """Say at the last step which of two symbols, 0 or 1, the first was; after it come others, 2 and above.
+    """Remember the first symbol, 0 or 1, to the last step. All other symbols are 2 or above.
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        time: the number of steps, at least 2.
+        num_symbols: the number of different symbols, at least 3.
+
+    Returns:
+        Inputs, tokens (time, N), and targets, classes (1, N).
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
 
     References: Hochreiter and Schmidhuber (1997), experiment 2b, with its one predictable symbol as the only target;
     the name and the 100 symbols are those of Martens and Sutskever (2011), ICML.
@@ -107,9 +171,22 @@ def random_permutation(key: Key[Array, ""], *, num_sequences: int, time: int, nu
 
 
 def flip_flop(key: Key[Array, ""], *, num_sequences: int, time: int, num_bits: int = 3) -> Batch:
-    """Remember for each of some bits whether its last pulse was 1 or -1.
+    """Remember the last pulse of each bit, 1 or -1.
 
-    Each bit has a pulse at the first step, and later at one step of ten on average. The targets are the last pulses.
+    Each bit has a pulse at the first step, and later at one step of ten on average. Without a pulse its input is 0.
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        time: the number of steps, at least 1.
+        num_bits: the number of bits, at least 1.
+
+    Returns:
+        Inputs and targets, both (time, N, num_bits). The targets are the last pulses.
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
 
     References: Sussillo and Barak (2013), Neural Computation 25(3).
     """

@@ -1,4 +1,4 @@
-"""Tasks that are a rule to be followed: parity, brackets, counting, a sine wave."""
+"""Tasks that follow a rule: parity, brackets, counting, a sine wave."""
 
 from typing import Any
 
@@ -14,7 +14,20 @@ from ._task import check_draw, entropy
 
 
 def parity(key: Key[Array, ""], *, num_sequences: int, time: int) -> Batch:
-    """Whether the ones so far are odd in number, at every step."""
+    """Whether the number of ones so far is odd, at every step.
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        time: the number of steps, at least 1.
+
+    Returns:
+        Inputs, random bits as tokens (time, N), and targets, classes (time, N).
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
+    """
     check_draw(key, num_sequences)
     require_sizes(time=time)
     bits = jax.random.randint(key, (time, num_sequences), 0, 2)
@@ -22,10 +35,25 @@ def parity(key: Key[Array, ""], *, num_sequences: int, time: int) -> Batch:
 
 
 def dyck(key: Key[Array, ""], *, num_sequences: int, time: int, num_kinds: int = 2, max_depth: int = 4) -> Batch:
-    """Say which bracket is to be closed next: words of balanced brackets, `time` steps long, at most so deep.
+    """Which bracket must be closed next, in words of balanced brackets.
 
-    Tokens: k opens a bracket of kind k, `num_kinds + k` closes it. The class at each step is the kind of the innermost
-    bracket that is open, `num_kinds` if none is. Where a word may open and close, both have probability one half.
+    Token k opens a bracket of kind k, token `num_kinds + k` closes it. The class at each step is the kind of the
+    innermost open bracket, or `num_kinds` if none is open. Where a word may both open and close a bracket, each has
+    probability one half.
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        time: the length of a word, even and at least 2.
+        num_kinds: the number of kinds of brackets, at least 1.
+        max_depth: the largest number of brackets open at the same time, at least 1.
+
+    Returns:
+        Inputs and targets, tokens and classes (time, N).
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
     """
     check_draw(key, num_sequences)
     require_sizes(least=2, time=time)
@@ -55,7 +83,10 @@ def dyck(key: Key[Array, ""], *, num_sequences: int, time: int, num_kinds: int =
 
 
 def dyck_chance(*, time: int, num_kinds: int = 2, max_depth: int = 4) -> float:
-    """The entropy of the classes of `dyck` at each step, the mean over steps: from the chances of each depth."""
+    """The chance level of `dyck`: the entropy of its classes, in nats, averaged over steps.
+
+    It follows from the probability of each depth at each step.
+    """
     at_depth = np.zeros(max_depth + 1)
     at_depth[0], total = 1.0, 0.0
     for step in range(time):
@@ -72,7 +103,21 @@ def dyck_chance(*, time: int, num_kinds: int = 2, max_depth: int = 4) -> float:
 
 
 def sine(key: Key[Array, ""], *, num_sequences: int, time: int, period: int = 25) -> Batch:
-    """A sine wave one step ahead, `period` steps long, from random phases."""
+    """Predict the next step of a sine wave, from a random phase.
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        time: the number of steps, at least 1.
+        period: the period of the wave in steps, at least 2.
+
+    Returns:
+        Inputs and targets, both (time, N, 1). The targets are one step ahead.
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
+    """
     check_draw(key, num_sequences)
     require_sizes(time=time)
     require_sizes(least=2, period=period)
@@ -83,7 +128,21 @@ def sine(key: Key[Array, ""], *, num_sequences: int, time: int, period: int = 25
 
 
 def counting(key: Key[Array, ""], *, num_sequences: int, time: int, most: int = 1) -> Batch:
-    """Count on: `s, s + 1, …` and each next number, s uniform on 1..`most`; with 1, the notebooks' 1, 2, 3, …"""
+    """Continue to count: predict the next number of `s, s + 1, …`, with a random start s.
+
+    Args:
+        key: the randomness of the draw.
+        num_sequences: the number of sequences, N.
+        time: the number of steps, at least 1.
+        most: the largest start: s is uniform on 1..`most`. With 1, all sequences are the notebooks' 1, 2, 3, …
+
+    Returns:
+        Inputs and targets, both (time, N, 1). The targets are one step ahead.
+
+    Raises:
+        ValueError: for a size out of range.
+        TypeError: for a size that is not an integer, or a `key` that is not a key of JAX.
+    """
     check_draw(key, num_sequences)
     require_sizes(time=time, most=most)
     starts = jax.random.randint(key, (num_sequences,), 1, most + 1).astype(float)

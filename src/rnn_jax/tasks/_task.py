@@ -1,8 +1,8 @@
 """What a task is.
 
-`make` returns a `Batch` of `num_sequences` independent sequences. With it come the loss it is meant for, the sizes of
-inputs and outputs, and its chance level: the mean loss of the best answer that looks at no input. Such an answer may
-know the step: it is the best table of one answer for each step.
+A task has a function that draws a `Batch` of independent sequences, the loss it is meant for, the sizes of inputs and
+outputs, and its chance level: the mean loss of the best answer that reads no input. Such an answer may depend on the
+step.
 """
 
 import math
@@ -20,9 +20,15 @@ LN_2, LN_4 = math.log(2), math.log(4)
 
 
 class Task(NamedTuple):
-    """`make(key, num_sequences=..., **sizes) -> Batch`; the other functions take the same `sizes` and return a number.
+    """A task: a function that draws a batch, and what a network needs for it.
 
-    `sizes` are all that `make` knows, with values to begin with; none has a default: pass `**task.sizes`, or your own.
+    `make`         `make(key, num_sequences=..., **sizes) -> Batch`.
+    `loss`         the name of the loss it is meant for.
+    `input_size`   `input_size(**sizes)`: the number of features of an input, or of different tokens.
+    `output_size`  `output_size(**sizes)`: the number of outputs, or of classes.
+    `chance`       `chance(**sizes)`: the mean loss of the best answer that reads no input.
+    `sizes`        all sizes that these functions take, with a value to begin with. Always pass all of them:
+                   `**task.sizes`, or your own values.
     """
 
     make: Callable[..., Batch]
@@ -34,7 +40,7 @@ class Task(NamedTuple):
 
 
 def entropy(shares: np.ndarray) -> float:
-    """`-Σ p ln p`."""
+    """The entropy `-Σ p ln p`, in nats."""
     shares = shares[shares > 0]
     return float(-np.sum(shares * np.log(shares)))
 
@@ -46,5 +52,5 @@ def check_draw(key: Key[Array, ""], num_sequences: int) -> None:
 
 
 def always(number: Any) -> Callable[..., Any]:
-    """What is the same for all sizes."""
+    """A function that returns `number` for all sizes."""
     return lambda **sizes: number

@@ -1,4 +1,4 @@
-"""Pieces of a text, each next symbol to be predicted."""
+"""Pieces of a text, in which each next symbol is predicted."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,21 @@ from ._task import CROSS_ENTROPY, Task, always, check_draw, entropy
 
 
 def text_task(text: str) -> tuple[str, Task]:
-    """`(symbols, task)`: pieces of a text from random places, `time` symbols long, each next symbol to be predicted.
+    """Make a task of a text: predict each next symbol of pieces from random places.
 
-    The chance level is the entropy of the symbols that a step may have, the mean over steps: for a text much longer
-    than its pieces that of the whole text. `encode` and `decode` go with `symbols`.
+    Each piece has `time` symbols. The chance level is the entropy, in nats, of the symbols that a step may have,
+    averaged over steps. For a text much longer than its pieces, this is the entropy of the whole text.
+
+    Args:
+        text: at least two symbols.
+
+    Returns:
+        `(symbols, task)`: the vocabulary, for `encode` and `decode`, and the task, whose batches have inputs and
+        targets (time, num_sequences).
 
     Raises:
-        ValueError: for a text of less than two symbols; from `make` and `chance`, unless `time` is below the length of
-            the text.
+        ValueError: for a text of less than two symbols. `make` and `chance` raise it unless `time` is below the length
+            of the text.
 
     >>> import jax, rnn_jax
     >>> symbols, task = rnn_jax.tasks.text_task("hello world")
@@ -46,8 +53,8 @@ def text_task(text: str) -> tuple[str, Task]:
 
     def chance(*, time: int) -> float:
         num, total = num_starts(time), 0.0
-        counts = np.bincount(tokens[:num], minlength=len(symbols))  # of what the first step reads
-        for left, entered in zip(tokens[:time], tokens[num:], strict=True):  # the targets of a step are one further
+        counts = np.bincount(tokens[:num], minlength=len(symbols))  # how often each symbol is read by the first step
+        for left, entered in zip(tokens[:time], tokens[num:], strict=True):  # from one step to its targets
             counts[left] -= 1
             counts[entered] += 1
             total += entropy(counts / num)
