@@ -336,7 +336,7 @@ CASES = [
     (lambda: sgd(momentum="x"), TypeError, "`momentum` must be a number from 0 to below 1, got 'x'."),
     (lambda: jax.jit(rnn_jax.check_batch)(PARAMS, BATCH, H_0), TypeError, "`check_batch` reads values, which are not there under jit, vmap or grad: call it outside."),
     # text
-    (lambda: rnn_jax.data.encode("ba", "ab"), ValueError, "`symbols` must be sorted and without repeats, as `symbols_of` makes them, got 'ba'."),
+    (lambda: rnn_jax.data.encode("ba", "ab"), ValueError, "`symbols` must be sorted and without repeats, as `symbols_of` makes them, got 'ba'"),
     (lambda: rnn_jax.data.decode("abc", jnp.array([0, -1])), ValueError, "`tokens` must be from 0 to 2, got -1 to 0."),
     (lambda: rnn_jax.data.make_streams(jnp.arange(3), 4), ValueError, "`tokens` must be one axis of at least 4 symbols, got shape (3,)."),
     (lambda: rnn_jax.data.window_batch(jnp.zeros((10, 2), int), 8, 5), ValueError, "`start` must be from 0 to 4, got 8."),

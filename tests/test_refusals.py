@@ -47,7 +47,7 @@ BAD_TRAIN = {
     "empty": (["empty.txt"], "FILE must hold text, but file 'empty.txt' is empty."),
     "not utf-8": (
         ["latin.txt"],
-        "FILE must be utf-8 text, but file 'latin.txt' has byte 0xe4 at position 2. It may be in another encoding: `rnn-jax train` takes --encoding latin-1, cp1252 and others.",
+        "FILE must be utf-8 text, but file 'latin.txt' has byte 0xe4 at position 2. It may be cut off within a character, or in another encoding: `rnn-jax train` takes --encoding latin-1, cp1252 and others.",
     ),
     "encoding": (
         ["latin.txt", "--encoding", "latin-0"],

@@ -8,7 +8,7 @@ from problems import OPTIONS, Case, method_of
 
 import rnn_jax
 from rnn_jax import Plan
-from rnn_jax._cli.gradcheck import covering
+from rnn_jax.verify._grid import covering
 
 CASES = covering(OPTIONS | {"num_layers": [1, 2]}, 2)
 FLAGGED = Case(num_layers=2, weights=True, mask=True, reset=True, time=13)

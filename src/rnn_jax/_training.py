@@ -97,7 +97,7 @@ def make_trainer(
 
     require_callable(grad_fn=grad_fn)
     if isinstance(optimizer, optax.MultiSteps):
-        optimizer = optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)  # type: ignore[arg-type]
+        optimizer = optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"`optimizer` must be an optax GradientTransformation, got {type(optimizer).__name__}.")
     if not isinstance(carry, bool):

@@ -102,8 +102,9 @@ def _decoded(data: bytes, encoding: str, label: str) -> str:
         text = data.decode(encoding)
     except UnicodeError as error:  # not every codec tells the position
         got = f"byte 0x{data[error.start]:02x} at position {error.start}" if hasattr(error, "start") else str(error)
-        cut = getattr(error, "reason", "") == "unexpected end of data"
-        hint = " It is cut off within a character." if cut else _hint(data, encoding)
+        hint = _hint(data, encoding)
+        if getattr(error, "reason", "") == "unexpected end of data":
+            hint = hint.replace(" It may be in", " It may be cut off within a character, or in")
         raise InputError(f"FILE must be {encoding} text, but {label} has {got}.{hint}") from error
     if encoding == UTF_8 and 100 * data.count(0) > len(data):  # UTF-8 accepts zero bytes as characters
         raise InputError(

@@ -1,7 +1,7 @@
 """Sequences of different lengths as one batch: padded, with a mask, or packed into rows, with resets."""
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -60,11 +60,11 @@ class Place(NamedTuple):
 
 
 def pad_sequences(
-    inputs: Sequence[Any],
-    targets: Sequence[Any] | None = None,
+    inputs: Iterable[Any],
+    targets: Iterable[Any] | None = None,
     *,
-    weights: Sequence[Any] | None = None,
-    mask: Sequence[Any] | None = None,
+    weights: Iterable[Any] | None = None,
+    mask: Iterable[Any] | None = None,
     time: int | None = None,
     dtype: Any = None,
 ) -> tuple[Batch, list[Place]]:
@@ -92,11 +92,11 @@ def pad_sequences(
 
 
 def pack_sequences(
-    inputs: Sequence[Any],
-    targets: Sequence[Any] | None = None,
+    inputs: Iterable[Any],
+    targets: Iterable[Any] | None = None,
     *,
-    weights: Sequence[Any] | None = None,
-    mask: Sequence[Any] | None = None,
+    weights: Iterable[Any] | None = None,
+    mask: Iterable[Any] | None = None,
     time: int | None = None,
     dtype: Any = None,
 ) -> tuple[Batch, list[Place]]:
@@ -189,7 +189,7 @@ def _in_rows(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: boo
     return Batch(xs_in_rows, ys_in_rows, weights_in_rows, jnp.asarray(mask), restarts), places
 
 
-def _one_each(name: str, part: Any) -> list[Any] | None:
+def _one_each(name: str, part: Any) -> Any:
     """What is given for each sequence, as a list."""
     if isinstance(part, dict) or hasattr(part, "_fields"):
         raise TypeError(f"`{name}` must be a list with one entry for each sequence, got {type(part).__name__}.")
