@@ -77,7 +77,7 @@ def test_what_else_is_no_text(tmp_path):
         "It may be cut off within a character, or in another encoding: "
         "`rnn-jax train` takes --encoding latin-1, cp1252 and others."
     )
-    assert refusal(tmp_path, "Привет, мир. ".encode("utf-16-be")).endswith("has 3 bytes 0.")
+    assert refusal(tmp_path, "Привет, мир. ".encode("utf-16-be")).endswith("has 4 bytes 0.")
     assert refusal(tmp_path, ("abc " * 9).encode("utf-32-le")).endswith("has 108 bytes 0.")
     assert refusal(tmp_path, rb"a\ud800", encoding="unicode_escape").endswith("has half of a surrogate pair.")
     said = refusal(tmp_path, b"\xc3\xbc", encoding="ascii")
