@@ -31,7 +31,10 @@ BAD_TRUNCATION = {
     "no run": (["nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
     "k 0": (["run", "--ks", "0"], "--ks must be from 1 to 1,048,576, got (0,)."),
     "long": (["run", "--window", "100000"], "--window must be at most "),
-    "all k too large": (["run", "--window", "5", "--streams", "2", "--ks", "9"], "--ks must hold a number below --window, which is 5"),
+    "all k too large": (
+        ["run", "--window", "5", "--streams", "2", "--ks", "9"],
+        "--ks must hold a number below --window, which is 5",
+    ),
     "long name": (["x" * 300], "RUN must name a path that can be used, got 'xxx"),
     "a folder": (["run", "--picture", "folder.png"], "--picture must be a file, not a folder, got 'folder.png'."),
     "picture": (["run", "--picture", "a.jpg"], "--picture must be a file that ends in .png, got 'a.jpg'."),

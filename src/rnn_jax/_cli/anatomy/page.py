@@ -170,10 +170,10 @@ def lyapunov(found: Findings) -> Section:
         png(figure),
         f"The rates at which nearby states separate (above 0) or approach (below 0), over {found.num_counted:,} "
         "steps; bars are two standard errors. The gradient grows or vanishes at the rate of the first. All below 0: "
-        "the state forgets where it started. Some above 0 while the states stay bounded: chaos, and the dimension says "
-        "in how many directions. A triangle at the bottom is minus infinity: nothing passes in that direction, at units "
-        "that are off, a singular W_hh or units so saturated that float32 cannot hold their slope. Missing values grew out of "
-        "range.",
+        "the state forgets where it started. Some above 0 while the states stay bounded: chaos, and the dimension "
+        "says in how many directions. A triangle at the bottom is minus infinity: nothing passes in that direction, at "
+        "units that are off, a singular W_hh or units so saturated that float32 cannot hold their slope. Missing "
+        "values grew out of range.",
         ("gain", "λ_1", "error", f"λ_{len(found.spectra[0].exponents)}", "Kaplan-Yorke dimension"),
         rows,
     )
