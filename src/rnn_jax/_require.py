@@ -163,7 +163,7 @@ def require_float(name: str, x: object) -> None:
     if not jnp.issubdtype(x.dtype, jnp.floating):  # type: ignore[attr-defined]
         raise TypeError(
             f"`{name}` must hold floating point numbers, got dtype {x.dtype}. "  # type: ignore[attr-defined]
-            f"Cast it: `{name}.astype(jnp.float32)`."
+            f"Cast it: `{name}.astype(float)`."
         )
 
 

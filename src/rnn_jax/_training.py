@@ -174,7 +174,7 @@ def clipped_sgd(
 
     Args:
         learning_rate: a number above zero, or a schedule of optax.
-        momentum: the factor of the sum of the past gradients, from 0 (no momentum) to below 1.
+        momentum: the factor of the sum of the past gradients, from 0 to below 1; None keeps no such sum.
         max_norm: the largest global norm of the gradient, above zero; not clipped if None.
         max_value: the largest absolute value of an entry of the gradient, above zero; not clipped if None.
 
@@ -195,7 +195,8 @@ def clipped_sgd(
             lambda updates, params: jax.tree.map(lambda d: -jnp.asarray(rate, d.dtype) * d, updates)
         )
     first = optax.identity() if momentum is None else _with_momentum(require_number("momentum", momentum, RATE))
-    return optax.chain(clip_gradients(max_norm=max_norm, max_value=max_value), optax.chain(first, descent))
+    sgd = optax.chain(first, descent)  # its state has the structure of that of `optax.sgd`
+    return optax.chain(clip_gradients(max_norm=max_norm, max_value=max_value), sgd)
 
 
 def clip_gradients(*, max_norm: Number | None = None, max_value: Number | None = None) -> optax.GradientTransformation:

@@ -11,9 +11,9 @@ from .activations import Phi, activation_of, check_activation, states_suffice
 from .protocol import Deltas, Leaf
 
 if TYPE_CHECKING:
-    Kept = float
+    Leak = float
 else:
-    Kept = Number  # any number is accepted, and kept as a float
+    Leak = Number  # any number is accepted, and stored as a float
 
 LEAKY = "use `LeakyParams`, or give `init_params` one for each unit, which may be traced"
 LEAK = Range("a number above 0 and at most 1", lambda x: 0 < x <= 1)
@@ -56,7 +56,7 @@ class CellParams:
     w_hh: Leaf
     b_h: Leaf
     activation: Phi = dataclasses.field(default="tanh", metadata={"static": True})
-    leak: Kept = dataclasses.field(default=1.0, metadata={"static": True})
+    leak: Leak = dataclasses.field(default=1.0, metadata={"static": True})
 
     def __post_init__(self) -> None:
         """Make the leak a Python float, because static fields must be hashable and comparable."""

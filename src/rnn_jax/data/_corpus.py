@@ -54,9 +54,7 @@ def read_corpus(files: tuple[str, ...], encoding: str = UTF_8) -> Corpus:
     return Corpus("".join(texts), ", ".join(files), left_out)
 
 
-def corpus_of_run(
-    run: Path, files: tuple[str, ...], given: tuple[str, ...], sha256: str, encoding: str = UTF_8
-) -> Corpus:
+def corpus_of_run(run: Path, files: tuple[str, ...], given: tuple[str, ...], sha256: str, encoding: str) -> Corpus:
     """The text that a run began with, from the `files` in its settings or, if the text has moved, from those `given`.
 
     Raises:
@@ -89,8 +87,8 @@ def _read(name: str, encoding: str) -> tuple[str, int, int]:
     if len(data) > MOST_BYTES:
         raise InputError(f"FILE must have at most {MOST_BYTES:,} bytes, but {label} has more.")
     text = _decoded(data, encoding, label)
-    marked = data.startswith(MARKS[encoding]) if encoding in MARKS else False  # Python leaves out these marks itself
-    marked, text = marked or text.startswith("\ufeff"), text.removeprefix("\ufeff")
+    left_out_by_python = data.startswith(MARKS.get(encoding, ()))
+    marked, text = left_out_by_python or text.startswith("\ufeff"), text.removeprefix("\ufeff")
     if not text:
         raise InputError(f"FILE must hold text, but {label} is empty.")
     return text.replace("\r\n", "\n"), int(marked), text.count("\r\n")
@@ -102,10 +100,10 @@ def _decoded(data: bytes, encoding: str, label: str) -> str:
         text = data.decode(encoding)
     except UnicodeError as error:  # not every codec tells the position
         got = f"byte 0x{data[error.start]:02x} at position {error.start}" if hasattr(error, "start") else str(error)
-        hint = _hint(data, encoding)
-        if getattr(error, "reason", "") == "unexpected end of data":
-            hint = hint.replace(" It may be in", " It may be cut off within a character, or in")
-        raise InputError(f"FILE must be {encoding} text, but {label} has {got}.{hint}") from error
+        cut_off = getattr(error, "reason", "") == "unexpected end of data"
+        raise InputError(
+            f"FILE must be {encoding} text, but {label} has {got}.{_hint(data, encoding, cut_off)}"
+        ) from error
     if encoding == UTF_8 and 100 * data.count(0) > len(data):  # UTF-8 accepts zero bytes as characters
         raise InputError(
             f"FILE must be {encoding} text, but {label} has {data.count(0):,} bytes 0.{_hint(data, encoding)}"
@@ -115,7 +113,7 @@ def _decoded(data: bytes, encoding: str, label: str) -> str:
     return text
 
 
-def _hint(data: bytes, encoding: str) -> str:
+def _hint(data: bytes, encoding: str, cut_off: bool = False) -> str:
     """What the bytes of a file may be, if not `encoding`, in a sentence; nothing if that cannot be told."""
     looks = next((one for one, marks in MARKS.items() if data.startswith(marks)), None) or _pairs_with_zero(data)
     if looks is None and encoding != UTF_8 and _is_text(data, UTF_8):
@@ -124,7 +122,8 @@ def _hint(data: bytes, encoding: str) -> str:
         return f" It looks like {looks}: `rnn-jax train` takes --encoding {looks}."
     if 0 in data or encoding != UTF_8:
         return ""
-    return " It may be in another encoding: `rnn-jax train` takes --encoding latin-1, cp1252 and others."
+    cut = "cut off within a character, or " if cut_off else ""
+    return f" It may be {cut}in another encoding: `rnn-jax train` takes --encoding latin-1, cp1252 and others."
 
 
 def _pairs_with_zero(data: bytes) -> str | None:

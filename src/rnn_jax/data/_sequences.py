@@ -2,6 +2,7 @@
 
 import bisect
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +89,7 @@ def pad_sequences(
     >>> batch.inputs.T.tolist(), batch.mask.astype(int).T.tolist()
     ([[0, 1, 2], [0, 1, 0]], [[1, 1, 1], [1, 1, 0]])
     """
-    return _in_rows((inputs, targets, weights, mask), time, dtype, apart=True)
+    return _batch_of((inputs, targets, weights, mask), time, dtype, apart=True)
 
 
 def pack_sequences(
@@ -136,25 +137,37 @@ def pack_sequences(
     >>> places[1]
     Place(row=1, start=3, length=2)
     """
-    return _in_rows((inputs, targets, weights, mask), time, dtype, apart=False)
+    return _batch_of((inputs, targets, weights, mask), time, dtype, apart=False)
 
 
-def _in_rows(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: bool) -> tuple[Batch, list[Place]]:
+def _batch_of(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: bool) -> tuple[Batch, list[Place]]:
+    """The batch of sequences whose targets are arrays, trees of arrays, or left out."""
     names = ("inputs", "targets", "weights", "mask")
-    inputs, targets, *flags = (_one_each(name, part) for name, part in zip(names, parts, strict=True))
-    require_values("pad_sequences" if apart else "pack_sequences", [inputs, targets, flags])
+    inputs, targets, weights, mask = (_one_each(name, part) for name, part in zip(names, parts, strict=True))
+    require_values("pad_sequences" if apart else "pack_sequences", [inputs, targets, weights, mask])
     if targets is None:
         targets = [np.zeros(len(x)) for x in inputs]
-        flags[0] = [np.zeros(len(x)) for x in inputs] if flags[0] is None else flags[0]
-    if targets and (isinstance(targets[0], dict) or hasattr(targets[0], "_fields")):
-        leaves, tree = _leaves_of_each(targets)
-        batches = [_in_rows((inputs, leaf, *flags), time, dtype, apart=apart) for leaf in leaves]
-        return batches[0][0]._replace(targets=tree.unflatten([batch.targets for batch, _ in batches])), batches[0][1]
+        weights = targets if weights is None else weights
+    in_rows = partial(_in_rows, inputs=inputs, weights=weights, mask=mask, time=time, dtype=dtype, apart=apart)
+    if not targets or not _is_tree(targets[0]):
+        return in_rows(targets)
+    leaves, tree = _leaves_of_each(targets)
+    batches, places = zip(*map(in_rows, leaves), strict=True)
+    return batches[0]._replace(targets=tree.unflatten([batch.targets for batch in batches])), places[0]
+
+
+def _is_tree(target: Any) -> bool:
+    return isinstance(target, dict) or hasattr(target, "_fields")
+
+
+def _in_rows(
+    targets: list[Any], *, inputs: list[Any], weights: Any, mask: Any, time: int | None, dtype: Any, apart: bool
+) -> tuple[Batch, list[Place]]:
     for i, target in enumerate(targets):
         if isinstance(target, (dict, tuple)) and any(map(np.ndim, jax.tree.leaves(target))):
             kind = type(target).__name__
             raise TypeError(f"`targets[{i}]` must be an array, or in all sequences a dict or NamedTuple, got a {kind}.")
-    xs, ys, weights, masks = _as_arrays(inputs, targets, *flags)
+    xs, ys, weights, masks = _as_arrays(inputs, targets, weights, mask)
     longest = max(len(x) for x in xs)
     time = longest if time is None else time
     require_sizes(least=longest, time=time)
@@ -169,29 +182,27 @@ def _in_rows(parts: tuple[Any, ...], time: int | None, dtype: Any, *, apart: boo
     steps = time, 1 + max(place.row for place in places)
     rows_x = np.zeros((*steps, *xs[0].shape[1:]), xs[0].dtype)
     rows_y = np.zeros((*steps, *ys[0].shape[1:]), ys[0].dtype)
-    mask, reset, read = np.zeros(steps, bool), np.zeros(steps, bool), np.zeros(steps)
+    existing, reset, read = np.zeros(steps, bool), np.zeros(steps, bool), np.zeros(steps)
     for i, (x, y, w, exists) in enumerate(zip(xs, ys, weights, masks, strict=True)):
         row, start, length = places[i]
         end, first_read = start + length, start + length - len(y)
         rows_x[start:end, row] = x
         rows_y[first_read:end, row] = y
-        mask[start:end, row] = exists
+        existing[start:end, row] = exists
         read[first_read:end, row] = w
         if not apart:
-            before = (
-                start + int(np.argmax(exists)) if exists.any() else end
-            )  # `start` to `before`: steps that do not exist
+            before = start + int(np.argmax(exists)) if exists.any() else end  # the first step that exists
             reset[before : min(before + 1, end), row] = True
             if read[start:before, row].any():
                 raise ValueError(f"`weights[{i}]` must be zero before the first step that exists, got {w.tolist()}.")
     xs_in_rows, ys_in_rows, weights_in_rows = (_numbers(x, dtype) for x in (rows_x, rows_y, read))
     restarts = None if apart else jnp.asarray(reset)
-    return Batch(xs_in_rows, ys_in_rows, weights_in_rows, jnp.asarray(mask), restarts), places
+    return Batch(xs_in_rows, ys_in_rows, weights_in_rows, jnp.asarray(existing), restarts), places
 
 
 def _one_each(name: str, part: Any) -> Any:
     """What is given for each sequence, as a list."""
-    if isinstance(part, dict) or hasattr(part, "_fields"):
+    if _is_tree(part):
         raise TypeError(f"`{name}` must be a list with one entry for each sequence, got {type(part).__name__}.")
     return None if part is None else list(part)
 

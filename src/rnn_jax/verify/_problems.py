@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._cells.activations import Phi
-from .._cells.vanilla import CellParams, Kept
+from .._cells.vanilla import CellParams, Leak
 from .._types import Batch, Drop, Params, ReadoutParams, States
 
 IN, HID, OUT = 3, 4, 5
@@ -37,7 +37,7 @@ class Case(NamedTuple):
     time: int = 7
     last: str = "all"  # all, some, one
     inputs: str = "features"  # features, tokens
-    leak: Kept = 1.0
+    leak: Leak = 1.0
     drop: bool = False
 
 
