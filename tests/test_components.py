@@ -156,3 +156,13 @@ def test_what_is_not_used_costs_nothing():
     assert whiles(lambda *args: grad_fn(*args)[0]) == 1
     without_inputs = flops(lambda *args: grad_fn(*args)[1].params)
     assert flops(lambda *args: grad_fn(*args)[1]) - without_inputs >= 2 * 50 * 8 * HID * IN
+
+
+@pytest.mark.parametrize("name", rnn_jax.initializers.RECURRENT_INITS)
+def test_initialisers_draw_in_half_precision(name):
+    """In float32, and then rounded: JAX has no decompositions in half precision."""
+    init, key = rnn_jax.initializers.RECURRENT_INITS[name](0.5), jax.random.key(0)
+    low, wide = init(key, (6, 6), jnp.bfloat16), init(key, (6, 6), jnp.float32)
+    assert low.dtype == jnp.bfloat16 and jnp.any(low != 0)
+    if name != "normal":  # which JAX draws in the type itself
+        np.testing.assert_array_equal(low, wide.astype(jnp.bfloat16))

@@ -53,6 +53,7 @@ def test_relu_with_a_leak_in_float32():
 BAD = [
     (lambda: rnn_jax.init_params(jax.random.key(0), input_size=1, hidden_size=1, output_size=1, leak=0.0), ValueError, "`leak` must be a number above 0 and at most 1, got 0.0."),
     (lambda: rnn_jax.init_params(jax.random.key(0), input_size=1, hidden_size=1, output_size=1, leak="a"), TypeError, "`leak` must be a number above 0 and at most 1, got 'a'."),
+    (lambda: rnn_jax.init_params(jax.random.key(0), input_size=1, hidden_size=2, output_size=1, leak=np.full(2, 1e-60), dtype=jnp.float32), ValueError, "`leak` must hold numbers above 0 and at most 1, got array([1.e-60, 1.e-60])."),
 ]  # fmt: skip
 
 

@@ -22,6 +22,9 @@ def test_the_record_has_no_paths_and_goes_into_json(monkeypatch):
     assert record["versions"] == {"jax": jax.__version__} and record["environment"]["XLA_FLAGS"] == "--xla_of_a_test"
     assert record["cores"] >= 1 and record["cpu"] and record["memory_mib"] > 100
     assert str(machine.CHECKOUT) not in json.dumps(record)
+    assert record["commit"] == machine.commit(machine.CHECKOUT)
+    monkeypatch.setattr(machine, "commit", lambda checkout: f"of {checkout.name}")
+    assert machine.machine_record()["commit"] == f"of {machine.CHECKOUT.name}"
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
