@@ -50,7 +50,8 @@ class Cell(Protocol):
     keeps little per step, less than `Blocked` does in one block.
 
     A cell may also have `slope(z, u)` and `backward_by_slope(slope, d_s)`, for Jacobians: the derivative with all its
-    digits where the cell saturates.
+    digits where the cell saturates. For `init_params` a class may have `gate_names` and `bias`, what is added to the
+    bias of a gate, and `own_start`, with what its own parameters start; both are zero for names that are not there.
     """
 
     gates: ClassVar[int]
@@ -86,8 +87,8 @@ class Cell(Protocol):
         ...
 
 
-def own_names(cell: Cell) -> tuple[str, ...]:
-    """The names of the cell's own parameters, which have one value per unit."""
+def own_names(cell: Cell | type[Any]) -> tuple[str, ...]:
+    """The names of the own parameters of a cell, or of a class of cells, which have one value per unit."""
     fields = dataclasses.fields(cell)  # type: ignore[arg-type]
     return tuple(field.name for field in fields[3:] if not field.metadata.get("static"))
 

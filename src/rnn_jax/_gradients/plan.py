@@ -28,6 +28,8 @@ class Plan(NamedTuple):
             of a segment is kept; when its turn comes on the way back, it runs forward again. Empty: the states of all
             steps are kept.
         keep: at least this many steps at the end keep their states in any case, because they are needed first.
+        remake: what gated and leaky cells need beside the states is recomputed from the states. If false, it is kept
+            wherever states are kept: faster for cells with gates, but several times the memory.
 
     >>> import rnn_jax
     >>> print(rnn_jax.Plan(block=50, segments=(100,), keep=100))
@@ -37,6 +39,7 @@ class Plan(NamedTuple):
     block: int
     segments: tuple[int, ...] = ()
     keep: int = 0
+    remake: bool = True
 
     def __str__(self) -> str:
         blocks = f"blocks of {in_steps(self.block)}"
@@ -78,10 +81,11 @@ def default_plan(params: Params, batch: Batch) -> Plan:
         return Plan(time)
     sequences = num_sequences(batch_axes)
     states, outputs = (sequences * size * params.readout.w_hy.dtype.itemsize for size in params.readout.w_hy.shape)
+    remake = all(cell.lean or cell.from_states for cell in params.cells)
     keeps_much = not any(cell.lean for cell in params.cells)
     if keeps_much and time * states <= SMALL_BYTES and time * outputs <= SMALL_BYTES:
-        return Plan(max(time, 1))
-    return Plan(even(time, min(ROWS // sequences, OUTPUT_BYTES // max(outputs, 1))))
+        return Plan(max(time, 1), remake=remake)
+    return Plan(even(time, min(ROWS // sequences, OUTPUT_BYTES // max(outputs, 1))), remake=remake)
 
 
 def outermost(plan: Plan, length: int, keep: int) -> tuple[int, Plan, int]:

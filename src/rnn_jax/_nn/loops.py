@@ -41,32 +41,38 @@ class Residuals(NamedTuple):
     kept: Any
 
 
-def forward(layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1) -> tuple[Array, Residuals]:
+def forward(
+    layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1, keep: bool = False
+) -> tuple[Array, Residuals]:
     """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`. The input projection z is one product before the scan.
 
-    With dropout, `W_hh` reads `h_{t-1}` times the mask.
+    With dropout, `W_hh` reads `h_{t-1}` times the mask. If `keep` is true, what the cell's `backward` reads is kept;
+    otherwise it is recomputed from the states.
     """
     cell = layer.cell
+    keep = keep and not cell.from_states
 
-    def body(s_tm1: Array, now: Any) -> tuple[Array, Array]:
+    def body(s_tm1: Array, now: Any) -> tuple[Array, Any]:
         z_t, event = now
         s_met = event.enter(s_tm1)
         u_t = layer.read(s_met) @ cell.w_hh
-        s_t = event.leave(cell.forward(z_t, u_t, s_met), s_tm1)
-        return s_t, s_t
+        s_new = cell.forward(z_t, u_t, s_met)
+        s_t = event.leave(s_new, s_tm1)
+        return s_t, (s_t, cell.kept(z_t, u_t, s_met, s_new) if keep else None)
 
     zs = affine(events.visible(xs), cell.w_xh, cell.b_h)
-    _, ss = lax.scan(body, s_0, (zs, events), unroll=unroll if are_numbers(zs.shape[0]) else 1)
-    return ss, residuals_of(layer, s_0, xs, ss, events)
+    _, (ss, kept) = lax.scan(body, s_0, (zs, events), unroll=unroll if are_numbers(zs.shape[0]) else 1)
+    return ss, residuals_of(layer, s_0, xs, ss, events, kept)
 
 
-def residuals_of(layer: Layer, s_0: Array, xs: Inputs, ss: Array, events: Events) -> Residuals:
-    """What `forward` keeps, from its arguments and its states."""
+def residuals_of(layer: Layer, s_0: Array, xs: Inputs, ss: Array, events: Events, kept: Any = None) -> Residuals:
+    """What `forward` keeps, from its arguments and its states; what the cell reads is recomputed unless it was kept."""
     cell, residuals = layer.cell, Residuals(layer, s_0, events.visible(xs), ss, events, ss)
     if cell.from_states:
         return residuals
-    zs, us = pre_activations(residuals)
-    return residuals._replace(kept=cell.kept(zs, us, states_met(residuals), ss))
+    if kept is None:
+        kept = cell.kept(*pre_activations(residuals), states_met(residuals), ss)
+    return residuals._replace(kept=kept)
 
 
 def pre_activations(residuals: Residuals) -> tuple[Array, Array]:
