@@ -93,6 +93,11 @@ def own_names(cell: Cell | type[Any]) -> tuple[str, ...]:
     return tuple(field.name for field in fields[3:] if not field.metadata.get("static"))
 
 
+def keeps_more(cell: Cell) -> bool:
+    """Whether `backward` needs more than the states, and so much of it that keeping it can be worth its memory."""
+    return not (cell.from_states or cell.lean)
+
+
 def num_units(cell: Cell) -> int:
     """The width of h."""
     return int(cell.w_hh.shape[0])

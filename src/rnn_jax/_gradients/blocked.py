@@ -16,6 +16,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._batches import num_read
+from .._cells.protocol import keeps_more
 from .._checks import is_tokens
 from .._nn.apply import last_states
 from .._nn.events import Events, cut
@@ -199,8 +200,8 @@ def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: Stat
 
 
 def _beside_states(saved: list[Residuals], stretch: Stretch) -> list[Any]:
-    """What each cell keeps beside its states; None if it needs nothing, or if it is recomputed."""
-    return [None if stretch.remake or r.layer.cell.from_states else r.kept for r in saved]
+    """What each cell keeps in addition to its states; None if that is nothing, or is recomputed."""
+    return [r.kept if keeps_more(r.layer.cell) and not stretch.remake else None for r in saved]
 
 
 def reach(problem: Problem, segment: Stretch, offset: Any, h: States) -> States:

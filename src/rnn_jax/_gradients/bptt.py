@@ -43,4 +43,4 @@ class BPTT:
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """The loss, the last states and the gradients."""
-        return backpropagate(bptt(self.unroll), objective, params, batch, h_0)
+        return backpropagate(bptt(self.unroll, keep=True), objective, params, batch, h_0)

@@ -231,5 +231,5 @@ def _made_again(cell: Cell) -> int:
     z, s = (
         jax.ShapeDtypeStruct((wide,), cell.w_hh.dtype) for wide in (cell.b_h.shape[0], cell.parts * num_units(cell))
     )
-    kept = jax.tree.leaves(jax.eval_shape(cell.kept, z, z, s, s))
-    return int(z.shape[0] + sum(leaf.shape[-1] for leaf in kept))
+    kept = jax.eval_shape(lambda cell, z, s: cell.kept(z, z, s, s), cell, z, s)
+    return int(z.shape[0] + sum(leaf.shape[-1] for leaf in jax.tree.leaves(kept)))

@@ -10,6 +10,7 @@ time to compile does not depend on the length of the sequence.
 import itertools
 from typing import NamedTuple
 
+from .._cells.protocol import keeps_more
 from .._checks import steps_shape
 from .._nn.blocks import ROWS, even, num_sequences
 from .._require import are_numbers, require_sizes
@@ -28,8 +29,8 @@ class Plan(NamedTuple):
             of a segment is kept; when its turn comes on the way back, it runs forward again. Empty: the states of all
             steps are kept.
         keep: at least this many steps at the end keep their states in any case, because they are needed first.
-        remake: what gated and leaky cells need beside the states is recomputed from the states. If false, it is kept
-            wherever states are kept: faster for cells with gates, but several times the memory.
+        remake: whether the gates of gated cells are recomputed from the states. Otherwise they are kept wherever states
+            are kept, which is faster but takes several times the memory. Cells without gates need only their states.
 
     >>> import rnn_jax
     >>> print(rnn_jax.Plan(block=50, segments=(100,), keep=100))
@@ -43,8 +44,9 @@ class Plan(NamedTuple):
 
     def __str__(self) -> str:
         blocks = f"blocks of {in_steps(self.block)}"
+        kept = "states" if self.remake else "states and gates"
         if not self.segments:
-            return f"{blocks}; all states are kept"
+            return f"{blocks}; all {kept} are kept"
         within = ", within them of each ".join(in_steps(size) for size in self.segments)
         text = f"{blocks}; of each {within} one state is kept and the others are computed again"
         return f"{text}, but for the last {self.keep:,}" if self.keep else text
@@ -81,7 +83,7 @@ def default_plan(params: Params, batch: Batch) -> Plan:
         return Plan(time)
     sequences = num_sequences(batch_axes)
     states, outputs = (sequences * size * params.readout.w_hy.dtype.itemsize for size in params.readout.w_hy.shape)
-    remake = all(cell.lean or cell.from_states for cell in params.cells)
+    remake = not any(map(keeps_more, params.cells))
     keeps_much = not any(cell.lean for cell in params.cells)
     if keeps_much and time * states <= SMALL_BYTES and time * outputs <= SMALL_BYTES:
         return Plan(max(time, 1), remake=remake)

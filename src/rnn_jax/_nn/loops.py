@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._cells.protocol import Cell, Deltas, add_to_hidden, only_hidden, own_names
+from .._cells.protocol import Cell, Deltas, add_to_hidden, keeps_more, only_hidden, own_names
 from .._cells.tangents import has_one_delta, push
 from .._checks import is_tokens, steps_shape
 from .._require import are_numbers
@@ -47,10 +47,10 @@ def forward(
     """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`. The input projection z is one product before the scan.
 
     With dropout, `W_hh` reads `h_{t-1}` times the mask. If `keep` is true, what the cell's `backward` reads is kept;
-    otherwise it is recomputed from the states.
+    otherwise it is recomputed from the states, and always for lean cells.
     """
     cell = layer.cell
-    keep = keep and not cell.from_states
+    keep = keep and keeps_more(cell)
 
     def body(s_tm1: Array, now: Any) -> tuple[Array, Any]:
         z_t, event = now
