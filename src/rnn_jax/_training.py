@@ -16,7 +16,7 @@ from ._types import Batch, GradFn, Params, States
 
 
 class TrainState(NamedTuple):
-    """What a step of the training passes to the next.
+    """What one optimizer step passes to the next.
 
     `params`     `Params`, or the tree that your own gradient function takes.
     `opt_state`  the state of the optimizer.
@@ -174,7 +174,7 @@ def clipped_sgd(
 
     Args:
         learning_rate: a number above zero, or a schedule of optax.
-        momentum: the factor of the sum of the past gradients, from 0 to below 1; None keeps no such sum.
+        momentum: the factor of the sum of the past gradients, from 0 to below 1; None keeps no sum.
         max_norm: the largest global norm of the gradient, above zero; not clipped if None.
         max_value: the largest absolute value of an entry of the gradient, above zero; not clipped if None.
 
@@ -232,7 +232,7 @@ def clip_gradients(*, max_norm: Number | None = None, max_value: Number | None =
 
 
 def _with_momentum(decay: Number) -> optax.GradientTransformation:
-    """`m ← decay m + d`, as `optax.trace`, which would need a traced decay to have the dtype of the gradients."""
+    """`m ← decay m + d`, like `optax.trace`, which requires a traced decay to have the dtype of the gradients."""
 
     def update(updates: optax.Updates, state: optax.TraceState, params: Any = None) -> tuple[Any, optax.TraceState]:
         del params

@@ -92,7 +92,7 @@ def check_gradients(
     require_callable(fn=fn)
     require_sizes(max_entries=max_entries)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
-        raise TypeError("`check_gradients` reads values, which are not there under jit, vmap or grad: call it outside.")
+        raise TypeError("`check_gradients` reads values, which do not exist under jit, vmap or grad: call it outside.")
     with jax.enable_x64(True), jax.disable_jit(False):  # thousands of values, which take minutes without jit
         args = jax.tree.map(in_float64, args)
         is_grad_fn = len(args) == 3 and isinstance(args[1], Batch)
