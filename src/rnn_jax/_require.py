@@ -39,8 +39,7 @@ RATE = Range("a number from 0 to below 1", lambda x: 0 <= x < 1)
 
 
 def require_number(name: str, x: object, expected: Range) -> Any:
-    """`x` for arithmetic. A known number becomes a Python float, which takes the dtype of the arrays; a traced one
-    stays.
+    """`x` for arithmetic: a known number as a Python float, which takes the dtype of the arrays; a traced one as it is.
 
     The range of a traced number is not checked, and the caller casts it.
 

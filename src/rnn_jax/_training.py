@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """What a step reports.
+    """What one optimizer step reports.
 
     `loss`             the loss of the batch.
     `grad_norm`        the norm of the gradient before clipping, in float32 or better.
@@ -167,7 +167,7 @@ def clipped_sgd(
     max_norm: Number | None = None,
     max_value: Number | None = None,
 ) -> optax.GradientTransformation:
-    """Gradient descent on clipped gradients: each entry to ±`max_value`, then all to the global norm `max_norm`.
+    """Gradient descent on gradients clipped by `clip_gradients`: by value, then by global norm.
 
     min-char-rnn clips by value (at 5); Pascanu et al. proposed to clip by norm. Each number may be traced, for a sweep
     under `jax.vmap`; then its range is not checked. It is converted to the dtype of each gradient.
@@ -200,7 +200,7 @@ def clipped_sgd(
 
 
 def clip_gradients(*, max_norm: Number | None = None, max_value: Number | None = None) -> optax.GradientTransformation:
-    """Clip gradients: each entry to ±`max_value`, then all to the global norm `max_norm`.
+    """Clip each entry of the gradient to ±`max_value`, then the whole gradient to the global norm `max_norm`.
 
     Args:
         max_norm: the largest global norm of the gradient, above zero; not clipped if None. The norm is computed in

@@ -55,7 +55,7 @@ class Block(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WayBack:
-    """The way back through one block, for its whole loss at once; `Windows` keeps the losses of windows apart."""
+    """The way back through one block, for its whole loss at once. `Windows` goes back separately for each window."""
 
     unroll: int = 1
 

@@ -71,7 +71,7 @@ def apply(
 ) -> tuple[Outputs, States]:
     """Run all layers and the readout over a sequence. Layer l + 1 reads the states of layer l.
 
-    For a loss of your own with our hand-written derivative through time, differentiate
+    To differentiate your own loss with our hand-written derivative through time, use
     `apply(..., unroll=unroll_bptt)`. `grad_fn_of` does this for you.
 
     Args:

@@ -84,10 +84,10 @@ def constant(units: Hidden | None) -> Hidden | None:
 
 
 def between_of(drop: Drop | None, layer: int) -> Hidden | None:
-    """The mask on the states of a layer where the layer above or the readout reads them."""
+    """The dropout mask on the states of a layer where the layer above or the readout reads them."""
     return None if drop is None or drop.between is None else drop.between[layer]
 
 
 def recurrent_of(drop: Drop | None, layer: int) -> Hidden | None:
-    """The mask on the states of a layer where `W_hh` reads them at the next step."""
+    """The dropout mask on the states of a layer where `W_hh` reads them at the next step."""
     return None if drop is None or drop.recurrent is None else drop.recurrent[layer]

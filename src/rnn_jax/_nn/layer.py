@@ -14,8 +14,8 @@ class Layer(NamedTuple):
 
     They are constant in time, so this tree must never be cut in time: that would cut the batch axis of the masks.
 
-    `recurrent`  the mask on h where `W_hh` reads it; None stands for ones.
-    `between`    the mask on h where the layer above or the readout reads it; None stands for ones.
+    `recurrent`  the dropout mask on h where `W_hh` reads it; None stands for ones.
+    `between`    the dropout mask on h where the layer above or the readout reads it; None stands for ones.
     """
 
     cell: Any
