@@ -14,7 +14,6 @@ from rnn_jax import GRUParams, LeakyParams, LSTMParams, Plan
 from rnn_jax._cells.protocol import Cell, own_names
 
 
-
 def peephole_lstm(a, s, p_i, p_f, p_o):
     """Gers and Schmidhuber (2000): the gates see the cell state."""
     (a_i, a_f, a_g, a_o), (_, c) = a, s
@@ -73,7 +72,13 @@ def problem_of(name, case):
 def test_the_interface_is_the_protocol(name):
     params, _, _ = problem_of(name, CASES["plain"])
     assert isinstance(params.cells[0], Cell)
-    own = {"gru": ("b_n",), "lstm": (), "leaky": ("leak",), "peephole": ("p_i", "p_f", "p_o"), "normed": ("gain", "b_n")}
+    own = {
+        "gru": ("b_n",),
+        "lstm": (),
+        "leaky": ("leak",),
+        "peephole": ("p_i", "p_f", "p_o"),
+        "normed": ("gain", "b_n"),
+    }
     assert own_names(params.cells[0]) == own[name]
 
 

@@ -111,7 +111,7 @@ BAD_TRAIN = {
         ["--resume", "run", "--seed", "0"],
         "the other settings come from the run; got --seed too: leave it out.",
     ),
-    "resume with another text": (["--resume", "run", "short.txt"], "'run' must find the text that it began with, but"),
+    "resume with another text": (["--resume", "run", "short.txt"], "'run' needs the text that it began with, but"),
     "resume typed wrong": (
         ["--resume", "typed"],
         "'typed/settings.json' does not: hidden_size must be an integer, got \"16\".",

@@ -5,6 +5,7 @@ import io
 import pickle
 import sys
 
+import gated
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,7 +13,6 @@ import optax
 import pytest
 from problems import Case, assert_trees_close, make_problem
 
-import gated
 import rnn_jax
 from rnn_jax import _serialization
 

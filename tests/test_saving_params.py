@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from gated import Gru, Lstm
 
 import rnn_jax
-from gated import Gru, Lstm
 from rnn_jax import CellParams, LeakyParams, Params, ReadoutParams, saving
 from rnn_jax._saving import npz
 

@@ -307,5 +307,5 @@ def test_forward_mode_under_shard_map(check):
 )
 @pytest.mark.usefixtures("annotations_unchecked")
 def test_what_reads_values_says_so_under_jit(name, call):
-    with pytest.raises(TypeError, match=f"`{name}` reads values, which are not there under jit, vmap or grad"):
+    with pytest.raises(TypeError, match=f"`{name}` reads values, which do not exist under jit, vmap or grad"):
         jax.jit(call)(jnp.zeros((3, 4)))

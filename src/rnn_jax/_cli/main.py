@@ -1,4 +1,4 @@
-"""The entry point of `rnn-jax`. What can be refused without jax is refused before jax is imported."""
+"""The entry point of `rnn-jax`. Bad input that needs no jax to be recognised is refused before jax is imported."""
 
 import contextlib
 import io
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(argv: Sequence[str]) -> Callable[[], int]:
-    """What `argv` asks for."""
+    """The function that does what `argv` asks for."""
     from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TruncationConfig
 
     with _numbers_of_any_length():

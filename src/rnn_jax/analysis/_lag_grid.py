@@ -1,4 +1,4 @@
-"""How much of each loss arrives how many steps back."""
+"""The norm of the gradient of each loss at each lag."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
     if not lags:
         return first
     folded = side_by_side(list(passed.saved), 1)
-    pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, 0)  # the reach does not end
+    pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, 0)  # no limit to the reach
 
     def arrived(entering: States, d_as: tuple[Deltas, ...]) -> States:
         """`∂L_i/∂h_{i-q}` of each layer."""
@@ -61,7 +61,7 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
 def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float[Array, " lags"]:
     """For each lag, the mean over the losses of the norm over all layers.
 
-    Only losses count of which something arrives: a reset in between leaves nothing.
+    A loss does not count at lags where nothing of it arrives, for example because of a reset.
     """
     whole = norms(jnp.stack(grid, -1))
     lags, time = whole.shape[:2]

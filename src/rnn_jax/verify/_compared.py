@@ -81,7 +81,7 @@ def _beside(
     sizes: np.ndarray,
     d: np.ndarray,
 ) -> Beside:
-    """`analytic`, a part of the gradient `d` of a leaf, compared with slopes of `values`; `sizes` is what is moved."""
+    """`analytic`, a part of the gradient `d` of a leaf, compared with slopes of `values`; `sizes` of what is moved."""
     leaf_sizes = np.full(len(at), leaf_size)
     found = slopes(values, at, leaf_sizes, TOLERANCE / 4 * largest(d))
     steps = steps_to_try(leaf_sizes, sizes)
