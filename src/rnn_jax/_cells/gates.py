@@ -13,12 +13,15 @@ class Gated:
 
     `gate_names`  the gates, in the order of their columns in `w_xh`, `w_hh` and `b_h`.
     `bias`        what `init_params` adds to the bias of a gate.
+    `memory`      how chrono initialisation reads the gates: 1 for one that keeps the past, -1 for one that lets the
+                  present in.
     """
 
     from_states: ClassVar[bool] = False
     lean: ClassVar[bool] = False
     gate_names: ClassVar[tuple[str, ...]]
     bias: ClassVar[Mapping[str, float]] = {}
+    memory: ClassVar[Mapping[str, int]] = {}
 
     def check(self, name: str) -> None:
         """Nothing is static, so nothing can be wrong."""

@@ -1,6 +1,7 @@
 """The gated recurrent unit, with the reset after the product."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import ClassVar
 
 import jax
@@ -45,6 +46,7 @@ class GRUParams(Gated):
     gates: ClassVar[int] = 3
     parts: ClassVar[int] = 1
     gate_names: ClassVar[tuple[str, ...]] = ("r", "k", "n")
+    memory: ClassVar[Mapping[str, int]] = {"k": 1}
 
     w_xh: Leaf
     w_hh: Leaf

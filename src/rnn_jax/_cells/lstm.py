@@ -42,6 +42,7 @@ class LSTMParams(Gated):
     parts: ClassVar[int] = 2
     gate_names: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
     bias: ClassVar[Mapping[str, float]] = {"f": 1.0}
+    memory: ClassVar[Mapping[str, int]] = {"f": 1, "i": -1}
 
     w_xh: Leaf
     w_hh: Leaf
