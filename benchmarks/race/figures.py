@@ -150,7 +150,7 @@ def _memory(raced: pd.DataFrame) -> list[Target]:
 def _long(swept: pd.DataFrame) -> list[Target]:
     wanted = (
         "a gradient through T = 1,000,000 steps within 64 MiB of temporaries",
-        "checkpointed: time linear in T from 1e3 to 1e6 within 10 % (slowest over fastest time a step)",
+        "checkpointed: time linear in T from 1e3 to 1e6 within 10 % (slowest over fastest time per step)",
         "checkpointed: compile time under 2 s, flat in T (last at most 1.5x the first)",
     )
     rows = swept[swept["contender"] == "checkpointed"].sort_values("time")
