@@ -143,7 +143,7 @@ def _memory(raced: pd.DataFrame) -> list[Target]:
         _judge("checkpointed >= 90x smaller at T = 10000", at(10000), 90),
         slow,
         _judge("lean >= 4x smaller than textbook, T = 256 and 1000", lean[0], 4, over=len(LEAN)),
-        _judge(f"lean at >= 0.95x the {HEADLINE} speed there", lean[1], 0.95),
+        _judge(f"lean at >= 0.95x the {HEADLINE} speed on these shapes", lean[1], 0.95),
     ]
 
 
