@@ -4,10 +4,10 @@ from typing import Any
 
 COLUMNS = {
     "": lambda name, f: name,
-    "a step, forward / backward": lambda name, f: _steps(f),
-    "a block": lambda name, f: " / ".join(map(_number, f["launches_per_block"])) or "–",
+    "per step, forward / backward": lambda name, f: _steps(f),
+    "per block": lambda name, f: " / ".join(map(_number, f["launches_per_block"])) or "–",
     "in all": lambda name, f: f"{f['launches']:,}",
-    "products a step": lambda name, f: " / ".join(map(_number, f["products_per_step"])),
+    "products per step": lambda name, f: " / ".join(map(_number, f["products_per_step"])),
     "of weight gradients": lambda name, f: str(f["weight_gradients_of_a_step"] or "none"),
     "temporaries": lambda name, f: _megabytes(f["temp_bytes"]),
     "peak": lambda name, f: _megabytes(f["peak_bytes"]),
@@ -18,19 +18,20 @@ COLUMNS = {
 }
 SHARDED = {
     "": COLUMNS[""],
-    "a step": COLUMNS["a step, forward / backward"],
+    "per step": COLUMNS["per step, forward / backward"],
     "collectives": lambda name, f: _collectives(f["collectives"]),
     "peak of a device": COLUMNS["peak"],
 }
 LEGEND = """\
-Launches are kernels and copies of the optimised program, a loop's condition not counted: "a step" is one time step of
-each innermost loop, in the order in which they run; "a block" one turn of a loop around those; "in all" one gradient.
-"Of weight gradients" are products in a loop that sum over the sequences of a single step (two weights may share one).
-Temporaries are reserved beside arguments and results; peak is the most in use at once, those included. Atomics and TF32
-products are instructions of the machine code (PTX). A sum by atomics may differ from run to run; a TF32 product keeps
-10 of a float32's 23 bits, and "highest" is `jax.default_matmul_precision("highest")`. "Top level" is what the host
-issues for one gradient: so many items, among them CUDA graphs, and loops that it drives turn by turn. The last column
-is the same under these flags:"""
+Launches are kernels and copies of the optimised program; the condition of a loop is not counted. "Per step" is one
+time step of each innermost loop, in the order in which the loops run. "Per block" is one turn of a loop around those
+loops. "In all" is one gradient. "Of weight gradients" are products in a loop that sum over the sequences of a single
+step (two weights may share one). Temporaries are reserved in addition to arguments and results. Peak is the most
+memory in use at one time, arguments and results included. Atomics and TF32 products are instructions of the machine
+code (PTX). A sum by atomics may differ from run to run; a TF32 product keeps 10 of a float32's 23 bits, and
+"highest" is `jax.default_matmul_precision("highest")`. "Top level" is the number of items that the host issues for
+one gradient. Some of them are CUDA graphs, others are loops that the host drives turn by turn. The last column has
+the same numbers under these flags:"""
 
 
 def markdown(facts: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""A sine wave, predicted one step ahead, then run free on the network's own outputs."""
+"""A sine wave: the network predicts one step ahead, then continues from its own outputs."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import rnn_jax
 
 
 def main() -> tuple[float, float]:
-    wave = jnp.sin(2 * jnp.pi / 25 * jnp.arange(151.0))[:, None]  # 25 steps a period
+    wave = jnp.sin(2 * jnp.pi / 25 * jnp.arange(151.0))[:, None]  # 25 steps per period
     batch = rnn_jax.Batch(inputs=wave[:100], targets=wave[1:101])
     params = rnn_jax.init_params(jax.random.key(0), input_size=1, hidden_size=32, output_size=1)
     zeros = rnn_jax.zero_state(params)

@@ -48,7 +48,7 @@ CONTENDERS = {
     "textbook": Contender("jax.grad of the plain scan, readout inside", "textbook", ".networks", "textbook"),
     "stepwise": Contender("by hand, every product inside the loop", "ours", ".networks", "stepwise"),
     "bptt": Contender("by hand, products after the loop", "ours", ".networks", "bptt"),
-    "blocked": Contender("by hand, a block of time at a time", "ours", ".networks", "blocked"),
+    "blocked": Contender("by hand, one block of steps at a time", "ours", ".networks", "blocked"),
     "blocked_2": Contender(
         "blocked, the batch sharded over two CPU devices", "ours", ".networks", "sharded", cores=2, devices=("cpu",)
     ),
@@ -62,7 +62,7 @@ CONTENDERS = {
     "checkpointed": Contender("blocked, states recomputed", "ours", ".networks", "checkpointed", whats=GRADIENTS_ONLY),
     "hoisted": Contender("jax.grad, input and readout outside the scan", "autodiff", ".networks", "hoisted"),
     "split": Contender("hoisted, `_split_transpose=True`", "autodiff", ".networks", "split", whats=GRADIENTS_ONLY),
-    "unrolled": Contender("hoisted, eight steps an iteration", "autodiff", ".networks", "unrolled"),
+    "unrolled": Contender("hoisted, eight steps per iteration", "autodiff", ".networks", "unrolled"),
     "remat": Contender(
         "hoisted, `jax.checkpoint` around √T steps", "autodiff", ".networks", "remat", whats=GRADIENTS_ONLY
     ),
@@ -70,7 +70,7 @@ CONTENDERS = {
     "flax": Contender("nn.RNN of nn.SimpleCell", "peer", ".libraries", "flax", ("flax",)),
     "equinox": Contender("a cell of eqx.nn.Linear under lax.scan", "peer", ".libraries", "equinox", ("equinox",)),
     "torch": Contender(
-        "torch.nn.RNN, on as many threads as is best", "peer", ".libraries", "torch", ("torch",), UNTRAINED
+        "torch.nn.RNN, on the best number of threads", "peer", ".libraries", "torch", ("torch",), UNTRAINED
     ),
     "numpy": Contender(
         "by hand in NumPy, products after the loop", "peer", ".libraries", "numpy", (), UNTRAINED, devices=("cpu",)
@@ -113,7 +113,7 @@ def obstacle(name: str, shape: Shape, what: str, device: str) -> str | None:
     if missing:
         return f"{missing[0]} is not installed (extra `bench`)"
     if what not in row.whats:
-        return f"it has no {what} of its own"
+        return f"we wrote no {what} for it"
     if device not in row.devices:
         return f"it does not run on {device}"
     if row.cores > 1 and shape.batch % row.cores:

@@ -143,14 +143,14 @@ def _memory(raced: pd.DataFrame) -> list[Target]:
         _judge("checkpointed >= 90x smaller at T = 10000", at(10000), 90),
         slow,
         _judge("lean >= 4x smaller than textbook, T = 256 and 1000", lean[0], 4, over=len(LEAN)),
-        _judge(f"lean at >= 0.95x the {HEADLINE} speed there", lean[1], 0.95),
+        _judge(f"lean at >= 0.95x the {HEADLINE} speed on these shapes", lean[1], 0.95),
     ]
 
 
 def _long(swept: pd.DataFrame) -> list[Target]:
     wanted = (
         "a gradient through T = 1,000,000 steps within 64 MiB of temporaries",
-        "checkpointed: time linear in T from 1e3 to 1e6 within 10 % (slowest over fastest time a step)",
+        "checkpointed: time linear in T from 1e3 to 1e6 within 10 % (slowest over fastest time per step)",
         "checkpointed: compile time under 2 s, flat in T (last at most 1.5x the first)",
     )
     rows = swept[swept["contender"] == "checkpointed"].sort_values("time")

@@ -205,7 +205,7 @@ def lean_plan(shape: Shape) -> rnn_jax.Plan:
     try:
         return rnn_jax.plan_memory((params, rnn_jax.Batch(inputs=xs, targets=targets), h_0), textbook_bytes / 4)
     except ValueError as e:
-        raise NotImplementedError("no plan fits a quarter of the textbook's temporaries, so few are they") from e
+        raise NotImplementedError("the textbook has so few temporaries that no plan fits a quarter of them") from e
 
 
 def checkpointed_plan(shape: Shape) -> rnn_jax.Plan:

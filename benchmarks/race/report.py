@@ -15,7 +15,7 @@ COLUMNS = (
     *("contender", "ms, median (quartiles)", "speed to textbook (95 %)", "of floor"),
     *("GFLOP/s", "error", "compile s", "temp MiB"),
 )
-NO_GPU = "No CUDA device here: the GPU columns and the CPU/GPU crossover are left out."
+NO_GPU = "This machine has no CUDA device, so the GPU columns and the CPU/GPU crossover are left out."
 
 
 def markdown(data: dict) -> str:
@@ -51,12 +51,12 @@ def machine(data: dict) -> str:
             f"{copy:.1f} GB/s copying (read and written)."
         )
     if "cuda" not in data["machines"]:
-        lines.append(NO_GPU if settings["looked_for_cuda"] else "Asked for the CPU alone.")
+        lines.append(NO_GPU if settings["looked_for_cuda"] else "This run was for the CPU only.")
     lines.append(
-        f"Up to {settings['rounds']} rounds, fewer where calls are long, of turns of at least "
-        f"{settings['turn_ms']:.0f} ms, every contender in a process of its own, the order new each round; float32 "
-        "with products in full float32; errors are of the worst leaf against float64, relative to its largest entry; "
-        "the floor is the time of the products alone at the rate above."
+        f"There are up to {settings['rounds']} rounds, fewer where calls are long. A turn takes at least "
+        f"{settings['turn_ms']:.0f} ms, every contender has its own process, and the order changes each round. All "
+        "contenders compute in float32, with products in full float32. The error is that of the worst leaf, compared "
+        "with float64 and relative to its largest entry. The floor is the time of the products alone at the rate above."
     )
     return "  \n".join(lines)
 
@@ -124,7 +124,7 @@ def absences(data: dict, key: tuple) -> list[str]:
         for entry in data["missing"]
         if (entry["series"], Shape(*entry["shape"]).name, entry["what"], entry["device"]) == key
     ]
-    return [f"Not in it: {'; '.join(whys)}."] if whys else []
+    return [f"Not in this race: {'; '.join(whys)}."] if whys else []
 
 
 def crossover(rows: pd.DataFrame, data: dict) -> list[str]:
@@ -141,7 +141,7 @@ def crossover(rows: pd.DataFrame, data: dict) -> list[str]:
         (p.name, f"{p.a_step:.3g}", f"{p.ms:.3f} {p.contender}", f"{p.ms_gpu:.3f} {p.contender_gpu}", f"{p.ahead:.2f}x")
         for p in both.sort_values("a_step", kind="stable").itertuples(index=False)
     ]
-    head = ("shape", "MFLOP a step", "best on CPU, ms", "best on GPU, ms", "GPU ahead by")
+    head = ("shape", "MFLOP per step", "best on CPU, ms", "best on GPU, ms", "GPU ahead by")
     said = [overtakes(both[both["series"] == series], series) for series in ("T", "B", "hid")]
     return ["## CPU/GPU crossover", grid(lines, head), *filter(None, said)]
 
