@@ -61,12 +61,14 @@ class TrainConfig:
     """Units in each recurrent layer."""
     num_layers: int = 1
     """Number of recurrent layers."""
+    cell: Literal["vanilla", "gru", "lstm"] = "vanilla"
+    """Kind of the recurrent layers. A GRU has 3 gates, an LSTM 4: each is as large as a vanilla layer."""
     activation: Literal["tanh", "relu", "identity"] = "tanh"
-    """φ in h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)."""
+    """φ in h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h) of vanilla layers."""
     leak: float = 1.0
-    """α in h_t = (1 - α) h_{t-1} + α φ(…), for leaky units; 1 means no leak."""
+    """α in h_t = (1 - α) h_{t-1} + α φ(…), for leaky vanilla units; 1 means no leak."""
     recurrent_init: Literal["orthogonal", "identity", "normal", "spectral_radius"] = "orthogonal"
-    """How the initial W_hh is drawn."""
+    """How the initial W_hh is drawn, of each gate by itself."""
     recurrent_scale: float | None = None
     """Gain of the initial W_hh. At gain 1 its spectral radius is 1; with --recurrent-init normal, about 1. Default: 1;
     0.9 with --activation identity.
@@ -226,10 +228,12 @@ class AnatomyConfig:
     """Without RUN: units in each layer."""
     num_layers: int = 1
     """Without RUN: number of layers."""
+    cell: Literal["vanilla", "gru", "lstm"] = "vanilla"
+    """Without RUN: kind of the layers."""
     activation: Literal["tanh", "relu", "identity"] = "tanh"
-    """Without RUN: φ."""
+    """Without RUN: φ of vanilla layers."""
     leak: float = 1.0
-    """Without RUN: α of leaky units."""
+    """Without RUN: α of leaky vanilla units."""
     recurrent_init: Literal["orthogonal", "identity", "normal", "spectral_radius"] = "normal"
     """Without RUN: how W_hh is drawn. At gain 1 its spectral radius is 1; with normal, about 1, as in `train`."""
     seed: int = 0
@@ -252,6 +256,14 @@ class ExperimentConfig:
     """A small grid, short trainings, few seeds: to see that it works and what it writes."""
     out: Annotated[Path, _named("--out")] = Path("experiments")
     """Parent of the folder to write into: NAME, or NAME-quick with --quick."""
+
+
+def units_of(config: TrainConfig | AnatomyConfig) -> str:
+    """The layers of a network, as a person calls them: `2 layers of 64 tanh units`."""
+    layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
+    kind = config.activation if config.cell == "vanilla" else config.cell.upper()
+    leak = f", leak {config.leak}" if config.leak != 1 else ""
+    return f"{layers} of {config.hidden_size} {kind} units{leak}"
 
 
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
