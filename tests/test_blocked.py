@@ -1,4 +1,4 @@
-"""Blocks of time: equal to autodiff under every plan, short arrays, costs as forecast, several devices, faults."""
+"""`Blocked`: equal to autodiff under every plan, arrays of one block, costs as predicted, several devices."""
 
 import itertools
 
@@ -212,7 +212,7 @@ def test_plan_memory_stays_within_its_budget_and_spends_it(shapes):
 
 
 def every_pair(methods):
-    """Methods, reductions and inputs: every pair of two of them; what completes the triples is thorough."""
+    """Methods, reductions and inputs: every pair in the quick suite, the other triples in the thorough one."""
     params = []
     for i, method in enumerate(methods):
         for reduction, inputs in itertools.product(["mean", "sum"], ["features", "tokens"]):

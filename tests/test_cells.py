@@ -1,4 +1,4 @@
-"""The engine does not know its cell: leaks per unit, gated cells and cells of your own are equal to autodiff."""
+"""The engine works with any cell: a leak per unit, gated cells and cells of your own equal autodiff."""
 
 import dataclasses
 
@@ -55,7 +55,7 @@ METHODS = {
 
 
 def problem_of(name, case):
-    """The package's problem for the case, with layers of this cell in the place of its own."""
+    """The package's problem for the case, with layers of this cell instead of its own."""
     params, batch, h_0 = make_problem(case)
     rng, kind, cells, states = np.random.default_rng(4), CELLS[name], [], []
     for cell, h in zip(params.cells, h_0, strict=True):

@@ -1,4 +1,4 @@
-"""`check_gradients` where differences are hard: kinks, edges of domains, what vanishes, explodes or saturates."""
+"""`check_gradients` where differences are hard: kinks, edges of domains, vanishing, explosion, saturation."""
 
 import itertools
 

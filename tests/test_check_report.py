@@ -1,4 +1,4 @@
-"""What `check_gradients` says is wrong: in words, by the step, in a picture."""
+"""How `check_gradients` reports what is wrong: in words, per step, in a picture."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -53,14 +53,14 @@ _, RESIDUALS = rnn_jax.step_forward(CELL, H_0[0], BATCH.inputs[0])
 
 
 class NoReference:
-    """Half of a method."""
+    """A method without a reference."""
 
     def gradient(self, *problem):
         return rnn_jax.BPTT().gradient(*problem)
 
 
 class Returning:
-    """A method whose result is changed; its reference cannot be had, and nobody asks for it."""
+    """A method whose result is changed. Its reference raises, but is never asked for."""
 
     def __init__(self, change):
         self.change = change

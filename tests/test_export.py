@@ -33,7 +33,7 @@ SYMBOLIC = {name: options_of(name) for name in rnn_jax.GRADIENTS if name not in 
 
 
 def exported(method, case, options, time, batch):
-    """A gradient function exported for symbols, of leaves: the type of a tree in a program is another matter."""
+    """A gradient function exported with symbolic sizes. It takes leaves; test_saving.py exports trees."""
     params, example, h_0 = make_problem(case)
     last = time if case.last == "all" else 1
 

@@ -1,4 +1,4 @@
-"""The page that `rnn-jax anatomy` leaves, read and opened in a browser."""
+"""The page that `rnn-jax anatomy` writes, parsed and opened in a browser."""
 
 import shutil
 import subprocess
@@ -38,7 +38,7 @@ def test_anatomy_of_a_run(finished, tmp_path):
 
 
 def measured(errors, steps=200, lag_norms=(1.0, 1.0, 1.0)):
-    """A report with these errors of (k1, k2), of so many steps."""
+    """A report of `steps` steps with these errors for each (k1, k2)."""
     distance = {pair: rnn_jax.analysis.Distance(error, 1.0) for pair, error in errors.items()}
     rows = [rnn_jax.analysis.TruncationRow(*pair, found, {}, 1.0, None) for pair, found in distance.items()]
     full = rnn_jax.analysis.TruncationRow(steps, steps, rnn_jax.analysis.Distance(0.0, 1.0), {}, 1.0, None)

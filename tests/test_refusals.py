@@ -346,7 +346,7 @@ NEEDED = {"run": pathlib.Path("run"), "name": "digits"}
 
 
 def numbers_of(kind):
-    """The names of the settings that are numbers, or several, with their types."""
+    """The names of the settings that hold one or more numbers, with their types."""
     hints = typing.get_type_hints(kind)
     return {name: {int, float} & set(parts_of(hint)) for name, hint in hints.items() if parts_of(hint) & {int, float}}
 

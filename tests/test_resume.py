@@ -1,4 +1,4 @@
-"""A run that goes on: for longer, with the text that it began with, one process at a time; replaced only by another."""
+"""Resumed runs: for more steps, with the same text, one process at a time; only a new run replaces a run."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Parameters in a file are the same network again; a file that is not whole is refused in one sentence."""
+"""`load_params` returns the network that `save_params` wrote; a damaged file is refused in one sentence."""
 
 import dataclasses
 import io

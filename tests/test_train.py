@@ -1,4 +1,4 @@
-"""`rnn-jax train` and what is done with a run, called in this process; what needs one of its own: test_processes.py."""
+"""`rnn-jax train` and the commands that read a run, called in this process; test_processes.py has the others."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ TRUNCATED = ["--k1", 5, "--k2", 10]
 
 @pytest.fixture(scope="module")
 def brief(made_once):
-    """The losses of 50 steps, which the runs below have too, or differ from by one option."""
+    """The losses of 50 steps, with which the runs below are compared; they differ in one option at most."""
     made = made_once("brief", lambda cwd: train(cwd, REAL_TEXT, "--run", "run", "--steps", 50, *BRIEF))
     return losses(made / "run")
 

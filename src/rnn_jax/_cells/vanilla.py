@@ -66,7 +66,7 @@ class CellParams:
 
     @property
     def from_states(self) -> bool:
-        """Without leak, φ' follows from `h_t`. From two states with a leak, it would be wrong near a kink."""
+        """Without leak, φ' follows from `h_t`. With a leak, two rounded states would give a wrong φ' near a kink."""
         return states_suffice(self.activation) and self.leak == 1
 
     @property

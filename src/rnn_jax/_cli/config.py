@@ -99,8 +99,8 @@ class TrainConfig:
     truncated.
     """
     adaptive_bias: float | None = None
-    """With --k1: for each batch, choose a k2, a multiple of k1, with which the gradient loses at most this share,
-    as estimated.
+    """With --k1: choose k2, a multiple of k1, for each batch, so that the gradient loses at most this share. The loss
+    is an estimate.
     """
 
     drop_between: float = 0.0
@@ -206,8 +206,8 @@ class AnatomyConfig:
     """Write a page for the browser: where the gradient of a network comes from and how far it goes.
 
     It shows how a gradient fades or grows on its way back, which loss reaches which state, singular values of products
-    of Jacobians, Lyapunov exponents, eigenvalues, saturation, and what each step adds. With RUN, the network is that
-    run's, on its held-out text; without RUN, a network with random weights.
+    of Jacobians, Lyapunov exponents, eigenvalues, saturation, and what each step adds. With RUN, it examines the
+    trained network on the held-out text; without RUN, a network with random weights.
     """
 
     run: Annotated[RunFolder | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None

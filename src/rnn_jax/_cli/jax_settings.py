@@ -56,7 +56,7 @@ def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]
     before = {name: getattr(jax.config, name) for name in ours}
     try:
         for name, value in ours.items():
-            jax.config.update(name, value)  # for all threads: orbax restores in a thread of its own
+            jax.config.update(name, value)  # for all threads: orbax restores in another one
         yield
     finally:
         for name, value in before.items():

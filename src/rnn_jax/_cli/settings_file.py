@@ -99,7 +99,7 @@ def checked(found: Any) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def _config(settings: dict[str, Any]) -> TrainConfig:
-    """The settings, after a check of their types. A missing setting gets its default, except `files`."""
+    """The settings, after a check of their types. A missing setting gets its default; `files` is required."""
     hints = {name: hint for name, hint in typing.get_type_hints(TrainConfig).items() if name not in NOT_STORED}
     if "files" not in settings:
         raise ValueError(f"files must be {_in_words(hints['files'])}, but is missing")

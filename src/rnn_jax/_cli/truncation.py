@@ -76,8 +76,8 @@ def advice(report: TruncationReport, settings: TrainConfig, num_characters: int)
     needed = least_characters(settings.streams, window)
     if needed > num_characters:
         return (
-            f"{found}\nTraining with it needs --window {window}, and for {settings.streams} streams {needed:,} "
-            f"characters, but this text has {num_characters:,}. Give more text, or fewer --streams."
+            f"{found}\nTraining with it needs --window {window} and, for {settings.streams} streams, {needed:,} "
+            f"characters; this text has {num_characters:,}. Give more text, or fewer --streams."
         )
     return f"{found}\nnext: {train_command(settings, window=window, k1=row.k1, k2=row.k2)}"
 

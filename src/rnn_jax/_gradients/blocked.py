@@ -88,7 +88,7 @@ class Carry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Blocked:
-    """By hand and fused, one block of time after the other; `plan` says which states are kept or recomputed.
+    """The fused gradient by hand, one block of time after the other; `plan` says which states are kept or recomputed.
 
     Args:
         plan: a `Plan`, for example from `plan_memory`. None keeps all states, in blocks of a default size.
@@ -218,7 +218,7 @@ def reach(problem: Problem, segment: Stretch, offset: Any, h: States) -> States:
 
 
 def _blocks(segment: Stretch) -> tuple[Stretch, ...]:
-    """The steps of a segment in blocks as large as its own, for the way forward."""
+    """The steps of a segment, in the blocks that lie in it, for the way forward."""
     block = segment
     while block.inner is not None:
         block = block.inner[0]

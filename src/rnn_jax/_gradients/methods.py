@@ -1,4 +1,4 @@
-"""The gradient methods by name, and `make_grad_fn`, which makes a function of a method."""
+"""The gradient methods by name, and `make_grad_fn`, which makes a gradient function from a method."""
 
 import dataclasses
 from collections.abc import Callable

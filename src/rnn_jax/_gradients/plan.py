@@ -2,9 +2,9 @@
 
 With d levels of segments, about `(d + 1) T^(1 / (d + 1))` of T states are in memory, and each step is computed up to d
 more times. One level is the schedule of Chen et al. (2016), arXiv:1604.06174. The schedule `revolve` of Griewank and
-Walther (2000), ACM TOMS 26(1), takes the fewest steps for a given number of states, that of Gruslys et al. (2016),
-arXiv:1606.03401, for a given budget. Levels of equal segments take more steps than these. But they are loops, so the
-time to compile does not depend on the length of the sequence.
+Walther (2000), ACM TOMS 26(1), takes the fewest steps for a given number of states; that of Gruslys et al. (2016),
+arXiv:1606.03401, does so for a given budget. Levels of equal segments take more steps than these. But they are loops,
+so the time to compile does not depend on the length of the sequence.
 """
 
 import itertools

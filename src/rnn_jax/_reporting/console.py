@@ -37,7 +37,7 @@ def be_printable() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence what libraries log, what they leave behind, and, unless Python was asked for them, warnings."""
+    """Silence the logs of libraries, errors while they clean up, and warnings unless Python was asked for them."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the compiled part of JAX reads it at import
     disabled, hook = logging.root.manager.disable, sys.unraisablehook
     logging.disable(logging.CRITICAL)

@@ -89,7 +89,7 @@ def installed(packages: Sequence[str]) -> dict[str, str]:
 
 
 def commit(checkout: Path) -> str | None:
-    """The commit of a checkout, or None if the folder is not a checkout, or git is not installed."""
+    """The commit of a checkout, or None if the folder is not a checkout, or git cannot tell."""
     if not (checkout / ".git").exists():  # an installed package may lie inside a checkout of something else
         return None
     command = ["git", "-C", str(checkout), "--no-optional-locks", "describe", "--always", "--dirty", "--exclude=*"]

@@ -1,6 +1,6 @@
 """The file of `save_params`: an .npz of NumPy, read without pickle.
 
-It has each array under its name in the tree, like `cells[0].w_hh`, and a JSON text under `structure`:
+The file has each array under its name in the tree, like `cells[0].w_hh`, and a JSON text under `structure`:
 
     {"format": 1,
      "cells": [{"kind": "CellParams",

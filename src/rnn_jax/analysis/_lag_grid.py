@@ -16,8 +16,8 @@ from ._passed import Passed
 def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lags time *batch"], ...]:
     """`‖∂L_i/∂h_{i-lag}‖` of each layer and sequence, lag = 0..lags: windows of one step, side by side.
 
-    In pass q, the window of loss i is at step i - q. What has arrived at the state there is the sum of what the step
-    after sent back and what the layer above sent down.
+    In pass q, the window of loss i is at step i - q. The gradient that arrives at that state is the sum of two parts:
+    from the next step, and from the layer above.
     """
     time = batch.inputs.shape[0]
     first = tuple(norms(local)[None] for local in (layer.local for layer in passed.layers))
@@ -76,8 +76,8 @@ def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float
 def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar | None, Scalar | None]:
     """The factor per step, and its standard error, of the line through the log of `norms` from lag 1 on.
 
-    None if there are fewer than two such lags. If fewer than two norms are above zero, the factor is 0; if fewer than
-    three are, the error cannot be estimated and is infinite.
+    None if there are fewer than two lags from 1 on. If fewer than two norms are above zero, the factor is 0; if fewer
+    than three are, the error cannot be estimated and is infinite.
     """
     if len(norms) < 3:
         return None, None

@@ -56,7 +56,7 @@ class Report(NamedTuple):
     `passed`    whether every leaf is right.
     `leaves`    a `LeafReport` for each leaf of the gradient.
     `steps`     a `StepReport` for each weight matrix, if the wrong steps had to be found; otherwise empty.
-    `findings`  what is wrong, in words, with the time steps where they can be told.
+    `findings`  what is wrong, in words, with the time steps if they can be located.
     `tolerance` the error that is allowed, relative to the largest entry of the leaf.
     `settings`  how it was checked, in words.
     """

@@ -45,7 +45,7 @@ class BurnIn:
             `T - steps` steps after it.
 
     Raises:
-        TypeError: if `method` is not a method, or `steps` not an integer.
+        TypeError: if `method` is not a method, or `steps` is not an integer.
         ValueError: if `steps` is below 1; in a call, if a step of the burn-in has a target.
 
     References: Kapturowski et al. (2019), ICLR: the burn-in of recurrent replay (R2D2).

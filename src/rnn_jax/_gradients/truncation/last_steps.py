@@ -1,4 +1,4 @@
-"""The gradient of the loss of the last steps only: what a loop back over "the last k steps" computes."""
+"""The gradient of the loss of the last steps only: what a backward loop over "the last k steps" computes."""
 
 import dataclasses
 from typing import Any
