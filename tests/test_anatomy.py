@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from by_numpy import by_numpy
 from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_problem, run
-from test_cells import problem_of
 
 import rnn_jax
 from rnn_jax._cells.protocol import own_names
 from rnn_jax._losses import make_objective, step_weights
 from rnn_jax.analysis import _anatomy
 from rnn_jax.verify._grid import covering
+from test_cells import problem_of
 
 CASES = covering(OPTIONS | {"num_layers": [1, 2], "time": [6, 1], "batch": [(2,), (), (2, 2)]}, 2)
 EVERYTHING = Case(num_layers=2, weights=True, mask=True, reset=True, leak=0.3, drop=True, time=9)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from networks import KEY, network
 from problems import Case
-from test_cells import problem_of
 
 import rnn_jax
+from test_cells import problem_of
 
 
 def test_fixed_points_that_are_known():

@@ -7,12 +7,12 @@ import optax
 import pytest
 from by_numpy import by_numpy
 from problems import Case, assert_trees_close, grad_fn_of, make_problem
-from test_anatomy import beside_autodiff, they_add_up
-from test_cells import CELLS, Peephole, problem_of
 from truncations import keyed
 
 import rnn_jax
 from rnn_jax import Blocked, Plan, Truncated
+from test_anatomy import beside_autodiff, they_add_up
+from test_cells import CELLS, Peephole, problem_of
 
 NETWORKS = ["gru", "lstm", "peephole", "stack"]
 FLAGS = Case(batch=(4,), time=9, num_layers=3, weights=True, mask=True, reset=True, drop=True, last="some")

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from by_numpy import by_numpy
 from problems import Case, make_problem
-from test_cells import problem_of
 
 import rnn_jax
+from test_cells import problem_of
 
 
 @pytest.mark.parametrize(

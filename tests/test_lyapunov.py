@@ -7,9 +7,9 @@ import pytest
 from by_numpy import by_numpy
 from networks import KEY, in_single, network, random_network, spectrum
 from problems import Case, make_problem
-from test_cells import problem_of
 
 import rnn_jax
+from test_cells import problem_of
 
 
 def test_a_linear_network():
