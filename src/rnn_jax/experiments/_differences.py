@@ -17,6 +17,20 @@ SIGNIFICANCE, POWER = 0.05, 0.8
 MOST = 10_000  # seeds; beyond, only that they are more is said
 LARGEST = 8.0  # effect: two seeds find it, and statsmodels has no power for effects much larger
 FEWEST_FOR_SHARES = 4  # with three seeds of each, Fisher's exact test never falls below 5 %
+HOW_MEANS = (
+    "Brackets: Welch's 95 % interval of the difference of the means. Cohen's d is that difference, divided by the pooled "
+    "standard deviation. The last column says with how many seeds in each setting a two-sided t-test at 5 % finds this "
+    "d with a power of 80 %. Only seeds with a finite number count; they are assumed to be roughly normal."
+)
+HOW_SHARES = (
+    "Brackets: Newcombe's 95 % interval of the difference of the shares. Cohen's h is the difference of "
+    "2 asin(sqrt share). The last column says with how many seeds in each setting a two-sided test at 5 % finds this h "
+    f"with a power of 80 % (normal approximation, and never fewer than {FEWEST_FOR_SHARES})."
+)
+CAUTION = (
+    "Seeds are assumed to be independent. An effect that is estimated from few seeds is uncertain, and so is its number "
+    "of seeds. Nothing is corrected for the number of comparisons."
+)
 
 
 class Difference(NamedTuple):
@@ -50,11 +64,13 @@ def of_means(one: np.ndarray, other: np.ndarray) -> Difference:
         the others of its setting.
     """
     a, b = moments(one), moments(other)
-    there, apart = min(a.count, b.count), a.mean - b.mean
+    there, apart = min(a.num, b.num), a.mean - b.mean
     if there < 2:
         return Difference(interval(apart, math.nan) if there else "-", math.nan, math.nan, there)
-    pooled = math.sqrt(((a.count - 1) * a.variance + (b.count - 1) * b.variance) / (a.count + b.count - 2))
-    effect = apart / pooled if pooled else math.copysign(math.inf, apart) if apart else 0.0
+    pooled = math.sqrt(((a.num - 1) * a.variance + (b.num - 1) * b.variance) / (a.num + b.num - 2))
+    effect = 0.0
+    if apart:
+        effect = apart / pooled if pooled else math.copysign(math.inf, apart)
     return Difference(interval(apart, margin(a, b)), effect, _needed(TTestIndPower(), effect, 2), there)
 
 
@@ -77,11 +93,14 @@ def of_shares(one: np.ndarray, other: np.ndarray) -> Difference:
 
 def _needed(test: Any, effect: float, fewest: int) -> float:
     effect = min(abs(effect), LARGEST)
-    if math.isnan(effect) or not test.power(effect, MOST, SIGNIFICANCE) >= POWER:
-        return math.nan if math.isnan(effect) else math.inf
+    if math.isnan(effect):
+        return math.nan
+    if test.power(effect, MOST, SIGNIFICANCE) < POWER:
+        return math.inf
     if test.power(effect, fewest, SIGNIFICANCE) >= POWER:
         return fewest  # the solver below looks for no fewer than it can test
-    return math.ceil(test.solve_power(effect, alpha=SIGNIFICANCE, power=POWER))
+    seeds: float = math.ceil(test.solve_power(effect, alpha=SIGNIFICANCE, power=POWER))
+    return seeds
 
 
 def seeds_needed(
@@ -95,51 +114,40 @@ def seeds_needed(
         lowest: whether low values are good.
         by: names of settings; only trials that agree in these are compared.
     """
+    title = f"How many seeds a difference needs: {name.replace('_', ' ')}"
+    shares = results(trials)[name].dtype == bool
+    names = [one for one in differing([trial.setting for trial in trials]) if one not in by]
     groups: dict[str, list[Trial]] = {}
     for trial in trials:
         groups.setdefault(label(trial.setting, by), []).append(trial)
-    names = [one for one in differing([trial.setting for trial in trials]) if one not in by]
-    rows, shares = [], False
+    rows = []
     for group, members in groups.items():
         reference = best(members, name, lowest=lowest)
-        values = results([reference])[name].to_numpy()
-        shares = values.dtype == bool
         for trial in members:
             if trial is not reference:
-                found = (of_shares if shares else of_means)(results([trial])[name].to_numpy(), values)
-                words = [found.words, digits(found.effect), in_words(found)]
-                rows.append([group] * bool(by) + [label(one.setting, names) for one in (trial, reference)] + words)
-    title = f"How many seeds a difference needs: {name.replace('_', ' ')}"
+                values = (results([one])[name].to_numpy() for one in (trial, reference))
+                found = of_shares(*values) if shares else of_means(*values)
+                settings = [group] * bool(by) + [label(one.setting, names) for one in (trial, reference)]
+                rows.append([*settings, found.words, digits(found.effect), in_words(found)])
+    smallest = smallest_effect(min(len(trial.seeds) for trial in trials))
     if not rows:
-        return Section(title, None, f"Only one setting{_for_each(by)}: no two can be compared.")
-    header = ["setting", "best", "difference [95 %]", "Cohen's h" if shares else "Cohen's d", "seeds in each setting"]
-    return Section(title, None, _reading(trials, name, shares, lowest, by), ([", ".join(by)] * bool(by)) + header, rows)
+        return Section(title, None, f"Only one setting{_for_each(by)}: no two can be compared. {smallest}")
+    which = ("lowest" if lowest else "highest") + (" share" if shares else " median at the end")
+    reading = f"Each setting minus the best one{_for_each(by)}, which has the {which}."
+    reading += f" {HOW_SHARES}" if shares else f" {HOW_MEANS} {smallest}"
+    header = [", ".join(by)] * bool(by) + ["setting", "best", "difference [95 %]"]
+    header += ["Cohen's h" if shares else "Cohen's d", "seeds in each setting"]
+    return Section(title, None, f"{reading} {CAUTION}", header, rows)
 
 
-def _reading(trials: Sequence[Trial], name: str, shares: bool, lowest: bool, by: Sequence[str]) -> str:
-    word, count = name.replace("_", " "), min(len(trial.seeds) for trial in trials)
-    extreme = "lowest" if lowest else "highest"
-    text = f"Each setting minus the best one{_for_each(by)}, which has the {extreme} "
-    if shares:
-        text += (
-            f"share of seeds that are {word}. Brackets: Newcombe's 95 % interval of the difference. Cohen's h is the "
-            "difference of 2 asin(sqrt share). The last column says how many seeds each setting needs, so that a "
-            f"two-sided test at 5 % finds this h with a power of 80 % (normal approximation, never below "
-            f"{FEWEST_FOR_SHARES})."
-        )
-    else:
-        text += (
-            f"median {word} at the end. Brackets: Welch's 95 % interval of the difference of the means. Cohen's d is "
-            "the difference of the means divided by the pooled standard deviation. The last column says how many seeds "
-            "each setting needs, so that a two-sided t-test at 5 % finds this d with a power of 80 %. Only seeds with "
-            "a finite number count, and they are assumed to be roughly normal."
-        )
-        if count > 1:
-            smallest = TTestIndPower().solve_power(nobs1=count, alpha=SIGNIFICANCE, power=POWER)
-            text += f" With {count} seeds in each setting, the test finds a d of {smallest:.2f} or more."
-    return text + (
-        " Seeds count as independent. An effect that is estimated from few seeds is uncertain, and so is the number "
-        "that it needs. Nothing is corrected for the number of comparisons."
+def smallest_effect(count: int) -> str:
+    """What a t-test can find with `count` seeds in each of two settings, as a sentence; none for fewer than two."""
+    if count < 2:
+        return ""
+    effect = TTestIndPower().solve_power(nobs1=count, alpha=SIGNIFICANCE, power=POWER)
+    return (
+        f"With {count} seeds in each of two settings, a two-sided t-test at 5 % finds a difference of {effect:.2f} "
+        "standard deviations with a power of 80 %."
     )
 
 

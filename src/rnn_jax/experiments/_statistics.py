@@ -13,7 +13,7 @@ class Moments(NamedTuple):
 
     mean: float
     variance: float
-    count: int
+    num: int
 
 
 def quartiles(values: np.ndarray) -> str:
@@ -32,9 +32,9 @@ def mean(values: np.ndarray) -> str:
     distributed. A single seed has no interval.
     """
     found = moments(values)
-    if not found.count:
+    if not found.num:
         return "-"
-    return interval(found.mean, margin(found)) + _counted(found.count, len(values))
+    return interval(found.mean, margin(found)) + _counted(found.num, len(values))
 
 
 def moments(values: np.ndarray) -> Moments:
@@ -52,14 +52,14 @@ def margin(*samples: Moments) -> float:
     """Half the width of the 95 % interval of a mean, or of the difference of two independent means.
 
     Returns:
-        `t sqrt(Σ variance / count)`; t has the degrees of freedom of Welch (1947), for one sample Student's count - 1.
+        `t sqrt(Σ variance / num)`; t has the degrees of freedom of Welch (1947), for one sample Student's num - 1.
         Zero if no sample varies, NaN if one has fewer than two numbers.
     """
-    squared = np.array([one.variance / one.count if one.count > 1 else np.nan for one in samples])
+    squared = np.array([one.variance / one.num if one.num > 1 else np.nan for one in samples])
     if not 0 < squared.sum() < np.inf:
         return 0.0 if squared.sum() == 0 else np.nan
     weights = squared / squared.sum()
-    freedom = 1 / np.sum(weights**2 / (np.array([one.count for one in samples]) - 1))
+    freedom = 1 / np.sum(weights**2 / (np.array([one.num for one in samples]) - 1))
     return float(t.ppf((1 + CONFIDENCE) / 2, freedom) * np.sqrt(squared.sum()))
 
 

@@ -118,7 +118,7 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             lambda trial: np.nanmedian(trial.curves["bias"], 0),
             title="Bias of the gradient",
             ylabel="‖g - whole‖ / ‖whole‖",
-            reading="The truncated gradient, compared with the whole one at the same weights; the median of a training.",
+            reading="The truncated gradient, compared with the whole one at the same weights; the median in training.",
             lines="delay",
         ),
         learning_curves(trials, "accuracy", by="delay", log=False, title="Accuracy during training"),
