@@ -18,9 +18,9 @@ MOST = 10_000  # seeds; beyond, only that they are more is said
 LARGEST = 8.0  # effect: two seeds find it, and statsmodels has no power for effects much larger
 FEWEST_FOR_SHARES = 4  # with three seeds of each, Fisher's exact test never falls below 5 %
 HOW_MEANS = (
-    "Brackets: Welch's 95 % interval of the difference of the means. Cohen's d is that difference, divided by the pooled "
-    "standard deviation. The last column says with how many seeds in each setting a two-sided t-test at 5 % finds this "
-    "d with a power of 80 %. Only seeds with a finite number count; they are assumed to be roughly normal."
+    "Brackets: Welch's 95 % interval of the difference of the means. Cohen's d is that difference divided by the "
+    "pooled standard deviation. The last column says with how many seeds in each setting a two-sided t-test at 5 % "
+    "finds this d with a power of 80 %. Only seeds with a finite number count; they are assumed to be roughly normal."
 )
 HOW_SHARES = (
     "Brackets: Newcombe's 95 % interval of the difference of the shares. Cohen's h is the difference of "
@@ -28,8 +28,8 @@ HOW_SHARES = (
     f"with a power of 80 % (normal approximation, and never fewer than {FEWEST_FOR_SHARES})."
 )
 CAUTION = (
-    "Seeds are assumed to be independent. An effect that is estimated from few seeds is uncertain, and so is its number "
-    "of seeds. Nothing is corrected for the number of comparisons."
+    "Seeds are assumed to be independent. An effect estimated from few seeds is uncertain, and so is the number of "
+    "seeds that it needs. Nothing is corrected for the number of comparisons."
 )
 
 
@@ -98,9 +98,8 @@ def _needed(test: Any, effect: float, fewest: int) -> float:
     if test.power(effect, MOST, SIGNIFICANCE) < POWER:
         return math.inf
     if test.power(effect, fewest, SIGNIFICANCE) >= POWER:
-        return fewest  # the solver below looks for no fewer than it can test
-    seeds: float = math.ceil(test.solve_power(effect, alpha=SIGNIFICANCE, power=POWER))
-    return seeds
+        return float(fewest)  # the solver below looks for no fewer than it can test
+    return float(math.ceil(test.solve_power(effect, alpha=SIGNIFICANCE, power=POWER)))
 
 
 def seeds_needed(
@@ -157,6 +156,8 @@ def _for_each(by: Sequence[str]) -> str:
 
 def in_words(found: Difference) -> str:
     """Whether the seeds suffice."""
+    if math.isnan(found.needed) and found.there > 1:
+        return "not known: the numbers are too large"
     if math.isnan(found.needed):
         return f"not known: needs 2 seeds with a number in each setting, there {_are(found.there)}"
     if not found.effect:

@@ -81,7 +81,9 @@ def share_interval(found: np.ndarray) -> tuple[float, float]:
 
 
 def digits(value: float) -> str:
-    """Four digits, or all of a whole number of up to seven."""
+    """Four digits, or all of a whole number of up to seven; `-` for NaN."""
+    if np.isnan(value):
+        return "-"
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
