@@ -48,13 +48,13 @@ def test_seeds_of_shares():
     assert all_or_none.needed == 4 and in_words(all_or_none) == "needs 4 seeds, there are 3"
     assert [fisher_exact([[n, 0], [0, n]]).pvalue < 0.05 for n in (3, 4)] == [False, True]
     assert of_shares(np.arange(10) < 8, np.arange(10) < 2).words == "0.60 [0.16, 0.80]"  # Newcombe, by hand
-    assert in_words(of_shares(halves, halves)) == "none seen"
+    assert in_words(of_shares(halves, halves)) == "no difference seen"
 
 
 @pytest.mark.parametrize(
     ("one", "other", "words"),
     [
-        ([0.1] * 10, [0.1] * 7, "none seen"),
+        ([0.1] * 10, [0.1] * 7, "no difference seen"),
         ([0.1] * 10, [0.2] * 7, "needs 2: the 7 seeds suffice"),
         ([1.0], [2.0, 3.0], "not known: needs 2 seeds with a number in each setting, there is 1"),
         ([NAN, INF], [2.0, 3.0], "not known: needs 2 seeds with a number in each setting, there are 0"),
@@ -95,9 +95,7 @@ def test_each_setting_is_compared_with_the_best_of_its_task():
     assert section.rows[1][-1].startswith("not known")
     assert len(seeds_needed(found).rows) == 3 and "task" not in seeds_needed(found).header
     alone = seeds_needed(found, by=("task", "rate"))
-    assert not alone.rows and alone.reading.startswith(
-        "Only one setting for each task and rate: no two can be compared."
-    )
+    assert not alone.rows and alone.reading.startswith("There are no two settings with the same task and rate,")
     assert smallest_effect(3) in section.reading and "3.07 standard deviations" in smallest_effect(3)
 
 
@@ -109,6 +107,6 @@ def test_default_sections_compare_shares_where_there_are_some():
     assert "highest share" in section.reading and "Newcombe" in section.reading
     diverged = trials({("a", 0.1): [NAN] * 2, ("a", 0.2): [NAN] * 2})
     assert seeds_needed(diverged).rows[0][-1].startswith("not known")
-    assert seeds_needed(diverged, "diverged").rows[0][-1] == "none seen"
+    assert seeds_needed(diverged, "diverged").rows[0][-1] == "no difference seen"
     single = trials({("a", 0.1): [0.5], ("a", 0.2): [0.1]})
     assert seeds_needed(single).rows[0][2:4] == ["0.4", "-"] and len(report.default_sections(single[:1])) == 3

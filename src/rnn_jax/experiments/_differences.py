@@ -11,7 +11,7 @@ from statsmodels.stats.proportion import confint_proportions_2indep, proportion_
 from .._reporting.html_page import Section
 from ._statistics import digits, interval, margin, moments
 from ._tables import best, results
-from ._trials import Trial, differing, label
+from ._trials import Trial, differing, label, short
 
 SIGNIFICANCE, POWER = 0.05, 0.8
 MOST = 10_000  # seeds; beyond, only that they are more is said
@@ -116,9 +116,9 @@ def seeds_needed(
     title = f"How many seeds a difference needs: {name.replace('_', ' ')}"
     shares = results(trials)[name].dtype == bool
     names = [one for one in differing([trial.setting for trial in trials]) if one not in by]
-    groups: dict[str, list[Trial]] = {}
+    groups: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
-        groups.setdefault(label(trial.setting, by), []).append(trial)
+        groups.setdefault(tuple(short(trial.setting[one]) for one in by), []).append(trial)
     rows = []
     for group, members in groups.items():
         reference = best(members, name, lowest=lowest)
@@ -126,16 +126,24 @@ def seeds_needed(
             if trial is not reference:
                 values = (results([one])[name].to_numpy() for one in (trial, reference))
                 found = of_shares(*values) if shares else of_means(*values)
-                settings = [group] * bool(by) + [label(one.setting, names) for one in (trial, reference)]
-                rows.append([*settings, found.words, digits(found.effect), in_words(found)])
+                compared = [label(one.setting, names) for one in (trial, reference)]
+                rows.append([*group, *compared, found.words, digits(found.effect), in_words(found)])
     smallest = smallest_effect(min(len(trial.seeds) for trial in trials))
+    same = f" with the same {' and '.join(by)}".replace("_", " ") if by else ""
     if not rows:
-        return Section(title, None, f"Only one setting{_for_each(by)}: no two can be compared. {smallest}")
+        return Section(title, None, f"There are no two settings{same}, so nothing is compared. {smallest}")
     which = ("lowest" if lowest else "highest") + (" share" if shares else " median at the end")
-    reading = f"Each setting minus the best one{_for_each(by)}, which has the {which}."
+    reading = f"Each setting minus the best one{same}, the one with the {which}."
     reading += f" {HOW_SHARES}" if shares else f" {HOW_MEANS} {smallest}"
-    header = [", ".join(by)] * bool(by) + ["setting", "best", "difference [95 %]"]
-    header += ["Cohen's h" if shares else "Cohen's d", "seeds in each setting"]
+    effect = "Cohen's h" if shares else "Cohen's d"
+    header = [
+        *(one.replace("_", " ") for one in by),
+        "setting",
+        "best",
+        "difference [95 %]",
+        effect,
+        "seeds in each setting",
+    ]
     return Section(title, None, f"{reading} {CAUTION}", header, rows)
 
 
@@ -150,18 +158,13 @@ def smallest_effect(count: int) -> str:
     )
 
 
-def _for_each(by: Sequence[str]) -> str:
-    return f" for each {' and '.join(by).replace('_', ' ')}" if by else ""
-
-
 def in_words(found: Difference) -> str:
     """Whether the seeds suffice."""
-    if math.isnan(found.needed) and found.there > 1:
-        return "not known: the numbers are too large"
     if math.isnan(found.needed):
-        return f"not known: needs 2 seeds with a number in each setting, there {_are(found.there)}"
+        few = f"needs 2 seeds with a number in each setting, there {_are(found.there)}"
+        return f"not known: {few if found.there < 2 else 'the numbers are too large'}"
     if not found.effect:
-        return "none seen"
+        return "no difference seen"
     many = f"more than {MOST:,}" if math.isinf(found.needed) else f"{found.needed:.0f}"
     if found.needed <= found.there:
         return f"needs {many}: the {found.there} seeds suffice"
