@@ -187,6 +187,12 @@ def shares_are_wilson(package):
     )
 
 
+def effects_are_pooled(package):
+    one, other = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0])
+    found = _module(package, "experiments._differences").of_means(one, other)
+    return abs(found.effect + 1 / math.sqrt(4 / 3)) < 1e-9
+
+
 def solved_at_the_first(package):
     _, trial = _trial(package, [[1.0], [0.1], [0.2]], [[0], [1], [0]])
     return list(trial.solved_at) == [10]
@@ -260,6 +266,7 @@ MORE = [
     _fault("cosine of a part with itself", "analysis._anatomy", "norm_and_cosine", "unit_and_norm(p)[0] * unit_and_norm(w)[0]", "unit_and_norm(p)[0] ** 2", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),
     _fault("the cut of all losses, not of the windows'", "analysis._cut", "cut_by_windows", "pad_steps(passed.layers[-1].local, 0, after)", "pad_steps(passed.layers[-1].d_hs, 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
     _fault("another interval than Wilson's", "experiments._statistics", "share_interval", 'method="wilson"', 'method="exact"', shares_are_wilson, "test_experiment_statistics.py::test_statistics"),
+    _fault("deviations pooled over all seeds", "experiments._differences", "of_means", "a.num + b.num - 2", "a.num + b.num", effects_are_pooled, "test_experiment_differences.py::test_means_differ_as_scipy_says"),
     _fault("solved at the last time, not the first", "experiments._trials", "Trial.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiment_statistics.py::test_solved_and_diverged"),
     _fault("slow taken for diverged", "experiments._trials", "Trial.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiment_statistics.py::test_solved_and_diverged"),
     _fault("infinity written into JSON", "experiments._trials", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiment_statistics.py::test_a_trial_comes_back_from_its_file"),

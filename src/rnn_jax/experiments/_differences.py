@@ -28,8 +28,8 @@ HOW_SHARES = (
     f"with a power of 80 % (normal approximation, and never fewer than {FEWEST_FOR_SHARES})."
 )
 CAUTION = (
-    "Seeds are assumed to be independent. An effect estimated from few seeds is uncertain, and so is the number of "
-    "seeds that it needs. Nothing is corrected for the number of comparisons."
+    "All seeds are treated as independent, although settings share their seeds. An effect estimated from few seeds is "
+    "uncertain, and so is the number of seeds that it needs. Nothing is corrected for the number of comparisons."
 )
 
 
@@ -132,7 +132,7 @@ def seeds_needed(
     same = f" with the same {' and '.join(by)}".replace("_", " ") if by else ""
     if not rows:
         return Section(title, None, f"There are no two settings{same}, so nothing is compared. {smallest}")
-    which = ("lowest" if lowest else "highest") + (" share" if shares else " median at the end")
+    which = ("lowest" if lowest else "highest") + (f" share of {name} seeds" if shares else " median at the end")
     reading = f"Each setting minus the best one{same}, the one with the {which}."
     reading += f" {HOW_SHARES}" if shares else f" {HOW_MEANS} {smallest}"
     effect = "Cohen's h" if shares else "Cohen's d"

@@ -43,8 +43,10 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
     lines = []
     for clip in CLIPS:
         group = [trial for trial in trials if trial.setting["clipping"] == clip]
-        lost = ", ".join(f"{trial.diverged.sum()} of {len(trial.seeds)} at {trial.setting['rate']}" for trial in group)
-        lines.append(f"Clipping {clip}: diverged {lost}.")
+        lost = ", ".join(
+            f"{trial.diverged.sum()} of {len(trial.seeds)} at rate {trial.setting['rate']}" for trial in group
+        )
+        lines.append(f"Clipping {clip}: seeds that diverged: {lost}.")
     return lines
 
 

@@ -134,8 +134,9 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
         name = min(others, key=lambda name: others[name][i])
         lower = 100 * (1 - mine / others[name][i])
         lines.append(
-            f"{h} months ahead: RMSE {mine:.1f}, {abs(lower):.0f} % {'below' if lower > 0 else 'above'} that of the "
-            f"baseline that is best on these months, {name} ({others[name][i]:.1f})."
+            f"{h} month{'s' if h > 1 else ''} ahead: RMSE {mine:.1f}, {abs(lower):.0f} % "
+            f"{'below' if lower > 0 else 'above'} that of the baseline that is best on these months, "
+            f"{name} ({others[name][i]:.1f})."
         )
     names = ["hidden_size", "rate", "num_steps"]
     return [*lines, f"Validation, from 1920 on, chose {label(trial.setting, names)}; tested from 1960 on."]

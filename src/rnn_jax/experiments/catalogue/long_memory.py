@@ -119,7 +119,7 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
                 if (c.setting["task"], c.setting["start"], c.setting["clipping"]) == (task, start, "norm")
             ]
             got = ", ".join(
-                f"{trial.solved.sum()} of {len(trial.seeds)} at {trial.setting['length']}" for trial in mine
+                f"{trial.solved.sum()} of {len(trial.seeds)} at length {trial.setting['length']}" for trial in mine
             )
             lines += [f"{task}, {start}: solved by {got}."] if got else []
     return lines

@@ -69,7 +69,9 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
     lines = []
     for method in (SGD, CLIPPED, REGULARISED):
         mine = [trial for trial in trials if trial.setting["method"] == method]
-        got = ", ".join(f"{trial.solved.sum()} of {len(trial.seeds)} at {trial.setting['length']}" for trial in mine)
+        got = ", ".join(
+            f"{trial.solved.sum()} of {len(trial.seeds)} at length {trial.setting['length']}" for trial in mine
+        )
         lines.append(f"{method}: solved by {got}.")
     return lines
 
