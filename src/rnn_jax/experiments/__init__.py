@@ -3,6 +3,7 @@
 `_trials`, `_training`           one setting, trained from many seeds; training them in one program
 `_experiment`                    running a grid, resumed where it stopped
 `_tables`, `_report`, `_parts`   tables; pages; networks and measures that experiments share
+`_statistics`, `_differences`    means and intervals over seeds; how many seeds a difference needs
 `_data`                          digits and sunspots
 `catalogue/`                     the nine that `rnn-jax experiment` knows
 """

@@ -13,6 +13,7 @@ from ... import Batch, Params, zero_state
 from ..._reporting.html_page import Section
 from ...dynamics import flossing
 from ...tasks import TASKS
+from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import Init, adam, irnn, measures, normal_tanh, on_task, orthogonal_tanh, sizes_of
 from .._report import against, learning_curves, shares, summary
@@ -118,19 +119,19 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
                 if (c.setting["task"], c.setting["start"], c.setting["clipping"]) == (task, start, "norm")
             ]
             got = ", ".join(
-                f"{trial.solved.sum()} of {len(trial.seeds)} at {trial.setting['length']}" for trial in mine
+                f"{trial.solved.sum()} of {len(trial.seeds)} at length {trial.setting['length']}" for trial in mine
             )
             lines += [f"{task}, {start}: solved by {got}."] if got else []
     return lines
 
 
 def relative(trial: Trial) -> np.ndarray:
-    """The loss at the end over that of who remembers nothing."""
+    """The final loss divided by chance."""
     return trial.final("loss") / trial.chance
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
-    """Success against length, what was left, clipping, curves, the table."""
+    """Success against length, final loss, clipping, curves, the table, and how many seeds a difference needs."""
     clipped = [trial for trial in trials if trial.setting["clipping"] == "norm"]
     found = [
         shares(
@@ -141,8 +142,9 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             by="task",
             title="Success against length, clipped",
             ylabel="share of seeds",
-            reading="Adding is solved at a squared error of 0.01, copying where 99 % of the ten symbols come back. "
-            "The length is of the sequence, or of the delay in copying. Bars are 95 % intervals.",
+            reading="Adding is solved at a squared error below 0.01, copying when over 99 % of the ten symbols are "
+            "right. The length is that of the sequence in adding, and that of the delay in copying. "
+            "Bars are 95 % intervals.",
         ),
         against(
             clipped,
@@ -150,10 +152,10 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             relative,
             lines="start",
             by="task",
-            title="Loss at the end, of that of who remembers nothing",
+            title="Final loss, divided by chance",
             ylabel="loss / chance",
-            reading="1 is the best answer that ignores the inputs. A dot is a seed. Trainings end when all seeds are "
-            "done.",
+            reading="1 is the loss of the best answer that ignores the inputs. Each dot is a seed. A training ends "
+            "early when all its seeds have solved the task.",
             log=True,
             level=1.0,
         ),
@@ -174,15 +176,21 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
                 by="what",
                 title="With clipping and without",
                 ylabel="loss / chance",
-                reading="The same starts, with gradients clipped to a norm of 1 and as they are.",
+                reading="The same starts, with gradients clipped to a norm of 1 and not clipped.",
                 log=True,
                 level=1.0,
             )
         )
     for task in dict.fromkeys(str(trial.setting["task"]) for trial in trials):
         mine = [trial for trial in clipped if trial.setting["task"] == task]
-        found.append(learning_curves(mine, by="length", title=f"Loss along the training: {task}"))
-    return [*found, summary(trials, ("remembered",))]
+        found.append(learning_curves(mine, by="length", title=f"Loss during training: {task}"))
+    same = ("task", "length")
+    return [
+        *found,
+        summary(trials, ("remembered",)),
+        seeds_needed(trials, by=same),
+        seeds_needed(trials, "solved", lowest=False, by=same),
+    ]
 
 
 EXPERIMENT = Experiment(
