@@ -1,4 +1,4 @@
-"""Gradient flossing on delayed XOR, Engelken (2023): how far back a vanilla network learns to look, with and without."""
+"""Gradient flossing on delayed XOR, Engelken (2023): how far back does a vanilla network learn to look?."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
