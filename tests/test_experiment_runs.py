@@ -171,8 +171,8 @@ def test_the_report_is_one_whole_file(tmp_path):
 
 def test_the_list_answers_without_jax(tmp_path):
     result = process("experiment", "list", cwd=tmp_path)
-    assert result.returncode == 0 and len(result.stdout.splitlines()) == 9
-    for name in ("notebooks", "by-hand-vs-autodiff", "temporal-order", "text"):
+    assert result.returncode == 0 and len(result.stdout.splitlines()) == 10
+    for name in ("notebooks", "by-hand-vs-autodiff", "temporal-order", "flossing", "text"):
         assert name in result.stdout
 
 

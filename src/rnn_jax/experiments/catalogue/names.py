@@ -10,6 +10,10 @@ CATALOGUE = {  # name: module, what it asks
         "temporal_order",
         "Clipping and the vanishing-gradient regulariser, as in Pascanu et al. (2013)",
     ),
+    "flossing": (
+        "flossing",
+        "Delayed XOR at delays of 10 to 50, with the Lyapunov exponents brought to zero and without",
+    ),
     "digits": ("digits", "Handwritten digits, one pixel or one row per step, compared with scikit-learn"),
     "forecast": ("forecast", "Sunspots months to years ahead, compared with persistence and an autoregression"),
     "text": ("text", "Bits per character, compared with n-gram models"),
