@@ -162,7 +162,7 @@ def test_what_a_file_cannot_hold(tmp_path):
         (
             params_of(cell_of(same_name(CellParams), "float32"), gru),
             ValueError,
-            "`params.cells` must be of classes with different names, got two that are 'Gru'.",
+            "`params.cells` must be classes with different names, got two named 'Gru'.",
         ),
         (
             params_of(cell_of(CellParams, "float8_e4m3fn")),
