@@ -185,7 +185,7 @@ def test_kinds_that_are_not_known(tmp_path):
     refuses(
         lambda: saving.load_params(path),
         ValueError,
-        f"layer 0 of {str(path)!r} is a 'Gru', and known are CellParams, LeakyParams: give its class, "
+        f"layer 0 of {str(path)!r} is a 'Gru', and only CellParams, LeakyParams are known: give its class, "
         "`load_params(path, cells=(Gru,))`.",
     )
     refuses(
@@ -196,7 +196,7 @@ def test_kinds_that_are_not_known(tmp_path):
     for cells in (Gru(1, 2, 3, 4), [int]):
         with pytest.raises(TypeError):
             saving.load_params(path, cells=cells)
-    refuses(lambda: saving.load_params(path, cells=[Gru, same_name(Gru)]), ValueError, "got two that are 'Gru'.")
+    refuses(lambda: saving.load_params(path, cells=[Gru, same_name(Gru)]), ValueError, "got two named 'Gru'.")
     with pytest.raises(FileNotFoundError):
         saving.load_params(tmp_path / "other")
 
