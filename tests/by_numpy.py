@@ -2,7 +2,7 @@
 
 Most tests ask whether two programs compute the same numbers, not what XLA makes of them. Compiling a loop of seven
 steps takes XLA half a second; NumPy evaluates it in milliseconds. `by_numpy(fn)` traces `fn` as `jax.jit` would and
-evaluates what it traced. What is about the compiled form says `run_compiled` (`problems.py`).
+evaluates what it traced. Tests of the compiled form use `run_compiled` (`problems.py`).
 """
 
 import math
@@ -16,7 +16,7 @@ from jax.extend.core import Literal
 
 
 def by_numpy(fn: Callable) -> Callable:
-    """`fn` traced by JAX and evaluated by NumPy; what it returns is of NumPy arrays."""
+    """`fn` traced by JAX and evaluated by NumPy; it returns NumPy arrays."""
 
     def call(*args: Any, **options: Any) -> Any:
         program, shapes = jax.make_jaxpr(fn, return_shape=True)(*args, **options)
@@ -66,7 +66,7 @@ def _is_key(x: Any) -> bool:
 
 
 def _by_jax(equation: Any, *xs: Any) -> Any:
-    """The operation as JAX has it, for those that are rare: random numbers, sorting, decompositions."""
+    """The operation computed by JAX, for rare ones: random numbers, sorting, decompositions."""
     xs = tuple(x if _is_key(x) else jnp.asarray(x) for x in xs)
     found = equation.primitive.bind(*xs, **equation.params)
     return list(map(_array, found)) if equation.primitive.multiple_results else _array(found)
@@ -200,7 +200,7 @@ def _reduce(fn):
 
 
 def _wide(x):
-    """Half precision in float32, as XLA adds it up on a CPU."""
+    """Half precision as float32, in which XLA adds it up on a CPU."""
     half = jnp.issubdtype(np.asarray(x).dtype, jnp.floating) and jnp.finfo(x.dtype).bits < 32
     return np.asarray(x, np.float32) if half else x
 
@@ -347,7 +347,7 @@ def _scan(equation, *xs):
 
 
 def _parts_of_scan(params, xs):
-    """What is constant, what is carried, what is sliced; JAX 0.12 has trees where there were numbers."""
+    """The constants, the carry and the slices of a scan; JAX 0.12 has trees instead of numbers."""
     if "ft_in" in params:
         return map(list, params["ft_in"].update(xs).unpack())
     first, second = params["num_consts"], params["num_consts"] + params["num_carry"]

@@ -1,4 +1,4 @@
-"""The command: called in this process, or started as a process of its own where that is the point."""
+"""The command: called in this process, or in a separate one if a test needs that."""
 
 import contextlib
 import io
@@ -30,7 +30,7 @@ BRIEF = [*SMALL, "--schedule", "constant"]  # at a constant rate 25 steps are on
 
 @contextlib.contextmanager
 def unchecked():
-    """Without the runtime checks of the annotations, which only our tests have; they know arrays, not their shapes."""
+    """Turn off the runtime checks of annotations, which only our tests have. They check arrays, not shapes."""
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
     try:
@@ -48,7 +48,7 @@ def as_users_have_it():
 
 @contextlib.contextmanager
 def jax_configured(settings):
-    """The settings of JAX, by name, as the environment gives them: to all threads."""
+    """Set settings of JAX by name, for all threads, as the environment does."""
     before = {name: getattr(jax.config, name) for name in settings}
     try:
         for name, value in settings.items():
@@ -60,7 +60,7 @@ def jax_configured(settings):
 
 
 class Said(NamedTuple):
-    """What a call of the command comes to."""
+    """The result of a call of the command."""
 
     returncode: int
     stdout: str
@@ -68,7 +68,7 @@ class Said(NamedTuple):
 
 
 class Terminal(io.StringIO):
-    """What is said to a person."""
+    """A stream that counts as a terminal."""
 
     def isatty(self):
         """Yes."""
@@ -106,7 +106,7 @@ def train(cwd, *args, status=0, call=command):
 
 
 def blank(path, *_):
-    """Instead of a picture."""
+    """Write an empty file instead of a picture."""
     path.touch()
 
 

@@ -1,4 +1,4 @@
-"""Float64, strict promotion, two CPU devices: set before JAX starts. And what the whole suite shares."""
+"""Float64, strict promotion and two CPU devices, set before JAX starts; and the fixtures of the whole suite."""
 
 import collections
 import fcntl
@@ -14,7 +14,7 @@ from pathlib import Path
 
 
 def _xla_flags(given: str) -> str:
-    """Two devices, and little effort in compiling programs that run for a moment, unless the level is given."""
+    """Two devices, and a low optimization level, because the programs are short; unless a level is given."""
     flags = [given, "--xla_force_host_platform_device_count=2"]
     if "xla_backend_optimization_level" not in given:
         flags += ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
@@ -87,7 +87,7 @@ def made_once(tmp_path_factory, worker_id):
 
 @pytest.fixture(scope="session")
 def finished(made_once):
-    """A run of 60 steps on a real file: its folder's parent, and what it printed."""
+    """A run of 60 steps on a real file: the parent of its folder, and what it printed."""
     from commands import REAL_TEXT, SMALL, train
 
     def make(cwd):
@@ -99,7 +99,7 @@ def finished(made_once):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """No learning curve at each validation, a third of the time; `finished` has one, and test_processes.py."""
+    """Draw no learning curve at each validation, to save a third of the time; `finished` draws one."""
     from commands import blank
 
     from rnn_jax._cli.training import loop

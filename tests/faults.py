@@ -1,7 +1,7 @@
 """Plausible faults in a gradient, each one expression of our own source changed.
 
-They are what bug reports and teaching material are full of. Those in the rest of the package: `more_faults.py`. What
-is found of each: `test_faults.py`.
+They are common in bug reports and teaching material. `more_faults.py` has faults in the rest of the package, and
+`test_faults.py` finds them.
 """
 
 import functools
@@ -29,7 +29,7 @@ FLAGGED_STACK = Case(num_layers=2, weights=True, mask=True, reset=True, time=13,
 
 
 class Found(NamedTuple):
-    """What a fault does: the leaves that it makes wrong, and what is said of them."""
+    """What a fault does: the leaves that it makes wrong, and the findings about them."""
 
     leaves: list[str]
     finding: str
@@ -51,7 +51,7 @@ def planted(fault: Fault) -> ModuleType:
 
 
 class Checked(NamedTuple):
-    """By `check_gradients` of "bptt", or of what `around` makes of it; it names the leaves."""
+    """Found by `check_gradients` of "bptt", or of `around(bptt)`, which names the leaves."""
 
     case: Case
     around: Callable = lambda grad_fn: grad_fn
@@ -65,7 +65,7 @@ class Checked(NamedTuple):
 
 
 def beside(method: str, case: Case, **options: Any) -> Callable[[ModuleType], Found]:
-    """By what the method is checked against: autodiff, or its definition by `stop_gradient`, at 1e-12."""
+    """Found by comparing the method with its reference, autodiff or a definition by `stop_gradient`, at 1e-12."""
 
     def find(package: ModuleType) -> Found:
         mine = {name: package.Plan(*option) if isinstance(option, Plan) else option for name, option in options.items()}
@@ -118,7 +118,7 @@ def clip_each_step(grad_fn):
 
 
 def accumulate_windows(grad_fn):
-    """Windows of three steps that leave their gradients behind: the first steps are counted with each."""
+    """Windows of three steps whose gradients are not reset, so that the first steps are counted in each."""
 
     def accumulated(params, batch, h_0):
         (loss, h_T), gradients = grad_fn(params, batch, h_0)
@@ -216,7 +216,7 @@ BLOCKED = [
 
 
 def truncated(name: str, function: str, old: str, new: str, k2: int = 5) -> Fault:
-    """With several windows a block, and several blocks."""
+    """A fault on a problem with several windows per block, and several blocks."""
     return Fault(
         name,
         Change("_gradients.truncation.windows", function, old, new),

@@ -1,4 +1,4 @@
-"""Two gated cells that nobody exports: the proof that the interface of a cell is wide enough."""
+"""Two gated cells, only for the tests: they show that the interface of a cell suffices for them."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -10,7 +10,7 @@ from rnn_jax._cells.protocol import Deltas
 
 
 class Gated:
-    """What both have in common: z and u are needed again on the way back, and no static field is to be checked."""
+    """The common part: the backward pass needs z and u again, and there are no static fields to check."""
 
     from_states: ClassVar[bool] = False
     lean: ClassVar[bool] = False

@@ -23,7 +23,7 @@ def problem_of(name, seed=0):
 
 
 def loss_of(unroll_fn, flags):
-    """No sum over steps, and curved: second and third derivatives are not zero, of relu and identity neither."""
+    """A loss that is not a sum over steps, with second and third derivatives that are not zero, even for relu."""
 
     def loss(cell, h_0, xs):
         hs = unroll_fn(cell, h_0, xs, **flags)

@@ -1,6 +1,6 @@
 """Plausible faults outside of the backward pass: plans, devices, dropout, anatomy, experiments, the command.
 
-Each is found by a claim that the package with the fault in it does not hold, and by a test of the suite, `killed_by`.
+Each is found in two ways: a claim fails for the package with the fault, and so does a test of the suite, `killed_by`.
 """
 
 import functools
@@ -29,7 +29,7 @@ DEVICES = Case(batch=(4,), weights=True, time=4)
 
 
 def claim(name: str, holds: Callable[[ModuleType], Any]) -> Callable[[ModuleType], Found]:
-    """Found where `holds(package)` is false, or is a list of what is wrong."""
+    """The fault is found if `holds(package)` is false, or is a list of what is wrong."""
 
     def find(package: ModuleType) -> Found:
         said = holds(package)
@@ -47,7 +47,7 @@ def _module(package: ModuleType, name: str) -> ModuleType:
 
 
 def steps_again(package):
-    """The steps that a plan computes again, counted in the program itself."""
+    """The steps that a plan recomputes, counted in the program itself."""
 
     def counted(last, *plan):
         problem, plan = package.verify.make_problem(package.verify.Case(time=13, last=last)), package.Plan(*plan)
@@ -132,7 +132,7 @@ def saturation_is_counted(package):
 
 
 def lags_of_a_rotation(package):
-    """Of a rotation that shrinks by 0.9, `‖∂L_i/∂h_{i-lag}‖ = 0.9^lag ‖∂L_i/∂h_i‖`."""
+    """For a rotation that shrinks by 0.9, `‖∂L_i/∂h_{i-lag}‖ = 0.9^lag ‖∂L_i/∂h_i‖`."""
     rng = np.random.default_rng(0)
     rotation, _ = np.linalg.qr(rng.standard_normal((4, 4)))
     params, batch, h_0 = package.verify.make_problem(
@@ -234,7 +234,7 @@ def nothing_held_out_is_learned(package):
 
 
 def windows_begin_again_in_time(package):
-    """Of 20 symbols and windows of 10 there is one, and its targets."""
+    """20 symbols hold one window of 10 with its targets."""
     config = _module(package, "_cli.config").TrainConfig(window=10, streams=2)
     next_batch = _module(package, "_cli.training.loop").make_next_batch(config)
     streams = jnp.arange(40).reshape(20, 2)

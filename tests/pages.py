@@ -1,11 +1,11 @@
-"""The HTML pages that we leave, taken apart."""
+"""Parse the HTML pages that we write."""
 
 import base64
 from html.parser import HTMLParser
 
 
 class Page(HTMLParser):
-    """The tags of a page, and what they name outside of it."""
+    """The tags of a page, and what they refer to outside of it."""
 
     def __init__(self, text):
         super().__init__()

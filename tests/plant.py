@@ -1,8 +1,8 @@
 """Plant a fault: a private copy of the package in which one expression of one function is another.
 
-The expression is found by its parsed form, so that formatting, comments and the code around it may change. Where it is
-not there exactly once the fault says so: it is never skipped. The copy is an own package of its own name, handed on as
-a value; the package under test stays as it is.
+The expression is found by its parsed form, so that formatting, comments and the code around it may change. If it
+does not occur exactly once, the fault reports this and is never skipped. The copy is a package with a different name,
+passed on as a value; the package under test stays unchanged.
 """
 
 import ast
@@ -21,7 +21,7 @@ DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 
 
 class Change(NamedTuple):
-    """In `function` of `module`, `new` in the place of `old`.
+    """Replace `old` by `new` in `function` of `module`.
 
     `module` is a path like "_losses" or "_nn.loops"; `function` a path like "deltas.body", "" for the whole module.
     `old` and `new` are expressions, statements, or arguments by name like `reverse=True`.
@@ -34,7 +34,7 @@ class Change(NamedTuple):
 
 
 class DoesNotApply(Exception):
-    """The source has changed: the fault must be planted anew, or is no longer one."""
+    """The source has changed, so the fault must be written again or removed."""
 
 
 def plant(*changes: Change) -> types.ModuleType:
@@ -82,13 +82,13 @@ def changed(tree: ast.Module, change: Change) -> ast.Module:
 
 
 def _definitions(scope: ast.AST, path: list[str]) -> list[ast.AST]:
-    """The functions or classes of that path, the first name anywhere inside of `scope`."""
+    """The functions or classes with that path; its first name may be anywhere in `scope`."""
     here = [node for node in ast.walk(scope) if isinstance(node, DEFINITIONS) and node.name == path[0]]
     return here if len(path) == 1 else [inner for node in here for inner in _definitions(node, path[1:])]
 
 
 def _readings(change: Change) -> list[tuple[ast.AST, ast.AST]]:
-    """`old` and `new` as expressions, as arguments by name, as statements: as whatever both of them can be read."""
+    """`old` and `new` parsed as expressions, as keyword arguments and as statements, where both can be."""
 
     def expression(text: str) -> ast.AST:
         return ast.parse(text, mode="eval").body
@@ -130,7 +130,7 @@ class _Planted(NamedTuple):
 
 
 class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Imports the changed modules of the copies; everything else of a copy is imported from the source as ever."""
+    """Imports the changed modules of the copies; everything else of a copy is imported from the source as usual."""
 
     def find_spec(self, fullname, path=None, target=None):
         if fullname not in _planted:

@@ -21,13 +21,13 @@ def compiled(method, loss="cross_entropy", reduction="sum", compute_dtype=None):
 
 @functools.cache
 def evaluated(method, loss="cross_entropy", reduction="sum"):
-    """By NumPy, but for "blocked", which stays compiled: what is not about rounding."""
+    """Evaluated by NumPy, except "blocked", which stays compiled; for tests that are not about rounding."""
     return (jax.jit if method == "blocked" else by_numpy)(rnn_jax.make_grad_fn(method, loss=loss, reduction=reduction))
 
 
 @functools.cache
 def long_problem(loss, time, seed, dtype=jnp.float32):
-    """A rotation under tanh, in float32: errors do not grow from step to step, and no step is soon forgotten."""
+    """A rotation under tanh, in float32: errors do not grow from step to step, and early steps still matter."""
     rng = np.random.default_rng(seed)
 
     def normal(scale, *shape):
@@ -60,7 +60,7 @@ def float64_truth(loss, reduction, time, seed):
 
 
 def bfloat16_errors(method, loss, problem, compute_dtype):
-    """Errors, in eps of bfloat16, against the truth for the values that the problem holds."""
+    """Errors in eps of bfloat16, compared with the exact result for the rounded values of the problem."""
     result = compiled(method, loss, "sum", compute_dtype)(*problem)
     truth = evaluated("stepwise", loss)(*cast(problem, jnp.float64))
     return {leaf: error / BF16_EPS for leaf, error in leaf_errors(result, truth).items()}

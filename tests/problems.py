@@ -1,4 +1,4 @@
-"""The package's own test problems, a method run on one, and the comparison that says where two results differ."""
+"""The package's test problems, runs of a method on them, and the comparison of two results leaf by leaf."""
 
 import dataclasses
 
@@ -52,7 +52,7 @@ def method_of(method: str, *, devices=None, **options):
 
 
 def grad_fn_of(method: str, case: Case, *, compute_dtype=None, **options):
-    """What `make_grad_fn` makes of it for a case."""
+    """The gradient function of a method for a case."""
     value = method_of(method, **options)
     return rnn_jax.make_grad_fn(value, loss=case.loss, reduction=case.reduction, compute_dtype=compute_dtype)
 
@@ -71,7 +71,7 @@ def run_compiled(method: str, case: Case, problem, **options):
 def thinned(values, keep: int):
     """Pytest parameters of which every `keep`-th runs in the quick suite and the others in the thorough one.
 
-    Of combinations, every value of each part is among the quick ones.
+    Every value of each part of the combinations is among the quick ones.
     """
     values, marks = list(values), pytest.mark.thorough
     for parts in zip(*filter(lambda one: type(one) is tuple, values), strict=True):
@@ -112,7 +112,7 @@ def cast(tree, dtype):
 
 
 def equations(jaxpr):
-    """Every equation of a program, those inside of others too."""
+    """Every equation of a program, including nested ones."""
     for eqn in jaxpr.eqns:
         yield eqn
         for inner in jaxprs_in_params(eqn.params):

@@ -1,4 +1,4 @@
-"""Experiments that train in a moment, and results as they would have left them."""
+"""Experiments that train in a moment, and results like those that they write."""
 
 import functools
 

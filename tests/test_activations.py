@@ -1,4 +1,4 @@
-"""Activations of your own: φ alone, or with φ' of h or of a."""
+"""Your own activations: φ alone, or with φ' as a function of `h` or of `a`."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The reach that the adaptive method chooses, and the bias that it keeps below."""
+"""The reach that the adaptive method chooses, and the bias that stays below its limit."""
 
 import itertools
 

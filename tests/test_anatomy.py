@@ -1,4 +1,4 @@
-"""The anatomy of a gradient: every part beside autodiff, and the parts add up to the whole."""
+"""The anatomy of a gradient: every part compared with autodiff; the parts add up to the whole."""
 
 from functools import partial
 

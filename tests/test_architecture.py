@@ -1,4 +1,4 @@
-"""The engine is near: the frames of ours between a call and the reverse scan; and its functions are narrow."""
+"""Few frames of ours lie between a call and the reverse scan, and the engine's functions have few parameters."""
 
 import ast
 import sys

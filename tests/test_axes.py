@@ -1,4 +1,4 @@
-"""What one function returns the next one takes: every output fed to every function that reads its kind."""
+"""Functions fit each other: every output is passed to every function that reads its kind."""
 
 from functools import partial
 
@@ -16,7 +16,7 @@ KEY = jax.random.key(0)
 
 
 def a_problem(batch):
-    """A stack of two layers that reads tokens and says tokens, of whose layers each is as wide as the other."""
+    """A stack of two layers of equal width that reads and predicts tokens."""
     params = rnn_jax.init_params(
         KEY, input_size=SYMBOLS, hidden_size=HID, output_size=SYMBOLS, num_layers=2, dtype=float
     )

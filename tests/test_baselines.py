@@ -1,4 +1,4 @@
-"""The n-gram models that a run is compared with."""
+"""The n-gram models to which a run is compared."""
 
 import numpy as np
 

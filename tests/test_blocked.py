@@ -1,4 +1,4 @@
-"""Blocks of time: equal to autodiff under every plan, short arrays, costs as forecast, several devices, faults."""
+"""`Blocked`: equal to autodiff under every plan, arrays of one block, costs as predicted, several devices."""
 
 import itertools
 
@@ -134,14 +134,14 @@ def test_one_product_a_step_and_as_many_steps_again_as_forecast(last, plan):
 
 
 def test_a_plan_in_words():
-    every = "of each 100 steps one state is kept and the others are computed again"
-    nested = "of each 1,000 steps, within them of each 1 step one state is kept and the others are computed again"
+    every = "one state is kept per 100 steps; the others are recomputed"
+    nested = "one state is kept per 1,000 steps and, within them, per 1 step; the others are recomputed"
     assert str(Plan(1)) == "blocks of 1 step; all states are kept"
     assert str(Plan(50, (100,))) == f"blocks of 50 steps; {every}"
-    assert str(Plan(50, (1000, 1), 2000)) == f"blocks of 50 steps; {nested}, but for the last 2,000"
+    assert str(Plan(50, (1000, 1), 2000)) == f"blocks of 50 steps; {nested}, except for the last 2,000"
     shapes = make_problem(Case())
-    assert str(rnn_jax.plan_cost(shapes, Plan(1))).startswith("no step again, ")
-    assert str(rnn_jax.plan_cost(shapes, Plan(1, (3,)))).startswith("6 of 7 steps again, ")
+    assert str(rnn_jax.plan_cost(shapes, Plan(1))).startswith("no step recomputed, ")
+    assert str(rnn_jax.plan_cost(shapes, Plan(1, (3,)))).startswith("6 of 7 steps recomputed, ")
 
 
 def shapes_of(time, batch, hid, out, in_size=32, num_layers=1, tokens=False):
@@ -212,7 +212,7 @@ def test_plan_memory_stays_within_its_budget_and_spends_it(shapes):
 
 
 def every_pair(methods):
-    """Methods, reductions and inputs: every pair of two of them; what completes the triples is thorough."""
+    """Methods, reductions and inputs: every pair in the quick suite, the other triples in the thorough one."""
     params = []
     for i, method in enumerate(methods):
         for reduction, inputs in itertools.product(["mean", "sum"], ["features", "tokens"]):

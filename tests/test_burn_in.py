@@ -1,4 +1,4 @@
-"""Burn-in with its gradient stopped: beside `stop_gradient` in a loop of your own, for every method."""
+"""Burn-in with a stopped gradient, compared with `stop_gradient` in a plain loop, for every method."""
 
 import dataclasses
 import pickle
@@ -46,7 +46,7 @@ def by_stopping(method, case, steps=STEPS):
 
 
 def by_grad(case, steps=STEPS):
-    """`jax.grad` of the whole, `h_s` behind `stop_gradient`."""
+    """`jax.grad` of the whole loss, with `stop_gradient` on `h_s`."""
     loss_of = rnn_jax.LOSSES[case.loss]
 
     def grad_fn(params, batch, h_0):

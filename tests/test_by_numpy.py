@@ -1,4 +1,4 @@
-"""`by_numpy` computes what XLA computes, by every rule that it has."""
+"""`by_numpy` computes what XLA computes; every rule is tested."""
 
 import functools
 
@@ -42,7 +42,7 @@ def reshaped(x):
 
 
 def at_the_border(x, start):
-    """Where a slice that begins at `start` does not fit."""
+    """A slice at `start` that reaches past the border."""
     starts = start, 0 * start, start
     return lax.dynamic_slice(x, starts, (1, 2, 3)), lax.dynamic_update_slice(x, -x[:1, :2, :3], starts)
 

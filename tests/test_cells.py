@@ -1,4 +1,4 @@
-"""The engine does not know its cell: leaks per unit, and two gated cells written here, are equal to autodiff."""
+"""The engine works with any cell: a leak per unit and two gated cells written for the tests equal autodiff."""
 
 import dataclasses
 import inspect
@@ -38,7 +38,7 @@ METHODS = {
 
 
 def problem_of(name, case):
-    """The package's problem for the case, with layers of this cell in the place of its own."""
+    """The package's problem for the case, with layers of this cell instead of its own."""
     params, batch, h_0 = make_problem(case)
     rng, kind, cells, states = np.random.default_rng(4), CELLS[name], [], []
     for cell, h in zip(params.cells, h_0, strict=True):

@@ -1,4 +1,4 @@
-"""`check_gradients` on functions of all kinds: what passes, what fails, what is refused, and what it leaves alone."""
+"""`check_gradients` on functions of all kinds: what passes, fails or is refused; the settings stay as they are."""
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,7 @@ def test_the_smallest_wrong_entry_is_named(leaf):
 
 
 def wrong_rule(change):
-    """Sine with a derivative rule of which `change` makes something else."""
+    """Sine with a derivative rule that `change` modifies."""
 
     @jax.custom_vjp
     def sine(x):

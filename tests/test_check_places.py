@@ -1,4 +1,4 @@
-"""`check_gradients` where differences are hard: kinks, edges of domains, what vanishes, explodes or saturates."""
+"""`check_gradients` where differences are hard: kinks, edges of domains, vanishing, explosion, saturation."""
 
 import itertools
 
@@ -232,7 +232,7 @@ def test_a_mistake_that_a_kink_hides_shows_next_to_it():
     wrong = jax.custom_vjp(fn)
     wrong.defvjp(lambda x: (fn(x), x), lambda x, g: (0.9 * g * jax.grad(fn)(x),))
     report = check_gradients(wrong, np.zeros(5))
-    assert report.findings == ("args[0] is 0.9 times what it should be, next to `args`, where differences tell more.",)
+    assert report.findings == ("args[0] is 0.9 times what it should be, near `args`, where differences can decide.",)
 
 
 def test_what_cannot_be_decided_is_neither_right_nor_wrong():

@@ -1,4 +1,4 @@
-"""The checkpoints of a run: what is damaged is said, put aside, and hides nothing that is whole."""
+"""The checkpoints of a run: a damaged one is reported and put aside, and undamaged ones are still found."""
 
 import gc
 import json

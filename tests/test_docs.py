@@ -1,4 +1,4 @@
-"""What README, docs and docstrings show, runs; what they point at is there."""
+"""The examples in README, docs and docstrings run, and their links lead somewhere."""
 
 import contextlib
 import doctest
@@ -52,7 +52,7 @@ IN_A_PROCESS = {"README.md", "experiments.md"}
 
 
 def run_in_a_process(code, folder):
-    """As a reader would type it."""
+    """Run a page in a separate process, as a reader would."""
     result = subprocess.run(
         [sys.executable, "-c", code], cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600
     )

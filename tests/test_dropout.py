@@ -1,4 +1,4 @@
-"""Variational dropout: one mask a sequence, by hand in every method; the grids of the engines have it as an option."""
+"""Variational dropout: one mask per sequence, in every hand-written method. It is also an option of other grids."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ CASE = Case(num_layers=2, leak=0.3, mask=True, reset=True, drop=True)
 
 
 def wide(hid, num_layers, dtype=jnp.float64):
-    """Parameters of which only shapes and dtypes matter."""
+    """Parameters for tests that need only shapes and dtypes."""
     in_sizes = [3, *[hid] * (num_layers - 1)]
     cells = tuple(
         rnn_jax.CellParams(np.zeros((size, hid)), np.zeros((hid, hid)), np.zeros(hid), "tanh") for size in in_sizes

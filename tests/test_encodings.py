@@ -1,4 +1,4 @@
-"""Texts in other encodings than UTF-8: read, and recognised where they are not."""
+"""Texts in encodings other than UTF-8: they are read, or the message names the encoding."""
 
 import codecs
 import json
@@ -13,7 +13,7 @@ TEXT = "Grüße, ça va? Ένα\nzwei\n"
 
 
 def refusal(folder, data, **options):
-    """What is said of a file that holds `data`."""
+    """The message about a file that holds `data`."""
     path = folder / "text"
     path.write_bytes(data)
     with pytest.raises(InputError) as error:

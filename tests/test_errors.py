@@ -53,14 +53,14 @@ _, RESIDUALS = rnn_jax.step_forward(CELL, H_0[0], BATCH.inputs[0])
 
 
 class NoReference:
-    """Half of a method."""
+    """A method without a reference."""
 
     def gradient(self, *problem):
         return rnn_jax.BPTT().gradient(*problem)
 
 
 class Returning:
-    """A method whose result is changed; its reference cannot be had, and nobody asks for it."""
+    """A method whose result is changed. Its reference raises, but is never asked for."""
 
     def __init__(self, change):
         self.change = change
@@ -138,7 +138,7 @@ CASES = [
     (lambda: rnn_jax.unroll_bptt(cell(b_h=jnp.zeros(4, jnp.float32)), H_0[0], BATCH.inputs), TypeError, "`cell.b_h` must have dtype float64 to match `cell.w_xh`, got float32."),
     (lambda: rnn_jax.unroll(cell(w_xh=jnp.zeros(4)), H_0[0], BATCH.inputs), ValueError, "`cell.w_xh` must have two axes (in, hid), got shape (4,)."),
     (lambda: rnn_jax.unroll(cell(w_xh=jnp.zeros((IN, HID), int)), H_0[0], BATCH.inputs), TypeError, "`cell.w_xh` must hold floating point numbers, got dtype int64."),
-    (lambda: rnn_jax.unroll(cell(activation="sigmoid"), H_0[0], BATCH.inputs), ValueError, "No activation named 'sigmoid'; there are 'tanh', 'relu', 'identity', or pass a function, like `jax.nn.sigmoid`."),
+    (lambda: rnn_jax.unroll(cell(activation="sigmoid"), H_0[0], BATCH.inputs), ValueError, "No activation named 'sigmoid'; known names: 'tanh', 'relu', 'identity'; or pass a function, like `jax.nn.sigmoid`."),
     (lambda: rnn_jax.step(PARAMS, H_0[0], BATCH.inputs[0]), TypeError, "`cell` must be a cell, like CellParams, got Params, which holds cells: use `params.cells[0]`."),
     (lambda: rnn_jax.readout(PARAMS, jnp.zeros((2, HID))), TypeError, "`params` must be ReadoutParams, got Params, which holds one: use `params.readout`."),
     (lambda: rnn_jax.apply(PARAMS, jnp.zeros((3, HID)), BATCH.inputs), TypeError, "`h_0` must be a tuple of one state per layer, got"),
@@ -152,9 +152,9 @@ CASES = [
     (lambda: rnn_jax.readout(PARAMS.readout, TWO_DIMS), ValueError, "`hs` must have shape (*steps, hid) = (7, 4) to match `params.w_hy`, got (7, 3)."),
     (lambda: rnn_jax.apply(PARAMS, H_0, BATCH.inputs, last=8), ValueError, "`last` must be from 0 to the 7 steps of `inputs`, got 8."),
     # names
-    (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; there are 'autodiff', 'stepwise', 'bptt', 'blocked', 'truncated', 'adaptive', 'randomised', 'last_steps'."),
-    (lambda: rnn_jax.make_grad_fn("bptt", loss="hinge"), ValueError, "No loss named 'hinge'; there are 'cross_entropy', 'squared_error'."),
-    (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", reduction="max"), ValueError, "No reduction named 'max'; there are 'mean', 'mean_over_steps', 'sum'."),
+    (lambda: rnn_jax.make_grad_fn("bttp", loss="cross_entropy"), ValueError, "No gradient method named 'bttp'; known names: 'autodiff', 'stepwise', 'bptt', 'blocked', 'truncated', 'adaptive', 'randomised', 'last_steps'."),
+    (lambda: rnn_jax.make_grad_fn("bptt", loss="hinge"), ValueError, "No loss named 'hinge'; known names: 'cross_entropy', 'squared_error'."),
+    (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", reduction="max"), ValueError, "No reduction named 'max'; known names: 'mean', 'mean_over_steps', 'sum'."),
     (lambda: rnn_jax.make_grad_fn("truncated", loss="cross_entropy"), ValueError, "The gradient method 'truncated' has no defaults: give the method itself, like Truncated(k1=2, k2=5, plan=None)."),
     (lambda: rnn_jax.make_grad_fn(rnn_jax.Blocked, loss="cross_entropy"), TypeError, "`method` must be a name or a method, like Blocked(), got <class"),
     (lambda: rnn_jax.make_grad_fn(3, loss="cross_entropy"), TypeError, "`method` must be a name or a method, like Blocked(), got 3."),
@@ -184,7 +184,7 @@ CASES = [
     (lambda: planned(2.0), TypeError, "`plan.block` must be an integer of at least 1, got 2.0."),
     (lambda: planned(1, [3]), TypeError, "`plan.segments` must be a tuple of lengths, got list."),
     (lambda: planned(1, (3, 0)), ValueError, "`plan.segments` must be at least 1, got 0."),
-    (lambda: planned(1, (3, 4)), ValueError, "`plan.segments` must each lie within the one before, got 4 in 3."),
+    (lambda: planned(1, (3, 4)), ValueError, "`plan.segments` must not grow from one to the next, got 4 after 3."),
     (lambda: planned(1, (3,), -1), ValueError, "`plan.keep` must be at least 0, got -1."),
     (lambda: rnn_jax.plan_memory(SHAPES, 0), ValueError, "`budget_bytes` must be a finite number above zero, got 0."),
     (lambda: rnn_jax.plan_memory(SHAPES, "1 MB"), TypeError, "`budget_bytes` must be a finite number above zero, got '1 MB'."),
@@ -240,7 +240,7 @@ CASES = [
     (lambda: rnn_jax.dynamics.fixed_points(PARAMS, (jnp.zeros((2, 4), int), jnp.zeros((2, 4)))), TypeError, "`starts[0]` must hold floating point numbers, got dtype int64."),
     (lambda: rnn_jax.dynamics.fixed_points(PARAMS, (jnp.zeros((2, 4)), jnp.zeros((2, 4))), jnp.zeros((2, 3))), ValueError, "`x` must be one constant input, (in,) or a token (), without a batch, got shape (2, 3)."),
     # numbers that cannot be traced
-    (lambda: jax.jit(lambda leak: init(leak=leak))(0.5), TypeError, "`leak` must be a number above 0 and at most 1 that is known, not traced by jit, vmap or grad, got float64[]: use `LeakyParams`, or give `init_params` one for each unit, which may be traced."),
+    (lambda: jax.jit(lambda leak: init(leak=leak))(0.5), TypeError, "`leak` must be a number above 0 and at most 1 that is known, not traced by jit, vmap or grad, got float64[]: use `LeakyParams`, or pass `init_params` an array with one leak per unit, which may be traced."),
     (lambda: jax.vmap(lambda leak: rnn_jax.unroll(cell(leak=leak), H_0[0], BATCH.inputs))(jnp.ones(2)), TypeError, "`leak` must be a number above 0 and at most 1 that is known, not traced"),
     # keys
     (lambda: rnn_jax.init_params(0, input_size=1, hidden_size=1, output_size=1), TypeError, "`key` must be one typed key, as jax.random.key(seed) makes it, got int."),
@@ -274,8 +274,8 @@ CASES = [
     (lambda: jax.eval_shape(rnn_jax.make_grad_fn("bptt", loss=lambda y, t: jnp.sum(y)), PARAMS, BATCH, H_0), TypeError, "`loss` must return a pair (value, d_y), got"),
     (lambda: rnn_jax.pointwise(None), TypeError, "`value_fn` must be a function, got None."),
     (lambda: jax.eval_shape(lambda: init(recurrent_init=lambda key, shape, dtype: jnp.zeros((2, 2), dtype))), ValueError, "`params.cells[0].w_hh` must have shape (hid, hid) = (3, 3)"),
-    (lambda: init(recurrent_init="orthogonl"), ValueError, "No recurrent_init named 'orthogonl'; there are 'orthogonal', 'identity', 'normal', 'spectral_radius', 'lecun_normal', 'glorot_uniform', 'he_normal', 'zeros'."),
-    (lambda: init(bias_init="ones"), ValueError, "No bias_init named 'ones'; there are"),
+    (lambda: init(recurrent_init="orthogonl"), ValueError, "No recurrent_init named 'orthogonl'; known names: 'orthogonal', 'identity', 'normal', 'spectral_radius', 'lecun_normal', 'glorot_uniform', 'he_normal', 'zeros'."),
+    (lambda: init(bias_init="ones"), ValueError, "No bias_init named 'ones'; known names:"),
     (lambda: init(input_init=0.1), TypeError, "`input_init` must be a function (key, shape, dtype) -> array"),
     (lambda: init(readout_init=lambda key, shape, dtype: jnp.zeros((2, 2), dtype)), ValueError, "`params.readout.w_hy` must have shape"),
     (lambda: rnn_jax.initializers.normal(0.0), ValueError, "`stddev` must be a finite number above zero, got 0.0."),
@@ -334,7 +334,7 @@ CASES = [
     (lambda: rnn_jax.make_grad_fn("bptt", loss="cross_entropy", compute_dtype="bf16"), TypeError, "`compute_dtype` must be a floating point type, got 'bf16'."),
     (lambda: rnn_jax.cross_entropy(jnp.zeros((2, 3)), 0), TypeError, "`targets` must be an array, got int."),
     (lambda: sgd(momentum="x"), TypeError, "`momentum` must be a number from 0 to below 1, got 'x'."),
-    (lambda: jax.jit(rnn_jax.check_batch)(PARAMS, BATCH, H_0), TypeError, "`check_batch` reads values, which are not there under jit, vmap or grad: call it outside."),
+    (lambda: jax.jit(rnn_jax.check_batch)(PARAMS, BATCH, H_0), TypeError, "`check_batch` reads values, which do not exist under jit, vmap or grad: call it outside."),
     # text
     (lambda: rnn_jax.data.encode("ba", "ab"), ValueError, "`symbols` must be sorted and without repeats, as `symbols_of` makes them, got 'ba'"),
     (lambda: rnn_jax.data.decode("abc", jnp.array([0, -1])), ValueError, "`tokens` must be from 0 to 2, got -1 to 0."),
@@ -363,13 +363,13 @@ CASES = [
     (lambda: rnn_jax.dynamics.kaplan_yorke(jnp.ones((2, 0))), ValueError, "`exponents` must have the axes (*batch, num), num at least 1, got shape (2, 0)."),
     (lambda: rnn_jax.dynamics.fixed_points(PARAMS, (jnp.full((2, 4), jnp.nan), jnp.zeros((2, 4)))), ValueError, "`starts` must hold at least one state, and only finite numbers: leave out those that diverged."),
     (lambda: rnn_jax.dynamics.fixed_points(PARAMS, (jnp.zeros((0, 4)), jnp.zeros((0, 4)))), ValueError, "`starts` must hold at least one state, and only finite numbers: leave out those that diverged."),
-    (lambda: jax.jit(rnn_jax.dynamics.fixed_points)(PARAMS, H_0), TypeError, "`fixed_points` reads values, which are not there under jit, vmap or grad: call it outside."),
+    (lambda: jax.jit(rnn_jax.dynamics.fixed_points)(PARAMS, H_0), TypeError, "`fixed_points` reads values, which do not exist under jit, vmap or grad: call it outside."),
     (lambda: rnn_jax.dynamics.fixed_points(PARAMS, (jnp.zeros(4), jnp.zeros(4))), ValueError, "`starts[0]` must have the axes (num, hid), got shape (4,)."),
     (lambda: rnn_jax.dynamics.fixed_points(PARAMS, H_0, jnp.zeros(9)), ValueError, "`x` must have shape (*batch, in) = (3,) to match `params.cells[0].w_xh`, got (9,)."),
     (lambda: rnn_jax.bidirectional(CELL, (H_0[0], H_0[0]), BATCH.inputs), TypeError, "`cells` must be a tuple of two, one for each direction, got CellParams."),
     (lambda: rnn_jax.bidirectional((CELL, CELL), jnp.zeros((2, 4)), BATCH.inputs), TypeError, "`h_0` must be a tuple of two, one for each direction, got ArrayImpl."),
     # dropout
-    (lambda: rnn_jax.drop_units(PARAMS, BATCH, between=0.5), ValueError, "`batch.key` must be given, for `drop_units` draws from it: set `key=jax.random.key(...)`."),
+    (lambda: rnn_jax.drop_units(PARAMS, BATCH, between=0.5), ValueError, "`batch.key` must be given, because `drop_units` draws from it: set `key=jax.random.key(...)`."),
     (lambda: rnn_jax.drop_units(PARAMS, BATCH, between=1.0), ValueError, "`between` must be a number from 0 to below 1, got 1.0."),
     (lambda: rnn_jax.drop_units(PARAMS, None, between=0.5), TypeError, "`batch` must be a Batch, got NoneType."),
     (lambda: call(drop=rnn_jax.typing.Drop(between=H_0[:1])), ValueError, "`batch.drop.between` must hold one state for each of the 2 layers, got 1."),

@@ -1,4 +1,4 @@
-"""What experiments read and are measured by: digits, sunspots, text, and forecasts by baselines."""
+"""The data of experiments (digits, sunspots, text), and the baselines that they are compared with."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A grid of trainings, in Python and from the command line: what was done is kept, and tabled and reported in full."""
+"""A grid of trainings, in Python and from the command line: finished ones are kept, and all are in table and report."""
 
 import csv
 import json
@@ -34,7 +34,7 @@ train_one, results = experiment_module._train_one, {}
 
 @pytest.fixture
 def trained(monkeypatch):
-    """The settings that were trained, and not read. What was trained before comes from memory."""
+    """The settings that were trained rather than read. Earlier trainings come from a cache."""
     seen = []
 
     def remembered(setting, training, program, seeds, show):

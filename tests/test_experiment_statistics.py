@@ -1,4 +1,4 @@
-"""What is said of the seeds of a setting: solved, diverged, quartiles, curves, bands; and none is lost in a file."""
+"""Statistics over the seeds of a setting: solved, diverged, quartiles, curves, bands. The file keeps every seed."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""How an experiment trains: every seed begins as it is said to, and trains as it would alone."""
+"""How an experiment trains: every seed starts from its own key, and trains as it would alone."""
 
 import math
 from functools import partial

@@ -33,7 +33,7 @@ SYMBOLIC = {name: options_of(name) for name in rnn_jax.GRADIENTS if name not in 
 
 
 def exported(method, case, options, time, batch):
-    """A gradient function exported for symbols, of leaves: the type of a tree in a program is another matter."""
+    """A gradient function exported with symbolic sizes. It takes leaves; test_saving.py exports trees."""
     params, example, h_0 = make_problem(case)
     last = time if case.last == "all" else 1
 
@@ -156,7 +156,7 @@ def test_what_needs_some_steps_is_exported_with_that_constraint():
 @pytest.mark.usefixtures("annotations_unchecked")  # they say that sizes are numbers
 def test_what_cannot_be_exported_for_any_length_says_so():
     time, batch = jax.export.symbolic_shape("t, b")
-    with pytest.raises(ValueError, match="'last_steps' must know how many steps there are, got t, t of them read"):
+    with pytest.raises(ValueError, match="'last_steps' needs a known number of steps, got t, t of them read"):
         exported("last_steps", Case(), {"k": 3}, time, batch)
     expected = run("last_steps", Case(), make_problem(Case()), k=3)
     assert_trees_close(
@@ -165,7 +165,7 @@ def test_what_cannot_be_exported_for_any_length_says_so():
     params, example, h_0 = make_problem(Case())
     inputs = jax.ShapeDtypeStruct((time, 3, *example.inputs.shape[2:]), example.inputs.dtype)
     targets = jax.ShapeDtypeStruct((time, 3), example.targets.dtype)
-    with pytest.raises(ValueError, match="`shapes` must be made of numbers, got the symbols t."):
+    with pytest.raises(ValueError, match="`shapes` must have known sizes, got the symbols t."):
         rnn_jax.plan_cost((params, rnn_jax.Batch(inputs, targets), h_0))
 
 

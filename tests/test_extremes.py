@@ -1,4 +1,4 @@
-"""What extreme numbers do to a gradient: saturated, huge, tiny, none, NaN."""
+"""Gradients of extreme numbers: saturated, huge, tiny, zero, NaN."""
 
 import jax
 import jax.numpy as jnp

@@ -1,7 +1,7 @@
-"""Every planted fault is found, in the leaves and the words of `faults.json`, and none where none is planted.
+"""Every planted fault is found, with the leaves and the words in `faults.json`. Without a fault, nothing is found.
 
-`python tests/test_faults.py` writes that file anew, to be read before it is committed. One fault alone, with what is
-said of it: `python3 -m pytest tests/test_faults.py -n 0 -s -k "bias gradient twice"`.
+`python tests/test_faults.py` writes that file again; read it before you commit it. To run one fault, and see what
+is found: `python3 -m pytest tests/test_faults.py -n 0 -s -k "bias gradient twice"`.
 """
 
 import json

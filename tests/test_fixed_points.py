@@ -1,4 +1,4 @@
-"""Fixed points: those that are known, those that an input moves, and what a trained network remembers."""
+"""Fixed points: known ones, ones that an input moves, and those of a trained network."""
 
 import jax
 import jax.numpy as jnp

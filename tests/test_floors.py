@@ -1,4 +1,4 @@
-"""The house: folders are floors, the surface is what it says, the core stands without its extras."""
+"""The layout: folders import only from floors above, the public names are as listed, the core needs no extras."""
 
 import ast
 import inspect

@@ -1,4 +1,4 @@
-"""Sampling: each output drawn from what the network says after all that stands before it."""
+"""Sampling: each output is drawn from what the network predicts after all earlier symbols."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""`rnn-jax gradcheck`: every method beside its reference and every witness, on grids of problems."""
+"""`rnn-jax gradcheck`: every method compared with its reference and every witness, on grids of problems."""
 
 import dataclasses
 import itertools
@@ -34,7 +34,7 @@ class LastStepOnly:
 
 
 class LastStepByAutodiff:
-    """What it means, by `stop_gradient`."""
+    """The definition of `LastStepOnly` by `stop_gradient`."""
 
     @property
     def reference(self):

@@ -1,4 +1,4 @@
-"""By hand = autodiff = NumPy loops = central differences, leaf by leaf, over the options an engine has."""
+"""By hand = autodiff = NumPy loops = central differences, leaf by leaf, over all options of a method."""
 
 import chex
 import jax

@@ -1,4 +1,4 @@
-"""What holds for every method that is not exact: compiled, in low types, without sequences, over devices."""
+"""Tests of all methods that are not exact: compiled, in low precision, without sequences, over devices."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""Jacobians of steps and the singular values of their products: beside JAX, beside matrices whose answer is known."""
+"""Jacobians of steps and singular values of their products, compared with JAX and with known matrices."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""With every choice of its options `rnn-jax train` learns; a run that does not is told so, and what to try."""
+"""`rnn-jax train` learns with every choice of its options; if a run does not learn, it says so and what to try."""
 
 import itertools
 import json
@@ -24,7 +24,7 @@ def test_the_choices_are_the_library_s():
 
 
 def choices():
-    """The choices of each option that has some."""
+    """The choices of each option that has a list of choices."""
     hints = typing.get_type_hints(config.TrainConfig)
     return {name: typing.get_args(hint) for name, hint in hints.items() if typing.get_origin(hint) is typing.Literal}
 

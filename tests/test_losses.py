@@ -96,7 +96,7 @@ def test_parts_of_a_batch_add_up():
 
 
 def poisoned(value):
-    """A problem whose targets and outputs are such that `value(y, target)` is not finite at steps that do not exist."""
+    """A problem in which `value(y, target)` is not finite at steps that do not exist."""
     case = Case(loss="squared_error", mask=True, time=7)
     params, batch, h_0 = make_problem(case)
     targets = jnp.where(batch.mask[..., None], 2 + jnp.abs(batch.targets), 0.0)
@@ -139,7 +139,7 @@ def test_second_derivatives_beside_a_loss_that_is_not_finite():
 
 
 def policy_gradient(logits, step):
-    """A clipped surrogate: the ratio of probabilities of what was done, times how good it was."""
+    """A clipped surrogate: the ratio of the probabilities of an action, times its advantage."""
     ratio = jnp.exp(jax.nn.log_softmax(logits)[step["action"]] - step["log_probability"])
     clipped = jnp.clip(ratio, 0.8, 1.2) * step["advantage"]
     return -jnp.minimum(ratio * step["advantage"], clipped) + 0.1 * jnp.sum((logits[:2] - step["heads"][0]) ** 2)

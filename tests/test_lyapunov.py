@@ -1,4 +1,4 @@
-"""Lyapunov exponents: beside matrices whose answer is known, beside QR by NumPy, beside theory."""
+"""Lyapunov exponents, compared with known matrices, with QR by NumPy, and with theory."""
 
 import jax
 import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The record of the machine beside every result."""
+"""The record of the machine that is stored with every result."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""The regulariser of Pascanu et al. (2013), beside its definition by autodiff with `stop_gradient`."""
+"""The regulariser of Pascanu et al. (2013), compared with its definition by autodiff with `stop_gradient`."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ PHI = {"tanh": jnp.tanh, "relu": jax.nn.relu, "identity": lambda a: a}
 
 
 def definition(params, batch, h_0):
-    """Ω by the equations, `a_t` made step by step; differentiated in `W_hh` with all else constant."""
+    """Ω by the equations, `a_t` made step by step; differentiated with respect to `W_hh`, all other arrays constant."""
     cells = params.cells
     phi = PHI[cells[0].activation]
     d_phi = jnp.vectorize(jax.grad(lambda a: phi(a)))

@@ -1,4 +1,4 @@
-"""The teaching notebooks' tasks done right, and their faults beside what is right."""
+"""The tasks of the teaching notebooks, computed correctly and compared with the notebooks' faults."""
 
 import importlib.util
 from pathlib import Path

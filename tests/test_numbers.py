@@ -1,6 +1,6 @@
 """Numbers of the public surface: what enters arithmetic may be traced, what the program depends on must be known.
 
-A row for each; a number that is in no row fails a test.
+Each number has a row; a test fails for a number without one.
 """
 
 import inspect
@@ -50,7 +50,7 @@ class Row(NamedTuple):
 
 
 def two_updates(**numbers):
-    """Of float32 gradients, by `clipped_sgd`."""
+    """Two updates of float32 gradients by `clipped_sgd`."""
     d = {"w": jnp.array([3.0, -4.0], jnp.float32), "b": jnp.array([12.0], jnp.float32)}
     optimizer = rnn_jax.clipped_sgd(**{"learning_rate": 0.5, "momentum": 0.25, **numbers})
     updates, state = optimizer.update(d, optimizer.init(d), d)
@@ -323,7 +323,7 @@ def is_a_number(annotation):
 
 
 def numbers_of_the_surface():
-    """The paths of all parameters and fields that are numbers, or may be for all that their annotation says."""
+    """The paths of all parameters and fields whose annotation allows a number."""
     for path, function in public_functions():
         for parameter in inspect.signature(function).parameters.values():
             untold = parameter.annotation in (Any, inspect.Parameter.empty) and parameter.name != "self"

@@ -1,4 +1,4 @@
-"""The page that `rnn-jax anatomy` leaves, read and opened in a browser."""
+"""The page that `rnn-jax anatomy` writes, parsed and opened in a browser."""
 
 import shutil
 import subprocess
@@ -38,7 +38,7 @@ def test_anatomy_of_a_run(finished, tmp_path):
 
 
 def measured(errors, steps=200, lag_norms=(1.0, 1.0, 1.0)):
-    """A report with these errors of (k1, k2), of so many steps."""
+    """A report of `steps` steps with these errors for each (k1, k2)."""
     distance = {pair: rnn_jax.analysis.Distance(error, 1.0) for pair, error in errors.items()}
     rows = [rnn_jax.analysis.TruncationRow(*pair, found, {}, 1.0, None) for pair, found in distance.items()]
     full = rnn_jax.analysis.TruncationRow(steps, steps, rnn_jax.analysis.Distance(0.0, 1.0), {}, 1.0, None)
@@ -56,7 +56,7 @@ def test_what_is_advised_was_measured():
     words = advice(report, run, 10**6)
     assert "k1 = 11, k2 = 22: it loses 3.7% of this gradient" in words
     assert words.endswith("next: rnn-jax train --window 66 --k1 11 --k2 22")
-    assert "None of these loses at most 5%" in advice(measured({(22, 22): 0.2, (11, 22): np.nan}), run, 10**6)
+    assert "All of these lose more than 5%" in advice(measured({(22, 22): 0.2, (11, 22): np.nan}), run, 10**6)
     assert "cannot be measured" in truncated(measured({(22, 22): np.nan}))
     assert [reach(exponent, 100) for exponent in (-0.21, -0.01, 0.0, 0.3, -np.inf, np.nan)] == [22, 50, 50, 50, 1, 50]
 
@@ -69,7 +69,7 @@ def test_what_was_not_measured_is_not_advised():
         assert ("next: rnn-jax train --window 66" in words) == (steps == 66)
     assert "To measure what k2 = 22 loses takes at least 66 steps, got 65: give --window 66" in words
     words = advice(measured(errors), run, 2000)
-    assert "next:" not in words and "32 streams of it need 2,257 characters: this text has 2,000" in words
+    assert "next:" not in words and "for 32 streams, 2,257 characters; this text has 2,000" in words
     for norms in ([0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1e-9, 0.0]):
         report = measured({(1, 1): 0.0, (2, 2): 0.0}, lag_norms=norms)
         assert advice(report, run, 10**6) == (

@@ -1,4 +1,4 @@
-"""No picture leaves out what it is of: everything drawn lies within the axes, and a single point has a marker."""
+"""Pictures show everything: all that is drawn lies within the axes, and a single point has a marker."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -152,7 +152,7 @@ def said(axes):
 
 
 def triangles(axes):
-    """How many, all of them within the picture or on its edge."""
+    """The number of triangles, all of them within the picture or on its edge."""
     lines = [line for line in axes.get_lines() if line.get_marker() == "v"]
     return sum(len(line.get_xdata()) for line in lines)
 

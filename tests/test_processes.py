@@ -1,4 +1,4 @@
-"""The command as a process of its own: signals, terminals and pipes, what it imports."""
+"""The command in a separate process: signals, terminals and pipes, what it imports."""
 
 import contextlib
 import json

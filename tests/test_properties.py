@@ -1,4 +1,4 @@
-"""What holds for every gradient whatever the numbers: linearity, symmetries, the chain rule, the adjoint."""
+"""Properties of every gradient, for random numbers: linearity, symmetries, the chain rule, the adjoint."""
 
 import functools
 from typing import NamedTuple
@@ -38,7 +38,7 @@ examples = settings(
 
 
 class Draw(NamedTuple):
-    """A problem with every option given, so that one program serves all, and what a test may draw from further."""
+    """A problem with every option given, so that one program serves all examples; `rng` draws more for a test."""
 
     params: rnn_jax.Params
     batch: rnn_jax.Batch
@@ -47,7 +47,7 @@ class Draw(NamedTuple):
 
 
 def draw(shape, seed, *, masked, reset, dtype=jnp.float64):
-    """The problem of a shape: mask and resets do nothing unless asked for, what is masked out is garbage."""
+    """The problem of a shape: mask and resets do nothing unless asked for; masked steps hold garbage."""
     rng = np.random.default_rng(seed)
     params, batch, h_0 = make_problem(shape, seed=seed, dtype=dtype)
     steps = (shape.time, *shape.batch)
@@ -110,7 +110,7 @@ def normal_like(rng, tree):
 
 
 def inner(a, b):
-    """`<a, b>`, and the product of the norms, which is what it could have been."""
+    """`<a, b>`, and the product of the norms, which bounds it."""
     a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)]) for tree in (a, b))
     return a @ b, np.linalg.norm(a) * np.linalg.norm(b)
 

@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 @dataclasses.dataclass(frozen=True)
 class Mine:
-    """A method with a factor: right for 1.0, refused for 1.01; for 0 its process ends."""
+    """A method with a factor: right for 1.0, refused for 1.01; with 0 its process ends."""
 
     factor: float
     reference = rnn_jax.Autodiff()

@@ -1,4 +1,4 @@
-"""Random cuts are what they say, follow their key, and are right on average."""
+"""Random cuts have the stated probability, depend on their key, and are right on average."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""A run of the command, read back into Python."""
+"""Read a run of the command back into Python."""
 
 import shutil
 import sys

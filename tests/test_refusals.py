@@ -111,7 +111,7 @@ BAD_TRAIN = {
         ["--resume", "run", "--seed", "0"],
         "the other settings come from the run; got --seed too: leave it out.",
     ),
-    "resume with another text": (["--resume", "run", "short.txt"], "'run' must find the text that it began with, but"),
+    "resume with another text": (["--resume", "run", "short.txt"], "'run' needs the text that it began with, but"),
     "resume typed wrong": (
         ["--resume", "typed"],
         "'typed/settings.json' does not: hidden_size must be an integer, got \"16\".",
@@ -346,7 +346,7 @@ NEEDED = {"run": pathlib.Path("run"), "name": "digits"}
 
 
 def numbers_of(kind):
-    """The names of the settings that are numbers, or several, with their types."""
+    """The names of the settings that hold one or more numbers, with their types."""
     hints = typing.get_type_hints(kind)
     return {name: {int, float} & set(parts_of(hint)) for name, hint in hints.items() if parts_of(hint) & {int, float}}
 

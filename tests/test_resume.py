@@ -1,4 +1,4 @@
-"""A run that goes on: for longer, with the text that it began with, one process at a time; replaced only by another."""
+"""Resumed runs: for more steps, with the same text, one process at a time; only a new run replaces a run."""
 
 import json
 import os
@@ -64,7 +64,7 @@ def test_a_text_that_has_moved(tmp_path):
         assert "If the text of 'run' has moved, give its files after RUN." in result.stderr
         result = command(name, *run, "another.txt", *options, cwd=tmp_path)
         assert result.returncode == 2, result.stderr
-        assert "'run' must find the text that it began with, but another.txt is another text." in result.stderr
+        assert "'run' needs the text that it began with, but another.txt is another text." in result.stderr
         assert everything(tmp_path) == before
         if name == "anatomy":  # a few seconds, and what truncation does
             continue
@@ -101,9 +101,7 @@ def test_runs_are_numbered_and_their_text_must_not_change(tmp_path):
     text.write_text(REAL_TEXT.read_text() + "more")
     result = command("train", "--resume", "runs/char-1", "--steps", 4, cwd=tmp_path)
     assert result.returncode == 2
-    assert (
-        "'runs/char-1' must find the text that it began with, but" in result.stderr and "has changed" in result.stderr
-    )
+    assert "'runs/char-1' needs the text that it began with, but" in result.stderr and "has changed" in result.stderr
 
 
 def test_a_replaced_run_comes_back_unless_a_new_one_is_made(finished, tmp_path):

@@ -1,4 +1,4 @@
-"""How far rounding takes a gradient from the truth."""
+"""The rounding errors of gradients."""
 
 import jax
 import jax.numpy as jnp

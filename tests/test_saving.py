@@ -1,4 +1,4 @@
-"""Trees that other libraries save and load are the same trees."""
+"""Other libraries save and load our trees without changing them."""
 
 import copy
 import io

@@ -1,4 +1,4 @@
-"""Masks, resets, directions, streams: each convention beside every sequence run alone."""
+"""Masks, resets, directions and streams, each compared with every sequence run separately."""
 
 import functools
 
@@ -49,7 +49,7 @@ def rows():
 
 
 def alone(case, params, batch, h_0, row):
-    """One sequence without its missing steps, cut where it is reset: each piece run by autodiff on its own."""
+    """One sequence without its missing steps, cut where it is reset, each part run separately by autodiff."""
     steps = np.flatnonzero(batch.mask[:, row])
     pieces = np.split(steps, [i for i, t in enumerate(steps) if batch.reset[t, row]])
     h, total = tuple(x[row] for x in h_0), 0.0

@@ -1,6 +1,6 @@
 """The library under the settings of JAX that people have in their environment.
 
-64 bits, strict promotion of dtypes and none of ranks are missing here: all other tests have them.
+Not tested here, because all other tests have them: 64 bits, strict dtype promotion, no rank promotion.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""The text and the metrics of a run: what is learned and in which order, what is held out, what is read again."""
+"""The text and the metrics of a run: the order of its windows, the held-out part, the metrics of a resumed run."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""Every task beside a definition by brute force, its chance level measured, and the same batch from the same key."""
+"""Every task compared with brute force, its chance level measured; the same key gives the same batch."""
 
 import functools
 import hashlib
@@ -99,7 +99,7 @@ def made(name, **sizes):
 
 
 def many_targets(name, count, **sizes):
-    """Of `count` sequences, five at a time."""
+    """The targets of `count` sequences, drawn five at a time."""
     batches = [made(name, **sizes)(jax.random.key(seed)) for seed in range(count // 5)]
     return np.concatenate([batch.targets for batch in batches], 1)
 
@@ -186,7 +186,7 @@ def test_a_network_of_its_sizes_takes_it(name):
 
 
 def digest(batch):
-    """Of what a batch holds, real numbers as float32."""
+    """A digest of the arrays of a batch, with real numbers as float32."""
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(batch)]
     leaves = [x.astype(np.int32) if np.issubdtype(x.dtype, np.integer) else np.round(x, 6) + 0.0 for x in leaves]
     return hashlib.sha256(b"".join(np.ascontiguousarray(x).tobytes() for x in leaves)).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""`rnn-jax train` and what is done with a run, called in this process; what needs one of its own: test_processes.py."""
+"""`rnn-jax train` and the commands that read a run, called in this process; test_processes.py has the others."""
 
 import json
 import shlex
@@ -19,7 +19,7 @@ TRUNCATED = ["--k1", 5, "--k2", 10]
 
 @pytest.fixture(scope="module")
 def brief(made_once):
-    """The losses of 50 steps, which the runs below have too, or differ from by one option."""
+    """The losses of 50 steps, with which the runs below are compared; they differ in one option at most."""
     made = made_once("brief", lambda cwd: train(cwd, REAL_TEXT, "--run", "run", "--steps", 50, *BRIEF))
     return losses(made / "run")
 
@@ -153,7 +153,7 @@ def test_little_memory_and_two_devices(brief, tmp_path):
     """The same losses as with all states kept on one device; a run of two devices is read by one."""
     options = ["--steps", 25, *BRIEF, "--memory", "10kB", "--devices", 2]
     out = train(tmp_path, REAL_TEXT, "--run", "run", *options)
-    assert "one state is kept" in out and "again" in out
+    assert "one state is kept" in out and "recomputed" in out
     np.testing.assert_allclose(losses(tmp_path / "run")[25], brief[25], rtol=1e-4)
     train(tmp_path, "--resume", "run", "--steps", 50)
     np.testing.assert_allclose(losses(tmp_path / "run")[50], brief[50], rtol=1e-4)

@@ -1,4 +1,4 @@
-"""What `rnn-jax train` says: nothing that drives a terminal, hints that can be pasted, counts of what was left out."""
+"""The output of `rnn-jax train`: no control characters, hints that can be pasted, counts of what was left out."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Every transformation of JAX on `unroll_bptt`, in float64 against the plain scan: `docs/transformations.md`."""
+"""Every transformation of JAX on `unroll_bptt`, in float64, compared with the plain scan: `docs/transformations.md`."""
 
 import jax
 import jax.numpy as jnp
@@ -143,13 +143,13 @@ COMPILED = [
 
 
 def of(unroll_fn, name, case):
-    """What a transformation makes of an unroll, as a function of primals and tangents."""
+    """A transformation applied to an unroll, as a function of primals and tangents."""
     _, _, flags = problem_of(case)
     return lambda p, t: TRANSFORMATIONS[name](lambda *p: unroll_fn(*p, **flags), loss_of(unroll_fn, flags), p, t)
 
 
 def both(name, case, call=by_numpy):
-    """What a transformation makes of `unroll_bptt` and of `unroll`, in one program."""
+    """A transformation applied to `unroll_bptt` and to `unroll`, in one program."""
     primals, tangents, _ = problem_of(case)
     by_hand, autodiff = (of(unroll_fn, name, case) for unroll_fn in (unroll_bptt, unroll))
     return call(lambda p, t: (by_hand(p, t), autodiff(p, t)))(primals, tangents)
@@ -307,5 +307,5 @@ def test_forward_mode_under_shard_map(check):
 )
 @pytest.mark.usefixtures("annotations_unchecked")
 def test_what_reads_values_says_so_under_jit(name, call):
-    with pytest.raises(TypeError, match=f"`{name}` reads values, which are not there under jit, vmap or grad"):
+    with pytest.raises(TypeError, match=f"`{name}` reads values, which do not exist under jit, vmap or grad"):
         jax.jit(call)(jnp.zeros((3, 4)))

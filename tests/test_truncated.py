@@ -1,4 +1,4 @@
-"""Windows and last steps are what `stop_gradient` says, differences say, and a question in a forum asked."""
+"""Windows and last steps equal their definitions by `stop_gradient` and differences; also a case from a forum."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""`unroll_bptt` goes anywhere `unroll` goes, with the derivative by hand."""
+"""`unroll_bptt` works wherever `unroll` works, with the derivative by hand."""
 
 import functools
 
@@ -39,7 +39,7 @@ def with_gradients(unroll_fn, flags, xs):
 
 
 def with_gradients_by_both(call, batch, activation, inputs):
-    """Of `unroll_bptt` and of `unroll`."""
+    """States, loss and gradients of `unroll_bptt` and of `unroll`."""
     flagged = len(batch) != 1  # masks and resets on some
     options = {"activation": activation, "batch": batch, "inputs": inputs, "mask": flagged, "reset": flagged}
     cell, h_0, xs, flags = layer_problem(**options)

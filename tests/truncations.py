@@ -37,7 +37,7 @@ def keyed(problem, seed=0):
 
 
 def decaying(rho, time, seed=0, activation="identity", hid=12):
-    """A network whose gradient falls by `rho` a step: a scaled rotation."""
+    """A network whose gradient falls by `rho` per step: a scaled rotation."""
     rng = np.random.default_rng(seed)
     rotation, _ = np.linalg.qr(rng.standard_normal((hid, hid)))
     cell = rnn_jax.CellParams(

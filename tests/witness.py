@@ -1,4 +1,4 @@
-"""Central differences of the loss that NumPy loops compute, over every entry, and small things for own loops."""
+"""Central differences of the loss that NumPy loops compute, over every entry, and helpers for NumPy loops."""
 
 import jax
 import numpy as np

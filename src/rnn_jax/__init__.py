@@ -1,13 +1,13 @@
-"""Every gradient of a recurrent network, as pure JAX functions. The surface is listed in `__init__.pyi`.
+"""Every gradient of a recurrent network, as pure JAX functions. `__init__.pyi` lists the public names.
 
-`_cells/`, `_nn/`, `_gradients/`     one step; the loops over time and what is built of them; the gradient methods
+`_cells/`, `_nn/`, `_gradients/`     one step; the loops over time and the whole network; the gradient methods
 `_losses`, `_training`               values and cotangents of each step; one optimizer step
 `initializers`, `typing`             weights of the recurrence; types for annotations
-`saving`, `_saving/`                 parameters in a file, runs of the command read back
-`data/`, `tasks/`, `verify/`, `analysis/`, `dynamics/`, `experiments/`   what is learned, and what is asked of it
+`saving`, `_saving/`                 save and load parameters, read runs of the command
+`data/`, `tasks/`, `verify/`, `analysis/`, `dynamics/`, `experiments/`   data and tasks; checks, analyses, experiments
 `_cli/`, `_reporting/`               the command; pages, writes and messages that it shares with the experiments
 `_types`, `_checks`, `_batches`      the trees and their axes; shapes of arguments; what a batch must be
-`_require`, `_results`               checks of one argument; of what functions of your own return
+`_require`, `_results`               checks of one argument, and of what your own functions return
 `_numerics`, `_mesh`, `_serialization`   norms; axes of devices; how other libraries save our types
 """
 

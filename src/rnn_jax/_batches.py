@@ -92,7 +92,7 @@ def check_target(name: str, targets: Array, batch: Batch, readout: ReadoutParams
 
 
 def check_batch(params: Params, batch: Batch, h_0: States) -> None:
-    """Raise if a *value* of the batch is bad, which shapes cannot show. It cannot run under `jit`: it reads the arrays.
+    """Raise if a *value* of the batch is bad, which shapes cannot show. It reads values, so it cannot run under `jit`.
 
     Tokens must be rows of `w_xh`, and classes columns of `w_hy`. Features, vectors, weights and states must be finite.
     Steps that the mask hides, and targets of weight zero, are not read. Shapes and dtypes are checked too.

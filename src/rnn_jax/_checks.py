@@ -117,7 +117,8 @@ def check_inputs(cell: Cell, x: Array, leading: tuple[str, ...], name: str, cell
 def check_layout(x: Array, h: object, in_size: int, leading: tuple[str, ...], *, names: tuple[str, str]) -> None:
     """Raise if the sizes of `x` and of a state `h` show that the axes of `x` are in the wrong order.
 
-    `leading` are the axes before the batch axes. If they show nothing, `check_state` says what shape `h` must have.
+    `leading` are the axes before the batch axes. If the sizes do not show it, `check_state` says what shape `h` must
+    have.
     """
     x_name, h_name = names
     if not hasattr(h, "shape") or steps_shape(x)[len(leading) :] == h.shape[:-1]:
@@ -237,7 +238,7 @@ def check_sequence(
     *,
     name: str = "inputs",
 ) -> None:
-    """Raise unless states, inputs and flags fit `params` and each other. `name` is that of the inputs in messages."""
+    """Raise unless states, inputs and flags fit `params` and each other. Messages call the inputs `name`."""
     check_params(params)
     batch = check_inputs(params.cells[0], inputs, ("time",), name, "params.cells[0]")
     if isinstance(h_0, tuple) and h_0:
@@ -249,7 +250,10 @@ def check_sequence(
 
 
 def check_drop(params: Params, drop: Drop | None, batch: tuple[int, ...], match: str, name: str = "drop") -> None:
-    """Raise unless `drop`, if there is one, holds one array `(*batch, hid)` per layer; `match` has the batch axes."""
+    """Raise unless `drop`, if there is one, holds one array `(*batch, hid)` per layer.
+
+    `match` names the argument that has these batch axes.
+    """
     if drop is not None and not isinstance(drop, Drop):
         raise TypeError(f"`{name}` must be a Drop, got {type(drop).__name__}.")
     for field, units in (drop or Drop())._asdict().items():

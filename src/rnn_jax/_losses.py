@@ -83,7 +83,7 @@ LOSSES: dict[str, Loss] = {"cross_entropy": cross_entropy, "squared_error": squa
 
 
 def pointwise(value_fn: Callable[[Array, Any], Array]) -> Loss:
-    """Make a loss of your own into a pair `(value, d_y_t)`. JAX differentiates it, one step at a time.
+    """Turn your own loss into a pair `(value, d_y_t)`. JAX differentiates it, one step at a time.
 
     Args:
         value_fn: `(y, target) -> scalar`, the loss of one step. `y` is one output vector (out,), and `target` is its
@@ -186,8 +186,8 @@ def weighted_loss(
 ) -> tuple[Scalar, Float[Array, "last *batch out"]]:
     """`L = scale Σ_t w_t ℓ(y_t, target_t)` and `d_y_t = scale w_t ∂ℓ/∂y_t`.
 
-    All is computed in float32 or better; only the `d_ys` returned are in the dtype of `ys`. Outputs and targets of
-    weight zero are never read: value and derivatives are 0 there, even if the loss of them is infinite or NaN.
+    Everything is computed in float32 or better; only the returned `d_ys` have the dtype of `ys`. Outputs and targets of
+    weight zero are never read: value and derivatives are 0 there, even if their loss is infinite or NaN.
     """
     exact_ys = ys.astype(accumulation_dtype(ys.dtype))
     targets = jax.tree.map(partial(_as_exact, exact_ys.dtype), batch.targets)

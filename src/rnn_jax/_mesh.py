@@ -1,4 +1,4 @@
-"""The one place that knows how this JAX spells the axes that a `shard_map` splits."""
+"""The mesh axes that a `shard_map` splits. Only this module depends on what JAX calls them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def _varying(x: jax.Array) -> frozenset[str]:
 
 
 def refuse_explicit(tree: Any, name: str, instead: str) -> None:
-    """Raise if a leaf is split over an explicit mesh axis, where every product has to be told how to split."""
+    """Raise if a leaf is split over an explicit mesh axis, for which JAX needs a sharding for every product."""
     for leaf in jax.tree.leaves(tree):
         spec = getattr(getattr(jax.typeof(leaf), "sharding", None), "spec", ())
         if any(axis is not None for axis in spec):
@@ -25,7 +25,7 @@ def refuse_explicit(tree: Any, name: str, instead: str) -> None:
 
 
 def promote(tree: Any) -> Any:
-    """Every leaf as an array of JAX, varying over each axis over which some leaf does.
+    """Every leaf as an array of JAX, varying over every mesh axis over which any leaf varies.
 
     A scan's carry must not change its type. Outside `shard_map` this marks nothing. Inside, it is the identity whose
     transpose sums over the devices, so a gradient with respect to weights that all devices share is already the sum.
@@ -41,5 +41,5 @@ def promote(tree: Any) -> Any:
 
 
 def vary(tree: Any, axis: str) -> Any:
-    """Every leaf, alike on all devices, as one of the device's own: its gradient is that of the device's part alone."""
+    """Mark every leaf as each device's own copy, so that its gradient is that of the device's part only."""
     return jax.tree.map(lambda x: lax.pcast(x, axis, to="varying"), tree)

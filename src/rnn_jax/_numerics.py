@@ -1,4 +1,4 @@
-"""Norms in float32 or better that neither over- nor underflow on the way."""
+"""Norms in float32 or better, without overflow or underflow in between."""
 
 from typing import Any
 
@@ -18,12 +18,12 @@ def norms(x: Array) -> Array:
 
 
 def tree_norm(tree: Any) -> Scalar:
-    """The norm over all leaves together; of one array, over all its axes."""
+    """The norm over all leaves together; for one array, over all its axes."""
     return unit_and_norm(tree)[1]
 
 
 def unit_and_norm(tree: Any) -> tuple[Any, Scalar]:
-    """`(tree / ‖tree‖, ‖tree‖)`, the tree itself where it is zero. The first is right where the norm overflows, too."""
+    """`(tree / ‖tree‖, ‖tree‖)`; zeros stay zeros. The first result is right even if the norm overflows."""
     exact = jax.tree.map(lambda x: x.astype(accumulation_dtype(x.dtype)), tree)
     leaves = jax.tree.leaves(exact)
     if not leaves:
@@ -35,9 +35,9 @@ def unit_and_norm(tree: Any) -> tuple[Any, Scalar]:
 
 
 def _scale(largest: Array) -> Array:
-    """A power of two near `largest`, whose inverse is no subnormal number: those are taken for 0."""
+    """A power of two near `largest`, whose inverse is not subnormal, because subnormal numbers are flushed to 0."""
     bound = jnp.finfo(largest.dtype).maxexp - 8
-    exponent = jnp.clip(jnp.floor(jnp.log2(largest)), -bound, bound)  # of 0: -bound
+    exponent = jnp.clip(jnp.floor(jnp.log2(largest)), -bound, bound)  # for 0: -bound
     # The barrier keeps XLA from making (x / scale)² of a constant x to x² / scale², which is 0 / 0 or infinite.
     scale: Array = lax.optimization_barrier(lax.stop_gradient(jnp.exp2(exponent)))
     return scale

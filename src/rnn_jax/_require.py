@@ -20,7 +20,7 @@ from jaxtyping import Array
 def require_known(what: str, name: object, known: Mapping[str, Any]) -> None:
     """Raise a `ValueError` that lists the known names unless `name` is one of them."""
     if not isinstance(name, str) or name not in known:
-        raise ValueError(f"No {what} named {name!r}; there are {', '.join(map(repr, known))}.")
+        raise ValueError(f"No {what} named {name!r}; known names: {', '.join(map(repr, known))}.")
 
 
 Number = float | int | np.number | np.ndarray | Array
@@ -39,8 +39,7 @@ RATE = Range("a number from 0 to below 1", lambda x: 0 <= x < 1)
 
 
 def require_number(name: str, x: object, expected: Range) -> Any:
-    """`x` for arithmetic. A known number becomes a Python float, which takes the dtype of the arrays; a traced one
-    stays.
+    """`x` for arithmetic: a known number as a Python float, which takes the dtype of the arrays; a traced one as it is.
 
     The range of a traced number is not checked, and the caller casts it.
 
@@ -100,7 +99,7 @@ def require_storable(name: str, x: Any) -> None:
 
 
 def are_numbers(*sizes: Any) -> bool:
-    """Whether no size is a symbol of `jax.export`; most comparisons with a symbol cannot be decided."""
+    """Whether all sizes are numbers; most comparisons with a symbol of `jax.export` cannot be decided."""
     return not any(is_symbolic_dim(size) for size in sizes)
 
 
@@ -122,7 +121,7 @@ def is_below(name: str, steps: Any, least: Any) -> bool:
 def require_values(who: str, tree: Any) -> None:
     """Raise a `TypeError` if a leaf has no value because it is traced."""
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
-        raise TypeError(f"`{who}` reads values, which are not there under jit, vmap or grad: call it outside.")
+        raise TypeError(f"`{who}` reads values, which do not exist under jit, vmap or grad: call it outside.")
 
 
 def require_floating(name: str, dtype: Any) -> None:
@@ -136,7 +135,7 @@ def require_floating(name: str, dtype: Any) -> None:
 
 
 def require_callable(**functions: object) -> None:
-    """Raise a `TypeError` for the first that cannot be called."""
+    """Raise a `TypeError` for the first argument that cannot be called."""
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(f"`{name}` must be a function, got {function!r}.")

@@ -1,6 +1,6 @@
-"""What libraries that save trees have to be told of our types: `jax.export`, and `flax.serialization` if it is there.
+"""Register our types with libraries that save trees: `jax.export`, and `flax.serialization` if it is imported.
 
-The others need nothing: orbax, equinox, NumPy by names or leaves, pickle and deepcopy.
+Other libraries need no registration: orbax, equinox, NumPy by names or leaves, pickle and deepcopy.
 """
 
 import importlib.abc
@@ -27,8 +27,8 @@ def make_savable(cell_types: Sequence[type], tuples: Sequence[type]) -> None:
 def make_cell_savable(cell_type: type) -> None:
     """Register a dataclass of arrays and static fields.
 
-    `jax.export` writes the static fields into the calling convention of a program. A state dict of flax holds the
-    arrays alone, as flax does it for its own dataclasses: the static fields are those of the target.
+    `jax.export` writes the static fields into the calling convention of a program. A state dict of flax holds only
+    the arrays, as for flax's own dataclasses; when it is restored, the static fields come from the target.
     """
     export.register_pytree_node_serialization(
         cell_type,
@@ -62,13 +62,13 @@ def _as_number(static: Any) -> float:
 
 
 def _name(of_type: type) -> str:
-    """Ours by the package alone, so that a program that was exported outlives a module that is renamed."""
+    """The name of a type in an exported program; for our types without the module, which may be renamed."""
     package, *modules = of_type.__module__.split(".")
     return ".".join([package, *([] if package == __package__ else modules), of_type.__qualname__])
 
 
 def when_imported(name: str, then: Callable[[ModuleType], None]) -> None:
-    """Call `then(module)` as soon as the module `name` has been imported, by whomever; now if it already is."""
+    """Call `then(module)` once the module `name` has been imported, by any code; at once if it already has been."""
     module = sys.modules.get(name)
     if module is not None:
         then(module)

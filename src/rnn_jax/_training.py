@@ -16,7 +16,7 @@ from ._types import Batch, GradFn, Params, States
 
 
 class TrainState(NamedTuple):
-    """What a step of the training passes to the next.
+    """What one optimizer step passes to the next.
 
     `params`     `Params`, or the tree that your own gradient function takes.
     `opt_state`  the state of the optimizer.
@@ -31,7 +31,7 @@ class TrainState(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """What a step reports.
+    """What one optimizer step reports.
 
     `loss`             the loss of the batch.
     `grad_norm`        the norm of the gradient before clipping, in float32 or better.
@@ -167,14 +167,14 @@ def clipped_sgd(
     max_norm: Number | None = None,
     max_value: Number | None = None,
 ) -> optax.GradientTransformation:
-    """Gradient descent on clipped gradients: each entry to ±`max_value`, then all to the global norm `max_norm`.
+    """Gradient descent on gradients clipped by `clip_gradients`: by value, then by global norm.
 
     min-char-rnn clips by value (at 5); Pascanu et al. proposed to clip by norm. Each number may be traced, for a sweep
     under `jax.vmap`; then its range is not checked. It is converted to the dtype of each gradient.
 
     Args:
         learning_rate: a number above zero, or a schedule of optax.
-        momentum: the factor of the sum of the past gradients, from 0 to below 1; None keeps no such sum.
+        momentum: the factor of the sum of the past gradients, from 0 to below 1; None keeps no sum.
         max_norm: the largest global norm of the gradient, above zero; not clipped if None.
         max_value: the largest absolute value of an entry of the gradient, above zero; not clipped if None.
 
@@ -200,7 +200,7 @@ def clipped_sgd(
 
 
 def clip_gradients(*, max_norm: Number | None = None, max_value: Number | None = None) -> optax.GradientTransformation:
-    """Clip gradients: each entry to ±`max_value`, then all to the global norm `max_norm`.
+    """Clip each entry of the gradient to ±`max_value`, then the whole gradient to the global norm `max_norm`.
 
     Args:
         max_norm: the largest global norm of the gradient, above zero; not clipped if None. The norm is computed in
@@ -232,7 +232,7 @@ def clip_gradients(*, max_norm: Number | None = None, max_value: Number | None =
 
 
 def _with_momentum(decay: Number) -> optax.GradientTransformation:
-    """`m ← decay m + d`, as `optax.trace`, which would need a traced decay to have the dtype of the gradients."""
+    """`m ← decay m + d`, like `optax.trace`, which requires a traced decay to have the dtype of the gradients."""
 
     def update(updates: optax.Updates, state: optax.TraceState, params: Any = None) -> tuple[Any, optax.TraceState]:
         del params

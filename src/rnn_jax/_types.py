@@ -21,7 +21,7 @@ Step = Float[Array, "*batch in"] | Int[Array, "*batch"]  # features or tokens of
 Inputs = Float[Array, "time *batch in"] | Int[Array, "time *batch"]
 Hidden = Float[Array, "*batch hid"]
 Hiddens = Float[Array, "time *batch hid"]
-State = Float[Array, "*batch state"]  # h, followed by what else the cell carries
+State = Float[Array, "*batch state"]  # h, followed by the other parts of the cell's state
 Trajectory = Float[Array, "time *batch state"]
 Outputs = Float[Array, "last *batch out"]
 Flags = Bool[Array, "time *batch"]
@@ -44,7 +44,7 @@ class Params(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Masks of variational dropout: what states are multiplied by where they are read, the same at every step.
+    """Masks of variational dropout: factors of the states where they are read, the same at every step.
 
     Each field has one mask `(*batch, hid)` per layer, whose entries are 0 or 1 / (1 - rate). None stands for ones.
     `drop_units` draws them.
@@ -63,8 +63,8 @@ class Batch(NamedTuple):
     `inputs`   features `(time, *batch, in)` or tokens `(time, *batch)`. Time is first: `np.stack(windows, axis=1)`.
     `targets`  classes `(last, *batch)` or vectors `(last, *batch, out)` for the last `last` steps. For a loss of your
                own: any tree of arrays that begin with these axes. They hold integers, booleans, or floating point
-               numbers of the dtype of the parameters. `last = time` is many-to-many, `last = 1` many-to-one. In
-               between, the first steps are a burn-in that the gradient goes through; `BurnIn` stops it there.
+               numbers of the dtype of the parameters. `last = time` is many-to-many, `last = 1` many-to-one. With
+               `1 < last < time`, the first steps are a burn-in that the gradient goes through; `BurnIn` stops it there.
     `weights`  `(last, *batch)`, real: how much the loss of each step counts. A target of weight zero is never
                read and may be anything. Default: the mask on those steps; without a mask, one.
     `mask`     `(time, *batch)`, boolean: where false the step does not exist. The state passes through unchanged;
@@ -133,5 +133,5 @@ class Method(Protocol):
 
 
 def accumulation_dtype(dtype: Any) -> Any:
-    """The type in which long sums over values of `dtype` are made: float32 or better."""
+    """The type in which long sums of values of `dtype` are accumulated: float32 or better."""
     return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)

@@ -21,7 +21,7 @@ def orthogonal(scale: Number = 1.0) -> Initializer:
     """`scale` times a random orthogonal matrix. If it is not square, its rows or its columns are orthonormal.
 
     Args:
-        scale: a number above zero: every singular value, and the absolute value of every eigenvalue.
+        scale: a number above zero, the absolute value of every singular value and eigenvalue.
 
     Returns:
         An initialiser `(key, shape, dtype) -> array`.

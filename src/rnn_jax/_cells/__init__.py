@@ -1,6 +1,6 @@
 """Cells: what one step does with each unit, elementwise, and its derivative.
 
-`protocol`     what the engine needs from a cell; how wide it is; the part h of its state
+`protocol`     what the engine needs from a cell; its width; the part h of its state
 `activations`  tanh, relu, identity: φ and φ'
 `vanilla`      `CellParams`: one activation, one leak for all units
 `leaky`        `LeakyParams`: a leak per unit, with a gradient

@@ -1,4 +1,4 @@
-"""The activations φ and their derivatives. Your own activation is passed instead of a name."""
+"""The activations φ and their derivatives. Pass your own activation instead of a name."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,13 +12,13 @@ class Activation(NamedTuple):
     """An activation φ and its derivative φ', in two forms. All are elementwise.
 
     `phi`    `h = φ(a)`.
-    `d_phi`  φ' as a function of `h`, so that the pre-activation a need not be kept. Without it the cell keeps a instead
-             of h. Swish and gelu have none, because two different a have the same h.
+    `d_phi`  φ' as a function of `h`, so that the pre-activation `a` need not be kept. Without it the cell keeps `a`
+             instead of `h`. Swish and gelu have none, because two different `a` can give the same `h`.
     `slope`  φ' as a function of `a`, accurate where φ saturates. Without it JAX differentiates `phi`.
 
-    Where tanh saturates, `1 - h²` loses its digits, and in float32 it is 0 from |a| = 9 on. `slope` keeps all digits
-    there, which matters for its logarithm. A gradient reads `slope` only if there is no `d_phi`. To check both, compare
-    `rnn_jax.dynamics.step_jacobians` with `jax.jacobian(rnn_jax.step, 1)`.
+    Where tanh saturates, `1 - h²` loses precision: in float32 it is 0 from |a| = 9 on. `slope` keeps full precision,
+    which matters when you take its logarithm. A gradient reads `slope` only if there is no `d_phi`. To check both,
+    compare `rnn_jax.dynamics.step_jacobians` with `jax.jacobian(rnn_jax.step, 1)`.
 
     An activation is part of the structure of the parameters. Make it once: with a new one in each call, each call is
     compiled again.
@@ -62,7 +62,7 @@ Phi = str | Activation | Callable[[Array], Array]
 
 
 def activation_of(given: Phi) -> Activation:
-    """The `Activation` of a name, of an `Activation` or of a function φ."""
+    """`given` as an `Activation`; it may be a name, an `Activation` or a function φ."""
     if isinstance(given, str):
         return ACTIVATIONS[given]
     return given if isinstance(given, Activation) else Activation(given)
@@ -74,11 +74,11 @@ def states_suffice(given: Phi) -> bool:
 
 
 def check_activation(given: object, name: str = "activation") -> None:
-    """Raise unless `given` is a known name, an `Activation`, or a function, and can be part of a structure."""
+    """Raise unless `given` is a known name, an `Activation`, or a function, and is hashable."""
     if isinstance(given, str):
         if given not in ACTIVATIONS:
             raise ValueError(
-                f"No activation named {given!r}; there are {', '.join(map(repr, ACTIVATIONS))}, or pass a function, "
+                f"No activation named {given!r}; known names: {', '.join(map(repr, ACTIVATIONS))}; or pass a function, "
                 f"like `jax.nn.sigmoid`."
             )
         return

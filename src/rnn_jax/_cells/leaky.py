@@ -62,14 +62,14 @@ class LeakyParams:
         return z + u if phi.d_phi is None else phi.phi(z + u), s_before
 
     def backward(self, kept_t: tuple[Array, Array], d_s_t: Array) -> tuple[Deltas, Array | None]:
-        """`d_a_t = α ∘ φ'(a_t) ∘ d_h_t`, `d_α = (φ(a_t) - h_{t-1}) ∘ d_h_t`, and `(1 - α) ∘ d_h_t`."""
+        """`d_a_t = α ∘ φ'(a_t) ∘ d_h_t`, `d_α = (φ(a_t) - h_{t-1}) ∘ d_h_t`; `(1 - α) ∘ d_h_t` goes to `h_{t-1}`."""
         phi, (f_t, s_tm1) = activation_of(self.activation), kept_t
         f_t = phi.phi(f_t) if phi.d_phi is None else f_t
         deltas, d_s_tm1 = self.backward_by_slope(self.d_phi(kept_t), d_s_t)
         return deltas._replace(own={"leak": d_s_t * (f_t - s_tm1)}), d_s_tm1
 
     def slope(self, z: Array, u: Array) -> Array:
-        """`φ'(a_t)` with all its digits."""
+        """`φ'(a_t)` to full precision."""
         return activation_of(self.activation).slope_at(z + u)
 
     def d_phi(self, kept: tuple[Array, Array]) -> Array:

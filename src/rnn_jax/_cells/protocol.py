@@ -47,10 +47,10 @@ class Cell(Protocol):
     (hid,), and static fields.
 
     `gates` is the number of values per unit in z and u, `parts` the number in the state. `lean` is true if autodiff
-    keeps little per step, less than `Blocked` does in one block.
+    keeps less per step than `Blocked` keeps within one block.
 
-    A cell may also have `slope(z, u)` and `backward_by_slope(slope, d_s)`, for Jacobians: the derivative with all its
-    digits where the cell saturates.
+    A cell may also have `slope(z, u)` and `backward_by_slope(slope, d_s)`, for Jacobians: the derivative to full
+    precision where the cell saturates.
     """
 
     gates: ClassVar[int]
@@ -78,7 +78,7 @@ class Cell(Protocol):
         ...
 
     def backward(self, kept_t: Any, d_s_t: Array) -> tuple[Deltas, Array | None]:
-        """`(deltas_t, d_s_tm1)`, linear in `d_s_t` and elementwise. None stands for a `d_s_tm1` of zero."""
+        """`(deltas_t, d_s_tm1)`, linear in `d_s_t` and elementwise. None means that `d_s_tm1` is zero."""
         ...
 
     def check(self, name: str) -> None:
@@ -111,7 +111,7 @@ def only_hidden(cell: Cell, d_h: Array) -> Array:
 
 
 def add_to_hidden(cell: Cell, d_s: Array, d_h: Array) -> Array:
-    """`d_s` with `d_h` added to its part h, or to all of it if `d_h` is as wide."""
+    """`d_s` with `d_h` added to its part h, or to all of `d_s` if both have the same width."""
     if d_h.shape[-1] == d_s.shape[-1]:
         return d_h + d_s
     return jnp.concatenate([d_h + hidden(cell, d_s), d_s[..., num_units(cell) :]], -1)

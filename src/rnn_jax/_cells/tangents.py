@@ -10,7 +10,7 @@ from .protocol import Cell, Deltas, Pull
 
 
 def push(pull: Pull, dots: Deltas, s_dot: Array) -> Array:
-    """The tangent of `s_t`: the transpose of `pull`, a cell's `backward` at some point, which is linear.
+    """The tangent of `s_t`, by transposing `pull`: a cell's `backward` at some point, a linear function.
 
     If `pull` sends the same cotangent to z and u, `dots.z` is the tangent of `z_t + u_t`, and `dots.u` is None.
     """
@@ -31,9 +31,9 @@ def has_one_delta(pull: Pull, s: Any) -> bool:
 
 
 def linearised(cell: Cell, z: Array, u: Array, s_before: Array, s: Array) -> Pull:
-    """`backward` at these points.
+    """The cell's `backward` at this point.
 
-    If the cell has a `slope`, small derivatives keep their digits; `1 - h²` would lose them where tanh saturates.
+    If the cell has a `slope`, small derivatives keep full precision; `1 - h²` would lose it where tanh saturates.
     """
     if hasattr(cell, "backward_by_slope"):
         return partial(cell.backward_by_slope, cell.slope(z, u))  # type: ignore[attr-defined]

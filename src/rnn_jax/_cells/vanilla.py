@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 else:
     Leak = Number  # any number is accepted, and stored as a float
 
-LEAKY = "use `LeakyParams`, or give `init_params` one for each unit, which may be traced"
+LEAKY = "use `LeakyParams`, or pass `init_params` an array with one leak per unit, which may be traced"
 LEAK = Range("a number above 0 and at most 1", lambda x: 0 < x <= 1)
 
 
@@ -65,12 +65,12 @@ class CellParams:
 
     @property
     def from_states(self) -> bool:
-        """Without leak φ' is computed from `h_t`. With it, two rounded states would give a wrong φ' near a kink."""
+        """Without leak, φ' follows from `h_t`. With a leak, two rounded states would give a wrong φ' near a kink."""
         return states_suffice(self.activation) and self.leak == 1
 
     @property
     def lean(self) -> bool:
-        """Of relu autodiff keeps one bit, and of a leaky unit no more than `Blocked`."""
+        """Autodiff keeps one bit per relu unit, and for a leaky unit no more than `Blocked` keeps."""
         return self.activation in ("relu", "identity") or self.leak != 1
 
     def forward(self, z_t: Array, u_t: Array, s_tm1: Array) -> Array:
@@ -85,11 +85,11 @@ class CellParams:
         return z + u if phi.d_phi is None else phi.phi(z + u)
 
     def backward(self, kept_t: Array, d_s_t: Array) -> tuple[Deltas, Array | None]:
-        """`d_a_t = α d_h_t ∘ φ'(a_t)`, and `(1 - α) d_h_t`."""
+        """`d_a_t = α d_h_t ∘ φ'(a_t)`; `(1 - α) d_h_t` goes to `h_{t-1}`."""
         return self.backward_by_slope(self.d_phi(kept_t), d_s_t)
 
     def slope(self, z: Array, u: Array) -> Array:
-        """`φ'(a_t)` with all its digits, also where `1 - h²` loses them: for its logarithm."""
+        """`φ'(a_t)` to full precision, also where `1 - h²` loses it. Its logarithm needs this."""
         return activation_of(self.activation).slope_at(z + u)
 
     def d_phi(self, kept: Array) -> Array:
@@ -116,7 +116,7 @@ class CellParams:
 
 
 def known_leak(leak: object) -> float:
-    """One leak for all units, as a number: it is part of the structure of the parameters."""
+    """One leak for all units as a float, because it is part of the structure of the parameters."""
     return require_known_number("leak", leak, LEAK, LEAKY)
 
 

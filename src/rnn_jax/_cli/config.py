@@ -97,8 +97,8 @@ class TrainConfig:
     truncated.
     """
     adaptive_bias: float | None = None
-    """With --k1: choose k2 for each batch, a multiple of k1, such that the gradient loses at most this share, by an
-    estimate.
+    """With --k1: choose k2, a multiple of k1, for each batch, so that the gradient loses at most this share. The loss
+    is an estimate.
     """
 
     drop_between: float = 0.0
@@ -130,7 +130,7 @@ class TrainConfig:
     saturation and the spectrum of W_hh. Written to metrics.jsonl and watch.png.
     """
     watch_every: int = 200
-    """Steps between two such examinations."""
+    """Number of steps between two examinations."""
     eval_every: int = 1000
     """Steps between validations; each also writes a sample and a checkpoint."""
     seed: int = 0
@@ -148,7 +148,7 @@ class SampleConfig:
     length: int = 500
     """Symbols to write, at most 10,000,000."""
     temperature: float = 0.8
-    """Below 1 the draws are more predictable, above 1 less. At 0 the most probable symbol is always taken."""
+    """Below 1 the draws are more predictable, above 1 more random. At 0 the most probable symbol is always taken."""
     seed: int = 0
     """Seed of the draws: the same seed writes the same text."""
     raw: bool = False
@@ -204,8 +204,8 @@ class AnatomyConfig:
     """Write a page for the browser: where the gradient of a network comes from and how far it goes.
 
     It shows how a gradient fades or grows on its way back, which loss reaches which state, singular values of products
-    of Jacobians, Lyapunov exponents, eigenvalues, saturation, and what each step adds. With RUN, of the trained network
-    on its held-out text; without RUN, of a network with random weights.
+    of Jacobians, Lyapunov exponents, eigenvalues, saturation, and what each step adds. With RUN, it examines the
+    trained network on the held-out text; without RUN, a network with random weights.
     """
 
     run: Annotated[RunFolder | None, tyro.conf.Positional, tyro.conf.arg(metavar="[RUN]")] = None

@@ -40,7 +40,7 @@ SETTINGS = {  # every setting that changes a result, or stops a correct program
 
 @contextlib.contextmanager
 def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]:
-    """JAX with `SETTINGS`, and with 64-bit numbers only for "float64"; afterwards as it was.
+    """Set JAX to `SETTINGS`, with 64-bit numbers only for "float64"; restore its settings afterwards.
 
     A CPU becomes `num_devices` devices, unless JAX has started already or XLA_FLAGS set the number.
 
@@ -56,7 +56,7 @@ def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]
     before = {name: getattr(jax.config, name) for name in ours}
     try:
         for name, value in ours.items():
-            jax.config.update(name, value)  # for all threads: orbax restores in a thread of its own
+            jax.config.update(name, value)  # for all threads: orbax restores in another one
         yield
     finally:
         for name, value in before.items():

@@ -1,4 +1,4 @@
-"""What the settings of each command may be. Imports no jax."""
+"""Checks of the settings of each command. Imports no jax."""
 
 import contextlib
 import dataclasses
@@ -132,7 +132,7 @@ def check_experiment_config(config: ExperimentConfig, names: Collection[str]) ->
     if config.name not in {*names, "list", "all"}:
         close = difflib.get_close_matches(config.name, names, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
-        raise InputError(f"NAME must be an experiment, got {config.name!r}: {hint}There are {', '.join(names)}.")
+        raise InputError(f"NAME must be an experiment, got {config.name!r}: {hint}Known names: {', '.join(names)}.")
     _check_ranges(config)
     check_path(config, "out")
     _require(config, "out", not config.out.is_file(), "a folder, not a file")

@@ -1,4 +1,4 @@
-"""The entry point of `rnn-jax`. What can be refused without jax is refused before jax is imported."""
+"""The entry point of `rnn-jax`. Bad input that needs no jax to be recognised is refused before jax is imported."""
 
 import contextlib
 import io
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         warn("there is not enough memory for these sizes: lower --hidden-size, --streams, --window or --length.")
         return 2
-    except OSError as error:  # what no command foresees: a full disk, a file that was removed
+    except OSError as error:  # not handled by a command: a full disk, a file that was removed
         warn(f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''}.")
         return 1
     except KeyboardInterrupt:
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _command(argv: Sequence[str]) -> Callable[[], int]:
-    """What `argv` asks for."""
+    """The function that does what `argv` asks for."""
     from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TruncationConfig
 
     with _numbers_of_any_length():

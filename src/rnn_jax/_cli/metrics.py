@@ -43,7 +43,7 @@ def read_metrics(folder: Path, up_to: int) -> list[dict[str, Any]]:
 
 
 def write_metrics(folder: Path, records: list[dict[str, Any]]) -> None:
-    """Write all metrics anew."""
+    """Write all metrics, instead of what the file has."""
     write(folder / METRICS, "".join(map(_line, records)))
 
 

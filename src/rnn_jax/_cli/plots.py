@@ -1,4 +1,4 @@
-"""Pictures."""
+"""The pictures that the commands write."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,7 +59,7 @@ def above_zero(values: np.ndarray) -> np.ndarray:
 
 
 def with_zeros(words: str, values: np.ndarray) -> str:
-    """The label of such an axis."""
+    """The label of an axis that shows `above_zero`."""
     return f"{words}\n(zeros at the bottom)" if np.any(values == 0) else words
 
 
@@ -153,7 +153,7 @@ def truncation(path: Path, report: TruncationReport, title: str) -> None:
     if np.isfinite(report.decay) and report.decay > 0 and seen.sum() > 1:
         middle = np.exp(np.mean(np.log(report.lag_norms[seen]))) * report.decay ** (lags - np.mean(lags[seen]))
         error = f" ± {report.decay_error:.3f}" if np.isfinite(report.decay_error) else ""
-        words = f"{report.decay:.3f}{error} a step"
+        words = f"{report.decay:.3f}{error} per step"
         left.semilogy(lags[1:], middle[1:], color="tab:red", linestyle="--", label=words)
         left.legend()
     left.set(xlabel="lag", ylabel=with_zeros("mean of ‖∂L$_t$/∂h$_{t-lag}$‖", report.lag_norms))

@@ -123,7 +123,7 @@ def _first_free() -> Path:
 
 
 def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> None:
-    """Write `settings.json`: the settings and the `facts`, which the settings do not contain."""
+    """Write `settings.json`: the settings, and the `facts` that are not settings."""
     settings = dataclasses.asdict(config)
     for name in NOT_STORED:
         del settings[name]
@@ -169,7 +169,7 @@ def with_text(
 ) -> tuple[TrainConfig, dict[str, Any]]:
     """The settings and facts of a run that goes on with `corpus`, which was read from the `files` given, if any.
 
-    Standard input can be read only once: then the run keeps the files it has.
+    If standard input is among them, the run keeps its files, because it could not be read again.
     """
     if not files or "-" in files:
         return config, facts

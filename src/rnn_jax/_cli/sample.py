@@ -24,7 +24,7 @@ def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
 
 
 def trained(run: Path, settings: TrainConfig, symbols: str) -> Params:
-    """The parameters of the newest checkpoint of a run that is not damaged; a warning names those that are."""
+    """The parameters of the newest undamaged checkpoint of a run; a warning names the damaged ones."""
     restored = last_state(run, settings, symbols)
     warn_of_damage(run, restored)
     params: Params = restored.state.params

@@ -1,4 +1,4 @@
-"""What `settings.json` may hold. It is checked like input, because a person may have changed it. Imports no jax."""
+"""Read and check `settings.json`. It is checked like input, because a person may have changed it. Imports no jax."""
 
 import json
 import re
@@ -18,7 +18,7 @@ MOST_DIGITS = 4000  # of an integer; above 4,300 Python itself refuses, with ano
 MOST_LEVELS = 20  # of lists and objects inside each other
 BASELINES = {"unigram", "bigram", "trigram"}
 NEEDED = {"text": str, "text_sha256": str, "symbols": str, "baselines": dict[str, float]}
-FACTS = NEEDED | {  # what is written too: kept, but no command reads it
+FACTS = NEEDED | {  # also written, but no command reads these
     "command": str,
     "left_out": dict[str, int],
     "num_characters": int,
@@ -99,7 +99,7 @@ def checked(found: Any) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def _config(settings: dict[str, Any]) -> TrainConfig:
-    """The settings, after a check of their types. A missing setting gets its default; the files must be there."""
+    """The settings, after a check of their types. A missing setting gets its default; `files` is required."""
     hints = {name: hint for name, hint in typing.get_type_hints(TrainConfig).items() if name not in NOT_STORED}
     if "files" not in settings:
         raise ValueError(f"files must be {_in_words(hints['files'])}, but is missing")

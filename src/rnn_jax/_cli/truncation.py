@@ -52,8 +52,8 @@ def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str,
 def advice(report: TruncationReport, settings: TrainConfig, num_characters: int) -> str:
     """The cheapest truncation that loses little, with the command that trains with it; or why there is none.
 
-    Cheapest means: the fewest steps back for each step, k2 / k1, then the smallest k2. In fewer than 3 k2 steps, most
-    windows reach back to the first step, which is less than k2; the loss measured there is not that of a long text.
+    Cheapest means: the fewest steps back for each step, k2 / k1, then the smallest k2. With fewer than 3 k2 steps, most
+    windows reach the first step before they have gone back k2 steps, so what they lose is not what a long text loses.
     """
     if nothing_through_time(report):
         return f"{NOTHING} There is nothing to advise."
@@ -68,7 +68,7 @@ def advice(report: TruncationReport, settings: TrainConfig, num_characters: int)
             f"--window {LEAST_REACHES * k2}, or smaller --ks."
         )
     if not kept:
-        return f"None of these loses at most {MOST_LOST:.0%}: try larger --ks, or keep the full gradient."
+        return f"All of these lose more than {MOST_LOST:.0%}: try larger --ks, or keep the full gradient."
     row = min(kept, key=lambda row: (row.k2 / row.k1, row.k2))
     found = (
         f"The cheapest of these that loses at most {MOST_LOST:.0%} has k1 = {row.k1}, k2 = {row.k2}: it loses "
@@ -78,8 +78,8 @@ def advice(report: TruncationReport, settings: TrainConfig, num_characters: int)
     needed = least_characters(settings.streams, window)
     if needed > num_characters:
         return (
-            f"{found}\nTo train with it takes --window {window}, and {settings.streams} streams of it need {needed:,} "
-            f"characters: this text has {num_characters:,}. Give more text, or fewer --streams."
+            f"{found}\nTraining with it needs --window {window} and, for {settings.streams} streams, {needed:,} "
+            f"characters; this text has {num_characters:,}. Give more text, or fewer --streams."
         )
     return f"{found}\nnext: {train_command(settings, window=window, k1=row.k1, k2=row.k2)}"
 

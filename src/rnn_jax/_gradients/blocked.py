@@ -1,9 +1,9 @@
 """Loss and gradient fused, one block of time after the other: only the hidden states are kept for the whole sequence.
 
 Forward, a block passes through all layers before the next block starts. Backward, the blocks come in reverse order, and
-each one is readout, loss, its cotangent, reverse scan and weight-gradient products. Logits, pre-activations and `d_a`
-exist for one block only. Where the plan has segments, only the state at the start of each segment is kept; when its
-turn comes on the way back, the segment runs forward again.
+each one goes through readout, loss, cotangents, reverse scan and weight-gradient products. Logits, pre-activations and
+`d_a` exist for one block only. Where the plan has segments, only the state at the start of each segment is kept; on the
+way back, the segment runs forward again.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ from .through_layers import backward_layers, forward_layers
 
 
 class Stretch(NamedTuple):
-    """`pieces` of `size` steps each, one after the other, the first from step `start` on.
+    """Equal blocks or equal segments, one after the other: `pieces` of `size` steps, the first at step `start`.
 
-    The loss reads the last `read` steps of each piece. If `inner` is None, the pieces are blocks, and all their states
-    are kept. Otherwise they are segments: only the state at the start of each is kept, and `inner` are the stretches
-    that a segment consists of, counted from its own start.
+    The loss reads the last `read` steps of each. If `inner` is None, they are blocks, and all their states are kept.
+    Otherwise they are segments: only the state at the start of each is kept. `inner` lists the stretches that a segment
+    consists of; their steps are counted from the start of the segment.
     """
 
     start: int
@@ -45,7 +45,7 @@ class Stretch(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One block on its way back: its part of the batch, its first step, the highest states, all residuals."""
+    """One block on its way back: its part of the batch, its first step, the highest layer's states, all residuals."""
 
     steps: Batch
     start: Any
@@ -55,7 +55,7 @@ class Block(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class WayBack:
-    """How one block is taken back: its whole loss at once. `Windows` does it window by window."""
+    """The way back through one block, for its whole loss at once. `Windows` goes back separately for each window."""
 
     unroll: int = 1
 
@@ -66,7 +66,7 @@ class WayBack:
 
 
 class Problem(NamedTuple):
-    """What every piece needs; `sent` is that of `Events`."""
+    """What every block and segment needs; `sent` is a field of `Events`."""
 
     way: WayBack
     objective: Objective
@@ -76,7 +76,7 @@ class Problem(NamedTuple):
 
 
 class Carry(NamedTuple):
-    """What travels back from piece to piece: the loss and gradients so far, and what later steps send to `h`."""
+    """What goes back from block to block: the loss and gradients so far, and what later steps send to `h`."""
 
     loss: Scalar
     d_h: States
@@ -86,7 +86,7 @@ class Carry(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Blocked:
-    """By hand and fused, one block of time after the other; `plan` says which states are kept or recomputed.
+    """The fused gradient by hand, one block of time after the other; `plan` says which states are kept or recomputed.
 
     Args:
         plan: a `Plan`, for example from `plan_memory`. None keeps all states, in blocks of a default size.
@@ -174,7 +174,7 @@ def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tupl
 def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: States) -> tuple[States, list[Any]]:
     """The last states, and what is kept of each stretch.
 
-    Of segments, that is the states where they begin; of blocks, the states before the first one and all states within.
+    For segments, the states where they begin are kept; for blocks, the states before the first block and all within.
     """
     kept = []
     for stretch in stretches:
@@ -206,7 +206,7 @@ def reach(problem: Problem, segment: Stretch, offset: Any, h: States) -> States:
 
 
 def _blocks(segment: Stretch) -> tuple[Stretch, ...]:
-    """The steps of a segment in blocks as large as its own, for the way forward."""
+    """The steps of a segment, in the blocks that lie in it, for the way forward."""
     block = segment
     while block.inner is not None:
         block = block.inner[0]
@@ -214,7 +214,7 @@ def _blocks(segment: Stretch) -> tuple[Stretch, ...]:
 
 
 def retreat(problem: Problem, stretches: Sequence[Stretch], offset: Any, kept: Sequence[Any], carry: Carry) -> Carry:
-    """Back through the pieces of which `advance` kept something, the last one first."""
+    """Back through the blocks and segments that `advance` went through, the last one first."""
     for stretch, made in zip(reversed(stretches), reversed(kept), strict=True):
         if stretch.pieces == 1:
             carry = retreat_piece(problem, stretch, offset + stretch.start, made, carry)
@@ -237,9 +237,9 @@ def _states_before(i: Any, first: States, blocks: States) -> States:
 
 
 def retreat_piece(problem: Problem, stretch: Stretch, start: Any, piece: Any, carry: Carry) -> Carry:
-    """Back through one piece of a stretch, which begins at step `start`.
+    """Back through one block or segment of a stretch, which begins at step `start`.
 
-    For a segment, `piece` is the states at its start; for a block, these and all states that it produced.
+    For a segment, `piece` holds the states at its start; for a block, these and all states within.
     """
     if stretch.inner is not None:
         _, kept = advance(problem, stretch.inner, start, piece)
@@ -258,7 +258,7 @@ def retreat_piece(problem: Problem, stretch: Stretch, start: Any, piece: Any, ca
 
 
 def _steps(problem: Problem, stretch: Stretch, start: Any) -> Batch:
-    """The batch of one piece of `stretch`, which begins at step `start`."""
+    """The batch of one block or segment of `stretch`, which begins at step `start`."""
     batch = problem.batch
     unread = batch.inputs.shape[0] - num_read(batch)
     first_read = start + stretch.size - stretch.read - unread if stretch.read else 0
@@ -268,5 +268,5 @@ def _steps(problem: Problem, stretch: Stretch, start: Any) -> Batch:
 
 
 def _scan(body: Callable[[Any, Any], tuple[Any, Any]], carry: Any, stretch: Stretch) -> tuple[Any, Any]:
-    """`body(carry, i)` for each piece of a stretch, with the outputs stacked; no loop if there is only one piece."""
+    """`body(carry, i)` for each block or segment, with the outputs stacked; no loop if there is only one."""
     return body(carry, 0) if stretch.pieces == 1 else lax.scan(body, carry, jnp.arange(stretch.pieces))

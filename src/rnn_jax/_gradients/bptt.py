@@ -17,7 +17,7 @@ def bptt(unroll: int = 1) -> Loops:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BPTT:
-    """By hand: only `d_h` travels back through time; the weight gradients are products after the loop.
+    """Backpropagation through time by hand: only `d_h` travels back; weight gradients are products after the loop.
 
     Args:
         unroll: how many steps one iteration of a loop over time takes. A larger number means fewer launches per step on

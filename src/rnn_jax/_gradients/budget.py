@@ -30,7 +30,9 @@ class PlanCost(NamedTuple):
 
     def __str__(self) -> str:
         again = (
-            f"{self.recomputed_steps:,} of {in_steps(self.steps)} again" if self.recomputed_steps else "no step again"
+            f"{self.recomputed_steps:,} of {in_steps(self.steps)} recomputed"
+            if self.recomputed_steps
+            else "no step recomputed"
         )
         return f"{again}, {self.temporary_bytes / 1e6:,.1f} MB of temporaries"
 
@@ -38,12 +40,17 @@ class PlanCost(NamedTuple):
 def plan_cost(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> PlanCost:
     """What `plan` costs for arguments of these shapes.
 
-    The bytes are those of the states, which are counted, and the temporaries of one block, as XLA lays them out: 3.5
-    times the states of the block; once more those of the widest layer; its inputs; its outputs three times, or once or
-    twice with a copy of `w_hy`; and 0.95 times the weights of the cells. The factors are fitted in float32 to
-    `memory_analysis()` on a CPU. From 8 MB on they agree with it within 10 % (leaky units: 12 %). The exception is a
-    loop over segments that runs only once: XLA unrolls it and shares no memory, and `plan_memory` avoids such plans.
-    Half precision counts as 6 bytes per number, because a CPU converts it. A `compute_dtype` is not known here.
+    The bytes are those of the states that are kept, which are counted, plus those of the temporaries of one block, as
+    XLA lays them out. The temporaries are the sum of:
+
+    - 3.5 times the states of the block, plus the states of its widest layer, plus its inputs;
+    - the larger of three times its outputs, and its outputs (once or twice) with a copy of `w_hy`;
+    - 0.95 times the weights of the cells.
+
+    The factors are fitted in float32 to `memory_analysis()` on a CPU. From 8 MB on they agree with it within 10 %
+    (leaky units: 12 %). The exception is a loop over segments that runs only once: XLA unrolls it and does not share
+    memory between segments; `plan_memory` avoids such plans. Half precision counts as 6 bytes per number, because a CPU
+    converts it. The estimate does not take `compute_dtype` into account.
 
     Args:
         shapes: the arguments `(params, batch, h_0)` of the gradient function: arrays, or what `jax.eval_shape` returns.
@@ -53,7 +60,7 @@ def plan_cost(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> PlanCos
         A `PlanCost`: the number of steps, of recomputed steps, and the bytes of temporaries. `print` shows it in words.
 
     Raises:
-        TypeError: if `shapes` is not such a tuple, or `plan` not a `Plan`.
+        TypeError: if `shapes` is not a tuple of these three, or `plan` is not a `Plan`.
         ValueError: if shapes do not fit each other or are symbolic.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
@@ -62,7 +69,7 @@ def plan_cost(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> PlanCos
     >>> batch = rnn_jax.Batch(jnp.ones((10_000, 4, 32), jnp.float32), jnp.ones((10_000, 4), int))
     >>> shapes = params, batch, rnn_jax.zero_state(params, 4)
     >>> print(rnn_jax.plan_cost(shapes, rnn_jax.Plan(block=100, segments=(100,), keep=100)))
-    9,900 of 10,000 steps again, 0.9 MB of temporaries
+    9,900 of 10,000 steps recomputed, 0.9 MB of temporaries
     """
     check_shapes(shapes)
     params, batch, _ = shapes
@@ -95,7 +102,7 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: Number) -> Plan:
         A `Plan` for `Blocked(plan=...)`. `plan_cost(shapes, plan)` says what it costs.
 
     Raises:
-        TypeError: if `shapes` is not such a tuple, or `budget_bytes` is traced or not a number.
+        TypeError: if `shapes` is not a tuple of these three, or `budget_bytes` is traced or not a number.
         ValueError: if no plan fits (the message names the smallest budget), or shapes do not fit each other.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
@@ -109,7 +116,7 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: Number) -> Plan:
     """
     check_shapes(shapes)
     budget_bytes = require_known_number(
-        "budget_bytes", budget_bytes, POSITIVE, "the plan depends on it, so plan outside"
+        "budget_bytes", budget_bytes, POSITIVE, "the plan depends on it, so call `plan_memory` outside"
     )
     params, batch, _ = shapes
     sizes = _sizes(params, batch)
@@ -135,7 +142,7 @@ def check_shapes(shapes: Any) -> None:
     check_call(params, batch._replace(key=None) if isinstance(batch, Batch) else batch, h_0)
     symbols = {str(size) for leaf in jax.tree.leaves(shapes) for size in leaf.shape if not are_numbers(size)}
     if symbols:
-        raise ValueError(f"`shapes` must be made of numbers, got the symbols {', '.join(sorted(symbols))}.")
+        raise ValueError(f"`shapes` must have known sizes, got the symbols {', '.join(sorted(symbols))}.")
 
 
 def _candidates(params: Params, batch: Batch) -> Iterator[Plan]:
@@ -160,7 +167,7 @@ def _candidates(params: Params, batch: Batch) -> Iterator[Plan]:
 
 
 def _kept_states(plan: Plan, length: int, keep: int) -> int:
-    """States in memory at once: those where segments start, and those of the end or, later, of one segment."""
+    """The states in memory at once: one per segment, and all of the last steps or, later, of one segment."""
     if not plan.segments:
         return length
     size, inner, count = outermost(plan, length, keep)

@@ -1,4 +1,4 @@
-"""The gradient methods by name, and `make_grad_fn`, which makes a function of a method."""
+"""The gradient methods by name, and `make_grad_fn`, which makes a gradient function from a method."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from .truncation.truncated import Truncated
 
 
 class Named(NamedTuple):
-    """A method with a name: its class, and an `example` of it. The name without options stands for `default`."""
+    """A method with a name: its class, and an `example` of it. The name alone stands for `default`."""
 
     kind: type
     example: Method
@@ -36,7 +36,7 @@ class Named(NamedTuple):
 
     @property
     def default(self) -> Method | None:
-        """The method without options; None if it needs some."""
+        """The method without options; None if an option is required."""
         needed = [field.name for field in dataclasses.fields(self.kind) if field.default is dataclasses.MISSING]
         return None if needed else self.kind()
 
@@ -76,20 +76,20 @@ def make_grad_fn(
 ) -> GradFn:
     """Make a gradient function `(params, batch, h_0) -> ((loss, h_T), Gradients)`, pure and stateless.
 
-    With `ℓ_t` the loss of a step and `w_t` its weight, the loss is `Σ w ℓ / Σ |w|` (`"mean"`), `Σ w ℓ / N` with N the
+    Let `ℓ_t` be the loss of step t and `w_t` its weight. The loss is `Σ w ℓ / Σ |w|` (`"mean"`), `Σ w ℓ / N` with N the
     number of steps that exist or have a weight (`"mean_over_steps"`), or `Σ w ℓ` (`"sum"`). If there is nothing to sum,
-    it is 0. `docs/sequences.md` says which one to use when.
+    it is 0. `docs/sequences.md` says which reduction to use when.
 
     Under `jit`, gradients that are not used cost nothing. Sharded arrays under `jit` give the gradients of the whole
     batch; on CPUs the arrays are gathered for the weight gradients, which `Sharded` avoids. Inside your own
     `shard_map`, the gradients are those of the device's part: sum them with `lax.psum`.
 
     Args:
-        method: one of `Autodiff()`, `Stepwise()`, `BPTT()`, `Blocked()`, which are exact, or `Truncated(k1=…, k2=…)`,
-            `Adaptive(k1=…, bias=…)`, `Randomised(mean_reach=…)`, `LastSteps(k=…)`, which are not, but return the loss
-            of all steps. Around any of them: `Sharded(method, devices)` for several devices, `BurnIn(method, steps)`
-            for a burn-in. Or your own: see `rnn_jax.typing.Method`. A name in `GRADIENTS` stands for the method with
-            its defaults.
+        method: an exact method: `Autodiff()`, `Stepwise()`, `BPTT()` or `Blocked()`; one that is not exact, but
+            returns the loss of all steps: `Truncated(k1=…, k2=…)`, `Adaptive(k1=…, bias=…)`,
+            `Randomised(mean_reach=…)` or `LastSteps(k=…)`; or your own, see `rnn_jax.typing.Method`.
+            `Sharded(method, devices)` runs any of them on several devices, and `BurnIn(method, steps)` runs it after a
+            burn-in. A name in `GRADIENTS` stands for the method with its defaults.
         loss: the loss of a step: a name in `LOSSES`, or a pair, like `pointwise(...)`.
         reduction: how the losses of the steps are added up: `"mean"`, `"mean_over_steps"` or `"sum"`.
         compute_dtype: the dtype of states and products; None for that of the arguments. The loss and the weight
@@ -121,7 +121,7 @@ def make_grad_fn(
 
 
 def _at_the_door(method: Method, settle: Callable[[Params, Batch], Objective], compute_dtype: Any) -> GradFn:
-    """`method` with the arguments checked, cast and made alike under `shard_map`, and the objective computed."""
+    """`method` behind its checks: arguments are checked, cast and promoted, and the objective is computed."""
 
     def grad_fn(params: Params, batch: Batch, h_0: States) -> Result:
         check_call(params, batch, h_0)

@@ -17,7 +17,7 @@ def grad_fn_of(loss: Callable[[Params, Batch, States], tuple[Array, States]]) ->
     """Make a gradient function from your own `loss(params, batch, h_0) -> (value, h_T)`.
 
     It fits the trainer and `check_gradients`. Use it for losses that are not a sum over steps: contrastive losses,
-    alignments, penalties on the states. With `unroll_bptt` inside, the derivative through time is the one by hand;
+    alignments, penalties on the states. With `unroll_bptt` inside, the derivative through time is hand-written;
     otherwise it is JAX's. Only your loss reads `Batch.targets`.
 
     Args:
@@ -29,7 +29,7 @@ def grad_fn_of(loss: Callable[[Params, Batch, States], tuple[Array, States]]) ->
         tokens).
 
     Raises:
-        TypeError: if `loss` is not a function, or, when it is traced, does not return such a pair.
+        TypeError: if `loss` is not a function; when it is traced, if it does not return a pair `(value, h_T)`.
 
     >>> import functools, jax, jax.numpy as jnp, rnn_jax
     >>> def smooth(params, batch, h_0):  # a squared error, and a penalty on how fast the outputs change

@@ -55,7 +55,7 @@ class Sharded:
     def reference(self) -> Any:
         """`Autodiff()` for an exact method; otherwise the reference of `method` on the same devices.
 
-        The devices matter there: each one draws its own numbers, or chooses its own reach.
+        The devices matter for that reference: each one draws its own numbers, or chooses its own reach.
         """
         reference = self.method.reference
         if isinstance(reference, Autodiff):

@@ -1,10 +1,10 @@
 """What a time-blocked gradient keeps and what it recomputes: the plan.
 
 With d levels of segments, about `(d + 1) T^(1 / (d + 1))` of T states are in memory, and each step is computed up to d
-more times. One level is the schedule of Chen et al. (2016), arXiv:1604.06174. The revolve of Griewank and Walther
-(2000), ACM TOMS 26(1), takes the fewest steps for a given number of states, and Gruslys et al. (2016),
-arXiv:1606.03401, for a given budget. Levels of equal segments take more steps than these. But they are loops, so the
-time to compile does not depend on the length of the sequence.
+more times. One level is the schedule of Chen et al. (2016), arXiv:1604.06174. The schedule `revolve` of Griewank and
+Walther (2000), ACM TOMS 26(1), takes the fewest steps for a given number of states; that of Gruslys et al. (2016),
+arXiv:1606.03401, does so for a given budget. Levels of equal segments take more steps than these. But they are loops,
+so the time to compile does not depend on the length of the sequence.
 """
 
 import itertools
@@ -25,13 +25,13 @@ class Plan(NamedTuple):
     Args:
         block: the number of steps whose readout, loss and weight gradients are computed at once.
         segments: lengths in steps, outermost first; none may be longer than the one before. Only the state at the start
-            of a segment is kept; when its turn comes on the way back, it runs forward again. Empty: the states of all
-            steps are kept.
+            of a segment is kept; on the way back, the segment runs forward again. An empty tuple keeps the states of
+            all steps.
         keep: at least this many steps at the end keep their states in any case, because they are needed first.
 
     >>> import rnn_jax
     >>> print(rnn_jax.Plan(block=50, segments=(100,), keep=100))
-    blocks of 50 steps; of each 100 steps one state is kept and the others are computed again, but for the last 100
+    blocks of 50 steps; one state is kept per 100 steps; the others are recomputed, except for the last 100
     """
 
     block: int
@@ -42,9 +42,9 @@ class Plan(NamedTuple):
         blocks = f"blocks of {in_steps(self.block)}"
         if not self.segments:
             return f"{blocks}; all states are kept"
-        within = ", within them of each ".join(in_steps(size) for size in self.segments)
-        text = f"{blocks}; of each {within} one state is kept and the others are computed again"
-        return f"{text}, but for the last {self.keep:,}" if self.keep else text
+        within = " and, within them, per ".join(in_steps(size) for size in self.segments)
+        text = f"{blocks}; one state is kept per {within}; the others are recomputed"
+        return f"{text}, except for the last {self.keep:,}" if self.keep else text
 
 
 def in_steps(count: int) -> str:
@@ -64,14 +64,14 @@ def check_plan(plan: Plan) -> None:
         require_sizes(**{"plan.segments": size})
     for outer, inner in itertools.pairwise(plan.segments):
         if inner > outer:
-            raise ValueError(f"`plan.segments` must each lie within the one before, got {inner} in {outer}.")
+            raise ValueError(f"`plan.segments` must not grow from one to the next, got {inner} after {outer}.")
 
 
 def default_plan(params: Params, batch: Batch) -> Plan:
     """All states are kept, in blocks of about `ROWS` rows, or fewer if their outputs would not fit into the cache.
 
-    A short sequence is one block: no states have to be moved. So is a sequence with a symbolic number of steps, under
-    `jax.export`. The exception is a short sequence with a lean cell: there autodiff would keep less than one block.
+    A short sequence is one block, so that no states have to be moved. The exception is a lean cell, for which autodiff
+    would keep less than one block does. A sequence with a symbolic number of steps (`jax.export`) is one block too.
     """
     time, *batch_axes = steps_shape(batch.inputs)
     if not are_numbers(time):

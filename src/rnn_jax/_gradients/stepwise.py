@@ -1,4 +1,4 @@
-"""The textbook by hand: a scan of `step_forward`, then a reverse scan of `step_backward`, everything step by step."""
+"""The textbook algorithm by hand: a scan of `step_forward`, then a reverse scan of `step_backward`."""
 
 import dataclasses
 from typing import Any
@@ -61,7 +61,7 @@ def backward(residuals: Any, d_hs: Hiddens, d_h_T: State) -> tuple[Cell, State, 
 
 @dataclasses.dataclass(frozen=True)
 class Stepwise:
-    """The textbook by hand: every product is inside the loop.
+    """The textbook algorithm by hand: every product is inside the loop.
 
     >>> import rnn_jax
     >>> grad_fn = rnn_jax.make_grad_fn(rnn_jax.Stepwise(), loss="cross_entropy")

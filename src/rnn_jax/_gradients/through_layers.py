@@ -77,7 +77,7 @@ def backward_layers(
 def backward_readout(
     objective: Objective, params: ReadoutParams, batch: Batch, hs: Hiddens
 ) -> tuple[Scalar, ReadoutParams, Hiddens]:
-    """The loss, and its gradients with respect to the readout and to `hs`, of which it reads the last steps."""
+    """The loss of the last steps, and its gradients with respect to the readout and to all `hs`."""
     first_read = hs.shape[0] - num_read(batch)
     units, read = between_of(batch.drop, -1), hs[first_read:]
     if read.shape[0] == 0:

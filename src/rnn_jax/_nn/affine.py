@@ -25,7 +25,7 @@ def affine_d_weights(
 ) -> tuple[Float[Array, "in out"], Float[Array, " out"]]:
     """`d_W = Σ xᵀ d_y` and `d_b = Σ d_y`, summed over all leading axes in one product.
 
-    Sums of half precision are accumulated, and returned, in float32.
+    In half precision, the sums are accumulated and returned in float32.
     """
     steps = tuple(range(d_y.ndim - 1))
     dtype = accumulation_dtype(d_y.dtype)

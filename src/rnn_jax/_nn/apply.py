@@ -55,7 +55,7 @@ def last_states(h_0: States, hs: tuple[Trajectory, ...]) -> States:
 def _last(h: State, hs: Trajectory) -> State:
     if are_numbers(hs.shape[0]):
         return hs[-1] if hs.shape[0] else h
-    return jnp.concatenate([h[None], hs])[-1]  # a number of steps that is a symbol may be zero
+    return jnp.concatenate([h[None], hs])[-1]  # a symbolic number of steps may be zero
 
 
 def apply(
@@ -71,7 +71,7 @@ def apply(
 ) -> tuple[Outputs, States]:
     """Run all layers and the readout over a sequence. Layer l + 1 reads the states of layer l.
 
-    For a loss of your own with our hand-written derivative through time, differentiate
+    To differentiate your own loss with our hand-written derivative through time, use
     `apply(..., unroll=unroll_bptt)`. `grad_fn_of` does this for you.
 
     Args:
@@ -126,14 +126,14 @@ def apply_step(
 ) -> tuple[Float[Array, "*batch out"], States]:
     """One step of all layers and the readout, for sequences that arrive one step at a time.
 
-    It computes what `apply` computes. Only `h_t` must be kept between steps: a tuple of arrays, which can be stored.
+    It computes what `apply` computes. Between steps, keep only `h_t`, a tuple of arrays.
 
     Args:
         params: the network.
         h_tm1: the states before the step, one (*batch, hid) per layer.
         x_t: features (*batch, in) or integer tokens (*batch,) of one step.
-        mask: booleans (*batch,). Where false the step does not exist: `h_t` is `h_{t-1}`, `y_t` is read from it, and
-            neither `x_t` nor `reset` is read.
+        mask: booleans (*batch,). Where false the step does not exist: `h_t` is `h_{t-1}`, `y_t` is the readout of that,
+            and `x_t` and `reset` are ignored.
         reset: booleans (*batch,). Where true, `h_{t-1}` is zero.
         drop: the dropout masks of the whole sequence: pass the same ones at each step.
 

@@ -25,8 +25,8 @@ def bidirectional(
 ) -> Float[Array, "time *batch hid2"]:
     """Run two layers over a sequence, one in each direction: `[h→_t, h←_t]` for t = 1..T.
 
-    `h→_t` is the state of the first cell after `x_1..x_t`, `h←_t` that of the second after `x_T..x_t`. So the last
-    state of the backward direction is in the first step, `hs[0]`.
+    `h→_t` is the state of the first cell after `x_1..x_t`, and `h←_t` is the state of the second cell after `x_T..x_t`.
+    So the last state of the backward direction is in the first step, `hs[0]`.
 
     Args:
         cells: the cells of the forward and of the backward direction.
@@ -73,7 +73,7 @@ def bidirectional(
 
 
 def _check_direction(i: int, cell: Cell, h_0: Hidden, xs: Inputs, r: Hidden | None) -> None:
-    """Raise unless what is given for direction `i` fits."""
+    """Raise unless the arguments of direction `i` fit each other."""
     cell_name, h_name = f"cells[{i}]", f"h_0[{i}]"
     check_cell(cell, cell_name)
     batch = check_inputs(cell, xs, ("time",), "xs", cell_name)

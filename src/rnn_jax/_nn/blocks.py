@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from .._require import are_numbers
 
-ROWS = 1024  # steps times sequences of a block: many enough for fast products, few enough for the cache
+ROWS = 1024  # steps × sequences of a block: enough for fast products, but not too many for the cache
 SEQUENCES = 16  # assumed for a batch whose size is a symbol
 
 
@@ -20,7 +20,7 @@ def num_sequences(batch_axes: Sequence[int]) -> int:
 
 
 def even(time: int, block: int) -> int:
-    """About `block` steps, from 1 to `time`: a divisor of `time` if one is near, as a rest is compiled separately."""
+    """About `block` steps, from 1 to `time`: a divisor of `time` if one is near, to save compiling a remainder."""
     block = max(1, min(block, time))
     near = [size for size in range(max(1, 2 * block // 3), block * 3 // 2 + 1) if time % size == 0]
     return min(near, key=lambda size: abs(math.log(size / block)), default=block)

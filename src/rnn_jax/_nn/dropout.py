@@ -51,7 +51,9 @@ def drop_units(params: Params, batch: Batch, *, between: Number = 0.0, recurrent
         raise TypeError(f"`batch` must be a Batch, got {type(batch).__name__}.")
     between, recurrent = (require_number(*rate, RATE) for rate in (("between", between), ("recurrent", recurrent)))
     if batch.key is None:
-        raise ValueError("`batch.key` must be given, for `drop_units` draws from it: set `key=jax.random.key(...)`.")
+        raise ValueError(
+            "`batch.key` must be given, because `drop_units` draws from it: set `key=jax.random.key(...)`."
+        )
     require_key(batch.key)
     axes = check_inputs(params.cells[0], batch.inputs, ("time",), "batch.inputs", "params.cells[0]")
     key, *keys = jax.random.split(batch.key, 3)
@@ -62,7 +64,7 @@ def drop_units(params: Params, batch: Batch, *, between: Number = 0.0, recurrent
         masks = []
         for cell, of_layer in zip(params.cells, jax.random.split(key, len(params.cells)), strict=True):
             enlarged = jnp.asarray(1 / (1 - rate), cell.w_hh.dtype)
-            keep = 1 / enlarged.astype(accumulation_dtype(enlarged.dtype))  # of the rounded number
+            keep = 1 / enlarged.astype(accumulation_dtype(enlarged.dtype))  # from the rounded number
             masks.append(
                 jax.random.bernoulli(of_layer, keep, (*axes, cell.w_hh.shape[0])).astype(enlarged.dtype) * enlarged
             )
@@ -72,20 +74,20 @@ def drop_units(params: Params, batch: Batch, *, between: Number = 0.0, recurrent
 
 
 def dropped(x: Array, units: Hidden | None) -> Array:
-    """`x ∘ units`, over any leading axes; its own transpose."""
+    """`x ∘ units`, over any leading axes. The map is its own transpose."""
     return x if units is None else x * units.reshape((1,) * (x.ndim - units.ndim) + units.shape)
 
 
 def constant(units: Hidden | None) -> Hidden | None:
-    """`units`, from which no gradient comes."""
+    """`units`, with the gradient stopped."""
     return None if units is None else lax.stop_gradient(units)
 
 
 def between_of(drop: Drop | None, layer: int) -> Hidden | None:
-    """What the states of a layer are multiplied by where the layer above or the readout reads them."""
+    """The dropout mask on the states of a layer where the layer above or the readout reads them."""
     return None if drop is None or drop.between is None else drop.between[layer]
 
 
 def recurrent_of(drop: Drop | None, layer: int) -> Hidden | None:
-    """What the states of a layer are multiplied by where `W_hh` reads them at the next step."""
+    """The dropout mask on the states of a layer where `W_hh` reads them at the next step."""
     return None if drop is None or drop.recurrent is None else drop.recurrent[layer]

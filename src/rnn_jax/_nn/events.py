@@ -38,7 +38,7 @@ class Events(NamedTuple):
         return self.leave(d_h_t, jnp.zeros_like(d_h_t))
 
     def d_enter(self, d_h_met: Array, d_h_t: Array) -> Array:
-        """`d_h_{t-1}`: `d_h_met` through the step's start, or `d_h_t` where the step does not exist."""
+        """`d_h_{t-1}`: `d_h_met` sent back through `enter`, or `d_h_t` where the step does not exist."""
         d_h_tm1 = self.leave(self.enter(d_h_met), d_h_t)
         return d_h_tm1 if self.sent is None else self.sent[..., None] * d_h_tm1
 

@@ -96,7 +96,7 @@ def generate(
     """Continue `prompt` by `length` inputs that the network draws itself: `x_{t+1} = draw(key_t, y_t)`.
 
     Pad prompts of different lengths, in any place, and set `mask` to false at the padding. Each sequence continues from
-    the output of its last step that exists, or from that of `h_0` if no step exists, as if it had no padding.
+    the output of its last step that exists (of `h_0` if no step exists), as if it had no padding.
 
     The keys are `jax.random.split(key, length)`, one for each step, shared by all sequences of the batch. What a
     sequence draws does not depend on the padding, but it does depend on the shape of the batch.

@@ -14,8 +14,8 @@ class Layer(NamedTuple):
 
     They are constant in time, so this tree must never be cut in time: that would cut the batch axis of the masks.
 
-    `recurrent`  what h is multiplied by where `W_hh` reads it; None stands for ones.
-    `between`    what h is multiplied by where the layer above or the readout reads it; None stands for ones.
+    `recurrent`  the dropout mask on h where `W_hh` reads it; None stands for ones.
+    `between`    the dropout mask on h where the layer above or the readout reads it; None stands for ones.
     """
 
     cell: Any
@@ -31,7 +31,7 @@ class Layer(NamedTuple):
         return dropped(hidden(self.cell, s), self.between)
 
     def down(self, d_x: Array) -> Array:
-        """The cotangent of h from that of the result of `up`."""
+        """The cotangent of h from the cotangent of `up(s)`."""
         return dropped(d_x, self.between)
 
 

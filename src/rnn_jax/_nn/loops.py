@@ -1,4 +1,4 @@
-"""The loops over time, forward and backward by hand. Only `d_s` is carried back; all else is one product over steps."""
+"""The loops over time, forward and backward by hand. Only `d_s` is carried back; weights get one product each."""
 
 from collections.abc import Callable
 from functools import partial
@@ -163,7 +163,7 @@ def pullback(residuals: Residuals, d_ss: Array) -> tuple[Cell, Array, Float[Arra
 
 
 def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_dot: Inputs | None) -> Array:
-    """Forward mode: the tangents of `s_1..s_T`. None stands for a tangent of zero, for a leaf of `cell_dot` too.
+    """Forward mode: the tangents of `s_1..s_T`. None, also as a leaf of `cell_dot`, means zero.
 
     `ż_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h` and `u̇_t = h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh`; the derivative of the cell maps them to
     `ṡ_t`. Only the last product is in the loop.

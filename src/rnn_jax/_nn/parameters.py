@@ -47,12 +47,13 @@ def init_params(
         output_size: the number of outputs, or of classes.
         num_layers: the number of layers.
         activation: a name ("tanh", "relu", "identity"), a function φ, or an `Activation`.
-        leak: the α of leaky integration, above 0 and at most 1. One number for all units, see `CellParams`; or an array
-            (hid,), one for each unit, which may be traced: then each layer is a `LeakyParams`, which trains it.
+        leak: the α of leaky integration, above 0 and at most 1. Pass one number for all units (see `CellParams`), or an
+            array (hid,) with one leak per unit. The array may be traced; each layer is then a `LeakyParams`, which
+            trains it.
         recurrent_init: the initialiser of `w_hh` (hid, hid); orthogonal by default.
-        input_init: that of `w_xh` (in, hid); by default normal with variance 1 / fan-in (LeCun).
-        readout_init: that of `w_hy` (hid, out), with the same default.
-        bias_init: that of all biases; zeros by default.
+        input_init: the initialiser of `w_xh` (in, hid); by default normal with variance 1 / fan-in (LeCun).
+        readout_init: the initialiser of `w_hy` (hid, out), with the same default as `input_init`.
+        bias_init: the initialiser of all biases; zeros by default.
         dtype: a floating point type of the weights.
 
     Returns:

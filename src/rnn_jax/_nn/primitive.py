@@ -21,7 +21,7 @@ from .loops import Residuals, forward, pullback, pushforward, residuals_of
 if TYPE_CHECKING:
 
     class Base:
-        """The part used here of JAX's base class, for type checkers: its name depends on the version of JAX."""
+        """The members of JAX's base class used here, for type checkers. Its name depends on JAX's version."""
 
         in_avals_flat: list[Any]
         in_tree: jax.tree_util.PyTreeDef
@@ -126,12 +126,12 @@ class Unroll(Base):
         return bind(jax.tree.unflatten(self.in_tree, leaves), self.ensemble), len(self.ensemble) + 1
 
     def _leaves(self, tree: Any) -> list[Any]:
-        """The entries of `tree` in the places of the arguments' leaves, including None."""
+        """The entries of `tree`, including None, one for each leaf of the arguments."""
         leaves: list[Any] = self.in_tree.flatten_up_to(tree)
         return leaves
 
     def _for_each_member(self, rule: Callable[..., Any], *, transposed: bool = False) -> Callable[..., Any]:
-        """`rule(args, ...)` vmapped over the ensemble. Of a transposed rule, cotangents of shared leaves are summed."""
+        """`rule(args, ...)` vmapped over the ensemble. A transposed rule sums the cotangents of shared leaves."""
         for members in reversed(self.ensemble):
             rule = self._vmapped(rule, members, transposed)
         return rule
@@ -196,4 +196,4 @@ def _or_float0(d: Any, aval: Any) -> Any:
         return d
     if are_numbers(*aval.shape):
         return np.zeros(aval.shape, jax.dtypes.float0)
-    return hijax.Zero(aval.to_tangent_aval())  # NumPy knows no symbols
+    return hijax.Zero(aval.to_tangent_aval())  # NumPy has no symbolic sizes

@@ -15,7 +15,7 @@ from .dropout import dropped
 
 
 def step(cell: Cell, h_tm1: State, x_t: Step) -> State:
-    """One step, `h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)`, on any number of batch axes.
+    """One step, `h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)`, over zero or more batch axes.
 
     With a leak α below 1 it is `h_t = (1 - α) h_{t-1} + α φ(…)`.
 
@@ -58,7 +58,7 @@ class StepResiduals(NamedTuple):
 
 
 def step_forward(cell: Cell, h_tm1: State, x_t: Step, r: Hidden | None = None) -> tuple[State, StepResiduals]:
-    """`step`, which also returns the residuals for its backward pass (the notebooks' cache).
+    """`step`, which also returns the residuals for its backward pass (many notebooks call them the cache).
 
     Args:
         cell: the weights of one layer.

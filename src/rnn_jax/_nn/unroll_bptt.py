@@ -67,8 +67,8 @@ def unroll_bptt(
 
     It works wherever `unroll` works: under `jax.grad` and `jax.jvp` with respect to `cell`, `h_0` and `xs`, to any
     order and in any mixture, and under `jax.vmap`. A `vmap` over sequences costs no more than a batch axis. See
-    `docs/transformations.md`. If JAX lacks the experimental base class that this needs, it is a `jax.custom_vjp`
-    instead, which has no forward mode.
+    `docs/transformations.md`. If JAX lacks the experimental base class that this function needs, it uses
+    `jax.custom_vjp` instead, which has no forward mode.
 
     Args:
         cell: the weights of one layer.

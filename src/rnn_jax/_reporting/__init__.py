@@ -3,5 +3,5 @@
 `errors`, `console`   errors that users see; what is printed, and how it is escaped
 `files`, `lock`       writes that leave the old or the new file; one process for a folder
 `html_page`           a page with pictures, in one file
-`machine`             the record of machine, versions, commit and date beside every result
+`machine`             the record of machine, versions, commit and date that every result has
 """

@@ -1,4 +1,4 @@
-"""Words for the person who looks."""
+"""What the command prints."""
 
 import contextlib
 import gc
@@ -15,18 +15,18 @@ from typing import TextIO
 
 from .errors import OutputFailed
 
-# Control characters but line breaks and tabs; line separators; what turns the direction of the text around.
+# Control characters except line breaks and tabs; line separators; marks that change the direction of the text.
 DRIVING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
-unended = threading.Event()  # whether orbax has left coroutines, which speak when they are collected
+unended = threading.Event()  # whether orbax has left coroutines, which print warnings when they are collected
 
 
 def be_printable() -> None:
-    """Let no character that cannot be shown end the program, nor a standard stream that is closed."""
+    """Keep the program running if a character cannot be printed or a standard stream is closed."""
     for number in range(3):
         try:
             os.fstat(number)
-        except OSError:  # the next file that is opened would get its number, and what is meant for it
+        except OSError:  # the next file that is opened would get its number and its output
             os.open(os.devnull, os.O_RDWR)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -37,8 +37,8 @@ def be_printable() -> None:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Let no library log, warn unless Python was asked for warnings, or tell of what it leaves behind."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # what is compiled of JAX reads it when it is imported
+    """Silence the logs of libraries, errors while they clean up, and warnings unless Python was asked for them."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # the compiled part of JAX reads it at import
     disabled, hook = logging.root.manager.disable, sys.unraisablehook
     logging.disable(logging.CRITICAL)
     sys.unraisablehook = lambda _: None
@@ -56,12 +56,12 @@ def quiet() -> Iterator[None]:
 
 
 def shown(words: str) -> str:
-    """`words` with all that drives a terminal, like escape sequences, written out."""
+    """`words` with everything that controls a terminal, like escape sequences, escaped."""
     return DRIVING.sub(lambda found: ascii(found[0])[1:-1], words)
 
 
 def pasted(path: Path) -> str:
-    """A path as one word of a command for the shell, whatever its name holds."""
+    """A path as one word of a shell command, whatever characters it has."""
     word = str(path)
     word = f"./{word}" if word.startswith("-") else word
     if shown(word) == word and "\n" not in word and "\t" not in word:
@@ -71,12 +71,12 @@ def pasted(path: Path) -> str:
 
 
 def say(words: str, *, raw: bool = False) -> None:
-    """Print at once: to a terminal `shown` unless `raw`, elsewhere as it is.
+    """Print at once: on a terminal escaped by `shown`, unless `raw`; to a file or a pipe unchanged.
 
-    When nobody reads any more (`| head`), go on in silence.
+    If the reader has gone (`| head`), go on without printing.
 
     Raises:
-        OutputFailed: if it cannot be written, on a full disk say.
+        OutputFailed: if it cannot be written, for example on a full disk.
     """
     try:
         print(words if raw or not sys.stdout.isatty() else shown(words), flush=True)
@@ -88,7 +88,7 @@ def say(words: str, *, raw: bool = False) -> None:
 
 
 def warn(words: str) -> None:
-    """Say on standard error what a person should know, but what stops nothing; if nobody hears it, go on."""
+    """Print a warning on standard error, and go on even if it cannot be printed."""
     try:
         print(f"rnn-jax: {shown(words)}", file=sys.stderr, flush=True)
     except OSError:
@@ -96,6 +96,6 @@ def warn(words: str) -> None:
 
 
 def _give_up(stream: TextIO) -> None:
-    """What is still to be written, and is kept until then, goes nowhere."""
+    """Discard what is in the buffer of a stream, and what is printed to it later."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

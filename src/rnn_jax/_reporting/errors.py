@@ -1,4 +1,4 @@
-"""What a person can mend."""
+"""Errors that the command prints as one sentence."""
 
 
 class InputError(Exception):
@@ -10,4 +10,4 @@ class TrainingFailed(Exception):
 
 
 class OutputFailed(Exception):
-    """What was to be said could not be written. The command exits 1."""
+    """The output could not be written. The command exits 1."""

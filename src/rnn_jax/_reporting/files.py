@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 
 def write(path: Path, text: str) -> None:
-    """Write a whole file or, if we are stopped, nothing of it."""
+    """Write the whole file, or nothing if we are stopped."""
     with replacing(path) as file:
         file.write(text.encode())
 
@@ -28,5 +28,5 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether a text has no half of a surrogate pair, as names of files have in Python for bytes that are not UTF-8."""
+    """Whether a text is free of halves of surrogate pairs, which Python puts into file names that are not UTF-8."""
     return not any("\ud800" <= symbol <= "\udfff" for symbol in text)

@@ -1,4 +1,4 @@
-"""One file of HTML for people: its pictures inside, with a sentence and a table to each."""
+"""An HTML page in one file: pictures, each with a sentence and a table."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ th { border-bottom: 1px solid #999 } summary { cursor: pointer; color: #246 }
 
 
 class Section(NamedTuple):
-    """A picture, how to read it, and its numbers; without a picture the table is open."""
+    """A picture, how to read it, and its numbers; without a picture the table is not folded."""
 
     title: str
     picture: bytes | None
@@ -35,12 +35,12 @@ class Section(NamedTuple):
 
 
 def _words(text: str) -> str:
-    """A text that may hold names of files: nothing in it is markup or drives what shows the page."""
+    """A text that may hold file names, with markup and control characters escaped."""
     return escape(shown(text))
 
 
 def html_page(title: str, lead: str, verdict: Sequence[str], sections: Sequence[Section], end: str = "") -> str:
-    """The page as text. `end` is HTML of your own."""
+    """The page as text. `end` is more HTML, for the end of the page."""
     said = "".join(f"<p>{_words(line)}</p>" for line in verdict)
     said = f'<div class="verdict">{said}</div>' if said else ""
     body = "\n".join(map(_section, sections))

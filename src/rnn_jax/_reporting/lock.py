@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .errors import InputError
 
-if sys.platform != "win32":  # there, nothing is locked
+if sys.platform != "win32":  # on Windows, nothing is locked
     import fcntl
 
 LOCK = "lock"
@@ -20,7 +20,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder that is trained in. The kernel releases it when the process ends, even by kill -9.
 
     Raises:
-        InputError: if another process holds it, by its number; or the lock cannot be made.
+        InputError: if another process holds it, which the message names, or the lock cannot be made.
     """
     try:
         file = open(folder / LOCK, "a+", encoding="utf-8")
@@ -46,7 +46,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _lock(descriptor: int) -> None:
-    """Take the lock; on a file system that knows none, nothing is locked."""
+    """Take the lock; on a file system without locks, nothing is locked."""
     if sys.platform != "win32":
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

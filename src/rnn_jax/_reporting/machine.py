@@ -1,4 +1,4 @@
-"""The record of the machine that stands beside every result: what it is, the versions, the commit, the date."""
+"""The record of the machine that is stored with every result: what it is, the versions, the commit, the date."""
 
 import datetime
 import importlib.metadata
@@ -89,7 +89,7 @@ def installed(packages: Sequence[str]) -> dict[str, str]:
 
 
 def commit(checkout: Path) -> str | None:
-    """The commit of a checkout, or None if the folder is none itself, or there is no git to ask."""
+    """The commit of a checkout, or None if the folder is not a checkout, or git cannot tell."""
     if not (checkout / ".git").exists():  # an installed package may lie inside a checkout of something else
         return None
     command = ["git", "-C", str(checkout), "--no-optional-locks", "describe", "--always", "--dirty", "--exclude=*"]

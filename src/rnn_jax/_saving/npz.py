@@ -1,6 +1,6 @@
 """The file of `save_params`: an .npz of NumPy, read without pickle.
 
-Each array is there under its name in the tree, like `cells[0].w_hh`, and under `structure` a text of JSON:
+The file has each array under its name in the tree, like `cells[0].w_hh`, and a JSON text under `structure`:
 
     {"format": 1,
      "cells": [{"kind": "CellParams",
@@ -22,7 +22,7 @@ from .._reporting.files import replacing
 from .._types import ReadoutParams
 
 FORMAT = 1
-STRUCTURE = "structure"  # its name among the arrays
+STRUCTURE = "structure"  # the name of the JSON text
 STORED_AS = {"float16": "float16", "bfloat16": "uint16", "float32": "float32", "float64": "float64"}
 
 Structure = dict[str, Any]
@@ -41,7 +41,7 @@ def read(path: Path) -> tuple[Structure, dict[str, np.ndarray]]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is none of ours, damaged or of a newer format.
+        ValueError: if `save_params` did not write it, or it is damaged or of a newer format.
     """
     with open(path, "rb") as file:
         if file.read(2) != b"PK":
@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[Structure, dict[str, np.ndarray]]:
             with np.load(file, allow_pickle=False) as found:
                 ours = STRUCTURE in found.files
                 held = {name: found[name] for name in found.files if ours}
-        except Exception as error:  # zipfile and NumPy raise of many kinds, for a file damaged in many ways
+        except Exception as error:  # zipfile and NumPy raise many kinds of errors for damaged files
             raise refusal(path, "is damaged: it cannot be read") from error
     if not ours:
         raise refusal(path, f"is another .npz file: it has no `{STRUCTURE}`")

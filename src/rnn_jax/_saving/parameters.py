@@ -32,8 +32,8 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
         params: the parameters, or gradients, which are `Params` too. They must have values: not under `jax.jit`.
 
     Raises:
-        TypeError, ValueError: if these are no parameters, or a file cannot hold them: an activation that is no name,
-            another static field that is no text, number or None, two classes of cells with the same name.
+        TypeError, ValueError: if these are not parameters, or a file cannot hold them, because an activation is not a
+            name, another static field is not a text, a number or None, or two classes of cells have the same name.
         OSError: if the file cannot be written.
 
     >>> import pathlib, tempfile, jax, rnn_jax
@@ -52,7 +52,7 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
     arrays: dict[str, np.ndarray] = {}
 
     def held(owner: str, names: Iterable[str], holder: Any) -> dict[str, str]:
-        """Put the arrays of a layer or of the readout to the others; returns their dtypes."""
+        """Add the arrays of a layer or of the readout to `arrays`; returns their dtypes."""
         new = {name: _array(f"params.{owner}.{name}", getattr(holder, name)) for name in names}
         arrays.update({f"{owner}.{name}": array for name, array in new.items()})
         return {name: array.dtype.name for name, array in new.items()}
@@ -71,15 +71,15 @@ def load_params(path: str | os.PathLike[str], *, cells: Iterable[type] = ()) -> 
 
     Args:
         path: the file.
-        cells: the classes of its layers that are your own. `CellParams` and `LeakyParams` are known.
+        cells: your own classes of cells that the file has. `CellParams` and `LeakyParams` are known.
 
     Returns:
         Parameters whose arrays are on JAX's default device.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if the file is damaged, something else or of a newer format; if the class of a layer is not given,
-            or has other fields now; if the file holds float64, and JAX is not set to hold it.
+        ValueError: if the file is damaged, of a newer format, or not from `save_params`; if the class of a cell is not
+            given, or its fields have changed; if the file holds float64 and `jax_enable_x64` is off.
 
     >>> import dataclasses, pathlib, tempfile, jax, rnn_jax
     >>> @jax.tree_util.register_dataclass
@@ -121,7 +121,7 @@ def require_float64(what: str) -> None:
     """Raise a `ValueError` if JAX would round 64-bit numbers to 32 bits; `what` says which numbers these are."""
     if jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
         raise ValueError(
-            f"{what}, which JAX cannot hold without 64-bit numbers: turn them on before, "
+            f"{what}, which JAX cannot hold without 64-bit numbers: turn them on first, "
             f'`jax.config.update("jax_enable_x64", True)`.'
         )
 
@@ -144,7 +144,7 @@ def _kinds(who: str, classes: Iterable[type]) -> dict[str, type]:
         if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
             raise TypeError(f"`{who}` must be a tuple of dataclasses, like (CellParams,), got {kind!r}.")
         if kinds.setdefault(kind.__name__, kind) is not kind:
-            raise ValueError(f"`{who}` must be of classes with different names, got two that are {kind.__name__!r}.")
+            raise ValueError(f"`{who}` must be classes with different names, got two named {kind.__name__!r}.")
     return kinds
 
 
@@ -153,8 +153,8 @@ def _kind(path: Any, layer: int, described: dict[str, Any], known: dict[str, typ
     name = described["kind"]
     if name not in known:
         raise ValueError(
-            f"`cells` must hold the classes of layers of your own, but layer {layer} of {str(path)!r} is a {name!r}, "
-            f"and known are {', '.join(known)}: give its class, `load_params(path, cells=({name},))`."
+            f"`cells` must hold your own classes of cells, but layer {layer} of {str(path)!r} is a {name!r}, "
+            f"and only {', '.join(known)} are known: give its class, `load_params(path, cells=({name},))`."
         )
     saved, (names, statics) = sorted([*described["arrays"], *described["static"]]), _fields(known[name])
     if set(described["arrays"]) != set(names) or set(described["static"]) != set(statics):
@@ -181,6 +181,6 @@ def _storable(name: str, value: Any) -> Any:
     if callable(value) or (isinstance(value, tuple) and callable(next(iter(value), None))):
         raise TypeError(
             f"`{name}` must be a name to be saved, got {value!r}: a file holds no functions. Save the cell with a "
-            f"name, and after loading give it the function, `cell.replace`."
+            f"name, and set the function after loading, with `cell.replace`."
         )
     raise TypeError(f"`{name}` must be a text, a number or None to be saved, got {value!r}.")

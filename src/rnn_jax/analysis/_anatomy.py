@@ -1,4 +1,4 @@
-"""The anatomy of a gradient: what arrives at each step, what each step adds, and how far back each loss sends how much.
+"""The anatomy of a gradient: what arrives at each step, what each step adds, and how far back each loss reaches.
 
 Let `δ_t = ∂L/∂h_t` be the whole gradient at step t, and `∂L_t/∂h_t` its local part, from the loss of step t only. Then
 
@@ -74,11 +74,10 @@ class Anatomy(NamedTuple):
     `layers`      a `LayerAnatomy` for each layer.
     `lag_norms`   the lag grid, one for each layer: `lag_norms[layer][lag, i - 1]` is `‖∂L_i/∂h_{i-lag}‖` of each
                   sequence, i = 1..T. It is 0 where there is no such state (`lag > i`), and where a reset lies between.
-    `decay`       the factor by which `‖∂L_i/∂h_{i-lag}‖` falls or grows per step of lag, all layers together: a line
-                  through the log of the means of what is not zero. None if `lags` is below 2; 0 if fewer than two lags
-                  have something that is not zero.
-    `decay_error` its standard error; None with `decay`; infinite if fewer than three lags have something that is not
-                  zero.
+    `decay`       the factor by which `‖∂L_i/∂h_{i-lag}‖` falls or grows per step of lag, all layers together, from a
+                  line through the log of the mean norms; norms of zero do not count. None if `lags` is below 2; 0 if
+                  fewer than two lags have a norm above zero.
+    `decay_error` its standard error; None if `decay` is None; infinite if fewer than three lags have a norm above zero.
     `cut`         what windows of `k1` steps that reach back `k2` lose; None unless they are given.
     """
 

@@ -18,8 +18,8 @@ class Cut(NamedTuple):
     """What truncation makes of the gradient.
 
     `params`     the truncated gradient.
-    `lost`       leaf by leaf, its distance from the full gradient, relative to that; infinite if only the full one is
-                 zero.
+    `lost`       for each leaf, the distance from the full gradient, relative to its norm; infinite if only the full
+                 gradient is zero.
     `d_a_norms`  for each layer, `‖d_a_t - truncated d_a_t‖` of each step and sequence.
     """
 

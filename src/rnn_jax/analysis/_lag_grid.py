@@ -1,4 +1,4 @@
-"""How much of each loss arrives how many steps back."""
+"""The norm of the gradient of each loss at each lag."""
 
 from typing import Any
 
@@ -16,15 +16,15 @@ from ._passed import Passed
 def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lags time *batch"], ...]:
     """`‖∂L_i/∂h_{i-lag}‖` of each layer and sequence, lag = 0..lags: windows of one step, side by side.
 
-    In pass q, the window of loss i is at step i - q. What has arrived at the state there is the sum of what the step
-    after sent back and what the layer above sent down.
+    In pass q, the window of loss i is at step i - q. The gradient that arrives at that state is the sum of two parts:
+    from the next step, and from the layer above.
     """
     time = batch.inputs.shape[0]
     first = tuple(norms(local)[None] for local in (layer.local for layer in passed.layers))
     if not lags:
         return first
     folded = side_by_side(list(passed.saved), 1)
-    pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, 0)  # the reach does not end
+    pieces = Pieces(Windows(k1=1, k2=2 * time, time=time, passes=lags), folded, 0)  # no limit to the reach
 
     def arrived(entering: States, d_as: tuple[Deltas, ...]) -> States:
         """`∂L_i/∂h_{i-q}` of each layer."""
@@ -61,7 +61,7 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
 def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float[Array, " lags"]:
     """For each lag, the mean over the losses of the norm over all layers.
 
-    Only losses count of which something arrives: a reset in between leaves nothing.
+    A loss does not count at lags where nothing of it arrives, for example because of a reset.
     """
     whole = norms(jnp.stack(grid, -1))
     lags, time = whole.shape[:2]
@@ -75,8 +75,8 @@ def mean_over_steps(grid: tuple[Float[Array, "lags time *batch"], ...]) -> Float
 def decay_rate(norms: Float[Array, " lags"]) -> tuple[Scalar | None, Scalar | None]:
     """The factor per step, and its standard error, of the line through the log of `norms` from lag 1 on.
 
-    None if there are fewer than two such lags. If fewer than two norms are above zero, the factor is 0; if fewer than
-    three are, the error cannot be estimated and is infinite.
+    None if there are fewer than two lags from 1 on. If fewer than two norms are above zero, the factor is 0; if fewer
+    than three are, the error cannot be estimated and is infinite.
     """
     if len(norms) < 3:
         return None, None

@@ -63,9 +63,9 @@ def penalise_norms(weight: Number, *, loss: str | Loss, reduction: str = "mean")
         A `GradFn`, as `make_grad_fn` returns it.
 
     Raises:
-        TypeError: if `weight` is not a number, or, when it is traced, for cells other than `CellParams`.
-        ValueError: if `weight` is not above zero; when it is traced, for a batch with mask, resets or dropout, and for
-            cells that leak, because Ω is not defined for them.
+        TypeError: if `weight` is not a number. The returned function raises it for cells other than `CellParams`.
+        ValueError: if `weight` is not above zero. The returned function raises it for a batch with mask, resets or
+            dropout, and for cells that leak, because Ω is not defined for them.
 
     References: Pascanu, Mikolov and Bengio (2013), ICML, arXiv:1211.5063.
 

@@ -54,7 +54,7 @@ def full_pass(objective: Objective, params: Params, batch: Batch, h_0: States) -
 
 
 def of_step(residuals: Residuals, d_hs: Hiddens) -> Deltas:
-    """The deltas of `d_h_t`, for each step on its own: nothing travels through time."""
+    """The deltas of `d_h_t`, separately for each step: nothing travels through time."""
     cell = residuals.layer.cell
     made, _ = cell.backward(residuals.kept, only_hidden(cell, d_hs))
     existing: Deltas = jax.tree.map(residuals.events.d_leave, made)

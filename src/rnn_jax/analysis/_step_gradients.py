@@ -22,8 +22,8 @@ def step_gradients(
     """Compute what each time step adds to the gradient of the weights.
 
     For the cells, step t adds `x_tᵀ d_a_t`, `h_{t-1}ᵀ d_a_t` and `d_a_t`; for the readout, `h_tᵀ d_y_t` and `d_y_t`,
-    which are zero where it is not read. The sums over the first axis are the gradient of the loss of all steps. It
-    takes T times the memory of the weights; `anatomy` returns the norms only.
+    which are zero where the loss does not read step t. The sums over the first axis are the gradient of the loss of all
+    steps. The parts take T times the memory of the weights; `anatomy` returns the norms only.
 
     Args:
         params: the network.

@@ -18,7 +18,7 @@ from ._lag_grid import mean_over_steps
 
 
 class Distance(NamedTuple):
-    """The distance of a gradient from the full one: `error` is `‖g - full‖ / ‖full‖`, `cosine` that of their angle."""
+    """How far a gradient is from the full one: `error`, `‖g - full‖ / ‖full‖`, and `cosine`, of their angle."""
 
     error: float
     cosine: float
@@ -61,7 +61,7 @@ class TruncationReport(NamedTuple):
 
     def __str__(self) -> str:
         rate = f"{self.decay:.3g}" + (f" ± {self.decay_error:.1g}" if np.isfinite(self.decay_error) else "")
-        per_step = f"‖∂L_t/∂h_(t-lag)‖ is {rate} times what it was, each step back"
+        per_step = f"‖∂L_t/∂h_(t-lag)‖ changes by a factor of {rate} with each step back"
         if np.isnan(self.decay):
             per_step = "Too few lags to see a decay"
         lines = [f"{per_step} (over {len(self.lag_norms) - 1} steps).", "", _HEAD]
@@ -91,8 +91,8 @@ def truncation_report(
 ) -> TruncationReport:
     """Measure what windows of k1 steps that reach back k2 cost on this batch, compared with the full gradient.
 
-    For each k2, k1 is k2, half of it, and 1. With k1 = k2, the windows do not overlap, and the first step of each
-    reaches back to nothing; with k1 = 1, every step reaches back k2. `Truncated(k1=k1, k2=k2)` is compiled, timed (the
+    For each k2, k1 is k2, half of it, and 1. With k1 = k2, the windows do not overlap, and the first loss of each
+    reaches no earlier step; with k1 = 1, every step reaches back k2. `Truncated(k1=k1, k2=k2)` is compiled, timed (the
     median of five calls) and compared with `"blocked"` in the gradients of the weights, leaf by leaf and all together.
 
     Args:

@@ -67,12 +67,12 @@ def corpus_of_run(run: Path, files: tuple[str, ...], given: tuple[str, ...], sha
         raise error if given else InputError(f"{error} {moved}") from error
     if corpus.sha256 != sha256:
         words = "is another text" if given else f"has changed. {moved.removesuffix('.')}"
-        raise InputError(f"{str(run)!r} must find the text that it began with, but {corpus.source} {words}.")
+        raise InputError(f"{str(run)!r} needs the text that it began with, but {corpus.source} {words}.")
     return corpus
 
 
 def _read(name: str, encoding: str) -> tuple[str, int, int]:
-    """The text of a file, the number of byte order marks at its start (0 or 1), and the number of CRLF made LF."""
+    """The text of a file, the number of byte order marks at its start (0 or 1), and of CRLF replaced by LF."""
     label = "standard input" if name == "-" else f"file {name!r}"
     try:
         if name == "-":
@@ -114,7 +114,7 @@ def _decoded(data: bytes, encoding: str, label: str) -> str:
 
 
 def _hint(data: bytes, encoding: str, cut_off: bool = False) -> str:
-    """What the bytes of a file may be, if not `encoding`, in a sentence; nothing if that cannot be told."""
+    """A sentence that guesses the encoding of a file that is not in `encoding`; empty without a guess."""
     looks = next((one for one, marks in MARKS.items() if data.startswith(marks)), None) or _pairs_with_zero(data)
     if looks is None and encoding != UTF_8 and _is_text(data, UTF_8):
         looks = UTF_8

@@ -62,7 +62,7 @@ def _lookup(codes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
 
 
 def _fit(parts: np.ndarray) -> np.ndarray:
-    """The mixture weights that make the rows most probable. None is zero."""
+    """The mixture weights that make the rows most probable, all above zero."""
     weights = np.full(parts.shape[1], 1 / parts.shape[1])
     for _ in range(50):
         share = parts * weights

@@ -104,7 +104,8 @@ def pack_sequences(
     """Put sequences one after the other into few rows of `time` steps, with a reset where each begins.
 
     Loss and gradients are those of the sequences run separately from a state of zero: `h_0` is never read in a row
-    that holds a sequence. The longest sequence is placed first, each into the row with the least room that is enough.
+    that holds a sequence. Sequences are placed from the longest to the shortest, each into the fullest row that has
+    room for it.
 
     Args:
         inputs: for each sequence, features (length, in) or tokens (length,).
@@ -124,7 +125,7 @@ def pack_sequences(
 
     Raises:
         ValueError: if the sequences do not fit each other or `time`, or if a step before the first one that exists has
-            a weight: it would read the state that the sequence before it left.
+            a weight, because it would read the last state of the sequence before.
         TypeError: for weights that are not real numbers, or a mask that is not booleans.
 
     >>> import numpy as np, rnn_jax
@@ -201,7 +202,7 @@ def _in_rows(
 
 
 def _one_each(name: str, part: Any) -> Any:
-    """What is given for each sequence, as a list."""
+    """`part` as a list with one entry for each sequence."""
     if _is_tree(part):
         raise TypeError(f"`{name}` must be a list with one entry for each sequence, got {type(part).__name__}.")
     return None if part is None else list(part)

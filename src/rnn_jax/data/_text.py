@@ -87,14 +87,14 @@ def _code_points(text: str) -> np.ndarray:
 
 
 def make_streams(tokens: Int[np.ndarray, " length"], num_streams: int) -> Int[np.ndarray, "time streams"]:
-    """Cut a text into `num_streams` contiguous pieces of equal length. A rest at the end is left out.
+    """Cut a text into `num_streams` contiguous parts of equal length. A remainder at the end is left out.
 
     Args:
         tokens: the text, integers (length,).
-        num_streams: the number of pieces, from 1 to the length of the text.
+        num_streams: the number of parts, from 1 to the length of the text.
 
     Returns:
-        The pieces, (time, streams) with time = length // num_streams.
+        The parts, (time, streams) with time = length // num_streams.
 
     Raises:
         ValueError: if `num_streams` is below 1, or the text has fewer tokens than that.

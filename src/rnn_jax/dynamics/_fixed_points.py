@@ -1,8 +1,8 @@
 """Fixed and slow points of a network that runs by itself or with a constant input: the states that attract or repel it.
 
 With F one step of all layers and the speed `q(h) = ½ ‖F(h) - h‖²`, a fixed point is a zero of q, and a slow point a
-small local minimum. Around it, the states move as the Jacobian of F says: the point attracts if all eigenvalues are
-inside the unit circle, and holds a memory along those near the circle.
+small local minimum. Around it, the Jacobian of F says how the states move: the point attracts if all eigenvalues are
+inside the unit circle, and holds a memory along the eigenvectors of those near the circle.
 
 References: Sussillo and Barak (2013), Neural Computation 25(3).
 """
@@ -29,8 +29,8 @@ class FixedPoints(NamedTuple):
     """What `fixed_points` found, the slowest point first; layers together, axes `(point, ...)`.
 
     `states`      one array `(point, hid)` per layer.
-    `speeds`      `‖F(h) - h‖`: how far one step goes from there. If it is not near zero: a slow point, or nothing at
-                  all.
+    `speeds`      `‖F(h) - h‖`: how far one step moves the state. If it is not near zero, the search has ended at a slow
+                  point or nowhere special.
     `eigenvalues` of the Jacobian of F there, largest first, complex.
     `stable`      whether all of them are inside the unit circle; this only means something if the speed is near zero.
     `num_starts`  how many of the starts came to this point.
@@ -54,7 +54,7 @@ def fixed_points(
 ) -> FixedPoints:
     """Search for fixed and slow points: minimise the speed `q(h) = ½ ‖F(h) - h‖²` by L-BFGS from each of `starts`.
 
-    Computed in float64, whatever the session's default, and not under `jit`, because it reads values.
+    It computes in float64, whatever the session's default. It reads values, so it cannot run under `jit`.
 
     Args:
         params: the network.
@@ -129,7 +129,7 @@ def _found(params: Params, starts: States, x_t: Step, max_steps: int, tolerance:
 
 
 def descend(value_fn: Callable[[Array], Array], h: Array, max_steps: int, tolerance: float) -> Array:
-    """Where L-BFGS ends that starts from `h`."""
+    """The point at which L-BFGS ends if it starts from `h`."""
     optimizer = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(value_fn)
 

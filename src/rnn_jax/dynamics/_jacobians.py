@@ -37,8 +37,8 @@ def step_jacobians(
 
     A tangent, as a column, goes forward as `J_t ḣ_{t-1}`; a cotangent, as a row, goes back as `δ_t J_t`. With a leak α,
     `J_t = (1 - α) I + α diag(φ'(a_t)) W_hhᵀ`. With a dropout mask r, `W_hhᵀ` becomes `W_hhᵀ diag(r)`. Where the step
-    does not exist, J is the identity; at a reset it is zero. φ' is computed from `a_t`: a saturated unit keeps its
-    small slope.
+    does not exist, J is the identity; at a reset it is zero. φ' is computed from `a_t`, so a saturated unit keeps
+    its small slope.
 
     Args:
         cell: the cell of one layer.
@@ -68,7 +68,7 @@ def step_jacobians(
     eye = jnp.broadcast_to(jnp.eye(h_0.shape[-1], dtype=h_0.dtype), (*residuals.ss.shape, h_0.shape[-1]))
     w = jnp.broadcast_to(cell.w_hh, (*u.shape[:-1], *cell.w_hh.shape))
     w = w if r is None else w * jnp.broadcast_to(r[..., None], w.shape)
-    unread = jnp.zeros((*w.shape[:-2], eye.shape[-1] - w.shape[-2], w.shape[-1]), w.dtype)  # parts of a state beside h
+    unread = jnp.zeros((*w.shape[:-2], eye.shape[-1] - w.shape[-2], w.shape[-1]), w.dtype)  # parts other than h
     point = z, u, states_met(residuals), residuals.ss
     jacobians = jnp.swapaxes(tangents(cell, point, (None, jnp.concatenate([w, unread], -2)), eye), -1, -2)
     if reset is not None:
@@ -102,14 +102,14 @@ class Product(NamedTuple):
 def log_singular_values(jacobians: Float[Array, "time *batch hid hid"], lags: Any) -> Float[Array, "lags *batch hid"]:
     """Compute the logs of the singular values of `J_T J_{T-1} ⋯ J_{T-lag+1}`, largest first, for each of `lags`.
 
-    They say by which factor a gradient at the last step can grow or shrink until `lag` steps before.
+    They say by which factors a gradient can grow or shrink while it goes back `lag` steps from the last one.
 
     The product is kept as `Q D R`, with two QR decompositions per step and `D` in logs. So the singular values may be
-    hundreds of orders of magnitude away from each other, or from one. Those too small, next to the largest, for one SVD
-    come from 16 sweeps of QR; these converge faster, the further the values are apart. The sizes of the rows of each
-    Jacobian are taken out first, so a saturated unit keeps its digits, and a dead one gives -inf: nothing passes there.
-    For a matrix that is singular for another reason, the result is what rounding leaves: about the machine epsilon for
-    each factor.
+    hundreds of orders of magnitude away from each other, or from one. Values that are too small for one SVD, compared
+    with the largest, come from 16 sweeps of QR, which converge faster the further apart the values are. The sizes of
+    the rows of each Jacobian are taken out first, so a saturated unit keeps full precision, and a dead unit, which
+    passes nothing, gives -inf. For a matrix that is singular for another reason, the result is what rounding leaves:
+    about the machine epsilon for each factor.
 
     Half precision is computed in float32. Jacobians that are not finite give NaN. For each sequence, it takes the
     memory of twice as many matrices as the largest lag.
@@ -158,7 +158,7 @@ def _log_singular_values(jacobians: Float[Array, "time hid hid"], lags: list[int
     hid, eye = jacobians.shape[-1], jnp.eye(jacobians.shape[-1], dtype=jacobians.dtype)
 
     def body(product: Product, jacobian: Array) -> tuple[Product, Product]:
-        sizes = jnp.max(jnp.abs(jacobian), axis=0)  # J_tᵀ = (J_tᵀ diag(1 / sizes)) diag(sizes), small where φ' is
+        sizes = jnp.max(jnp.abs(jacobian), axis=0)  # J_tᵀ = (J_tᵀ diag(1 / sizes)) diag(sizes); small where φ' is small
         q, upper = qr_by_rows(sizes[:, None] * product.q)
         logs, rows = rescaled(upper, product.logs, product.upper)
         q, upper = jnp.linalg.qr(jacobian / jnp.where(sizes > 0, sizes, 1)[None] @ q)
@@ -172,7 +172,7 @@ def _log_singular_values(jacobians: Float[Array, "time hid hid"], lags: list[int
 
 
 def qr_by_rows(x: Float[Array, "*batch rows columns"]) -> tuple[Array, Array]:
-    """`x = Q R`, computed with the largest rows first: each row keeps its digits, however small it is.
+    """`x = Q R`, computed with the largest rows first, so that small rows keep full relative precision.
 
     References: Cox and Higham (1998), BIT 38: stability of Householder QR for rows of different sizes.
     """

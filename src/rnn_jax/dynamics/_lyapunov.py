@@ -59,14 +59,14 @@ def lyapunov_exponents(
     """Compute the `num` largest Lyapunov exponents along the trajectory from `h_0`.
 
     `xs` drives the network; without it, the network runs by itself for `num_steps`, with inputs of zero. Each step has
-    a QR decomposition: over several steps, all directions turn to the first one, and the last ones drown in rounding.
-    The result is differentiable, see `flossing`. Half precision is computed in float32.
+    its own QR decomposition, because over several steps all directions turn to the first one, and rounding hides the
+    last ones. The result is differentiable, see `flossing`. Half precision is computed in float32.
 
-    A saturated unit is not dead: φ' is computed from `a_t`, and keeps its digits until it is below the smallest number
-    of the dtype, for tanh from |a_t| = 44 on in float32 and 354 in float64. An exponent of -inf has one of two reasons.
-    If its `rounding` is 0, relus are off. If it is infinite, `W_hh` is singular, such a φ' occurs, or rounding has lost
-    the exponent: a recurrence that moves the state of a saturated unit to another and back mixes slopes of very
-    different sizes. float64 has more room.
+    A saturated unit is not dead: φ' is computed from `a_t`, and keeps full precision until it is below the smallest
+    number of the dtype, for tanh from |a_t| = 44 on in float32 and 354 in float64. An exponent of -inf has one of two
+    reasons. If its `rounding` is 0, relus are off. If it is infinite, `W_hh` is singular, a φ' is that small, or
+    rounding has lost the exponent: a recurrence that moves the state of a saturated unit to another and back mixes
+    slopes of very different sizes. float64 has more room.
 
     Args:
         key: draws the first directions.
@@ -151,7 +151,7 @@ def kaplan_yorke(exponents: Float[Array, "*batch num"]) -> Float[Array, "*batch"
 
     Args:
         exponents: `(*batch, num)`, largest first, as in `LyapunovSpectrum`. There must be enough of them for the sum to
-            become negative; otherwise the dimension is at least their number, and that is returned.
+            become negative; otherwise their number is returned, a lower bound.
 
     Returns:
         The dimension of each trajectory, `(*batch,)`; NaN if one of its exponents is.
@@ -214,8 +214,8 @@ def logs_of_diagonal(x: Array, q: Array, diagonal: Array, off: Array) -> tuple[A
     """The logs of the diagonal of R in `x = Q R`, and what rounding may have done to them.
 
     Rounding moves each row of x by some epsilons of its own largest entry. So it moves `R[i, i] = Q[:, i] · x[:, i]` by
-    those of the rows in which `Q[:, i]` is not zero. An `R[i, i]` that is not above that may be zero, and counts as
-    zero. It is certainly zero if all of these rows belong to units that are `off`.
+    the errors of the rows in which `Q[:, i]` is not zero. An `R[i, i]` that is not larger than this may be zero, and
+    counts as zero. It is certainly zero if all of these rows belong to units that are `off`.
     """
     x, q, size = lax.stop_gradient(x), jnp.abs(lax.stop_gradient(q)), lax.stop_gradient(diagonal)
     epsilons = NUM_EPSILONS * x.shape[-2] ** 0.5 * jnp.finfo(x.dtype).eps

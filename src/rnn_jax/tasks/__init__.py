@@ -1,4 +1,4 @@
-"""Tasks that recurrent networks are judged by: functions that draw a batch from a key and sizes.
+"""Tasks to judge recurrent networks: functions that draw a batch from a key and sizes.
 
 `_task`      what a task is: data, loss, sizes, chance level
 `_memory`    adding, copying, delayed XOR, temporal order, random permutation, flip-flop

@@ -134,7 +134,7 @@ def counting(key: Key[Array, ""], *, num_sequences: int, time: int, most: int = 
         key: the randomness of the draw.
         num_sequences: the number of sequences, N.
         time: the number of steps, at least 1.
-        most: the largest start: s is uniform on 1..`most`. With 1, all sequences are the notebooks' 1, 2, 3, …
+        most: the largest start: s is uniform on 1..`most`. With 1, all sequences are 1, 2, 3, …
 
     Returns:
         Inputs and targets, both (time, N, 1). The targets are one step ahead.

@@ -1,7 +1,7 @@
 """What a task is.
 
 A task has a function that draws a `Batch` of independent sequences, the loss it is meant for, the sizes of inputs and
-outputs, and its chance level: the mean loss of the best answer that reads no input. Such an answer may depend on the
+outputs, and its chance level: the mean loss of the best answer that reads no input. That answer may depend on the
 step.
 """
 

@@ -2,7 +2,7 @@
 
 `_check`                                     `check_gradients`
 `_subject`, `_differences`                   what is checked; its slopes by differences
-`_compared`, `_next_to`                      gradient and slopes compared; the same at places next to a kink
+`_compared`, `_next_to`                      gradient and slopes compared, at the place and near it
 `_findings`, `_report`                       what is wrong, in words; the outcome
 `_clock`, `_steps`                           a clock built into the problem; the wrong time steps that it reveals
 `_problems`, `_grid`                         small problems; the grid of their options

@@ -45,23 +45,23 @@ def check_gradients(
     - Four points `θ ± δ, θ ± 2δ` give a slope and an estimate of its error. `δ` is the fourth root of the machine
       epsilon times the size of the leaf (at least 1), rounded to a power of two. It is shorter where the function
       bends.
-    - Where this slope and the gradient disagree, slopes of each side alone decide, with steps down to the size of the
-      entry. So the second derivative may jump (relu squared at 0), and a domain may end close by (a logarithm). Digits
-      that cancel inside `fn` are measured there and allowed for.
+    - Where this slope and the gradient disagree, one-sided slopes decide, with steps down to the size of the entry. So
+      the second derivative may jump (relu squared at 0), and a domain may end close by (a logarithm). The rounding from
+      digits that cancel inside `fn` is measured there, and an error of that size is allowed.
     - On a kink (relu at 0), any slope between those of both sides is right, and the report counts it. If the sides
       differ by more than 1e-4 of the larger, zero is allowed too, because relu'(0) = 0 leaves out what goes through the
       kink.
-    - On a kink, or where no step fits, the gradient must also be right at places next to it, and at the place itself be
-      a limit of the gradients close by (equals that are sorted, `x^1.1` at 0). If no step fits next to it either, the
-      report says that the leaf cannot be decided.
-    - Every leaf is also checked along three random directions: where inputs are equal, each entry may be right and
-      their sum wrong.
+    - On a kink, or where no step fits (equal values that are sorted, `x^1.1` at 0), the gradient must be right at
+      places nearby, and at the place itself it must be a limit of the gradients nearby. If no step fits nearby either,
+      the report says that the leaf cannot be decided.
+    - Every leaf is also checked along three random directions, because where inputs are equal, each entry may be right
+      while their sum is wrong.
 
     Where the gradient of a `GradFn` is wrong, a clock is built into the problem (see `verify/_clock.py`). It shows what
     `fn` takes from each time step, and the report names the wrong steps.
 
-    Everything is computed in float64, whatever the session's default, which is not changed. `fn` is used as it is,
-    compiled or not; a jitted `fn` is quicker.
+    Everything is computed in float64; the session's default dtype stays as it is. `fn` is used as it is, compiled or
+    not; a jitted `fn` is quicker.
 
     Args:
         fn: a `GradFn`, or a function of `args` with a derivative rule.
@@ -92,7 +92,7 @@ def check_gradients(
     require_callable(fn=fn)
     require_sizes(max_entries=max_entries)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args)):
-        raise TypeError("`check_gradients` reads values, which are not there under jit, vmap or grad: call it outside.")
+        raise TypeError("`check_gradients` reads values, which do not exist under jit, vmap or grad: call it outside.")
     with jax.enable_x64(True), jax.disable_jit(False):  # thousands of values, which take minutes without jit
         args = jax.tree.map(in_float64, args)
         is_grad_fn = len(args) == 3 and isinstance(args[1], Batch)
@@ -115,7 +115,7 @@ def check_gradients(
         steps: list[StepReport] = []
         dtype = "" if witness is not None or not found else low_precision(subject)
         if dtype:  # then noise would decide which steps are named
-            words.insert(0, f"Something inside is computed in {dtype}, and differences need float64 throughout.")
+            words.insert(0, f"A part of `fn` is computed in {dtype}, but differences need float64 throughout.")
         elif unexplained and is_grad_fn:
             steps, told = by_steps(fn, witness, args, unexplained)
             words += told
@@ -170,7 +170,7 @@ def _beside_witness(fn: GradFn, witness: GradFn, args: tuple[Any, ...]) -> tuple
         exact, no_kink = np.zeros(y.size), np.zeros(y.size, bool)
         beside = Beside(x.ravel(), y.ravel(), exact, exact, no_kink, no_kink, np.zeros(1))
         everywhere = Sample(leaf, np.arange(y.size), np.zeros((0, y.size)))
-        report = leaf_report(everywhere, beside, WITNESS_TOLERANCE, floor=1e-3 * everything)  # of a leaf of zeros
+        report = leaf_report(everywhere, beside, WITNESS_TOLERANCE, floor=1e-3 * everything)  # for a leaf of zeros
         leaves.append(report)
         findings += [] if report.passed else [about_leaf(leaf.name, x, y, worst(report))]
     return leaves, findings

@@ -40,7 +40,7 @@ class Beside(NamedTuple):
     truncation: np.ndarray
     rounding: np.ndarray
     kinked: np.ndarray  # whether the entry is on a kink
-    kink: np.ndarray  # whether it is on a kink, and right there
+    kink: np.ndarray  # whether it is on a kink, where it is right
     shortened: np.ndarray  # one number: how many entries needed a shorter step
 
 
@@ -81,7 +81,7 @@ def _beside(
     sizes: np.ndarray,
     d: np.ndarray,
 ) -> Beside:
-    """`analytic`, a part of the gradient `d` of a leaf, compared with slopes of `values`; `sizes` is what is moved."""
+    """`analytic`, a part of the gradient `d` of a leaf, compared with slopes of `values` at entries of `sizes`."""
     leaf_sizes = np.full(len(at), leaf_size)
     found = slopes(values, at, leaf_sizes, TOLERANCE / 4 * largest(d))
     steps = steps_to_try(leaf_sizes, sizes)

@@ -76,8 +76,8 @@ def along(f: Callable[[Array], Array]) -> Callable[[np.ndarray, np.ndarray], Val
 def _four_points(values: Values, index: np.ndarray, step: np.ndarray) -> np.ndarray:
     """`(slope, truncation, rounding, peaked)` from `f(θ ± δ)` and `f(θ ± 2δ)`; exact up to the fourth degree.
 
-    `peaked`: f has a kink here. Then the sum of what both sides rise by is twice as much for twice the step, not four
-    times.
+    `peaked`: f has a kink here. For twice the step, the summed rise of both sides is then twice as large; on a smooth
+    function it is four times as large.
     """
     at_place = values(index[:1], np.zeros(len(index[:1])))
     shifts = np.array([-2.0, -1.0, 1.0, 2.0])
@@ -108,9 +108,9 @@ def slopes(values: Values, index: np.ndarray, size: np.ndarray, enough: float) -
 def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
     """Steps for entries whose differences do not agree with the gradient, `(steps, entries)`.
 
-    There is one step for each kind of place: ever shorter ones, one that fits a leaf of small numbers, and one that
-    fits an entry that is small within its leaf. If weights are about 1e-30, a step of 1e-4 is far too long: after it, a
-    saturated function may look flat. At 1e-8, such a step leaves the domain of a logarithm.
+    There is one step for each kind of place: shorter and shorter ones, one that fits a leaf of small numbers, and one
+    that fits an entry that is small within its leaf. If weights are about 1e-30, a step of 1e-4 is far too long: with
+    it, a saturated function may look flat. At 1e-8, a step of that length leaves the domain of a logarithm.
     """
     longest = STEP * np.maximum(1.0, leaf_size)
     steps = [power_of_two(step) for step in (longest, longest / 8, *(longest * 64.0**-n for n in range(1, 5)))]
@@ -121,7 +121,7 @@ def steps_to_try(leaf_size: np.ndarray, entry_size: np.ndarray) -> np.ndarray:
 
 
 class Closer(NamedTuple):
-    """Slopes after a second look: which of those still unsure are on a kink, and between which slopes."""
+    """Slopes after a second look: which entries may be on a kink, and the slopes of both its sides."""
 
     found: Slopes
     kinked: np.ndarray

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 SAME = 1e-5  # relative: arrays that differ by less count as equal
-TOLD = 1e-6  # rows that are smaller, relative to the largest, drown in the errors of differences
+TOLD = 1e-6  # rows that are smaller, relative to the largest, are below the errors of differences
 
 
 class Finding(NamedTuple):
@@ -70,11 +70,11 @@ def about_steps(leaf: str, analytic: np.ndarray, right: np.ndarray) -> str:
         return ""
     words = pattern(analytic, right, along_time=True)
     if leaf.endswith("w_hh") and words == "comes one step too late":
-        return f"{leaf} pairs d_a_t with h_t, the state that the step left, where h_(t-1), the state it met, belongs."
+        return f"{leaf} pairs d_a_t with h_t, the state after the step; it should be h_(t-1), the state before."
     what, first = ("d_y_t", 0) if leaf.endswith("w_hy") else ("d_a_t", 1)
     if words:
-        return f"What {leaf} takes for {what} {words}."
-    return f"What {leaf} takes for {what} is wrong {_at_steps(wrong, told, first, what == 'd_a_t')}."
+        return f"In {leaf}, {what} {words}."
+    return f"In {leaf}, {what} is wrong {_at_steps(wrong, told, first, what == 'd_a_t')}."
 
 
 def _wrong_rows(analytic: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

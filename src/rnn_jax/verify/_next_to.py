@@ -1,4 +1,4 @@
-"""Where differences cannot decide at a place, places next to it decide."""
+"""Check the gradient at places nearby, where differences cannot decide at the place itself."""
 
 from typing import Any
 
@@ -33,13 +33,13 @@ def decided_next_to(
         told = leaf_report(sample, there, TOLERANCE)
         if not told.passed and not doubtful(sample, there):
             finding = about(place.gradient, sample, there, told)
-            return told, finding._replace(words=f"{finding.words[:-1]}, next to `args`, where differences tell more.")
+            return told, finding._replace(words=f"{finding.words[:-1]}, near `args`, where differences can decide.")
         undecided |= not told.passed
     if here.passed:
         return here, None
     if undecided:
         words = f"at {here.entry} it is {here.analytic:.6g} and differences give {here.numeric:.6g}, but no step fits"
-        words = f"{here.name} cannot be decided: {words} there, nor next to it. Use a witness."
+        words = f"{here.name} cannot be decided: {words}, neither there nor nearby. Use a witness."
         return here._replace(decided=False), Finding(here.name, words, explained=True)
     lowest, highest = _limits(subject, sample, rng)
     margin = UNRESOLVED * max(largest(lowest), largest(highest))
@@ -66,10 +66,10 @@ def _next_to(subject: Subject, differences: Differences, rng: Any) -> list[Subje
 def _limits(subject: Subject, sample: Sample, rng: Any) -> tuple[np.ndarray, np.ndarray]:
     """The smallest and the largest slopes of a sample close by, extended to zero where there are several.
 
-    Where several slopes meet (equals that are sorted), all entries at once decide which one an entry has, and a few
-    draws do not show every combination. So an entry may have any slope that some entry of the leaf has. Directions with
-    one slope show whether the entries fit together. Directions with several slopes are not bounded: they add up what
-    relu'(0) = 0 leaves out of each unit, and that is not a limit.
+    Where several slopes meet (equal values that are sorted), all entries together decide which slope an entry has, and
+    a few draws do not show every combination. So an entry may have any slope that some entry of the leaf has.
+    Directions with one slope show whether the entries fit together. Directions with several slopes are not bounded:
+    they add up what relu'(0) = 0 leaves out of each unit, and that is not a limit.
     """
     rows = []
     for number in range(NUM_CLOSE):

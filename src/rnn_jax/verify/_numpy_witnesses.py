@@ -1,7 +1,7 @@
 """Witnesses without JAX: NumPy loops over single sequences, with steps that do not exist deleted.
 
 `loop` is backpropagation through time, `rtrl` real-time recurrent learning; `complex_step` needs only the loss. Each
-makes a `GradFn` that returns float64 NumPy arrays. They are written as proofs, not for speed.
+makes a `GradFn` that returns float64 NumPy arrays. They are written to be obviously right, not fast.
 """
 
 import itertools
@@ -254,7 +254,7 @@ def rtrl(loss: str, reduction: str) -> GradFn:
 
 
 def complex_step(loss: str, reduction: str, step: float = 1e-30) -> GradFn:
-    """`∂L/∂θ = Im L(θ + iε) / ε`, entry by entry: no difference, so no rounding, and no derivative written by anyone.
+    """`∂L/∂θ = Im L(θ + iε) / ε`, entry by entry: without differences, so without rounding, and without a derivative.
 
     It needs analytic activations: tanh and the identity.
 

@@ -10,14 +10,14 @@ class LeafReport(NamedTuple):
 
     `name`, `shape`     of the leaf.
     `num_checked`       how many entries were checked.
-    `error`             that of the worst entry, which is at `entry`, has the gradient `analytic` and should be
-                        `numeric`.
+    `error`             the error of the worst entry, at `entry`: its gradient is `analytic` and should be `numeric`.
     `resolved`          the smallest error that would have been noticed at every entry.
     `num_kinks`         entries on a kink of the loss, where any slope between those of both sides and zero is right.
     `num_shortened`     entries that needed a shorter step, because a kink or a sharp bend is close by.
-    `num_next_to`       entries where differences do not work: they count as right because the gradient is right next to
-                        them, and theirs is a limit of it.
-    `passed`, `decided` whether the leaf is right. If no step fits next to such an entry either, neither is true.
+    `num_next_to`       entries where differences cannot decide: they count as right because the gradient is right
+                        nearby, and at the entry it is a limit of the gradients nearby.
+    `passed`, `decided` whether the leaf is right, and whether that is known. Both are false if no step fits near such
+                        an entry either.
     `errors`            the error of every slope checked: entries, then directions.
     """
 
@@ -56,7 +56,7 @@ class Report(NamedTuple):
     `passed`    whether every leaf is right.
     `leaves`    a `LeafReport` for each leaf of the gradient.
     `steps`     a `StepReport` for each weight matrix, if the wrong steps had to be found; otherwise empty.
-    `findings`  what is wrong, in words, with the time steps where they can be told.
+    `findings`  what is wrong, in words, with the time steps if they can be located.
     `tolerance` the error that is allowed, relative to the largest entry of the leaf.
     `settings`  how it was checked, in words.
     """
@@ -98,7 +98,7 @@ class Report(NamedTuple):
             checked = f"{leaf.num_checked} of {int(np.prod(leaf.shape))}"
             note = "" if leaf.passed else "  WRONG" if leaf.decided else "  UNDECIDED"
             note += f"  ({leaf.num_kinks} on a kink)" if leaf.num_kinks else ""
-            note += f"  ({leaf.num_next_to} told next to it)" if leaf.num_next_to else ""
+            note += f"  ({leaf.num_next_to} decided nearby)" if leaf.num_next_to else ""
             note += "  (below what differences resolve)" if leaf.resolved > 1e-4 else ""
             note += f"  ({leaf.num_shortened} near a kink or bend)" if leaf.num_shortened else ""
             numbers = f"{leaf.analytic:14.6e}{leaf.numeric:14.6e}"

@@ -23,13 +23,13 @@ def by_steps(
     params, batch, _ = args
     time = steps_shape(batch.inputs)[0]
     if not isinstance(params, Params):
-        return [], ["No step can be named: that needs `params` of the type Params."]
+        return [], ["The wrong steps cannot be located: that needs `params` of the type Params."]
     if not all(isinstance(cell, CellParams) and cell.leak == 1 for cell in params.cells):
-        return [], ["No step can be named: the clock's units must forget, and these leak."]
+        return [], ["The wrong steps cannot be located: that needs CellParams without leak."]
     if batch.drop is not None:
-        return [], ["No step can be named: the clock's units are never dropped, and some of these are."]
+        return [], ["The wrong steps cannot be located: that needs a batch without dropout masks."]
     if not 1 <= time <= CLOCK_STEPS:
-        return [], [f"Of {time} steps none can be named; of 1 to {CLOCK_STEPS} they can."]
+        return [], [f"The wrong steps cannot be located among {time}, only among 1 to {CLOCK_STEPS} steps."]
     problems = [("With features and a clock", args)]
     if batch.mask is not None or batch.reset is not None:  # without them the pattern is clearer, if it remains
         problems.insert(0, ("Without mask and reset", without_flags(*args)))
@@ -39,13 +39,13 @@ def by_steps(
         try:
             steps, words = _counted_by_clock(fn, witness, clocked, params, unexplained)
         except Exception as error:  # the caller's function, on a problem that it was not made for
-            said.append(f"{where} `fn` raises {type(error).__name__}, so that no step can be named.")
+            said.append(f"{where}, `fn` raises {type(error).__name__}, so the wrong steps cannot be located.")
             if problem is args:  # `fn` assumes fixed sizes
                 said.append("The clock adds inputs and units: take all sizes from the arguments.")
             continue
         if words:
             return steps, words + said
-        said.append(f"{where} every step counts as it should.")
+        said.append(f"{where}, every step is right.")
     return [], said
 
 

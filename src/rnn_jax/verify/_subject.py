@@ -43,7 +43,7 @@ def in_float64(x: Any) -> Any:
 
 
 def _flatten(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
-    """The leaves of a tree as one vector, and the way back, for a NumPy vector or a traced one.
+    """The leaves of a tree as one vector, and the inverse, for a NumPy vector or a traced one.
 
     `ravel_pytree` would compile a dozen small programs for this.
     """
@@ -60,7 +60,7 @@ def _flatten(tree: Any) -> tuple[np.ndarray, Callable[[Any], Any]]:
 
 
 def _traced(fn: Callable[..., Any], *args: Any) -> Any:
-    """The shapes of what `fn` returns; an error that explains itself if JAX cannot trace it."""
+    """The shapes of what `fn` returns; a clear error if JAX cannot trace it."""
     try:
         return jax.eval_shape(fn, *args)
     except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:

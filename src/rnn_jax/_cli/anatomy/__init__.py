@@ -2,5 +2,5 @@
 
 `command`   the subcommand
 `examine`   what is measured
-`page`      how it is shown, and `verdict`, what it comes to in words
+`page`      how it is shown; `verdict`: the results in words
 """

@@ -25,7 +25,7 @@ def page(found: Findings) -> str:
     steps, streams = found.subject.batch.inputs.shape[:2]
     lead = (
         f"{found.subject.name}; {streams} sequences of {steps} steps. A gain is a factor of W_hh; "
-        f"it is {found.detailed:g} where nothing else is said."
+        f"it is {found.detailed:g} unless stated otherwise."
     )
     return html_page("Anatomy of a gradient", lead, verdict(found), sections)
 
@@ -56,7 +56,7 @@ def profile(found: Findings) -> Section:
     return Section(
         "What one loss sends back",
         png(figure),
-        "The norm of δ_t = ∂L_T/∂h_t, only of the loss of the last step, all sequences together. Read from right to "
+        "The norm of δ_t = ∂L_T/∂h_t for the loss of the last step only, all sequences together. Read from right to "
         "left: a straight line that falls is a gradient that vanishes exponentially; one that rises explodes. A "
         "triangle is a norm of exactly zero, which this axis cannot show; missing points are not finite.",
         ("gain", "layer", "‖δ_1‖", "‖δ_T‖", "factor per step back"),
@@ -74,7 +74,7 @@ def _slope(norms: np.ndarray) -> float:
 
 
 def _logs(norms: np.ndarray) -> np.ndarray:
-    """Logarithms to the base of ten; of zero minus infinity."""
+    """Logarithms to the base of ten; minus infinity for zero."""
     with np.errstate(divide="ignore", invalid="ignore"):
         logs: np.ndarray = np.log10(norms)
     return logs
@@ -105,7 +105,7 @@ def lag_map(found: Findings) -> Section:
         png(figure),
         "A column is the loss of one step, a row is a number of steps before it. Bright: its gradient is large there. "
         "Colour that fades upwards evenly is a gradient that vanishes; bright columns are losses that reach far. The "
-        "upper left corner is empty, because no steps are so far back. Grey is exactly zero.",
+        "upper left corner is empty, because there are no earlier steps. Grey is exactly zero.",
         ("lag", "mean norm"),
         list(zip(shown, means, strict=True)),
     )
@@ -158,7 +158,7 @@ def lyapunov(found: Findings) -> Section:
         mark_dead(axes, index, spectrum.exponents, color)
     say_if_empty(axes, np.stack([spectrum.exponents for spectrum in found.spectra]))
     axes.axhline(0, color="0.5", linewidth=0.8)
-    axes.set(xlabel="i", ylabel="λ$_i$, nats a step")
+    axes.set(xlabel="i", ylabel="λ$_i$, nats per step")
     axes.grid(alpha=0.25)
     axes.legend(title="gain", fontsize="small")
     rows = [
@@ -171,7 +171,7 @@ def lyapunov(found: Findings) -> Section:
         f"The rates at which nearby states separate (above 0) or approach (below 0), over {found.num_counted:,} "
         "steps; bars are two standard errors. The gradient grows or vanishes at the rate of the first. All below 0: "
         "the state forgets where it started. Some above 0 while the states stay bounded: chaos, and the dimension says "
-        "in how many directions. A triangle at the bottom is minus infinity: nothing passes in that direction, at "
+        "in how many directions. A triangle at the bottom is minus infinity: nothing passes in that direction, for "
         "units that are off, a singular W_hh or units so saturated that float32 cannot hold their slope. Missing "
         "values grew out of range.",
         ("gain", "λ_1", "error", f"λ_{len(found.spectra[0].exponents)}", "Kaplan-Yorke dimension"),
@@ -194,9 +194,9 @@ def eigenvalues(found: Findings) -> Section:
     return Section(
         "Eigenvalues of a step without activation",
         png(figure),
-        "Those of (1 - α) I + α W_hh; without leak, of W_hh itself. Without activation, a gradient explodes along "
+        "The eigenvalues of (1 - α) I + α W_hh; without leak, of W_hh. Without activation, a gradient explodes along "
         "eigenvectors outside of the unit circle and vanishes along those inside. If the largest singular value of "
-        "W_hh is below 1, nothing can explode. With tanh that is only half of the story: φ' is the other.",
+        "W_hh is below 1, nothing can explode. With tanh, φ' matters too.",
         ("layer", "spectral radius", "outside", "largest singular value"),
         [(i + 1, *row) for i, row in enumerate(zip(radii, outside, found.w_hh_norms, strict=True))],
     )

@@ -1,11 +1,11 @@
-"""What to try when a run does not learn. Each remedy is one that a test has seen to help."""
+"""What to try when a run does not learn. A test shows that each remedy helps."""
 
 import math
 from typing import Any
 
 from ..config import TrainConfig, default_rate, default_scale
 
-EXPLODED = 1000.0  # the norm of a gradient of mean cross-entropy, before clipping; where it learns, below 10
+EXPLODED = 1000.0  # the norm of a gradient of mean cross-entropy, before clipping; below 10 in runs that learn
 LEARNED = 0.75  # share of the bits of uniform guessing; a text that costs less has been learned
 BEGUN = 50  # before this step nothing is said, unless the loss is far above uniform guessing
 

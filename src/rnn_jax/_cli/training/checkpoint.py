@@ -105,7 +105,7 @@ def warn_of_damage(folder: Path, restored: Restored) -> None:
 
 
 def set_aside(folder: Path, steps: Iterable[int]) -> None:
-    """Rename damaged checkpoints to `60.damaged` and the like, so that these steps can be saved anew."""
+    """Rename damaged checkpoints to names like `60.damaged`, so that these steps can be saved again."""
     for step in steps:
         path = folder / CHECKPOINT / str(step)
         names = itertools.chain([f"{step}.damaged"], (f"{step}.damaged-{again}" for again in itertools.count(2)))

@@ -1,4 +1,4 @@
-"""The training loop: many steps per call; saves, validates and draws at intervals; a signal ends it cleanly."""
+"""The training loop: many steps per call; saves, validates and plots at intervals; a signal ends it cleanly."""
 
 import contextlib
 import signal
@@ -93,7 +93,7 @@ def train_until(
     """
     config, records = run.config, run.records
     dispatch = make_dispatch(trainer, config)
-    window = config.window if config.memory is None else min(config.window, 50)  # it keeps all states
+    window = config.window if config.memory is None else min(config.window, 50)  # validation keeps all states
     validate = make_validate(run.data, config.method, window, compute_dtype_of(config))
     watch = (
         make_watch(config, make_gradient(config, len(run.data.symbols)), make_next_batch(config))
@@ -171,7 +171,7 @@ def _not_finite(step: int, num_steps: int, saved: int | None, run: Run) -> str:
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """A list that the first Ctrl-C or SIGTERM is put into; a second one interrupts at once."""
+    """A list that receives the first Ctrl-C or SIGTERM; a second one interrupts at once."""
     received: list[int] = []
 
     def receive(number: int, frame: Any) -> None:

@@ -43,7 +43,7 @@ def make_gradient(config: TrainConfig, num_symbols: int) -> GradFn:
     """
     devices = jax.devices()
     if len(devices) < config.devices:
-        raise InputError(f"--devices must be at most the {len(devices)} there are, got {config.devices}.")
+        raise InputError(f"--devices must be at most the {len(devices)} that JAX finds, got {config.devices}.")
     method = method_of(config)
     if config.memory is not None:
         plan, _ = make_plan(config, num_symbols)

@@ -28,7 +28,7 @@ def make_watch(
     all streams together, and the share of saturated units; `growth`, the factor of `‖∂L_i/∂h_{i-lag}‖` per step back.
     From `W_hh`: the spectral radius and the largest singular value.
     """
-    most = config.window if config.memory is None else min(config.window, 50)  # it keeps all states
+    most = config.window if config.memory is None else min(config.window, 50)  # the anatomy keeps all states
     clip = clip_gradients(max_norm=config.max_norm, max_value=config.max_value)
 
     def _clipping(d_params: Params) -> dict[str, jax.Array]:

@@ -40,8 +40,12 @@ from .windows import Pieces, Windows, fold, neighbours, of_all_passes, one_pass,
 class Reach(NamedTuple):
     """How far back the windows have gone so far, and the estimate of what is missing.
 
-    `passes` the number of passes; `leaving`, `d_as`, `d_h_0` what they sent back and added up; `parts` `Σ ‖d_h‖ M` of
-    each piece; `bias` the relative bias.
+    `passes`   the number of passes so far.
+    `leaving`  what the last pass sent back from each piece.
+    `d_as`     the sum of the cotangents of all passes.
+    `d_h_0`    the gradient of `h_0` so far.
+    `parts`    `Σ ‖d_h‖ M` of each piece.
+    `bias`     the estimated relative bias.
     """
 
     passes: Int[Array, ""]
@@ -125,7 +129,7 @@ def adaptive(
     value, d_readout, d_hs = backward_readout(objective, params.readout, batch, hidden(params.cells[-1], hs[-1]))
     folded = side_by_side(saved, k1)
     sizes = [jnp.max(norm_of_read(r), 0) for r in saved]
-    endless = Windows(k1=k1, k2=time + padded, time=time, passes=pieces)  # the reach does not end
+    endless = Windows(k1=k1, k2=time + padded, time=time, passes=pieces)  # no limit to the reach
     side = Pieces(endless, folded, 0)
 
     def bias_of(rest: Scalar, d_as: tuple[Deltas, ...]) -> Scalar:
@@ -171,9 +175,7 @@ def sent_back(leaving: States, sizes: list[Array]) -> Float[Array, " pieces"]:
 
 
 def relative_bias(rest: Scalar, norm: Scalar) -> Scalar:
-    """`rest / (norm - rest)`: the most that may be missing, relative to the full gradient; infinite if all of it may
-    be.
-    """
+    """`rest / (norm - rest)`: a bound on the missing part, relative to the full gradient; infinite if `rest ≥ norm`."""
     small = rest < norm
     return jnp.where(rest == 0, 0, jnp.where(small, rest / jnp.where(small, norm - rest, 1), jnp.inf))
 

@@ -31,22 +31,22 @@ class CutAfter:
 
 @dataclasses.dataclass(frozen=True)
 class BurnIn:
-    """`method` on the steps after the first `steps`, which only compute the states to start from, held constant.
+    """`method` after the first `steps` steps, which only compute the states to start from; these are held constant.
 
         h_s = stop_gradient(h_s(params, h_0, x_1..x_s))        L(params, h_s, x_{s+1}..x_T)
 
     The gradients for `h_0` and for the inputs of the burn-in are zero, and its steps add nothing to the gradients of
-    the parameters. With `method` without burn-in and targets for the last steps, the gradient goes through the steps
-    before those too. The windows of `Truncated` and similar methods are counted from step `steps + 1` on.
+    the parameters. Without `BurnIn`, the gradient goes through all steps, even if only the last ones have targets.
+    `Truncated` and similar methods count their windows from step `steps + 1` on.
 
     Args:
         method: the gradient method after the burn-in.
-        steps: the length of the burn-in, at least 1. `batch.targets` must be for at most the `T - steps` steps after
-            it, because no loss may be at the first `steps`.
+        steps: the length of the burn-in, at least 1. The burn-in has no loss: `batch.targets` may cover only the
+            `T - steps` steps after it.
 
     Raises:
-        TypeError: if `method` is not a method, or `steps` not an integer.
-        ValueError: if `steps` is below 1; in a call, if there are targets at one of the first `steps`.
+        TypeError: if `method` is not a method, or `steps` is not an integer.
+        ValueError: if `steps` is below 1; in a call, if a step of the burn-in has a target.
 
     References: Kapturowski et al. (2019), ICLR: the burn-in of recurrent replay (R2D2).
 

@@ -1,4 +1,4 @@
-"""The gradient of the loss of the last steps only: what a loop back over "the last k steps" computes."""
+"""The gradient of the loss of the last steps only: what a backward loop over "the last k steps" computes."""
 
 import dataclasses
 from typing import Any
@@ -19,11 +19,11 @@ from .windows import pad_steps
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LastSteps:
-    """The gradient of the loss of the last `k` steps only: what a loop back over "the last k steps" computes. Not
-    exact.
+    """The gradient of the loss of the last `k` steps only. Not exact.
 
-    The loss is that of all steps, but the losses before the last `k` steps are in no gradient. So with `T > k` they are
-    not trained on at all. `Truncated` trains on every loss, and only shortens how far each one reaches.
+    It is what a backward loop over "the last k steps" computes. It returns the loss of all steps, but the losses before
+    the last `k` steps do not enter the gradient, so they are never trained on. `Truncated` trains on every loss and
+    only limits how far back each one reaches.
 
     Args:
         k: the number of steps.
@@ -55,8 +55,8 @@ class LastSteps:
         time, last = batch.inputs.shape[0], num_read(batch)
         if not are_numbers(time, last):
             raise ValueError(
-                f"The method 'last_steps' must know how many steps there are, got {time}, {last} of them read: export "
-                "it for a number of steps (the batch may be a symbol)."
+                f"The method 'last_steps' needs a known number of steps, got {time}, {last} of them read: export "
+                "it for a fixed number of steps (the batch size may be a symbol)."
             )
         read, k = min(self.k, last), min(self.k, time)
         way = WayBack()

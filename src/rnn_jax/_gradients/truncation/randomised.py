@@ -36,7 +36,7 @@ class Cuts:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Randomised:
-    """Cut at random steps and enlarged at all others: right on average over `batch.key`. Not exact.
+    """The gradient is cut at random steps and enlarged at all others: right on average over keys. Not exact.
 
     At each step of each sequence, the gradient is cut with probability `c = 1 / mean_reach`, and divided by `1 - c`
     where it is not cut. The loss covers all steps. The batch needs a `key`.

@@ -1,4 +1,4 @@
-"""What the inexact gradients mean: `stop_gradient` in the plain scan, differentiated by JAX."""
+"""Definitions of the inexact gradients: `stop_gradient` in the plain scan, differentiated by JAX."""
 
 import dataclasses
 from collections.abc import Callable

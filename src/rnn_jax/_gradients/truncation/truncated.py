@@ -18,8 +18,8 @@ from .windows import Windows, whole_windows, window_plan
 class Truncated:
     """The loss of each window of `k1` steps reaches back `k2` steps. Not exact; the loss is that of all steps.
 
-    With window i read at the steps `(i - 1) k1 < t ≤ e_i`, `e_i = min(i k1, T)`, the gradient is `Σ_i ∂L_i` with
-    `h_{e_i - k2}` held constant. All windows share one forward pass.
+    Let `L_i` be the loss of window i, which has the steps `(i - 1) k1 < t ≤ e_i`, with `e_i = min(i k1, T)`. The
+    gradient is `Σ_i ∂L_i`, with `h_{e_i - k2}` held constant in term i. All windows share one forward pass.
 
     Args:
         k1: the window length, in steps.
@@ -52,7 +52,7 @@ class Truncated:
 
     @property
     def reference(self) -> WindowsByAutodiff:
-        """Each window on its own, by `stop_gradient` in the plain scan."""
+        """Each window separately, by `stop_gradient` in the plain scan."""
         return WindowsByAutodiff(self.k1, FixedReach(self.k2))
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
@@ -69,7 +69,7 @@ class Truncated:
         return self.overlapping(problem, h_0)
 
     def overlapping(self, problem: Problem, h_0: States) -> Result:
-        """Windows that go back over the same steps, or with a last window that is shorter."""
+        """Windows that go back over the same steps, or of which the last is shorter."""
         k1, k2 = self.k1, self.k2
         time = problem.batch.inputs.shape[0]
         batch = whole_windows(problem.batch, k1, problem.objective.scale.dtype)

@@ -1,11 +1,11 @@
 """The definition of the windows of a loss, and the way back through them, all windows of a block at once.
 
-With steps numbered from 1, window i = 1..n, n = ⌈T / k1⌉, is read at the steps `(i - 1) k1 < t ≤ e_i`,
-`e_i = min(i k1, T)`:
+Steps are numbered from 1. Window i = 1..n, with n = ⌈T / k1⌉, has the losses of the steps `(i - 1) k1 < t ≤ e_i`,
+where `e_i = min(i k1, T)`:
 
     L_i = Σ_{(i-1) k1 < t ≤ e_i} w_t ℓ(y_t, target_t)       d = Σ_i ∂L_i, where h_{s_i} is a constant, s_i = e_i - k2
 
-for all leaves, with `h_{s_i}` of all layers held constant. If s_i ≤ 0, nothing is cut, and `h_0` gets its gradient. All
+for all leaves; `h_{s_i}` is constant in all layers. If s_i ≤ 0, nothing is cut, and `h_0` gets its gradient. All
 windows use the same parameters and share the states of one forward pass. `k1` and `k2` count steps of the arrays,
 including masked ones.
 
@@ -43,7 +43,7 @@ from ..through_layers import backward_readout
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Windows(WayBack):
-    """The windows of `time` steps; the longest reaches into `passes` pieces of `k1` steps."""
+    """The windows of `time` steps; their reach covers at most `passes` pieces of `k1` steps."""
 
     k1: int
     k2: Any
@@ -82,7 +82,7 @@ def whole_windows(batch: Batch, k1: int, dtype: Any) -> Batch:
     last = num_read(batch)
     after = -(-time // k1) * k1 - time
     unread = time - last
-    before = unread - unread // k1 * k1 if are_numbers(unread) else unread  # how many windows are read is unknown
+    before = unread - unread // k1 * k1 if are_numbers(unread) else unread  # unknown number of windows
     if after == 0 and before == 0:
         return batch
     mask = jnp.ones((time, *batch_axes), bool) if batch.mask is None and after != 0 else batch.mask
@@ -131,10 +131,10 @@ def window_deltas(pieces: Pieces, d_hs: Hiddens, later: States) -> tuple[States,
 
 
 def one_pass(pieces: Pieces, q: Any, d_hs: Hiddens | None, entering: States) -> tuple[States, tuple[Deltas, ...]]:
-    """`(leaving, d_as)`, for each layer: every window one piece further back.
+    """Take every window one piece further back: `(leaving, d_as)` for each layer.
 
-    In pass 0 they run over their own steps, and `d_hs` is what the loss sends to them; in pass q over those of the
-    window q places before. `entering[layer][i]` is what has come to the end of piece i, `leaving` what leaves its
+    In pass 0 each window goes back over its own piece, to which the loss sends `d_hs`; in pass q it goes back over the
+    piece q places before. `entering[layer][i]` is what arrives at the end of piece i; `leaving` is what leaves its
     start.
     """
     folded = pieces.folded
@@ -182,7 +182,7 @@ def unfold(tree: Any) -> Any:
 
 
 def sent_on(windows: Windows, start: Any, q: Any, hs: Hiddens) -> Array:
-    """0 at the first step of each window's reach if that is in pass `q`, otherwise 1. `(k1, pieces, 1, ...)`."""
+    """0 at the first step of each window's reach if pass `q` contains it, otherwise 1. `(k1, pieces, 1, ...)`."""
     k1, k2, time = windows.k1, windows.k2, windows.time
     piece = jnp.arange(hs.shape[1])[None]
     t = start + piece * k1 + jnp.arange(k1)[:, None] + 1  # 1..T
