@@ -11,6 +11,7 @@ from .._reporting.errors import InputError
 
 LEARNING_RATES = {"sgd": 0.25, "adam": 0.002}
 UNBOUNDED = {"sgd": 0.05, "adam": 0.002}  # without activation, where nothing bounds the states
+GATED = {"sgd": 1.0, "adam": 0.01}
 
 
 def _named(option: str) -> tyro.constructors.PrimitiveConstructorSpec[Path]:
@@ -117,7 +118,9 @@ class TrainConfig:
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The optax optimizer."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: 0.25 for sgd, or 0.05 with --activation identity; 0.002 for adam."""
+    """Peak learning rate. Default: 0.25 for sgd, or 0.05 with --activation identity; 0.002 for adam. With --cell gru or
+    lstm: 1 for sgd, 0.01 for adam.
+    """
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to zero over the steps; constant does not fall."""
     momentum: float = 0.9
@@ -280,6 +283,8 @@ def bytes_of(text: str) -> float | None:
 
 def default_rate(config: TrainConfig) -> float:
     """The learning rate of a run without --learning-rate."""
+    if config.cell != "vanilla":
+        return GATED[config.optimizer]
     return (UNBOUNDED if config.activation == "identity" else LEARNING_RATES)[config.optimizer]
 
 

@@ -30,8 +30,8 @@ def bidirectional(
 
     Args:
         cells: the cells of the forward and of the backward direction.
-        h_0: their initial states, (*batch, hid) each, or (*batch, 2 hid) for an LSTM. Backwards, each sequence starts from `h_0[1]` at its own last
-            step that exists.
+        h_0: their initial states, (*batch, hid) each, or (*batch, 2 hid) for an LSTM. Backwards, each sequence starts
+            from `h_0[1]` at its own last step that exists.
         xs: features (time, *batch, in) or integer tokens (time, *batch).
         mask: booleans (time, *batch), false at steps that do not exist; see `unroll`.
         reset: booleans (time, *batch), true at the first step of a sequence. It separates the sequences of a row in

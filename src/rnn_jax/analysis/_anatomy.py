@@ -99,7 +99,8 @@ class Anatomy(NamedTuple):
     `loss`, `h_T`, `gradients` as `make_grad_fn("bptt")` returns them.
     `layers`      a `LayerAnatomy` for each layer.
     `lag_norms`   the lag grid, one for each layer: `lag_norms[layer][lag, i - 1]` is `‖∂L_i/∂h_{i-lag}‖` of each
-                  sequence, i = 1..T, with the whole state for h as in `LayerAnatomy`. It is 0 where there is no such state (`lag > i`), and where a reset lies between.
+                  sequence, i = 1..T, where h is the whole state as in `LayerAnatomy`. It is 0 where there is no such
+                  state (`lag > i`), and where a reset lies between.
     `decay`       the factor by which `‖∂L_i/∂h_{i-lag}‖` falls or grows per step of lag, all layers together, from a
                   line through the log of the mean norms; norms of zero do not count. None if `lags` is below 2; 0 if
                   fewer than two lags have a norm above zero.

@@ -25,8 +25,9 @@ def make_watch(
 
     From the gradient of the training: `grad_norm` before clipping, and `clip_ratio`, the share that clipping leaves.
     From the full gradient (with `--memory`, of the first 50 steps): for each layer the quantiles over time of `‖δ_t‖`,
-    all streams together, and the share of saturated units, or of saturated gates; `growth`, the factor of `‖∂L_i/∂h_{i-lag}‖` per step back.
-    From `W_hh`: the spectral radius, None for a layer with gates, whose W_hh is not square; the largest singular value.
+    all streams together, and the share of saturated units, of all gates together; `growth`, the factor of
+    `‖∂L_i/∂h_{i-lag}‖` per step back. From `W_hh`: the largest singular value, and the spectral radius, None for a
+    layer with gates, whose `W_hh` is not square.
     """
     most = config.window if config.memory is None else min(config.window, 50)  # the anatomy keeps all states
     clip = clip_gradients(max_norm=config.max_norm, max_value=config.max_value)
