@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-from problems import EXACT
 
 import rnn_jax
 from rnn_jax import GRUParams, LSTMParams
@@ -125,8 +124,8 @@ def of_both_sums(run, problem, factors):
     return {"ys": ys, "last": last, "gradients": jax.tree.map(lambda *d: jnp.stack(d), *gradients)}
 
 
-def by_methods(cells_of, states_of, problem, factors, mask=None):
-    """The gradients of the weighted sum of the outputs, by each exact method, by the names of the problem."""
+def by_methods(methods, cells_of, states_of, problem, factors, mask=None):
+    """The gradients of the weighted sum of the outputs, by each method, by the names of the problem."""
     (cells, h_0), pull = jax.vjp(lambda p: (cells_of(p["weights"]), states_of(p["carry"])), problem)
     hid = cells[-1].w_hh.shape[0]
     params = rnn_jax.Params(cells, rnn_jax.ReadoutParams(jnp.eye(hid), jnp.zeros(hid)))
@@ -137,4 +136,4 @@ def by_methods(cells_of, states_of, problem, factors, mask=None):
         (by_name,) = pull((d.params.cells, d.h_0))
         return by_name | {"inputs": d.inputs}
 
-    return {method: of(method) for method in EXACT}
+    return {method: of(method) for method in methods}

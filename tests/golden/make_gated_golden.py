@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it when it is imported
 PACKAGES = {"linen": "flax", "nnx": "flax", "equinox": "equinox", "haiku": "dm-haiku", "keras": "keras"}
 CELLS = {library: ("lstm",) if library == "haiku" else ("gru", "lstm") for library in PACKAGES}
 SUMS = ("ys", "ys and last")  # weighted sums: of the outputs; of the outputs and of the last carry
@@ -32,10 +33,28 @@ def golden(library: str) -> dict[str, np.ndarray]:
     versions = [f"{package} {version(package)}" for package in ("jax", PACKAGES[library])]
     rng, arrays = np.random.default_rng(0), {"versions": np.array(versions)}
     for cell in CELLS[library]:
-        fresh, call = MAKE[library](cell)
+        fresh, call = make(library, cell)
         shapes = {name: w.shape for name, w in fresh.items()}
         arrays |= {f"{cell}.{name}": array for name, array in _case(rng, shapes, call, PARTS[cell]).items()}
     return arrays
+
+
+def make(library: str, cell: str, **options):
+    """A cell: its fresh weights by name, and `call(weights, xs, carry) -> (ys, last)`."""
+    fresh, call = _promoting(MAKE[library])(cell, **options)
+    return fresh, _promoting(call)
+
+
+def _promoting(fn):
+    """`fn` with JAX's own rules of promotion, which the libraries need and the tests forbid."""
+
+    def call(*args, **options):
+        import jax
+
+        with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+            return fn(*args, **options)
+
+    return call
 
 
 def save(library: str, arrays: dict[str, np.ndarray]) -> None:
@@ -87,8 +106,7 @@ def _case(rng, shapes, call, parts):
         of_ys, of_last = jnp.sum(factors["ys"] * ys), sum(jnp.sum(factors["last"][name] * last[name]) for name in names)
         return jnp.stack([of_ys, of_ys + of_last]), (ys, last)
 
-    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
-        gradients, (ys, last) = jax.jacrev(sums, has_aux=True)(jax.tree.map(jnp.asarray, problem))
+    gradients, (ys, last) = jax.jacrev(sums, has_aux=True)(jax.tree.map(jnp.asarray, problem))
     results = flat({"problem": problem, "factors": factors, "ys": ys, "last": last, "gradients": gradients})
     for name, array in results.items():
         assert array.dtype == np.float64 and np.any(array), name
@@ -191,7 +209,6 @@ def keras(cell, activation=None):
 
     On JAX, Keras casts to float32 for its own "tanh", whatever the dtype of the layer. So the layer gets JAX's.
     """
-    os.environ["KERAS_BACKEND"] = "jax"
     import jax
     import jax.numpy as jnp
     import keras
@@ -211,7 +228,6 @@ def keras(cell, activation=None):
     return {variable.name: variable.value for variable in layer.trainable_variables}, call
 
 
-# Each makes a cell: its fresh weights by name, and `call(weights, xs, carry) -> (ys, last)`.
 MAKE = {"linen": linen, "nnx": nnx, "equinox": equinox, "haiku": haiku, "keras": keras}
 
 
