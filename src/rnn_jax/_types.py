@@ -25,7 +25,8 @@ Trajectory = Float[Array, "time *batch state"]
 Outputs = Float[Array, "last *batch out"]
 Flags = Bool[Array, "time *batch"]
 Scalar = Float[Array, ""]
-States = tuple[Array, ...]  # one `State` per layer
+States = tuple[Array, ...]  # one `State` per layer; their widths may differ
+Trajectories = tuple[Array, ...]  # one `Trajectory` per layer
 
 
 class ReadoutParams(NamedTuple):

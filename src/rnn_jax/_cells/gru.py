@@ -59,6 +59,11 @@ class GRUParams(Gated):
         r, k, q = jax.nn.sigmoid(z_r + u_r), jax.nn.sigmoid(z_k + u_k), u_n + jnp.broadcast_to(self.b_n, u_n.shape)
         return r, k, jnp.tanh(z_n + r * q), q
 
+    def slopes(self, kept: object, z: Array, u: Array) -> tuple[Array, ...]:
+        """`4 r (1 - r)`, `4 k (1 - k)`, `1 - n²`: 1 where a gate is half open, or n is zero."""
+        r, k, n, _ = self.values(z, u)
+        return 4 * of_sigmoid(r), 4 * of_sigmoid(k), of_tanh(n)
+
     def forward(self, z_t: Array, u_t: Array, s_tm1: Array) -> Array:
         """`h_t = (1 - k_t) ∘ n_t + k_t ∘ h_{t-1}`."""
         _, k, n, _ = self.values(z_t, u_t)

@@ -53,6 +53,11 @@ class LSTMParams(Gated):
         i, f, g, o = split(z + u, 4)
         return jax.nn.sigmoid(i), jax.nn.sigmoid(f), jnp.tanh(g), jax.nn.sigmoid(o)
 
+    def slopes(self, kept: object, z: Array, u: Array) -> tuple[Array, ...]:
+        """`4 i (1 - i)`, `4 f (1 - f)`, `1 - g²`, `4 o (1 - o)`: 1 where a gate is half open, or g is zero."""
+        i, f, g, o = self.values(z, u)
+        return 4 * of_sigmoid(i), 4 * of_sigmoid(f), of_tanh(g), 4 * of_sigmoid(o)
+
     def forward(self, z_t: Array, u_t: Array, s_tm1: Array) -> Array:
         """`(h_t, c_t)`."""
         i, f, g, o = self.values(z_t, u_t)
