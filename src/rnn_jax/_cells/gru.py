@@ -31,8 +31,8 @@ class GRUParams(Gated):
         b_h: the biases, (3 hid,).
         b_n: the bias of the recurrent product in n, (hid,). Those of r and k would only add to `b_h`.
 
-    References: Cho et al. (2014), EMNLP, arXiv:1406.1078, with the reset before the product. After it: Chung et al.
-    (2014), arXiv:1412.3555, as in cuDNN.
+    References: Cho et al. (2014), EMNLP, arXiv:1406.1078. Its version 1 has the reset after the product, as cuDNN has
+    it; its version 3 and Chung et al. (2014), arXiv:1412.3555, have it before.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), cell="gru", input_size=3, hidden_size=5, output_size=2)
