@@ -134,7 +134,9 @@ def test_both_directions_over_each_row_alone(unroll, cell):
             first, final = i == 0, i == len(pieces) - 1
             there = states(cells[0], h_0[0][row] if first else np.zeros(size), inputs[piece, row])
             back = states(cells[1], h_0[1][row] if final else np.zeros(size), inputs[piece[::-1], row])[::-1]
-            np.testing.assert_allclose(hs[piece, row], np.concatenate([there, back], -1), rtol=1e-12, err_msg=name)
+            np.testing.assert_allclose(
+                hs[piece, row], np.concatenate([there[:, :4], back[:, :4]], -1), rtol=1e-12, err_msg=name
+            )
 
 
 def test_both_directions_differentiated():
