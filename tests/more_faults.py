@@ -182,7 +182,15 @@ def _trial(package, losses, solved):
 
 
 def shares_are_wilson(package):
-    return _module(package, "experiments._report").share(np.array([True] * 8 + [False] * 2)) == "8 of 10 [0.49, 0.94]"
+    return (
+        _module(package, "experiments._statistics").share(np.array([True] * 8 + [False] * 2)) == "8 of 10 [0.49, 0.94]"
+    )
+
+
+def effects_are_pooled(package):
+    one, other = np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0])
+    found = _module(package, "experiments._differences").of_means(one, other)
+    return abs(found.effect + 1 / math.sqrt(4 / 3)) < 1e-9
 
 
 def solved_at_the_first(package):
@@ -257,10 +265,11 @@ MORE = [
     _fault("one degree of freedom too many", "analysis._lag_grid", "decay_rate", "jnp.maximum(num - 2, 1)", "jnp.maximum(num - 1, 1)", decay_has_its_error, "test_anatomy.py::test_the_fitted_rate_and_its_error"),
     _fault("cosine of a part with itself", "analysis._anatomy", "norm_and_cosine", "unit_and_norm(p)[0] * unit_and_norm(w)[0]", "unit_and_norm(p)[0] ** 2", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),
     _fault("the cut of all losses, not of the windows'", "analysis._cut", "cut_by_windows", "pad_steps(passed.layers[-1].local, 0, after)", "pad_steps(passed.layers[-1].d_hs, 0, after)", cut_is_truncated, "test_anatomy.py::test_what_truncation_cuts"),
-    _fault("another interval than Wilson's", "experiments._report", "_interval", 'method="wilson"', 'method="exact"', shares_are_wilson, "test_experiment_statistics.py::test_statistics"),
+    _fault("another interval than Wilson's", "experiments._statistics", "share_interval", 'method="wilson"', 'method="exact"', shares_are_wilson, "test_experiment_statistics.py::test_statistics"),
+    _fault("deviations pooled over all seeds", "experiments._differences", "of_means", "a.num + b.num - 2", "a.num + b.num", effects_are_pooled, "test_experiment_differences.py::test_means_differ_as_scipy_says"),
     _fault("solved at the last time, not the first", "experiments._trials", "Trial.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiment_statistics.py::test_solved_and_diverged"),
     _fault("slow taken for diverged", "experiments._trials", "Trial.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiment_statistics.py::test_solved_and_diverged"),
-    _fault("infinity written into JSON", "experiments._trials", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiment_statistics.py::test_a_cell_comes_back_from_its_file"),
+    _fault("infinity written into JSON", "experiments._trials", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiment_statistics.py::test_a_trial_comes_back_from_its_file"),
     _fault("momentum of one let through", "_cli.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
     _fault("metrics after the checkpoint kept", "_cli.metrics", "read_metrics", 'record is not None and record["step"] <= up_to', "record is not None", metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
     _fault("what is held out is learned", "data._held_out", "prepare", "make_streams(tokens[:num_train], num_streams)", "make_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),

@@ -139,6 +139,7 @@ def test_the_unroll_under_transformations(name, flagged):
             "jvp": jax.jvp(loss, args, dots),
             "jvp of the bias alone": jax.jvp(of_bias, (cell.b_h,), (dots[0].b_h,)),
             "jvp of grad": jax.jvp(gradient, args, dots)[1],
+            "grad of grad": jax.grad(lambda cell: jnp.sum(jax.grad(loss)(cell, *args[1:]).w_hh ** 2))(cell),
             "vmap over sequences": jax.vmap(lambda x: loss(cell, s_0, x))(some),
             "vmap over weights": jax.vmap(gradient)(*pairs),
         }  # fmt: skip

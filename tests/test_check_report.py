@@ -97,7 +97,7 @@ def test_steps_are_only_said_to_be_right_where_that_can_be_told(w_hh):
     )
     grad_fn = off.make_grad_fn("bptt", loss=case.loss)
     report = off.check_gradients(by_numpy_unless_traced(grad_fn), *_of(off, params, batch, h_0))
-    about_steps = [words for words in report.findings if words.startswith("What")]
+    about_steps = [words for words in report.findings if words.startswith("In params")]
     assert about_steps and not any("right from" in words or "only" in words for words in about_steps), report
 
 

@@ -116,7 +116,31 @@ def test_tables_have_a_row_for_everything(tmp_path):
     assert len(curves) == 2 * 2 * 4 and curves[0]["train_loss"] == "" and curves[1]["train_loss"] != ""
     stored = json.loads((tmp_path / "results.json").read_text())
     assert len(stored["results"]) == 4 and {"command", "versions", "machine", "run time"} <= stored.keys()
-    assert tables.results([trial_of([[1.0], [math.inf]])])[0]["loss"] is None
+
+
+def test_tables_have_nine_digits_and_empty_cells(tmp_path):
+    """To the letter: whole numbers, truth values, rates and what is missing."""
+    one = trial_of([[1.0, 2.0], [1 / 3, math.inf]], [[0, 0], [1, 0]])._replace(setting={"name": "a, b", "rate": 0.1})
+    two = trial_of([[1e-12]])._replace(setting={"name": "c", "rate": 0.25})
+    two.curves["accuracy"] = np.array([[0.5]])
+    tables.write_tables(tmp_path, "mine", "Does it?", {"date": "today"}, [one, two])
+    assert (tmp_path / "results.csv").read_text().splitlines() == [
+        "name,rate,seed,steps,solved,solved_at,seconds_to_solve,diverged,loss,ms,seconds_of_all_seeds,accuracy",
+        '"a, b",0.1,0,10,True,10.0,4.0,False,0.333333333,2.0,8.0,',
+        '"a, b",0.1,1,10,False,,,True,,2.0,8.0,',
+        "c,0.25,0,0,False,,,False,1e-12,2.0,8.0,0.5",
+    ]
+    assert (tmp_path / "curves.csv").read_text().splitlines() == [
+        "name,rate,seed,step,loss,accuracy",
+        *('"a, b",0.1,0,0,1.0,', '"a, b",0.1,0,10,0.333333333,', '"a, b",0.1,1,0,2.0,', '"a, b",0.1,1,10,,'),
+        "c,0.25,0,0,1e-12,0.5",
+    ]
+    text = (tmp_path / "results.json").read_text()
+    stored = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert list(stored) == ["experiment", "question", "date", "results"]
+    assert stored["results"][1] | {"seconds_of_all_seeds": 8.0} == stored["results"][1]
+    assert stored["results"][1]["loss"] is None and stored["results"][0]["solved"] is True
+    assert stored["results"][0]["steps"] == 10 and stored["results"][2]["accuracy"] == 0.5
 
 
 def test_the_report_is_one_whole_file(tmp_path):
@@ -147,8 +171,8 @@ def test_the_report_is_one_whole_file(tmp_path):
 
 def test_the_list_answers_without_jax(tmp_path):
     result = process("experiment", "list", cwd=tmp_path)
-    assert result.returncode == 0 and len(result.stdout.splitlines()) == 9
-    for name in ("notebooks", "by-hand-vs-autodiff", "temporal-order", "text"):
+    assert result.returncode == 0 and len(result.stdout.splitlines()) == 10
+    for name in ("notebooks", "by-hand-vs-autodiff", "temporal-order", "flossing", "text"):
         assert name in result.stdout
 
 

@@ -5,9 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp
 from small_experiments import same, trial_of
 
 from rnn_jax.experiments import _report as report
+from rnn_jax.experiments import _statistics as statistics
+from rnn_jax.experiments._tables import best
 from rnn_jax.experiments._trials import Trial, read_trial, save_trial
 
 
@@ -22,13 +25,44 @@ def test_solved_and_diverged():
 
 
 def test_statistics():
-    assert report.quartiles(np.array([3.0, 1.0, 2.0])) == "2 [1.5, 2.5]"
-    assert report.quartiles(np.array([3.0, math.nan, 1.0, math.inf])) == "2 [1.5, 2.5] (2 of 4)"
-    assert report.quartiles(np.array([1500.0, 23456.0])) == "12478 [6989, 17967]"
-    assert report.quartiles(np.array([math.nan])) == "-"
-    assert report.share(np.array([True] * 8 + [False] * 2)) == "8 of 10 [0.49, 0.94]"  # Wilson, by hand: 0.490, 0.943
+    assert statistics.quartiles(np.array([3.0, 1.0, 2.0])) == "2 [1.5, 2.5]"
+    assert statistics.quartiles(np.array([3.0, math.nan, 1.0, math.inf])) == "2 [1.5, 2.5] (2 of 4)"
+    assert statistics.quartiles(np.array([1500.0, 23456.0])) == "12478 [6989, 17967]"
+    assert statistics.quartiles(np.array([math.nan])) == "-"
+    assert (
+        statistics.share(np.array([True] * 8 + [False] * 2)) == "8 of 10 [0.49, 0.94]"
+    )  # Wilson, by hand: 0.490, 0.943
     trials = [trial_of([[1.0], [value]]) for value in (0.3, 0.2, math.nan)]
-    assert report.best(trials, "loss", lowest=True) is trials[1] and report.best(trials, "loss") is trials[0]
+    assert best(trials, "loss", lowest=True) is trials[1] and best(trials, "loss") is trials[0]
+    shares = [trial_of([[1.0] * 5], [[1] * k + [0] * (5 - k)]) for k in (3, 4, 1)]
+    assert best(shares, "solved") is shares[1] and best(shares, "solved", lowest=True) is shares[2]
+
+
+def test_means_have_students_interval():
+    values = np.array([3.0, math.nan, 1.0, 2.5, math.inf])
+    low, high = ttest_1samp([3.0, 1.0, 2.5], 0).confidence_interval(0.95)
+    assert statistics.mean(values) == f"2.167 [{low:.4g}, {high:.4g}] (3 of 5)"
+    assert statistics.mean(np.full(7, 0.1)) == "0.1 [0.1, 0.1]"
+    assert statistics.mean(np.array([0.25])) == "0.25"
+    assert statistics.mean(np.array([0.25, math.nan])) == "0.25 (1 of 2)"
+    assert statistics.mean(np.array([math.nan])) == "-"
+
+
+def test_the_table_of_all_settings():
+    """A row for each setting; columns for what was measured, and only for what happened."""
+    plain = [trial_of([[1.0, 1.0], [value, 2 * value]])._replace(setting={"rate": value}) for value in (0.1, 0.25)]
+    plain[1].curves["accuracy"] = np.array([[0.0, 0.0], [0.5, 0.5]])
+    section = report.summary(plain, ("accuracy", "nothing"))
+    cells = [dict(zip(section.header, row, strict=True)) for row in section.rows]
+    assert [row["rate"] for row in cells] == ["0.1", "0.25"] and cells[1]["steps"] == "10"
+    assert cells[0]["loss, median [quartiles]"] == "0.15 [0.125, 0.175]"
+    assert cells[1]["loss, mean [95 %]"] == statistics.mean(np.array([0.25, 0.5]))
+    assert [row["accuracy, mean [95 %]"] for row in cells] == ["-", "0.5 [0.5, 0.5]"]
+    assert not {"solved", "diverged", "nothing, mean [95 %]"} & set(section.header)
+    section = report.summary([trial_of([[1.0, 1.0], [0.1, math.nan]], [[0, 0], [1, 0]])])
+    (row,) = (dict(zip(section.header, row, strict=True)) for row in section.rows)
+    assert row["solved"] == row["diverged"] == "1 of 2 [0.09, 0.91]" and row["k"] == "1"
+    assert row["loss, median [quartiles]"] == "0.1 [0.1, 0.1] (1 of 2)" and "Wilson" in section.reading
 
 
 def test_a_trial_comes_back_from_its_file(tmp_path):

@@ -9,11 +9,13 @@ import numpy as np
 import optax
 import pytest
 from by_numpy import by_numpy
+from jax import lax
 from small_experiments import of_rate, program_of, small
 
 import rnn_jax
 from rnn_jax import experiments
 from rnn_jax.experiments import _training as training
+from rnn_jax.experiments._flossing import floss, flossed, flossed_at_intervals
 from rnn_jax.experiments._training import make_program, train
 
 
@@ -136,21 +138,76 @@ def test_starts():
     np.testing.assert_allclose(tenth.cells[0].w_xh, 0.1 * whole.cells[0].w_xh, rtol=1e-12)
 
 
-def test_flossing_brings_exponents_to_zero(monkeypatch):
-    from rnn_jax.experiments.catalogue import long_memory
+def floss_of(task, num_steps, **sizes):
+    """Flossing of four exponents along sequences of a task."""
+    return floss(lambda key: rnn_jax.tasks.TASKS[task].make(key, num_sequences=1, **sizes).inputs, num_steps, num=4)
 
-    for name, value in {"FLOSS_STEPS": 40, "FLOSS_LENGTH": 20, "FLOSS_NUM": 4}.items():
-        monkeypatch.setattr(long_memory, name, value)
-    sizes = experiments.sizes_of(rnn_jax.tasks.TASKS["adding"], {"time": 30}, 8)
+
+def exponents_of(params, xs):
+    h_0 = rnn_jax.zero_state(params, 1)
+    return rnn_jax.dynamics.lyapunov_exponents(jax.random.key(1), params, h_0, xs, num=4).exponents
+
+
+def test_flossing_brings_exponents_to_zero():
+    sizes = experiments.sizes_of(rnn_jax.tasks.TASKS["adding"], {"time": 20}, 8)
     plain = experiments.normal_tanh(sizes, 0.5)
-    flossed = long_memory.flossed(plain, "adding", {"time": 30})
     xs = rnn_jax.tasks.adding(jax.random.key(5), num_sequences=1, time=60).inputs
-
-    def exponents(params):
-        return rnn_jax.dynamics.lyapunov_exponents(
-            jax.random.key(1), params, rnn_jax.zero_state(params, 1), xs, num=4
-        ).exponents
-
     with jax.numpy_dtype_promotion("standard"):  # optax adds a counter to a real number
-        before, after = exponents(plain(jax.random.key(2))), exponents(jax.jit(flossed)(jax.random.key(2)))
-    assert float(jnp.sum(after**2)) < 0.5 * float(jnp.sum(before**2))
+        after = jax.jit(flossed(plain, floss_of("adding", 40, time=20)))(jax.random.key(2))
+    before = plain(jax.random.split(jax.random.key(2))[0])
+    assert float(jnp.sum(exponents_of(after, xs) ** 2)) < 0.5 * float(jnp.sum(exponents_of(before, xs) ** 2))
+
+
+def test_flossing_at_intervals_changes_the_weights_at_these_steps_only():
+    """By a change that only adds: 7 to all weights at the steps 0, 3 and 6; other keys each time."""
+    keys = []
+
+    def add_7(params, key):
+        jax.debug.callback(lambda data: keys.append(tuple(data.tolist())), jax.random.key_data(key))
+        return jax.tree.map(lambda x: x + 7, params)
+
+    optimizer = flossed_at_intervals(optax.sgd(0.5), add_7, 3)
+    params, seen = {"w": jnp.zeros(2)}, []
+    state = optimizer.init(params)
+    update = jax.jit(optimizer.update)
+    for _ in range(7):
+        updates, state = update({"w": jnp.ones(2)}, state, params)
+        params = optax.apply_updates(params, updates)
+        seen.append(float(params["w"][0]))
+    jax.effects_barrier()
+    np.testing.assert_allclose(seen, [6.5, 6.0, 5.5, 12.0, 11.5, 11.0, 17.5])
+    assert len(keys) == len(set(keys)) == 3
+
+
+def test_who_is_flossed_and_when(monkeypatch):
+    """With a change that adds the number of its steps to all weights; the optimizer gets gradients of zero."""
+    from rnn_jax.experiments.catalogue import flossing
+
+    def adding(inputs, num_steps):
+        return lambda params, key: jax.tree.map(lambda x: x + num_steps, params)
+
+    monkeypatch.setattr(flossing, "floss", adding)
+    sizes, found = {"input_size": 1, "hidden_size": 5, "output_size": 2}, {}
+    for name, start in flossing.STARTS.items():
+        before = start.init(sizes)(jax.random.key(0)).cells[0].w_hh
+        optimizer = flossing.optimizer_of(start, 20)
+
+        def step(state, _, optimizer=optimizer):
+            update, state = optimizer.update(jnp.zeros(()), state, jnp.zeros(()))
+            return state, update
+
+        with jax.numpy_dtype_promotion("standard"):  # optax adds a counter to a real number
+            during = lax.scan(step, optimizer.init(jnp.zeros(())), length=20)[1]
+        found[name] = bool(jnp.all(before > 250)), [step for step, moved in enumerate(during) if moved == 50]
+    normal, flossed_before, flossed_during, orthogonal, both = found.values()
+    assert normal == orthogonal == (False, []) and flossed_before == both == (True, [])
+    assert flossed_during == (True, [0, 5, 10, 15])
+
+
+def test_the_flossing_task_is_delayed_xor_on_numbers():
+    from rnn_jax.experiments.catalogue import flossing
+
+    sizes = {"num_sequences": 3, "time": 8, "delay": 4}
+    mine, tokens = flossing.bits(jax.random.key(0), **sizes), rnn_jax.tasks.delayed_xor(jax.random.key(0), **sizes)
+    np.testing.assert_array_equal(mine.inputs, tokens.inputs[..., None].astype(float))
+    np.testing.assert_array_equal(mine.targets, tokens.targets)

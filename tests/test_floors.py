@@ -146,7 +146,7 @@ def run_python(code):
 def test_the_core_needs_no_extra_and_changes_no_setting():
     code = """
 import sys
-for extra in ("tyro", "tqdm", "matplotlib", "orbax", "sklearn", "statsmodels", "chex", "beartype", "pytest"):
+for extra in ("tyro", "tqdm", "matplotlib", "orbax", "pandas", "sklearn", "statsmodels", "chex", "beartype", "pytest"):
     sys.modules[extra] = None  # importing it fails
 import jax
 before = dict(jax.config.values)

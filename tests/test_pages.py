@@ -69,7 +69,7 @@ def test_what_was_not_measured_is_not_advised():
         assert ("next: rnn-jax train --window 66" in words) == (steps == 66)
     assert "To measure what k2 = 22 loses takes at least 66 steps, got 65: give --window 66" in words
     words = advice(measured(errors), run, 2000)
-    assert "next:" not in words and "32 streams of it need 2,257 characters: this text has 2,000" in words
+    assert "next:" not in words and "for 32 streams, 2,257 characters; this text has 2,000" in words
     for norms in ([0.0, 0.0], [1.0, 0.0, 0.0], [1.0, 1e-9, 0.0]):
         report = measured({(1, 1): 0.0, (2, 2): 0.0}, lag_norms=norms)
         assert advice(report, run, 10**6) == (

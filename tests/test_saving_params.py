@@ -162,7 +162,7 @@ def test_what_a_file_cannot_hold(tmp_path):
         (
             params_of(cell_of(same_name(CellParams), "float32"), gru),
             ValueError,
-            "`params.cells` must be of classes with different names, got two that are 'Gru'.",
+            "`params.cells` must be classes with different names, got two named 'Gru'.",
         ),
         (
             params_of(cell_of(CellParams, "float8_e4m3fn")),
@@ -185,7 +185,7 @@ def test_kinds_that_are_not_known(tmp_path):
     refuses(
         lambda: saving.load_params(path),
         ValueError,
-        f"layer 0 of {str(path)!r} is a 'Gru', and known are CellParams, LeakyParams: give its class, "
+        f"layer 0 of {str(path)!r} is a 'Gru', and only CellParams, LeakyParams are known: give its class, "
         "`load_params(path, cells=(Gru,))`.",
     )
     refuses(
@@ -196,7 +196,7 @@ def test_kinds_that_are_not_known(tmp_path):
     for cells in (Gru(1, 2, 3, 4), [int]):
         with pytest.raises(TypeError):
             saving.load_params(path, cells=cells)
-    refuses(lambda: saving.load_params(path, cells=[Gru, same_name(Gru)]), ValueError, "got two that are 'Gru'.")
+    refuses(lambda: saving.load_params(path, cells=[Gru, same_name(Gru)]), ValueError, "got two named 'Gru'.")
     with pytest.raises(FileNotFoundError):
         saving.load_params(tmp_path / "other")
 

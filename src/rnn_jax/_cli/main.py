@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         warn("there is not enough memory for these sizes: lower --hidden-size, --streams, --window or --length.")
         return 2
-    except OSError as error:  # what no command foresees: a full disk, a file that was removed
+    except OSError as error:  # not handled by a command: a full disk, a file that was removed
         warn(f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''}.")
         return 1
     except KeyboardInterrupt:

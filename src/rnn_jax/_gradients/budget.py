@@ -44,13 +44,15 @@ def plan_cost(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> PlanCos
     XLA lays them out. The temporaries are the sum of:
 
     - 3.5 times the states of the block, plus the states of its widest layer, plus its inputs;
+    - for cells that need more than their states: the pre-activations of the block, what the way back reads (if gates
+      are kept, that of all steps whose states are kept), and what the loop back emits beyond one number per unit;
     - the larger of three times its outputs, and its outputs (once or twice) with a copy of `w_hy`;
     - 0.95 times the weights of the cells.
 
     The factors are fitted in float32 to `memory_analysis()` on a CPU. From 8 MB on they agree with it within 10 %
-    (leaky units: 12 %). The exception is a loop over segments that runs only once: XLA unrolls it and does not share
-    memory between segments; `plan_memory` avoids such plans. Half precision counts as 6 bytes per number, because a CPU
-    converts it. The estimate does not take `compute_dtype` into account.
+    (leaky and gated units: 12 %). The exception is a loop over segments that runs only once: XLA unrolls it and does
+    not share memory between segments; `plan_memory` avoids such plans. Half precision counts as 6 bytes per number,
+    because a CPU converts it. The estimate does not take `compute_dtype` into account.
 
     Args:
         shapes: the arguments `(params, batch, h_0)` of the gradient function: arrays, or what `jax.eval_shape` returns.

@@ -137,11 +137,12 @@ def backward_in_blocks(
 
     def of_steps(carry: tuple[Cell, Array], start: Any, size: int) -> Any:
         d_cell, d_s = carry
-        xs_now, ss_now, events, d_hs_now = cut((xs, ss, residuals.events, d_hs), start, size)
+        kept = residuals.kept if keeps_more(layer.cell) else None  # None: recomputed for each block
+        xs_now, ss_now, events, d_hs_now, kept_now = cut((xs, ss, residuals.events, d_hs, kept), start, size)
         s_before = jnp.where(
             start == 0, residuals.s_0, lax.dynamic_index_in_dim(ss, jnp.maximum(start - 1, 0), keepdims=False)
         )
-        now = residuals_of(layer, s_before, xs_now, ss_now, events)
+        now = residuals_of(layer, s_before, xs_now, ss_now, events, kept_now)
         d_cell_now, d_s, d_xs = backward(now, d_hs_now, d_s)
         return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_s), d_xs
 

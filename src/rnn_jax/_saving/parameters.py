@@ -143,7 +143,7 @@ def _kinds(who: str, classes: Iterable[type]) -> dict[str, type]:
         if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
             raise TypeError(f"`{who}` must be a tuple of dataclasses, like (CellParams,), got {kind!r}.")
         if kinds.setdefault(kind.__name__, kind) is not kind:
-            raise ValueError(f"`{who}` must be of classes with different names, got two that are {kind.__name__!r}.")
+            raise ValueError(f"`{who}` must be classes with different names, got two named {kind.__name__!r}.")
     return kinds
 
 

@@ -158,7 +158,7 @@ def _log_singular_values(jacobians: Float[Array, "time hid hid"], lags: list[int
     hid, eye = jacobians.shape[-1], jnp.eye(jacobians.shape[-1], dtype=jacobians.dtype)
 
     def body(product: Product, jacobian: Array) -> tuple[Product, Product]:
-        sizes = jnp.max(jnp.abs(jacobian), axis=0)  # J_tᵀ = (J_tᵀ diag(1 / sizes)) diag(sizes), small where φ' is
+        sizes = jnp.max(jnp.abs(jacobian), axis=0)  # J_tᵀ = (J_tᵀ diag(1 / sizes)) diag(sizes); small where φ' is small
         q, upper = qr_by_rows(sizes[:, None] * product.q)
         logs, rows = rescaled(upper, product.logs, product.upper)
         q, upper = jnp.linalg.qr(jacobian / jnp.where(sizes > 0, sizes, 1)[None] @ q)

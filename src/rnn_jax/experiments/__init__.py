@@ -3,8 +3,10 @@
 `_trials`, `_training`           one setting, trained from many seeds; training them in one program
 `_experiment`                    running a grid, resumed where it stopped
 `_tables`, `_report`, `_parts`   tables; pages; networks and measures that experiments share
+`_statistics`, `_differences`    means and intervals over seeds; how many seeds a difference needs
+`_flossing`                      starts whose Lyapunov exponents are brought to zero
 `_data`                          digits and sunspots
-`catalogue/`                     the nine that `rnn-jax experiment` knows
+`catalogue/`                     the ten that `rnn-jax experiment` knows
 """
 
 import lazy_loader

@@ -1,3 +1,4 @@
+from ._differences import seeds_needed as seeds_needed
 from ._experiment import Experiment as Experiment
 from ._experiment import run_experiment as run_experiment
 from ._parts import irnn as irnn

@@ -1,4 +1,4 @@
-"""The report of an experiment: pictures of medians and bands over seeds, and the table of all settings."""
+"""The report of an experiment: pictures with medians and bands over seeds, and the table of all settings."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,12 +7,14 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.stats import binomtest
 
 from .._reporting.html_page import Section, html_page, png
+from ._differences import seeds_needed
+from ._statistics import mean, quartiles, share, share_interval
+from ._tables import results
 from ._trials import Setting, Trial, differing, label, short
 
-Value = Callable[[Trial], np.ndarray]  # one number a seed
+Value = Callable[[Trial], np.ndarray]  # one number per seed
 
 
 def report_page(
@@ -26,70 +28,50 @@ def report_page(
 
 
 def default_sections(trials: Sequence[Trial]) -> list[Section]:
-    """The loss along the training, and the table."""
-    return [learning_curves(trials), summary(trials)]
-
-
-def quartiles(values: np.ndarray) -> str:
-    """`median [lower quartile, upper]` of the seeds that have a value, and how many these are if not all."""
-    seen = values[np.isfinite(values)]
-    if not len(seen):
-        return "-"
-    middle, low, high = (_digits(value) for value in np.quantile(seen, (0.5, 0.25, 0.75)))
-    return f"{middle} [{low}, {high}]" + (f" ({len(seen)} of {len(values)})" if len(seen) < len(values) else "")
-
-
-def _digits(value: float) -> str:
-    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
-
-
-def share(found: np.ndarray) -> str:
-    """`k of n`, and the interval that holds the true share with 95 % confidence (Wilson 1927)."""
-    low, high = _interval(found)
-    return f"{found.sum()} of {len(found)} [{low:.2f}, {high:.2f}]"
-
-
-def _interval(found: np.ndarray) -> tuple[float, float]:
-    interval = binomtest(int(found.sum()), len(found)).proportion_ci(method="wilson")
-    return interval.low, interval.high
+    """The loss during training, the table, and how many seeds a difference needs: in the loss, in what is solved."""
+    solvable = any(trial.solved.any() for trial in trials)
+    shares = [seeds_needed(trials, "solved", lowest=False)] if solvable else []
+    return [learning_curves(trials), summary(trials), seeds_needed(trials), *shares]
 
 
 def summary(trials: Sequence[Trial], metrics: Sequence[str] = (), title: str = "All settings") -> Section:
-    """The table of all settings; `metrics` are columns beside the loss."""
+    """The table of all settings: how the loss and `metrics` ended, what was solved, what diverged, and what it took."""
+    frame = results(trials)
+    settings = frame.groupby(np.repeat(np.arange(len(trials)), [len(trial.seeds) for trial in trials]))
+
+    def over_seeds(name: str, words: Callable[[np.ndarray], str]) -> Any:
+        return settings[name].agg(lambda values: words(values.to_numpy()))
+
     names = differing([trial.setting for trial in trials]) or list(trials[0].setting)
-    solvable = any(trial.curves["solved"].any() for trial in trials)
-    diverging = any(trial.diverged.any() for trial in trials)
-    header = [name.replace("_", " ") for name in names] + ["loss at the end"]
-    header += [name.replace("_", " ") for name in metrics]
-    header += ["solved", "at step", "seconds a seed to it"] * solvable + ["diverged"] * diverging
-    header += ["chance", "steps", "seconds"]
-    rows = []
-    for trial in trials:
-        row = [short(trial.setting.get(name, "")) for name in names] + [quartiles(trial.final("loss"))]
-        row += [quartiles(trial.final(name)) if name in trial.curves else "" for name in metrics]
-        if solvable:
-            row += [share(trial.solved), quartiles(trial.solved_at), quartiles(trial.seconds_to_solve())]
-        if diverging:
-            row.append(share(trial.diverged))
-        rows.append([*row, f"{trial.chance:.4g}", str(trial.steps[-1]), f"{trial.seconds:.1f}"])
+    columns = {name: settings[name].first().map(short) for name in names}
+    for name in ("loss", *(metric for metric in metrics if metric in frame)):
+        columns[f"{name}, median [quartiles]"] = over_seeds(name, quartiles)
+        columns[f"{name}, mean [95 %]"] = over_seeds(name, mean)
     reading = (
-        "Median over the seeds that have a number, the quartiles in brackets, and how many seeds these are if not all. "
-        "Chance is the loss of the best answer that ignores the inputs; seconds are of training all seeds, without "
-        "compiling."
+        "Values at the end of the training, over the seeds that have a number, and how many these are if not all. "
+        "Brackets after a median hold the quartiles. Brackets after a mean hold Student's 95 % interval, mean ± t · "
+        "standard deviation / sqrt(seeds), which assumes independent and roughly normal seeds. Chance is the loss of "
+        "the best answer that ignores the inputs. Seconds are the training time of all seeds, without compiling."
     )
-    if solvable:
-        reading += " Training stops when every seed has solved the task; a share has its 95 % interval (Wilson)."
-    if diverging:
+    if frame["solved"].any():
+        columns["solved"] = over_seeds("solved", share)
+        columns["solved at step"] = over_seeds("solved_at", quartiles)
+        columns["seconds per seed until solved"] = over_seeds("seconds_to_solve", quartiles)
+        reading += " Training stops when every seed has solved the task."
+    if frame["diverged"].any():
+        columns["diverged"] = over_seeds("diverged", share)
         reading += (
-            " Diverged: a number out of range on the way, or at the end a loss above the first and above twice chance."
+            " Diverged: a number was not finite during training, or the final loss is above both the first loss and "
+            "twice chance."
         )
-    return Section(title, None, reading, header, rows)
-
-
-def best(trials: Sequence[Trial], metric: str, *, lowest: bool = False) -> Trial:
-    """The trial whose metric has the best median over seeds at the end; what is no number is the worst."""
-    sign = 1 if lowest else -1
-    return min(trials, key=lambda trial: float(np.median(np.nan_to_num(sign * trial.final(metric), nan=np.inf))))
+    if frame[["solved", "diverged"]].any(axis=None):
+        reading += " A share of seeds has its 95 % interval (Wilson)."
+    columns["chance"] = [f"{trial.chance:.4g}" for trial in trials]
+    columns["steps"] = settings["steps"].first().map(str)
+    columns["seconds"] = settings["seconds_of_all_seeds"].first().map("{:.1f}".format)
+    return Section(
+        title, None, reading, [c.replace("_", " ") for c in columns], list(zip(*columns.values(), strict=True))
+    )
 
 
 def panels(trials: Sequence[Trial], by: str | None) -> dict[Any, list[Trial]]:
@@ -122,7 +104,7 @@ def _axes(groups: dict[Any, Any], by: str | None) -> tuple[Any, list[Any]]:
 
 
 def _words(setting: Setting, names: Sequence[str]) -> str:
-    """`label` for a picture, where a dollar would begin mathematics."""
+    """`label` for a picture: a dollar sign is escaped, it would begin mathematics."""
     return label(setting, names).replace("$", r"\$")
 
 
@@ -138,7 +120,7 @@ def _legend(figure: Any, axes: Sequence[Any]) -> None:
 
 
 def _band(ax: Any, x: Any, values: np.ndarray, **style: Any) -> None:
-    """Median and quartiles over the last axis, what is not there being infinite; nothing where the median is that."""
+    """Median and quartiles over the last axis. A missing value counts as infinite; an infinite median is not drawn."""
     ordered = np.sort(np.where(np.isfinite(values), values, np.inf), -1)
     low, middle, high = (_quantile(ordered, q) for q in (0.25, 0.5, 0.75))
     seen = np.isfinite(middle)
@@ -148,7 +130,7 @@ def _band(ax: Any, x: Any, values: np.ndarray, **style: Any) -> None:
 
 
 def _quantile(ordered: np.ndarray, q: float) -> np.ndarray:
-    """Linear between neighbours, as `np.quantile`, of values that may be infinite."""
+    """As `np.quantile`, linear between neighbours, for values that may be infinite."""
     place = q * (ordered.shape[-1] - 1)
     below, above = ordered[..., math.floor(place)], ordered[..., math.ceil(place)]
     inside = np.isfinite(above)
@@ -162,17 +144,17 @@ def learning_curves(
     metric: str = "loss",
     *,
     by: str | None = None,
-    title: str = "Along the training",
+    title: str = "Loss during training",
     ylabel: str | None = None,
     log: bool = True,
     reading: str = "",
 ) -> Section:
-    """A metric against steps, a line a setting: the median over seeds, the band between the quartiles."""
+    """A metric against steps, one line per setting: the median over seeds, with a band between the quartiles."""
     groups = panels(trials, by)
     figure, axes = _axes(groups, by)
     names = [name for name in differing([trial.setting for trial in trials]) if name != by]
     if len(groups) == len(trials):
-        names = []  # the title of the panel says it all
+        names = []  # the title of the panel names the setting
     seen = list(dict.fromkeys(label(trial.setting, names) for trial in trials))
     colors = (
         plt.get_cmap("viridis")(np.linspace(0, 0.92, len(seen))) if len(seen) > 10 else [f"C{i}" for i in range(10)]
@@ -187,13 +169,13 @@ def learning_curves(
         ax.set(xlabel="steps", yscale="log" if log else "linear")
     if metric == "loss" and log and np.isfinite(trials[0].chance):
         top = max(max(trial.chance, trial.curves["loss"][0].max()) for trial in trials)
-        if axes[0].get_ylim()[1] > 1e3 * top:  # what diverges is not worth the room
+        if axes[0].get_ylim()[1] > 1e3 * top:  # losses that diverge would squeeze the others
             axes[0].set_ylim(top=1e3 * top)
             figure.suptitle(f"The losses above {1e3 * top:.3g} are cut off.", x=0.01, ha="left", size="small")
     axes[0].set_ylabel(ylabel or metric.replace("_", " "))
     _legend(figure, axes)
     return Section(
-        title, png(figure), reading or "Lines are medians over seeds, bands reach from quartile to quartile."
+        title, png(figure), reading or "Lines are medians over seeds. Bands reach from the lower to the upper quartile."
     )
 
 
@@ -210,7 +192,7 @@ def against(
     log: bool = False,
     level: float | None = None,
 ) -> Section:
-    """A number of each seed against one of the settings: medians joined by a line, and every seed as a dot."""
+    """One number per seed against one of the settings: a line through the medians, and a dot for each seed."""
     groups = panels(trials, by)
     figure, axes = _axes(groups, by)
     ticks = list(dict.fromkeys(trial.setting[x] for trial in trials))
@@ -254,7 +236,7 @@ def shares(
     ylabel: str,
     reading: str,
 ) -> Section:
-    """The share of seeds of which something holds, against one of the settings, with 95 % intervals."""
+    """The share of seeds for which `found` is true, against one of the settings, with 95 % intervals."""
     groups = panels(trials, by)
     figure, axes = _axes(groups, by)
     seen = list(panels(trials, lines))
@@ -264,7 +246,7 @@ def shares(
             i = seen.index(name)
             places = np.array([ticks.index(trial.setting[x]) for trial in of_line]) + 0.06 * (i - (len(seen) - 1) / 2)
             middle = np.array([found(trial).mean() for trial in of_line])
-            low, high = np.array([_interval(found(trial)) for trial in of_line]).T
+            low, high = np.array([share_interval(found(trial)) for trial in of_line]).T
             error = np.clip([middle - low, high - middle], 0, None)
             ax.errorbar(
                 places,

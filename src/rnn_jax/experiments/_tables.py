@@ -1,13 +1,11 @@
-"""Results as tidy tables: one row a setting and seed, and one a setting, seed and evaluation."""
+"""Results as tidy tables: one row for each setting and seed, and one for each setting, seed and evaluation."""
 
-import csv
-import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from .._reporting.files import write
 from ._trials import Trial
@@ -18,62 +16,66 @@ COLUMNS = {"seed", "step", "steps", "solved_at", "seconds_to_solve", "diverged",
 
 
 def write_tables(out: Path, name: str, question: str, facts: dict[str, str], trials: Sequence[Trial]) -> None:
-    """Leave `results.csv`, `curves.csv` and `results.json`, which is the first of them and its circumstances."""
-    rows = results(trials)
-    write(out / RESULTS, _csv(rows))
-    write(out / CURVES, _csv(curves(trials)))
-    stored = {"experiment": name, "question": question, **facts, "results": rows}
-    write(out / JSON, json.dumps(stored, indent=1) + "\n")
+    """Write `results.csv`, `curves.csv` and `results.json`, which has the rows of the first and the circumstances."""
+    found = results(trials)
+    write(out / RESULTS, found.to_csv(index=False, lineterminator="\n"))
+    write(out / CURVES, curves(trials).to_csv(index=False, lineterminator="\n"))
+    rows = found.astype(object).where(found.notna(), None).to_dict("records")
+    write(out / JSON, json.dumps({"experiment": name, "question": question, **facts, "results": rows}, indent=1) + "\n")
 
 
-def results(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """How each seed of each setting ended."""
-    rows = []
-    for trial in trials:
-        seconds, solved_at = trial.seconds_to_solve(), trial.solved_at
-        for i, seed in enumerate(trial.seeds):
-            ends = {n: _number(values[-1, i]) for n, values in trial.curves.items() if n not in NOT_METRICS}
-            rows.append(
-                {
-                    **trial.setting,
-                    "seed": seed,
-                    "steps": int(trial.steps[-1]),
-                    "solved": bool(trial.solved[i]),
-                    "solved_at": _number(solved_at[i]),
-                    "seconds_to_solve": _number(seconds[i]),
-                    "diverged": bool(trial.diverged[i]),
-                    **ends,
-                    **{n: _number(value) for n, value in trial.facts.items()},
-                    "seconds_of_all_seeds": _number(trial.seconds),
-                }
-            )
-    return rows
-
-
-def curves(trials: Sequence[Trial]) -> list[dict[str, Any]]:
-    """Every evaluation of every seed of every setting."""
-    return [
-        {
-            **trial.setting,
-            "seed": seed,
-            "step": int(step),
-            **{n: _number(values[t, i]) for n, values in trial.curves.items() if n not in NOT_METRICS},
-        }
+def results(trials: Sequence[Trial]) -> pd.DataFrame:
+    """How each seed of each setting ended: the metrics are those at the end of the training."""
+    frames = [
+        pd.DataFrame(
+            {
+                **trial.setting,
+                "seed": trial.seeds,
+                "steps": int(trial.steps[-1]),
+                "solved": trial.solved,
+                "solved_at": _nine_digits(trial.solved_at),
+                "seconds_to_solve": _nine_digits(trial.seconds_to_solve()),
+                "diverged": trial.diverged,
+                **{n: _nine_digits(values[-1]) for n, values in trial.curves.items() if n not in NOT_METRICS},
+                **{n: _nine_digits(np.full(len(trial.seeds), value)) for n, value in trial.facts.items()},
+                "seconds_of_all_seeds": _nine_digits(np.full(len(trial.seeds), trial.seconds)),
+            }
+        )
         for trial in trials
-        for i, seed in enumerate(trial.seeds)
-        for t, step in enumerate(trial.steps)
     ]
+    return pd.concat(frames, ignore_index=True)
 
 
-def _number(value: Any) -> float | None:
-    """Nine digits, all of a float32; None, an empty cell of a table, for what is none."""
-    return float(f"{value:.9g}") if np.isfinite(value) else None
+def curves(trials: Sequence[Trial]) -> pd.DataFrame:
+    """Every evaluation of every seed of every setting."""
+    frames = [
+        pd.DataFrame(
+            {
+                **trial.setting,
+                "seed": np.repeat(trial.seeds, len(trial.steps)),
+                "step": np.tile(trial.steps, len(trial.seeds)),
+                **{n: _nine_digits(values.T.ravel()) for n, values in trial.curves.items() if n not in NOT_METRICS},
+            }
+        )
+        for trial in trials
+    ]
+    return pd.concat(frames, ignore_index=True)
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def best(trials: Sequence[Trial], name: str, *, lowest: bool = False) -> Trial:
+    """The trial with the best median over seeds in a column of `results`, of equal ones that with the best mean.
+
+    A seed without a number counts as the worst.
+    """
+
+    def rank(trial: Trial) -> tuple[float, float]:
+        values = results([trial])[name].to_numpy(float)
+        worst_last = np.where(np.isnan(values), np.inf, values if lowest else -values)
+        return float(np.median(worst_last)), float(np.mean(worst_last))
+
+    return min(trials, key=rank)
+
+
+def _nine_digits(values: np.ndarray) -> np.ndarray:
+    """All digits of a float32; NaN, an empty cell of the table, for what is no finite number."""
+    return np.array([float(f"{value:.9g}") if np.isfinite(value) else np.nan for value in values])

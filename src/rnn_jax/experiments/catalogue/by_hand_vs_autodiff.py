@@ -12,6 +12,7 @@ import numpy as np
 from ... import Params, make_grad_fn, zero_state
 from ..._reporting.html_page import Section, png
 from ...tasks import TASKS
+from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
 from .._report import learning_curves
@@ -87,34 +88,34 @@ def pairs(trials: Sequence[Trial]) -> list[tuple[str, Trial, Trial]]:
 
 
 def costs_of(by_hand: Trial) -> list[float]:
-    """Milliseconds by hand and by autodiff, MiB by hand and by autodiff, of the measurement beside this trial."""
+    """Milliseconds by hand and by autodiff, MiB by hand and by autodiff, as measured with this trial."""
     return [by_hand.facts[f"{unit}_{method}"] for unit in ("ms", "MiB") for method in (BY_HAND, AUTODIFF)]
 
 
 def differences(by_hand: Trial, autodiff: Trial) -> np.ndarray:
-    """Of the losses, relative, `(evaluations, seeds)`."""
+    """Relative differences of the losses, `(evaluations, seeds)`."""
     apart: np.ndarray = np.abs(by_hand.curves["loss"] - autodiff.curves["loss"]) / np.abs(autodiff.curves["loss"])
     return apart
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
-    """How far apart they are and until when they are not, time and memory."""
+    """How far apart the losses are, until which step they agree, time and memory."""
     lines = []
     for name, by_hand, autodiff in pairs(trials):
         apart = differences(by_hand, autodiff)
         ms, auto_ms, mib, auto_mib = costs_of(by_hand)
         same = by_hand.steps[np.cumsum(apart.max(1) > SAME) == 0][-1]
         lines.append(
-            f"{name}: losses differ by {apart[1].max():.1e} of themselves after {by_hand.steps[1]} steps, by less than "
-            f"{SAME:g} up to step {same}, by {apart[-1].max():.1e} after {by_hand.steps[-1]} (the worst seed). One "
-            f"gradient takes {ms:.2f} ms and {mib:.1f} MiB by hand, {auto_ms:.2f} ms and {auto_mib:.1f} MiB by "
+            f"{name}: the relative difference of the losses is {apart[1].max():.1e} after {by_hand.steps[1]} steps, "
+            f"below {SAME:g} up to step {same}, and {apart[-1].max():.1e} after {by_hand.steps[-1]} (the worst seed). "
+            f"One gradient takes {ms:.2f} ms and {mib:.1f} MiB by hand, {auto_ms:.2f} ms and {auto_mib:.1f} MiB by "
             f"autodiff: {auto_ms / ms:.2f} times as long."
         )
     return lines
 
 
 def apart_over_time(trials: Sequence[Trial]) -> Section:
-    """How the two trainings part."""
+    """How the difference of the two trainings grows."""
     figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
     for i, (name, by_hand, autodiff) in enumerate(pairs(trials)):
         apart = np.maximum(differences(by_hand, autodiff), 1e-17)
@@ -125,9 +126,9 @@ def apart_over_time(trials: Sequence[Trial]) -> Section:
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
     reading = (
-        "Median, and the range over seeds; what is below 1e-17 is drawn there. The two add the same numbers up in "
-        "another order, so they begin at the rounding error of the number type; training multiplies small "
-        "differences."
+        "The line is the median over seeds, the band reaches from the lowest to the highest seed. Values below 1e-17 "
+        "are drawn at 1e-17. The two methods add up the same numbers in a different order, so the difference starts at "
+        "the rounding error of the number type. Training then multiplies small differences."
     )
     return Section("Two trainings from the same start", png(figure), reading)
 
@@ -153,35 +154,34 @@ def costs(trials: Sequence[Trial]) -> Section:
         for name, by_hand, autodiff in pairs(trials)
     ]
     reading = (
-        "One gradient, on one device, the two in turns, the best of some rounds; temporaries of the compiled program. "
-        "The trainings ran one after the other, all seeds on all devices, evaluation included."
+        f"Milliseconds are of one gradient on one device, the best of {ROUNDS} rounds in which the two methods take "
+        "turns. MiB are the temporary memory of the compiled program. The trainings ran one after the other, with all "
+        "seeds on all devices; their seconds include evaluation."
     )
     return Section("Time and memory", None, reading, header, rows)
 
 
 def table(trials: Sequence[Trial]) -> Section:
-    """Losses at the end, seed by seed."""
+    """Final losses, seed by seed."""
     rows = [
         (name, seed, f"{a:.9g}", f"{b:.9g}", f"{abs(a - b) / abs(b):.1e}")
         for name, by_hand, autodiff in pairs(trials)
         for seed, a, b in zip(by_hand.seeds, by_hand.final("loss"), autodiff.final("loss"), strict=True)
     ]
     header = ("task, numbers", "seed", "loss by hand", "loss by autodiff", "difference")
-    return Section(
-        "Losses at the end", None, "The same seed draws the same weights and the same sequences.", header, rows
-    )
+    return Section("Final losses", None, "The same seed draws the same weights and the same sequences.", header, rows)
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
-    """How they part, what they take, curves, losses."""
+    """How the two trainings diverge, their costs, curves, final losses, and how many seeds a difference needs."""
     float64 = [trial for trial in trials if trial.setting["dtype"] == "float64"]
-    curves = learning_curves(float64, by="task", title="Loss along the training, float64", log=False)
-    return [apart_over_time(trials), costs(trials), curves, table(trials)]
+    curves = learning_curves(float64, by="task", title="Loss during training, float64", log=False)
+    return [apart_over_time(trials), costs(trials), curves, table(trials), seeds_needed(trials, by=("task", "dtype"))]
 
 
 EXPERIMENT = Experiment(
     "by-hand-vs-autodiff",
-    "Is training by the hand-written gradient the same as by autodiff, and what does each take?",
+    "Is training by the hand-written gradient the same as by autodiff, and what does each cost?",
     settings,
     make,
     sections,

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from ... import clipped_sgd
 from ..._reporting.html_page import Section
 from ...tasks import TASKS
+from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import normal_tanh, on_task, sizes_of
 from .._report import against, learning_curves, shares, summary
@@ -42,13 +43,15 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
     lines = []
     for clip in CLIPS:
         group = [trial for trial in trials if trial.setting["clipping"] == clip]
-        lost = ", ".join(f"{trial.diverged.sum()} of {len(trial.seeds)} at {trial.setting['rate']}" for trial in group)
-        lines.append(f"Clipping {clip}: diverged {lost}.")
+        lost = ", ".join(
+            f"{trial.diverged.sum()} of {len(trial.seeds)} at rate {trial.setting['rate']}" for trial in group
+        )
+        lines.append(f"Clipping {clip}: seeds that diverged: {lost}.")
     return lines
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
-    """Who diverged, what loss was left, curves, the table."""
+    """Which seeds diverged, the final loss, curves, the table, and how many seeds a difference needs."""
     return [
         shares(
             trials,
@@ -57,24 +60,26 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             lines="clipping",
             title="Seeds that diverge",
             ylabel="share of seeds",
-            reading="Loss not finite, or at the end above the first and above twice that of the best constant answer. "
-            "Bars are 95 % intervals.",
+            reading="A seed diverges if a number is not finite during training, or if the final loss is above both the "
+            "first loss and twice that of the best constant answer. Bars are 95 % intervals.",
         ),
         against(
             trials,
             "rate",
             lambda trial: trial.final("loss"),
             lines="clipping",
-            title="Loss at the end",
+            title="Final loss",
             ylabel="squared error",
-            reading="Lines join medians over seeds; a dot is a seed. What is not finite is missing. Dotted: the best "
-            "constant answer.",
+            reading="Lines join medians over seeds; each dot is a seed. Values that are not finite are left out. The "
+            "dotted line is the best constant answer.",
             log=True,
             level=trials[0].chance,
         ),
         learning_curves(trials, "grad_norm", by="clipping", title="Norm of the gradient, before clipping"),
-        learning_curves(trials, by="clipping", title="Loss along the training"),
+        learning_curves(trials, by="clipping", title="Loss during training"),
         summary(trials, ("grad_norm",)),
+        seeds_needed(trials, by=("rate",)),
+        seeds_needed(trials, "diverged", by=("rate",)),
     ]
 
 

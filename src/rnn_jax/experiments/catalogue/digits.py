@@ -1,4 +1,4 @@
-"""Handwritten digits read a pixel or a row at a time, beside classifiers that see the whole image."""
+"""Handwritten digits read one pixel or one row per step, compared with classifiers that see the whole image."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -10,9 +10,12 @@ import optax
 from ... import Params, make_grad_fn
 from ..._reporting.html_page import Section, png
 from .._data import digit_parts, digits
+from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, measures, orthogonal_tanh, sizes_of
-from .._report import best, learning_curves, panels, quartiles, summary
+from .._report import learning_curves, panels, summary
+from .._statistics import quartiles
+from .._tables import best
 from .._training import Metrics, Training
 from .._trials import Setting, Trial, differing, label
 
@@ -86,12 +89,12 @@ def baselines() -> dict[str, float]:
 
 
 def chosen(trials: Sequence[Trial]) -> list[tuple[str, Trial]]:
-    """Of each way of reading the setting with the best median accuracy in validation."""
+    """For each way of reading, the setting with the best median accuracy in validation."""
     return [(str(name), best(group, "validation_accuracy")) for name, group in panels(trials, "reading").items()]
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
-    """Accuracy of what validation chose, beside the baselines."""
+    """Accuracy of the chosen networks, compared with the baselines."""
     lines = []
     for reading, trial in chosen(trials):
         accuracy = quartiles(100 * trial.final("test_accuracy"))
@@ -103,8 +106,8 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
     return [*lines, f"All pixels at once, on the same images: {seen}. Guessing: 10 %."]
 
 
-def beside_baselines(trials: Sequence[Trial]) -> Section:
-    """What the accuracy of the chosen is, seed by seed, and of the baselines."""
+def compared_with_baselines(trials: Sequence[Trial]) -> Section:
+    """Accuracy of the chosen networks, seed by seed, and of the baselines."""
     figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
     rows = []
     for i, (reading, trial) in enumerate(chosen(trials)):
@@ -121,28 +124,29 @@ def beside_baselines(trials: Sequence[Trial]) -> Section:
         ylim=(-0.6, len(chosen(trials)) - 0.4),
     )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    return Section("What validation chose, on test images", png(figure), "A dot a seed.", ("model", "% right"), rows)
+    return Section("The chosen networks on test images", png(figure), "Each dot is a seed.", ("model", "% right"), rows)
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
-    """The chosen beside the baselines, curves, and the search."""
+    """The chosen networks and the baselines, curves, the search, and how many seeds a difference needs."""
     curves = learning_curves(
         trials,
         "validation_accuracy",
         by="reading" if "reading" in differing([trial.setting for trial in trials]) else None,
         log=False,
-        title="Accuracy in validation along the training",
+        title="Accuracy in validation during training",
     )
     return [
-        beside_baselines(trials),
+        compared_with_baselines(trials),
         curves,
         summary(trials, ("validation_accuracy", "test_accuracy"), title="The search"),
+        seeds_needed(trials, "validation_accuracy", lowest=False, by=("reading",)),
     ]
 
 
 EXPERIMENT = Experiment(
     "digits",
-    "How well does a network read digits a pixel or a row at a time?",
+    "How well does a network read digits, one pixel or one row per step?",
     settings,
     make,
     sections,

@@ -1,4 +1,4 @@
-"""Sunspots months to years ahead, beside persistence, the cycle before, and an autoregression fitted by a library."""
+"""Sunspots months to years ahead, compared with persistence, the cycle before, and a fitted autoregression."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -12,9 +12,12 @@ from jaxtyping import Array, Key
 from ... import Batch, Params, apply, make_grad_fn, zero_state
 from ..._reporting.html_page import Section, png
 from .._data import HORIZONS, LARGEST, forecasting, scale, sunspot_split, sunspots
+from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, orthogonal_tanh, sizes_of
-from .._report import best, learning_curves, quartiles, summary
+from .._report import learning_curves, summary
+from .._statistics import quartiles
+from .._tables import best
 from .._training import Metrics, Training
 from .._trials import Setting, Trial, label
 
@@ -35,7 +38,7 @@ def settings(quick: bool) -> Sequence[Setting]:
 
 
 def make(setting: Setting) -> Training:
-    """One network says the changes at all horizons; errors are measured in sunspots, of the months kept apart."""
+    """One network forecasts the changes at all horizons; errors are in sunspots, on months that it did not learn."""
     task = forecasting(int(setting["window"]))
     _, numbers = sunspots()
     series = jnp.asarray(scale(numbers), jnp.float32)
@@ -131,8 +134,9 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
         name = min(others, key=lambda name: others[name][i])
         lower = 100 * (1 - mine / others[name][i])
         lines.append(
-            f"{h} months ahead: RMSE {mine:.1f}, {abs(lower):.0f} % {'below' if lower > 0 else 'above'} that of the "
-            f"baseline that is best on these months, {name} ({others[name][i]:.1f})."
+            f"{h} month{'s' if h > 1 else ''} ahead: RMSE {mine:.1f}, {abs(lower):.0f} % "
+            f"{'below' if lower > 0 else 'above'} that of the baseline that is best on these months, "
+            f"{name} ({others[name][i]:.1f})."
         )
     names = ["hidden_size", "rate", "num_steps"]
     return [*lines, f"Validation, from 1920 on, chose {label(trial.setting, names)}; tested from 1960 on."]
@@ -156,13 +160,15 @@ def errors(trials: Sequence[Trial]) -> Section:
     axes.set(xlabel="months ahead", ylabel="RMSE (sunspots)", xticks=x, xticklabels=HORIZONS)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=9)
-    reading = "Errors on the months kept apart; the band reaches from the best to the worst seed."
+    reading = (
+        "Errors on the test months. The line is the median over seeds, the band reaches from the best to the worst."
+    )
     header = ("forecast by", *(f"{h} months" for h in HORIZONS))
     return Section("Errors", png(figure), reading, header, rows)
 
 
 def course(trials: Sequence[Trial]) -> Section:
-    """Forecasts a year ahead, and what came."""
+    """Forecasts one and five years ahead, and what was observed."""
     trial = best(trials, "validation_rmse", lowest=True)
     months, numbers = sunspots()
     at, shown = origins("test"), (12, 60)
@@ -170,25 +176,26 @@ def course(trials: Sequence[Trial]) -> Section:
     for axes, h in zip(panels, shown, strict=True):
         i = HORIZONS.index(h)
         year = np.array([int(m[:4]) + (int(m[5:]) - 1) / 12 for m in months])[at + h]
-        axes.plot(year, numbers[at + h], color="0.6", lw=1, label="what came")
+        axes.plot(year, numbers[at + h], color="0.6", lw=1, label="observed")
         axes.plot(year, baselines()["autoregression"][at, i], color="C4", lw=1.2, label="autoregression")
         axes.plot(year, np.median(trial.shown["forecasts"][..., i], 0), color="C0", lw=1.4, label="network, median")
         axes.set(ylabel="sunspots", title=f"{h} months ahead")
         axes.grid(alpha=0.25)
     panels[0].legend(frameon=False, fontsize=9, ncols=3)
-    return Section("Forecasts and what came", png(figure), "Each point is said that many months before.")
+    return Section("Forecasts and observations", png(figure), "Each forecast was made 12 or 60 months before.")
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
-    """Errors, the course, curves, the search."""
+    """Errors, forecasts, curves, the search, and how many seeds a difference needs."""
     names = ["validation_rmse", *(f"test_rmse_{h}" for h in HORIZONS)]
-    curves = learning_curves(trials, "validation_rmse", log=False, title="Error in validation along the training")
-    return [errors(trials), course(trials), curves, summary(trials, names, title="The search")]
+    curves = learning_curves(trials, "validation_rmse", log=False, title="Error in validation during training")
+    seeds = seeds_needed(trials, "validation_rmse")
+    return [errors(trials), course(trials), curves, summary(trials, names, title="The search"), seeds]
 
 
 EXPERIMENT = Experiment(
     "forecast",
-    "How far ahead does a network foretell sunspots, beside persistence and an autoregression?",
+    "How far ahead does a network forecast sunspots, compared with persistence and an autoregression?",
     settings,
     make,
     sections,

@@ -10,7 +10,11 @@ CATALOGUE = {  # name: module, what it asks
         "temporal_order",
         "Clipping and the vanishing-gradient regulariser, as in Pascanu et al. (2013)",
     ),
-    "digits": ("digits", "Handwritten digits a pixel or a row at a time, beside classifiers of scikit-learn"),
-    "forecast": ("forecast", "Sunspots months to years ahead, beside persistence and an autoregression"),
-    "text": ("text", "Bits per character, beside n-gram models"),
+    "flossing": (
+        "flossing",
+        "Delayed XOR at delays of 10 to 50, with the Lyapunov exponents brought to zero and without",
+    ),
+    "digits": ("digits", "Handwritten digits, one pixel or one row per step, compared with scikit-learn"),
+    "forecast": ("forecast", "Sunspots months to years ahead, compared with persistence and an autoregression"),
+    "text": ("text", "Bits per character, compared with n-gram models"),
 }

@@ -22,9 +22,11 @@ from ... import (
 )
 from ..._reporting.html_page import Section, png
 from ...data import decode, encode, symbols_of
+from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import measures
-from .._report import learning_curves, quartiles, share, summary
+from .._report import learning_curves, summary
+from .._statistics import quartiles, share
 from .._training import Metrics, Training
 from .._trials import Setting, Trial
 
@@ -36,7 +38,7 @@ ONE_SEQUENCE = 0.0  # the chance level where one sequence is all the data: the s
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """One an exercise; `quick` leaves out none, for none takes long."""
+    """One for each exercise; `quick` leaves out none, because none takes long."""
     return [
         {"exercise": NUMBERS, "hidden_size": 10, "num_steps": 6000},
         {"exercise": SINE, "hidden_size": 32, "num_steps": 6000},
@@ -172,7 +174,7 @@ GOALS = {
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
-    """Each exercise beside its goal."""
+    """What each exercise reached, compared with its goal."""
     lines = []
     for trial in trials:
         exercise = str(trial.setting["exercise"])
@@ -181,9 +183,9 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
         lines.append(f"{exercise}: {words} {quartiles(trial.final('error'))}; at most {goal:g} in {reached} seeds.")
     by_name = {trial.setting["exercise"]: trial for trial in trials}
     beyond = quartiles(by_name[NUMBERS].final("error_beyond"))
-    lines.append(f"Beyond what it learned the number network is off, by {beyond} after {SHOWN_NUMBERS}.")
+    lines.append(f"Beyond the numbers that it learned, the network is wrong by {beyond} after {SHOWN_NUMBERS}.")
     free = quartiles(by_name[SINE].final("error_beyond"))
-    lines.append(f"Free-running for three periods the wave has an RMSE of {free}.")
+    lines.append(f"Free-running for three periods, the wave has an RMSE of {free}.")
     symbols = symbols_of(TEXT)
     spelled = {TEXT[0] + decode(symbols, row.astype(int)) for row in by_name[HELLO].shown["spells"]}
     return [*lines, f"From {TEXT[0]!r} the networks spell {', '.join(sorted(map(repr, spelled)))}."]
@@ -200,21 +202,22 @@ def counting(trials: Sequence[Trial]) -> Section:
     axes.axvspan(1, LAST_NUMBER - 1, color="0.93", label="learned")
     axes.plot(x, middle, "o-", ms=4, label="median over seeds")
     axes.fill_between(x, low, high, alpha=0.2, lw=0, label="all seeds")
-    axes.set(xlabel="the numbers up to this one were read", ylabel="what it says comes next", xticks=x)
+    axes.set(xlabel="last number that it read", ylabel="next number that it says", xticks=x)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     errors = np.median(np.abs(said - (x + 1)), 0)
     return Section(
         "Counting, and beyond",
         png(figure),
-        "Within the range that it learned the network is right; beyond, its units saturate and it stops counting.",
+        "The network is right within the range that it learned. Beyond that range its units saturate, and "
+        "it stops counting.",
         ("after", "median of what it says", "median error"),
         list(zip(x, middle, errors, strict=True)),
     )
 
 
 def free_running(trials: Sequence[Trial]) -> Section:
-    """The wave, running free."""
+    """The wave, free-running."""
     trial = next(trial for trial in trials if trial.setting["exercise"] == SINE)
     said, x = trial.shown["free"], np.arange(FREE)
     right = np.sin(2 * np.pi / PERIOD * (LEARNED + 1 + x))
@@ -232,22 +235,23 @@ def free_running(trials: Sequence[Trial]) -> Section:
     for axes in (above, below):
         axes.grid(alpha=0.25)
     rows = [(int(t), errors[1][t]) for t in (0, 24, 49, 74)]
-    reading = "The network reads what it said itself; its error grows, slowly, in phase."
+    reading = "The network reads its own outputs. Its error grows slowly: the phase drifts."
     return Section(
         "A sine wave, free-running for three periods", png(figure), reading, ("step", "median |error|"), rows
     )
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
-    """Counting, the wave, gradient norms, losses, the table."""
+    """Counting, the wave, gradient norms, losses, the table, and how many seeds a difference needs."""
     return [
         counting(trials),
         free_running(trials),
         learning_curves(
-            trials, "grad_norm", by="exercise", title="Gradient norms along the training", ylabel="‖gradient‖"
+            trials, "grad_norm", by="exercise", title="Gradient norms during training", ylabel="‖gradient‖"
         ),
-        learning_curves(trials, by="exercise", title="Losses along the training"),
+        learning_curves(trials, by="exercise", title="Losses during training"),
         summary(trials, ("error", "error_beyond", "grad_norm")),
+        seeds_needed(trials, by=("exercise",)),
     ]
 
 

@@ -10,6 +10,7 @@ from ..._reporting.html_page import Section
 from ...analysis import penalise_norms
 from ...initializers import normal
 from ...tasks import TASKS
+from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import Init, Sizes, on_task, sizes_of
 from .._report import learning_curves, shares, summary
@@ -68,13 +69,15 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
     lines = []
     for method in (SGD, CLIPPED, REGULARISED):
         mine = [trial for trial in trials if trial.setting["method"] == method]
-        got = ", ".join(f"{trial.solved.sum()} of {len(trial.seeds)} at {trial.setting['length']}" for trial in mine)
+        got = ", ".join(
+            f"{trial.solved.sum()} of {len(trial.seeds)} at length {trial.setting['length']}" for trial in mine
+        )
         lines.append(f"{method}: solved by {got}.")
     return lines
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
-    """Success against length, curves, gradient norms, the table."""
+    """Success against length, curves, gradient norms, the table, and how many seeds a difference needs."""
     return [
         shares(
             trials,
@@ -83,12 +86,13 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             lines="method",
             title="Success against length",
             ylabel="share of seeds",
-            reading="A seed has solved it when less than 1 % of 1,000 new sequences are wrong. Bars are 95 % "
+            reading="A seed has solved the task when less than 1 % of 1,000 new sequences are wrong. Bars are 95 % "
             "intervals.",
         ),
-        learning_curves(trials, "accuracy", by="length", log=False, title="Accuracy along the training"),
+        learning_curves(trials, "accuracy", by="length", log=False, title="Accuracy during training"),
         learning_curves(trials, "grad_norm", by="length", title="Norm of the gradient, before clipping"),
         summary(trials, ("accuracy", "grad_norm")),
+        seeds_needed(trials, "solved", lowest=False, by=("length",)),
     ]
 
 

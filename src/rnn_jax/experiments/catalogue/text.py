@@ -1,4 +1,4 @@
-"""Bits per character of a text, beside n-gram models of the same text."""
+"""Bits per character of a text, compared with n-gram models of the same text."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -15,9 +15,12 @@ from ...data import make_streams, window_batch
 from ...data._corpus import read_corpus
 from ...data._held_out import BITS, TextData, make_validate, predicted_positions, prepare
 from ...data._ngrams import NAMES, ngram_bits
+from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, orthogonal_tanh
-from .._report import best, learning_curves, quartiles, summary
+from .._report import learning_curves, summary
+from .._statistics import quartiles
+from .._tables import best
 from .._training import Metrics, Training
 from .._trials import Setting, Trial, label
 
@@ -93,14 +96,15 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
     data, _, _ = parts()
     others = ", ".join(f"{name} {bits:.3f}" for name, bits in baselines().items())
     return [
-        f"{quartiles(trial.final('test_bits'))} bits per character on the tested end of the text; validation chose "
+        f"{quartiles(trial.final('test_bits'))} bits per character on the test part, the end of the text; "
+        "validation chose "
         f"{label(trial.setting, ['hidden_size', 'rate', 'num_steps'])}.",
-        f"Counting: {others}.",
+        f"N-gram models: {others}.",
         f"Text: {read_corpus(()).source}, its first {len(data.tokens):,} characters of {len(data.symbols)} symbols.",
     ]
 
 
-def beside_baselines(trials: Sequence[Trial]) -> Section:
+def compared_with_baselines(trials: Sequence[Trial]) -> Section:
     """Bits of every setting and of the baselines."""
     figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
     ordered = sorted(trials, key=lambda trial: -float(np.median(trial.final("test_bits"))))
@@ -113,18 +117,19 @@ def beside_baselines(trials: Sequence[Trial]) -> Section:
     figure.legend(loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     rows = [(name, quartiles(trial.final("test_bits"))) for name, trial in zip(names, ordered, strict=True)]
     rows += [(name, f"{bits:.4f}") for name, bits in baselines().items()]
-    return Section("On the tested text", png(figure), "A dot a seed.", ("model", "bits per character"), rows)
+    return Section("On the test text", png(figure), "Each dot is a seed.", ("model", "bits per character"), rows)
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
-    """Beside the baselines, curves, the search."""
-    curves = learning_curves(trials, "validation_bits", log=False, title="Bits in validation along the training")
-    return [beside_baselines(trials), curves, summary(trials, ("validation_bits", "test_bits"), title="The search")]
+    """The baselines, curves, the search, and how many seeds a difference needs."""
+    curves = learning_curves(trials, "validation_bits", log=False, title="Bits in validation during training")
+    table = summary(trials, ("validation_bits", "test_bits"), title="The search")
+    return [compared_with_baselines(trials), curves, table, seeds_needed(trials, "validation_bits")]
 
 
 EXPERIMENT = Experiment(
     "text",
-    "How many bits per character does a network need, beside n-gram models?",
+    "How many bits per character does a network need, compared with n-gram models?",
     settings,
     make,
     sections,

@@ -10,6 +10,7 @@ from ... import Adaptive, Batch, Blocked, Params, Truncated, make_grad_fn, zero_
 from ..._reporting.html_page import Section
 from ...tasks import TASKS
 from ...typing import Method
+from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
 from .._report import against, learning_curves, panels, summary
@@ -72,7 +73,7 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
     for delay, group in panels(trials, "delay").items():
         solved = [f"{trial.setting['reach']} ({trial.solved.sum()})" for trial in group if trial.solved.any()]
         lines.append(
-            f"A delay of {delay} steps: by reach, seeds of {len(group[0].seeds)} that solved it: "
+            f"A delay of {delay} steps: the reaches that solved it, with the number of seeds of {len(group[0].seeds)}: "
             f"{', '.join(solved) or 'none'}."
         )
     lost = sum(int(trial.diverged.sum()) for trial in trials)
@@ -80,16 +81,16 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
-    """Loss, time to the target, bias; curves; the table."""
+    """Accuracy, time to the target, bias, curves, the table, and how many seeds a difference needs."""
     return [
         against(
             trials,
             "reach",
             lambda trial: trial.final("accuracy"),
-            title="Accuracy at the end",
+            title="Final accuracy",
             ylabel="accuracy",
-            reading="Lines join medians over seeds; a dot is a seed. Guessing is 0.5. Training ends when all seeds are "
-            "right in 95 %.",
+            reading="Lines join medians over seeds; each dot is a seed. Guessing reaches 0.5. Training ends when all "
+            "seeds have reached 95 %.",
             level=0.5,
             lines="delay",
         ),
@@ -99,7 +100,7 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             lambda trial: trial.solved_at,
             title="Steps to 95 %",
             ylabel="steps",
-            reading="Of seeds that got there; the median is missing where fewer than half did.",
+            reading="Only seeds that reached 95 %; the median is missing where fewer than half did.",
             lines="delay",
         ),
         against(
@@ -107,8 +108,8 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             "reach",
             Trial.seconds_to_solve,
             title="Seconds to 95 %",
-            ylabel="seconds a seed",
-            reading="The share of one seed in the time of all, on the machine below.",
+            ylabel="seconds per seed",
+            reading="The training time of all seeds, divided by the number of seeds, on the machine named below.",
             lines="delay",
         ),
         against(
@@ -117,11 +118,13 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             lambda trial: np.nanmedian(trial.curves["bias"], 0),
             title="Bias of the gradient",
             ylabel="‖g - whole‖ / ‖whole‖",
-            reading="Of the trial's gradient, beside the whole one at the same weights; the median along the training.",
+            reading="The truncated gradient, compared with the whole one at the same weights; the median in training.",
             lines="delay",
         ),
-        learning_curves(trials, "accuracy", by="delay", log=False, title="Accuracy along the training"),
+        learning_curves(trials, "accuracy", by="delay", log=False, title="Accuracy during training"),
         summary(trials, ("accuracy", "bias", "cosine")),
+        seeds_needed(trials, "accuracy", lowest=False, by=("delay",)),
+        seeds_needed(trials, "solved", lowest=False, by=("delay",)),
     ]
 
 
