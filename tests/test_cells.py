@@ -55,17 +55,8 @@ METHODS = {
 
 
 def problem_of(name, case):
-    """The package's problem for the case, with layers of this cell instead of its own."""
-    params, batch, h_0 = make_problem(case)
-    rng, kind, cells, states = np.random.default_rng(4), CELLS[name], [], []
-    for cell, h in zip(params.cells, h_0, strict=True):
-        in_size, wide = cell.w_xh.shape[0], kind.gates * HID
-        own = {own: rng.uniform(0.1, 1, HID) for own in own_names(kind)}
-        weights = rng.normal(0, in_size**-0.5, (in_size, wide)), rng.normal(0, HID**-0.5, (HID, wide))
-        made = kind(*map(jnp.asarray, (*weights, rng.normal(0, 0.3, wide))), **jax.tree.map(jnp.asarray, own))
-        cells.append(made)
-        states.append(jnp.asarray(rng.normal(0, 0.5, (*h.shape[:-1], kind.parts * HID))))
-    return params._replace(cells=tuple(cells)), batch, tuple(states)
+    """The package's problem for the case, with layers of this cell."""
+    return make_problem(case._replace(cell=CELLS[name]))
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -160,6 +151,63 @@ def test_the_jacobians(name):
         expected = jax.jacobian(rnn_jax.step, argnums=1)(cell, s, batch.inputs[t, 0])
         np.testing.assert_allclose(jacobians[t], expected, rtol=1e-12, atol=1e-15)
         s = rnn_jax.step(cell, s, batch.inputs[t, 0])
+
+
+def test_a_stack_of_different_cells():
+    """A GRU, an LSTM, leaky units and the vanilla cell in one stack: every witness."""
+    case = Case(num_layers=4, mask=True, reset=True, drop=True, weights=True)
+    kinds = ("gru", "lstm", "leaky", "vanilla")
+    problems = [make_problem(case._replace(cell=cell)) for cell in kinds]
+    params, batch, _ = problems[0]
+    params = params._replace(cells=tuple(params.cells[i] for i, (params, *_) in enumerate(problems)))
+    problem = params, batch, tuple(h_0[i] for i, (*_, h_0) in enumerate(problems))
+    actual = by_numpy(grad_fn_of("blocked", case, plan=Plan(2, (4,), 2)))(*problem)
+    for name, witness in rnn_jax.verify.WITNESSES.items():
+        assert witness.applies(params)
+        its = witness.make(case.loss, case.reduction)
+        assert_trees_close(actual, (by_numpy(its) if name == "autodiff" else its)(*problem), rtol=1e-12, floor=1e-3)
+
+
+def test_witnesses_in_numpy_are_for_cells_of_the_library():
+    problem = problem_of("peephole", CASES["plain"])
+    applying = [name for name, witness in rnn_jax.verify.WITNESSES.items() if witness.applies(problem[0])]
+    assert applying == ["autodiff"]
+    with pytest.raises(TypeError, match="This witness needs layers of CellParams, .* got peephole_lstm"):
+        rnn_jax.verify.WITNESSES["RTRL"].make("cross_entropy", "mean")(*problem)
+
+
+@pytest.mark.parametrize("cell", ["gru", "leaky", LSTMParams])
+def test_activation_and_leak_are_of_the_vanilla_cell(cell):
+    for options in ({"activation": "relu"}, {"leak": 0.3}):
+        with pytest.raises(ValueError, match="`activation` and `leak` are for cell='vanilla' only, got .*"):
+            make_problem(Case(cell=cell, **options))
+    with pytest.raises(ValueError, match="No cell named 'grus'"):
+        make_problem(Case(cell="grus"))
+
+
+def test_a_finding_names_the_gates():
+    """Two gates exchanged, one gate dropped, one gate wrong; a weight that has no gates is spoken of as ever."""
+    case = Case(cell="lstm", time=3)
+    right, problem = jax.jit(grad_fn_of("blocked", case)), make_problem(case)
+    columns = np.arange(4 * HID).reshape(4, HID)
+
+    def with_changed(change):
+        def grad_fn(*problem):
+            (loss, h_T), d = right(*problem)
+            cell = d.params.cells[0]
+            cell = cell.replace(w_xh=change(cell.w_xh), b_h=change(cell.b_h))
+            return (loss, h_T), d._replace(params=d.params._replace(cells=(cell,)))
+
+        return rnn_jax.check_gradients(grad_fn, *problem).findings[:2]
+
+    for change, words in (
+        (lambda d: d[..., columns[[0, 1, 3, 2]].ravel()], "has the columns of the gates g and o exchanged"),
+        (lambda d: d.at[..., columns[1]].set(0), "is zero, it was dropped in the columns of f"),
+        (lambda d: d.at[..., columns[0]].multiply(2), "is 2 times what it should be in the columns of i"),
+        (lambda d: d.at[..., columns[2:].ravel()].add(1), "is wrong in the columns of g and o: most at"),
+    ):
+        found = with_changed(change)
+        assert all(words in finding for finding in found) and len(found) == 2, found
 
 
 def test_equal_leaks_are_one_leak():

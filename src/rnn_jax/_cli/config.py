@@ -164,16 +164,16 @@ class SampleConfig:
 class GradcheckConfig:
     """Check every gradient method in float64 against independent witnesses, over a grid of options.
 
-    The witnesses: central differences of the method's own loss, the complex step (for tanh and the identity), autodiff
-    of the plain scan, a NumPy loop, and real-time recurrent learning, which only goes forward. Each figure is the worst
-    error of all entries of all gradients, relative to the largest entry of the same array. The exit status is 1 if a
-    gradient is wrong.
+    The cells are vanilla, with a leak per unit, GRU and LSTM. The witnesses are central differences of the method's own
+    loss, the complex step (not for relu), autodiff of the plain scan, a NumPy loop, and real-time recurrent learning,
+    which only goes forward. Each figure is the worst error of all entries of all gradients, relative to the largest
+    entry of the same array. The exit status is 1 if a gradient is wrong.
     """
 
     methods: tuple[str, ...] = ()
     """Methods to check. Default: all."""
     grid: Literal["small", "full"] = "small"
-    """small: every pair of the main options, half a minute per method. full: every triple of all options, some
+    """small: every pair of the main options, a minute per method. full: every triple of all options, some
     minutes.
     """
     picture: Picture | None = None
