@@ -191,8 +191,8 @@ def test_kinds_that_are_not_known(tmp_path):
     refuses(
         lambda: saving.load_params(path),
         ValueError,
-        f"layer 0 of {str(path)!r} is a 'Gru', and only CellParams, LeakyParams, GRUParams, LSTMParams are known: give its class, "
-        "`load_params(path, cells=(Gru,))`.",
+        f"layer 0 of {str(path)!r} is a 'Gru', and only CellParams, LeakyParams, GRUParams, LSTMParams are known: "
+        "give its class, `load_params(path, cells=(Gru,))`.",
     )
     refuses(
         lambda: saving.load_params(path, cells=[same_name(CellParams)]),
