@@ -137,7 +137,8 @@ def spectra(trials: Sequence[Trial]) -> Section:
         lines="start",
         title="Lyapunov exponents where training starts",
         ylabel="exponent (nats per step)",
-        reading=f"Under random bits, the largest first, of {HIDDEN}; {FLOSS_NUM} are flossed. A dot is a seed.",
+        reading=f"Under random bits, the largest first, of {HIDDEN}; {FLOSS_NUM} are flossed. A dot is a seed. Who is "
+        "flossed before training, and who is flossed during it too, start from the same weights.",
         level=0.0,
     )
 
