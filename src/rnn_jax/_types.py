@@ -26,6 +26,7 @@ Outputs = Float[Array, "last *batch out"]
 Flags = Bool[Array, "time *batch"]
 Scalar = Float[Array, ""]
 States = tuple[Array, ...]  # one `State` per layer
+Trajectories = tuple[Array, ...]  # one `Trajectory` per layer
 
 
 class ReadoutParams(NamedTuple):
