@@ -70,7 +70,8 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = float) -> tuple[Params,
     >>> batch.inputs.shape, [h.shape for h in h_0]
     ((9, 3, 3), [(3, 4), (3, 4)])
     """
-    kind, rng = LeakyParams if case.cell == "leaky" else require_kind(case.cell), np.random.default_rng(seed)
+    kind: type[Any] = LeakyParams if case.cell == "leaky" else require_kind(case.cell)
+    rng = np.random.default_rng(seed)
     plain = {"activation": case.activation, "leak": case.leak}
     if kind is not CellParams and plain != {"activation": "tanh", "leak": 1.0}:
         raise ValueError(f"`activation` and `leak` are for cell='vanilla' only, got {plain} with {case.cell!r}.")
