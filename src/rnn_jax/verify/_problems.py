@@ -7,14 +7,13 @@ import numpy as np
 from jaxtyping import Array
 
 from .._cells.activations import Phi
-from .._cells.kinds import CELLS, require_kind
+from .._cells.kinds import require_kind
 from .._cells.leaky import LeakyParams
 from .._cells.protocol import own_names
 from .._cells.vanilla import CellParams, Leak
 from .._types import Batch, Drop, Params, ReadoutParams, States
 
 IN, HID, OUT = 3, 4, 5
-KINDS = CELLS | {"leaky": LeakyParams}
 GAIN = {"tanh": 1.5, "relu": 1.5, "identity": 1.0}
 
 
@@ -71,8 +70,8 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = float) -> tuple[Params,
     >>> batch.inputs.shape, [h.shape for h in h_0]
     ((9, 3, 3), [(3, 4), (3, 4)])
     """
-    known = isinstance(case.cell, str) and case.cell in KINDS
-    kind, rng = KINDS[str(case.cell)] if known else require_kind(case.cell), np.random.default_rng(seed)
+    kind: type[Any] = LeakyParams if case.cell == "leaky" else require_kind(case.cell)
+    rng = np.random.default_rng(seed)
     plain = {"activation": case.activation, "leak": case.leak}
     if kind is not CellParams and plain != {"activation": "tanh", "leak": 1.0}:
         raise ValueError(f"`activation` and `leak` are for cell='vanilla' only, got {plain} with {case.cell!r}.")
