@@ -58,7 +58,7 @@ CONTENDERS = {
         "blocked, the batch sharded over two CPU devices", "ours", ".ours", "sharded", cores=2, devices=("cpu",)
     ),
     "lean": Contender(
-        "blocked, in a quarter of the textbook's temporaries",
+        "blocked, in a quarter of the textbook's temporaries; gated cells recompute their gates",
         "ours",
         ".ours",
         "lean",

@@ -15,33 +15,40 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 
 import rnn_jax
+from rnn_jax._gradients.plan import default_plan
 
 from .contenders import CONTENDERS, OWN, Raced
 from .networks import OPTIMIZER, Builder, Model, nearest_divisor, race
-from .problems import Shape, make_problem
+from .problems import CELLS, Shape, make_problem
 
 KINDS = {"vanilla": "CellParams", "gru": "GRUParams", "lstm": "LSTMParams"}  # `before` may lack some of them
-OF_TEXTBOOK = {"vanilla": 4, "gru": 12, "lstm": 14}  # per unit and step, the numbers in the textbook's temporaries
 
 
 def lean_plan(cell: str, shape: Shape) -> rnn_jax.Plan:
-    """The fastest plan within a quarter of the textbook's temporaries; without one, the contender is out."""
-    arguments = jax.eval_shape(lambda: problem_of(cell, shape))
-    numbers = OF_TEXTBOOK[cell] * shape.hidden + shape.outputs  # per step of one sequence
+    """Without gates, the fastest plan within a quarter of the textbook's temporaries; without one, it is out.
+
+    With gates, the default plan, but gates are recomputed from the states: that is about a quarter.
+    """
+    params, batch, h_0 = jax.eval_shape(lambda: problem_of(cell, shape))
+    if CELLS[cell].gates > 1:
+        return default_plan(params, batch)._replace(remake=True)
+    textbook_bytes = (
+        4 * shape.time * shape.batch * (4 * shape.hidden + shape.outputs)
+    )  # states four times, outputs once
     try:
-        return rnn_jax.plan_memory(arguments, shape.time * shape.batch * numbers)  # a quarter of 4 bytes each
+        return rnn_jax.plan_memory((params, batch, h_0), textbook_bytes / 4)
     except ValueError as e:
         raise NotImplementedError("the textbook has so few temporaries that no plan fits a quarter of them") from e
 
 
 def checkpointed_plan(cell: str, shape: Shape) -> rnn_jax.Plan:
-    """One state kept every √T / 2 steps, the others recomputed.
+    """One state kept every √T / 2 steps; the others are recomputed, and then keep their gates.
 
     Not √T, for the steps of one segment need more than their states: 4 s of them and T / s are fewest at √T / 2.
     """
     del cell
     size = nearest_divisor(shape.time, lambda n: abs(math.log(4 * n * n / shape.time)))
-    return rnn_jax.Plan(block=size, segments=(size,))
+    return rnn_jax.Plan(block=size, segments=(size,), remake=False)
 
 
 def own_method(cell: str, shape: Shape) -> Any:
