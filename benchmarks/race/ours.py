@@ -7,6 +7,7 @@ import importlib
 import math
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def lean_plan(cell: str, shape: Shape) -> rnn_jax.Plan:
 
     With gates, the default plan, but gates are recomputed from the states: that is about a quarter.
     """
-    params, batch, h_0 = jax.eval_shape(lambda: problem_of(cell, shape))
+    params, batch, h_0 = problem_of(cell, shape)
     if CELLS[cell].gates > 1:
         return default_plan(params, batch)._replace(remake=True)
     textbook_bytes = (
@@ -66,11 +67,10 @@ def problem_of(cell: str, shape: Shape) -> tuple[rnn_jax.Params, rnn_jax.Batch, 
     return params, rnn_jax.Batch(inputs=xs, targets=targets), (jnp.concatenate(s_0, -1),)
 
 
-def leaves(params: rnn_jax.Params) -> dict[str, Any]:
+def leaves(names: tuple[str, ...], params: rnn_jax.Params) -> dict[str, Any]:
     """The arrays of one layer and its readout."""
     (cell,), readout = params
-    arrays = {name: x for name, x in vars(cell).items() if isinstance(x, jax.Array)}
-    return arrays | {"w_hy": readout.w_hy, "b_y": readout.b_y}
+    return {name: getattr(cell if hasattr(cell, name) else readout, name) for name in names}
 
 
 def _by_hand(method: Any, cell: str, shape: Shape) -> Model:
@@ -91,7 +91,8 @@ def _by_hand(method: Any, cell: str, shape: Shape) -> Model:
         return state, info.loss
 
     init = lambda params: trainer.init(params, h_0)  # noqa: E731
-    return Model(params, tuple(data), loss, leaves, value_and_grad, init, step, lambda state: state.params)
+    of = partial(leaves, CELLS[cell].leaves)
+    return Model(params, tuple(data), loss, of, value_and_grad, init, step, lambda state: state.params)
 
 
 def _by_method(method: Callable[[str, Shape], Any]) -> Builder:

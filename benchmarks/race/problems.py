@@ -72,7 +72,7 @@ SWEEPS = {
 
 
 class Problem(NamedTuple):
-    """Weights by the names of `leaves`, features `(T, B, in)`, classes `(T, B)`, parts `(B, hid)` of the first state."""
+    """Weights by name, features `(T, B, in)`, classes `(T, B)`, and the parts `(B, hid)` of the first state."""
 
     weights: dict[str, np.ndarray]
     xs: np.ndarray
