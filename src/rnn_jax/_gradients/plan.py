@@ -77,17 +77,24 @@ def default_plan(params: Params, batch: Batch) -> Plan:
 
     A short sequence is one block, so that no states have to be moved. The exception is a lean cell, for which autodiff
     would keep less than one block does. A sequence with a symbolic number of steps (`jax.export`) is one block too.
+
+    The gates of gated cells are kept. Then at most a quarter of the steps is one block, so that everything together
+    takes no more than autodiff keeps. A loop over blocks has two sets of weight gradients: where these are larger than
+    what a smaller block saves, the sequence is one block.
     """
     time, *batch_axes = steps_shape(batch.inputs)
     if not are_numbers(time):
         return Plan(time)
-    sequences = num_sequences(batch_axes)
-    states, outputs = (sequences * size * params.readout.w_hy.dtype.itemsize for size in params.readout.w_hy.shape)
-    remake = not any(map(keeps_more, params.cells))
+    sequences, itemsize = num_sequences(batch_axes), params.readout.w_hy.dtype.itemsize
+    states, outputs = (sequences * size * itemsize for size in params.readout.w_hy.shape)
+    gated = any(map(keeps_more, params.cells))
+    weights = itemsize * sum(cell.w_xh.size + cell.w_hh.size for cell in params.cells)
+    small = min(SMALL_BYTES, weights // 8) if gated else SMALL_BYTES
     keeps_much = not any(cell.lean for cell in params.cells)
-    if keeps_much and time * states <= SMALL_BYTES and time * outputs <= SMALL_BYTES:
-        return Plan(max(time, 1), remake=remake)
-    return Plan(even(time, min(ROWS // sequences, OUTPUT_BYTES // max(outputs, 1))), remake=remake)
+    if keeps_much and time * states <= small and time * outputs <= SMALL_BYTES:
+        return Plan(max(time, 1), remake=not gated)
+    longest = time // 4 if gated else time
+    return Plan(even(time, min(ROWS // sequences, OUTPUT_BYTES // max(outputs, 1), longest)), remake=not gated)
 
 
 def outermost(plan: Plan, length: int, keep: int) -> tuple[int, Plan, int]:
