@@ -95,6 +95,7 @@ RUSSIAN = "Все люди рождаются свободными и равны
 CHINESE = "人人生而自由，在尊严和权利上一律平等。他们赋有理性和良心，并应以兄弟关系的精神相对待。\n"
 JAPANESE = "すべての人間は、生まれながらにして自由であり、かつ、尊厳と権利とについて平等である。\n"
 KOREAN = "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다.\n"
+IDEOGRAPHS = "".join(map(chr, range(0x4E00, 0x9FA5, 7)))  # all rows of them, whose two bytes are most alike
 ALIKE, ORDER = (
     "has the same bytes in even and in odd places. ",
     "has the two bytes of each character in the other order. ",
@@ -103,7 +104,7 @@ ALIKE, ORDER = (
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-@pytest.mark.parametrize("text", [GERMAN, RUSSIAN, CHINESE, JAPANESE, KOREAN])
+@pytest.mark.parametrize("text", [GERMAN, RUSSIAN, CHINESE, JAPANESE, KOREAN, IDEOGRAPHS])
 def test_units_of_two_and_four_bytes_are_read(text, encoding, mark, tmp_path):
     path = tmp_path / "text"
     path.write_bytes((mark + text).encode(encoding))
@@ -123,7 +124,7 @@ def test_units_of_two_and_four_bytes_are_read(text, encoding, mark, tmp_path):
         (GERMAN.encode("utf-16-le"), "latin-1", "It looks like utf-16-le. Use `--encoding utf-16-le`."),
         (GERMAN.encode("utf-32"), "utf-16", "It looks like utf-32. Use `--encoding utf-32`."),
         (
-            JAPANESE.encode("utf-16-le"),
+            JAPANESE.strip().encode("utf-16-le"),
             "latin-1",
             f"{UNKNOWN}use the encoding that it was saved in, like `--encoding utf",
         ),
@@ -160,6 +161,7 @@ CUT_OFF = "It is cut off within its last character. Give the whole file."
     "data, asked, said",
     [
         ("Grü".encode()[:-1], "utf-8", f"{LATIN_1}Add `--encoding latin-1`, or give the whole file if it is cut off."),
+        (GERMAN.encode("latin-1"), "utf-16", f"has byte 0x0a at position 88. {LATIN_1}Use `--encoding latin-1`."),
         (RUSSIAN.encode()[:-3], "utf-8", CUT_OFF),
         (RUSSIAN.encode("utf-16")[:-1], "utf-16", CUT_OFF),
         (b"\x00\x61\x00", "utf-16-be", f"has byte 0x00 at position 2. {CUT_OFF}"),
