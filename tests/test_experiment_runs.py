@@ -14,6 +14,7 @@ from small_experiments import of_rate, program_of, same, small, trial_of
 from rnn_jax._reporting.errors import InputError
 from rnn_jax.experiments import Experiment, run_experiment
 from rnn_jax.experiments import _experiment as experiment_module
+from rnn_jax.experiments import _pictures as pictures
 from rnn_jax.experiments import _report as report
 from rnn_jax.experiments import _tables as tables
 from rnn_jax.experiments import _trials as trials_module
@@ -155,8 +156,10 @@ def test_the_report_is_one_whole_file(tmp_path):
         verdict=lambda trials: [f"{len(trials)} settings"],
         sections=lambda trials: [
             *report.default_sections(trials),
-            report.against(trials, "rate", lambda c: c.final("loss"), lines="name", title="A", ylabel="y", reading="r"),
-            report.shares(trials, "rate", lambda c: c.diverged, lines="name", title="S", ylabel="y", reading="r"),
+            pictures.against(
+                trials, "rate", lambda c: c.final("loss"), lines="name", title="A", ylabel="y", reading="r"
+            ),
+            pictures.shares(trials, "rate", lambda c: c.diverged, lines="name", title="S", ylabel="y", reading="r"),
         ],
         fixed="five units",
     )

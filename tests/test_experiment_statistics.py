@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import ttest_1samp
 from small_experiments import same, trial_of
 
+from rnn_jax.experiments import _pictures as pictures
 from rnn_jax.experiments import _report as report
 from rnn_jax.experiments import _statistics as statistics
 from rnn_jax.experiments._tables import best
@@ -89,8 +90,8 @@ def test_a_curve_that_is_cut_off_is_said_to_be(highest, monkeypatch):
         return Trial({"size": size}, [0], 1.0, np.array([0, 10, 20]), curves, 1.0, 0.0, {}, {})
 
     figures = []
-    monkeypatch.setattr(report, "png", lambda figure: figures.append(figure) or b"")
-    report.learning_curves([trial(1, [1.0, 0.5, 0.1]), trial(2, [1.0, highest, highest])])
+    monkeypatch.setattr(pictures, "png", lambda figure: figures.append(figure) or b"")
+    pictures.learning_curves([trial(1, [1.0, 0.5, 0.1]), trial(2, [1.0, highest, highest])])
     (figure,) = figures
     inside = figure.axes[0].get_ylim()[1] >= highest
     assert inside != any("losses above 1e+03 are cut off" in text.get_text() for text in figure.texts)
@@ -100,12 +101,12 @@ def test_bands_leave_out_what_is_not_there():
     import matplotlib.pyplot as plt
 
     _, axes = plt.subplots()
-    report._band(axes, np.arange(3), np.array([[1.0, 2.0, 3.0], [1.0, 2.0, math.nan], [1.0, math.inf, math.nan]]))
+    pictures._band(axes, np.arange(3), np.array([[1.0, 2.0, 3.0], [1.0, 2.0, math.nan], [1.0, math.inf, math.nan]]))
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2.0, 2.0, math.nan])
     (vertices,) = (path.vertices for path in axes.collections[0].get_paths())
     assert vertices[:, 0].max() == 1 and vertices[:, 1].max() == 3  # no band without a median, none to infinity
     some = np.sort(np.random.default_rng(0).normal(size=(5, 4)))
     for q in (0.25, 0.5, 0.75):
-        np.testing.assert_allclose(report._quantile(some, q), np.quantile(some, q, axis=-1))
-    np.testing.assert_array_equal(report._quantile(np.array([[1.0, 2.0, math.inf, math.inf]]), 0.5), [math.inf])
+        np.testing.assert_allclose(pictures._quantile(some, q), np.quantile(some, q, axis=-1))
+    np.testing.assert_array_equal(pictures._quantile(np.array([[1.0, 2.0, math.inf, math.inf]]), 0.5), [math.inf])
     plt.close("all")

@@ -15,7 +15,7 @@ from ...tasks import TASKS
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
-from .._report import learning_curves
+from .._pictures import learning_curves
 from .._training import Training
 from .._trials import Setting, Trial
 

@@ -8,7 +8,8 @@ from ...tasks import TASKS
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import normal_tanh, on_task, sizes_of
-from .._report import against, learning_curves, shares, summary
+from .._pictures import against, learning_curves, shares
+from .._report import summary
 from .._training import Training
 from .._trials import Setting, Trial
 

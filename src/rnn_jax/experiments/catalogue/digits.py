@@ -13,7 +13,8 @@ from .._data import digit_parts, digits
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, measures, orthogonal_tanh, sizes_of
-from .._report import learning_curves, panels, summary
+from .._pictures import learning_curves, panels
+from .._report import summary
 from .._statistics import quartiles
 from .._tables import best
 from .._training import Metrics, Training

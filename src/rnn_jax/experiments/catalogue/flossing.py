@@ -15,7 +15,8 @@ from ...tasks import TASKS
 from .._experiment import Experiment
 from .._flossing import FLOSS_LENGTH, FLOSS_NUM, FLOSS_RATE, floss, flossed, flossed_at_intervals
 from .._parts import TEST_KEY, Init, Sizes, adam, normal_tanh, on_task, orthogonal_tanh, sizes_of
-from .._report import against, learning_curves, panels, shares, summary
+from .._pictures import against, learning_curves, panels, shares
+from .._report import summary
 from .._training import Metrics, Training
 from .._trials import Setting, Trial
 

@@ -15,7 +15,8 @@ from .._data import HORIZONS, LARGEST, forecasting, scale, sunspot_split, sunspo
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, orthogonal_tanh, sizes_of
-from .._report import learning_curves, summary
+from .._pictures import learning_curves
+from .._report import summary
 from .._statistics import quartiles
 from .._tables import best
 from .._training import Metrics, Training

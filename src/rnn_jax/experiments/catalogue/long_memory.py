@@ -13,7 +13,8 @@ from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._flossing import FLOSS_LENGTH, FLOSS_NUM, FLOSS_RATE, floss, flossed
 from .._parts import Init, adam, irnn, measures, normal_tanh, on_task, orthogonal_tanh, sizes_of
-from .._report import against, learning_curves, shares, summary
+from .._pictures import against, learning_curves, shares
+from .._report import summary
 from .._training import Metrics, Training
 from .._trials import Setting, Trial
 

@@ -25,7 +25,8 @@ from ...data import decode, encode, symbols_of
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import measures
-from .._report import learning_curves, summary
+from .._pictures import learning_curves
+from .._report import summary
 from .._statistics import quartiles, share
 from .._training import Metrics, Training
 from .._trials import Setting, Trial

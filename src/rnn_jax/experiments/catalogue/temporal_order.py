@@ -13,7 +13,8 @@ from ...tasks import TASKS
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import Init, Sizes, on_task, sizes_of
-from .._report import learning_curves, shares, summary
+from .._pictures import learning_curves, shares
+from .._report import summary
 from .._training import Training
 from .._trials import Setting, Trial
 

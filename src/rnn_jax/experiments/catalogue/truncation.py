@@ -13,7 +13,8 @@ from ...typing import Method
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
-from .._report import against, learning_curves, panels, summary
+from .._pictures import against, learning_curves, panels
+from .._report import summary
 from .._training import Metrics, Training
 from .._trials import Setting, Trial
 
