@@ -9,9 +9,10 @@ from statsmodels.stats.power import NormalIndPower, TTestIndPower
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_effectsize
 
 from .._reporting.html_page import Section
+from .._require import require_known
 from ._statistics import digits, interval, margin, moments
-from ._tables import best, results
-from ._trials import Trial, differing, label, short
+from ._tables import best, comparable, results
+from ._trials import Trial, differing, label, require_trials, short
 
 SIGNIFICANCE, POWER = 0.05, 0.8
 MOST = 10_000  # seeds; beyond, only that they are more is said
@@ -40,13 +41,15 @@ class Difference(NamedTuple):
         words: the difference and its 95 % interval, as text.
         effect: the difference as an effect size, Cohen's d or h; NaN if it is not known.
         needed: the seeds of each setting that find an effect of this size; infinite above `MOST`, NaN if not known.
-        there: the seeds with a number of the setting that has fewer.
+        there: the seeds with a number, in the setting that has fewer of them.
+        excludes_zero: whether the 95 % interval is known and does not contain 0.
     """
 
     words: str
     effect: float
     needed: float
     there: int
+    excludes_zero: bool
 
 
 def of_means(one: np.ndarray, other: np.ndarray) -> Difference:
@@ -60,18 +63,20 @@ def of_means(one: np.ndarray, other: np.ndarray) -> Difference:
         other: those of the other, `(seeds',)`.
 
     Returns:
-        The difference. Its effect is NaN if a setting has fewer than two numbers, and infinite if no seed differs from
-        the others of its setting.
+        The difference. Its effect is NaN if a setting has fewer than two numbers or if the pooled deviation overflows.
+        It is infinite if the means differ and no seed differs from the others of its setting.
     """
     a, b = moments(one), moments(other)
     there, apart = min(a.num, b.num), a.mean - b.mean
     if there < 2:
-        return Difference(interval(apart, math.nan) if there else "-", math.nan, math.nan, there)
+        return Difference(interval(apart, math.nan) if there else "-", math.nan, math.nan, there, False)
     pooled = math.sqrt(((a.num - 1) * a.variance + (b.num - 1) * b.variance) / (a.num + b.num - 2))
-    effect = 0.0
-    if apart:
-        effect = apart / pooled if pooled else math.copysign(math.inf, apart)
-    return Difference(interval(apart, margin(a, b)), effect, _needed(TTestIndPower(), effect, 2), there)
+    half = margin(a, b)
+    if pooled == 0:
+        effect = math.copysign(math.inf, apart) if apart else 0.0
+    else:
+        effect = apart / pooled if math.isfinite(pooled) else math.nan
+    return Difference(interval(apart, half), effect, _needed(TTestIndPower(), effect, 2), there, abs(apart) > half)
 
 
 def of_shares(one: np.ndarray, other: np.ndarray) -> Difference:
@@ -88,7 +93,8 @@ def of_shares(one: np.ndarray, other: np.ndarray) -> Difference:
     apart, effect = one.mean() - other.mean(), float(proportion_effectsize(one.mean(), other.mean()))
     low, high = confint_proportions_2indep(one.sum(), len(one), other.sum(), len(other), method="newcomb")
     needed = _needed(NormalIndPower(), effect, FEWEST_FOR_SHARES)
-    return Difference(f"{apart:.2f} [{low:.2f}, {high:.2f}]", effect, needed, min(len(one), len(other)))
+    words, there = f"{apart:.2f} [{low:.2f}, {high:.2f}]", min(len(one), len(other))
+    return Difference(words, effect, needed, there, bool(low > 0 or high < 0))
 
 
 def _needed(test: Any, effect: float, fewest: int) -> float:
@@ -103,7 +109,7 @@ def _needed(test: Any, effect: float, fewest: int) -> float:
 
 
 def seeds_needed(
-    trials: Sequence[Trial], name: str = "loss", *, lowest: bool = True, by: Sequence[str] = ()
+    trials: Sequence[Trial], name: str = "loss", *, lowest: bool | None = None, by: Sequence[str] = ()
 ) -> Section:
     """The table that compares each setting with the best one, and says how many seeds the difference needs.
 
@@ -113,8 +119,13 @@ def seeds_needed(
         lowest: whether low values are good.
         by: names of settings; only trials that agree in these are compared.
     """
+    if isinstance(by, str):
+        raise TypeError(f"`by` must be a sequence of names of settings, got {by!r}: for one name, use [{by!r}].")
+    require_trials(trials, *by)
+    columns = comparable(trials)
+    require_known("column", name, columns)
+    shares, lowest = columns[name], name != "solved" if lowest is None else lowest
     title = f"How many seeds a difference needs: {name.replace('_', ' ')}"
-    shares = results(trials)[name].dtype == bool
     names = [one for one in differing([trial.setting for trial in trials]) if one not in by]
     groups: dict[tuple[str, ...], list[Trial]] = {}
     for trial in trials:
@@ -128,13 +139,13 @@ def seeds_needed(
                 found = of_shares(*values) if shares else of_means(*values)
                 compared = [label(one.setting, names) for one in (trial, reference)]
                 rows.append([*group, *compared, found.words, digits(found.effect), in_words(found)])
-    smallest = smallest_effect(min(len(trial.seeds) for trial in trials))
+    how = [HOW_SHARES] if shares else [HOW_MEANS, smallest_effect(min(len(trial.seeds) for trial in trials))]
     same = f" with the same {' and '.join(by)}".replace("_", " ") if by else ""
     if not rows:
-        return Section(title, None, f"There are no two settings{same}, so nothing is compared. {smallest}")
+        return Section(title, None, f"There are no two settings{same}, so nothing is compared.")
     which = ("lowest" if lowest else "highest") + (f" share of {name} seeds" if shares else " median at the end")
     reading = f"Each setting minus the best one{same}, the one with the {which}."
-    reading += f" {HOW_SHARES}" if shares else f" {HOW_MEANS} {smallest}"
+    reading = " ".join(filter(None, [reading, *how, CAUTION]))
     effect = "Cohen's h" if shares else "Cohen's d"
     header = [
         *(one.replace("_", " ") for one in by),
@@ -144,7 +155,7 @@ def seeds_needed(
         effect,
         "seeds in each setting",
     ]
-    return Section(title, None, f"{reading} {CAUTION}", header, rows)
+    return Section(title, None, reading, header, rows)
 
 
 def smallest_effect(count: int) -> str:
@@ -166,8 +177,10 @@ def in_words(found: Difference) -> str:
     if not found.effect:
         return "no difference seen"
     many = f"more than {MOST:,}" if math.isinf(found.needed) else f"{found.needed:.0f}"
-    if found.needed <= found.there:
+    if found.needed <= found.there and found.excludes_zero:
         return f"needs {many}: the {found.there} seeds suffice"
+    if found.needed <= found.there:
+        return f"needs {many} by this estimate, but the interval contains 0"
     return f"needs {many} seeds, there {_are(found.there)}"
 
 

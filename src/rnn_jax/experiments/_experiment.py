@@ -23,6 +23,7 @@ from .._reporting.files import write
 from .._reporting.html_page import Section
 from .._reporting.lock import locked
 from .._reporting.machine import machine_line, machine_record
+from .._require import require_sizes
 from ._report import default_sections, report_page
 from ._tables import COLUMNS, write_tables
 from ._training import Program, Training, make_program, train, work
@@ -66,10 +67,11 @@ def run_experiment(
         ValueError: for no seeds, an empty grid, settings that are equal, not plain or named as a column of the tables,
             and a training that does not fit together.
     """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"`experiment` must be an Experiment, got {type(experiment).__name__}.")
     if num_seeds is None:
         num_seeds = experiment.quick_seeds if quick else experiment.num_seeds
-    if num_seeds < 1:
-        raise ValueError(f"`num_seeds` must be at least 1, got {num_seeds}.")
+    require_sizes(num_seeds=num_seeds)
     settings = [dict(setting) for setting in experiment.settings(quick)]
     _check_settings(settings)
     for module in experiment.needs:

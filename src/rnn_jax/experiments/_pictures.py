@@ -8,8 +8,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from .._reporting.html_page import Section, png
+from .._require import require_known
 from ._statistics import share_interval
-from ._trials import Setting, Trial, differing, label, short
+from ._trials import Setting, Trial, differing, label, require_trials, short
 
 Value = Callable[[Trial], np.ndarray]  # one number per seed
 
@@ -41,6 +42,14 @@ def _axes(groups: dict[Any, Any], by: str | None) -> tuple[Any, list[Any]]:
         if by is not None:
             ax.set_title(_words({by: value}, [by]), fontsize=11)
     return figure, axes[: len(groups)]
+
+
+def _set_scale(axes: Sequence[Any], log: bool) -> None:
+    """Make the axes logarithmic if `log` and if a number above zero is drawn; otherwise leave them linear."""
+    drawn = [np.asarray(line.get_ydata(), float) for ax in axes for line in ax.lines]
+    if log and any(np.any(np.isfinite(y) & (y > 0)) for y in drawn):
+        for ax in axes:
+            ax.set_yscale("log")
 
 
 def _words(setting: Setting, names: Sequence[str]) -> str:
@@ -90,6 +99,9 @@ def learning_curves(
     reading: str = "",
 ) -> Section:
     """A metric against steps, one line per setting: the median over seeds, with a band between the quartiles."""
+    require_trials(trials, by)
+    for trial in trials:
+        require_known("metric", metric, trial.curves)
     groups = panels(trials, by)
     figure, axes = _axes(groups, by)
     names = [name for name in differing([trial.setting for trial in trials]) if name != by]
@@ -106,10 +118,11 @@ def learning_curves(
         levels = {trial.chance for trial in group} - {math.inf, 0.0}  # a logarithmic axis has no room for a line at 0
         if metric == "loss" and len(levels) == 1:
             ax.axhline(levels.pop(), color="0.5", ls=":", lw=1.2, label="chance")
-        ax.set(xlabel="steps", yscale="log" if log else "linear")
-    if metric == "loss" and log and np.isfinite(trials[0].chance):
+        ax.set(xlabel="steps")
+    _set_scale(axes, log)
+    if metric == "loss" and axes[0].get_yscale() == "log" and np.isfinite(trials[0].chance):
         top = max(max(trial.chance, trial.curves["loss"][0].max()) for trial in trials)
-        if axes[0].get_ylim()[1] > 1e3 * top:  # losses that diverge would squeeze the others
+        if axes[0].get_ylim()[1] > 1e3 * top > 0:  # losses that diverge would squeeze the others
             axes[0].set_ylim(top=1e3 * top)
             figure.suptitle(f"The losses above {1e3 * top:.3g} are cut off.", x=0.01, ha="left", size="small")
     axes[0].set_ylabel(ylabel or metric.replace("_", " "))
@@ -133,6 +146,7 @@ def against(
     level: float | None = None,
 ) -> Section:
     """One number per seed against one of the settings: a line through the medians, and a dot for each seed."""
+    require_trials(trials, x, lines, by)
     groups = panels(trials, by)
     figure, axes = _axes(groups, by)
     ticks = list(dict.fromkeys(trial.setting[x] for trial in trials))
@@ -156,10 +170,10 @@ def against(
             ax.axhline(level, color="0.5", ls=":", lw=1.2)
         ax.set(
             xlabel=x.replace("_", " "),
-            yscale="log" if log else "linear",
             xticks=range(len(ticks)),
             xticklabels=[short(tick) for tick in ticks],
         )
+    _set_scale(axes, log)
     axes[0].set_ylabel(ylabel)
     _legend(figure, axes)
     return Section(title, png(figure), reading)
@@ -177,6 +191,7 @@ def shares(
     reading: str,
 ) -> Section:
     """The share of seeds for which `found` is true, against one of the settings, with 95 % intervals."""
+    require_trials(trials, x, lines, by)
     groups = panels(trials, by)
     figure, axes = _axes(groups, by)
     seen = list(panels(trials, lines))

@@ -11,7 +11,7 @@ from ._differences import seeds_needed
 from ._pictures import learning_curves
 from ._statistics import mean, quartiles, share
 from ._tables import results
-from ._trials import Trial, differing, short
+from ._trials import Trial, differing, require_trials, short
 
 
 def report_page(
@@ -27,12 +27,13 @@ def report_page(
 def default_sections(trials: Sequence[Trial]) -> list[Section]:
     """The loss during training, the table, and how many seeds a difference needs: in the loss, in what is solved."""
     solvable = any(trial.solved.any() for trial in trials)
-    shares = [seeds_needed(trials, "solved", lowest=False)] if solvable else []
+    shares = [seeds_needed(trials, "solved")] if solvable else []
     return [learning_curves(trials), summary(trials), seeds_needed(trials), *shares]
 
 
 def summary(trials: Sequence[Trial], metrics: Sequence[str] = (), title: str = "All settings") -> Section:
     """The table of all settings: how the loss and `metrics` ended, what was solved, what diverged, and what it took."""
+    require_trials(trials)
     frame = results(trials)
     settings = frame.groupby(np.repeat(np.arange(len(trials)), [len(trial.seeds) for trial in trials]))
 

@@ -46,6 +46,12 @@ def results(trials: Sequence[Trial]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def comparable(trials: Sequence[Trial]) -> dict[str, bool]:
+    """The columns of `results` that all trials have, without the settings: the name, and if it holds true or false."""
+    frames = [results([trial]).drop(columns=list(trial.setting)) for trial in trials]
+    return {name: pd.api.types.is_bool_dtype(dtype) for name, dtype in pd.concat(frames, join="inner").dtypes.items()}
+
+
 def curves(trials: Sequence[Trial]) -> pd.DataFrame:
     """Every evaluation of every seed of every setting."""
     frames = [

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._reporting.files import write
+from .._require import require_known, require_sizes
 
 Setting = Mapping[str, str | int | float | bool]
 
@@ -59,6 +60,18 @@ class Trial(NamedTuple):
         """Of one seed on all devices: its share of the time of all seeds, up to `solved_at`."""
         seconds: np.ndarray = self.solved_at * (self.seconds / max(self.steps[-1], 1) / len(self.seeds))
         return seconds
+
+
+def require_trials(trials: Sequence[Trial], *names: str | None) -> None:
+    """Raise unless there is at least one trial, and each name that is not None is that of a setting in all of them."""
+    if isinstance(trials, Trial) or not all(isinstance(trial, Trial) for trial in trials):
+        raise TypeError(
+            f"`trials` must be a sequence of Trial, as `run_experiment` returns it, got {type(trials).__name__}."
+        )
+    require_sizes(**{"len(trials)": len(trials)})
+    for name in names:
+        for trial in trials if name is not None else ():
+            require_known("setting", name, trial.setting)
 
 
 def differing(settings: Sequence[Setting]) -> list[str]:

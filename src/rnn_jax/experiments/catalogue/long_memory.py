@@ -168,7 +168,7 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
         *found,
         summary(trials, ("remembered",)),
         seeds_needed(trials, by=same),
-        seeds_needed(trials, "solved", lowest=False, by=same),
+        seeds_needed(trials, "solved", by=same),
     ]
 
 

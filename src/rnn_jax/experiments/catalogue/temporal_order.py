@@ -93,7 +93,7 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
         learning_curves(trials, "accuracy", by="length", log=False, title="Accuracy during training"),
         learning_curves(trials, "grad_norm", by="length", title="Norm of the gradient, before clipping"),
         summary(trials, ("accuracy", "grad_norm")),
-        seeds_needed(trials, "solved", lowest=False, by=("length",)),
+        seeds_needed(trials, "solved", by=("length",)),
     ]
 
 

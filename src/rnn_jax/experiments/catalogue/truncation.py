@@ -125,7 +125,7 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
         learning_curves(trials, "accuracy", by="delay", log=False, title="Accuracy during training"),
         summary(trials, ("accuracy", "bias", "cosine")),
         seeds_needed(trials, "accuracy", lowest=False, by=("delay",)),
-        seeds_needed(trials, "solved", lowest=False, by=("delay",)),
+        seeds_needed(trials, "solved", by=("delay",)),
     ]
 
 
