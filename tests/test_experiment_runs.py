@@ -100,12 +100,12 @@ def test_grids_that_are_refused(tmp_path):
     with pytest.raises(TypeError, match="`experiment` must be an Experiment, got str"):
         run_experiment("clipping", tmp_path)
     for bad, message in (
-        ([], "must be at least one, all different"),
-        ([{"rate": 0.1}, {"rate": 0.1}], "must be at least one, all different"),
+        ([], "must hold at least one setting, all different"),
+        ([{"rate": 0.1}, {"rate": 0.1}], "must hold at least one setting, all different"),
         ([{"rate": 0.1}, {"other": 0.1}], "must all have the same names"),
         ([{"rate": np.float64(0.1)}], "must hold str, int, float or bool, got float64 for 'rate'"),
-        ([{"rate": 0.1, "steps": 3}], "must have names that no column of the tables has, got steps"),
-        ([{"rate": 0.1, "accuracy": 3}], "must have names that no column of the tables has, got accuracy"),
+        ([{"rate": 0.1, "steps": 3}], "must not use the names of columns of the tables, got steps"),
+        ([{"rate": 0.1, "accuracy": 3}], "must not use the names of columns of the tables, got accuracy"),
     ):
         with pytest.raises(ValueError, match=message):
             run_experiment(MINE._replace(settings=lambda quick, bad=bad: bad), tmp_path)

@@ -5,9 +5,9 @@
 `_tables`, `_pictures`, `_report`  tables; pictures; the page
 `_parts`                         networks and measures that experiments share
 `_statistics`, `_differences`    means and intervals over seeds; how many seeds a difference needs
-`_flossing`                      starts whose Lyapunov exponents are brought to zero
+`_flossing`                      initial weights with Lyapunov exponents near zero
 `_data`                          digits and sunspots
-`catalogue/`                     the ten that `rnn-jax experiment` knows
+`catalogue/`                     the ten experiments of `rnn-jax experiment`
 """
 
 import lazy_loader

@@ -53,7 +53,7 @@ def _set_scale(axes: Sequence[Any], log: bool) -> None:
 
 
 def _words(setting: Setting, names: Sequence[str]) -> str:
-    """`label` for a picture: a dollar sign is escaped, it would begin mathematics."""
+    """`label` for a picture. Dollar signs are escaped, because matplotlib reads them as mathematics."""
     return label(setting, names).replace("$", r"\$")
 
 
@@ -98,7 +98,26 @@ def learning_curves(
     log: bool = True,
     reading: str = "",
 ) -> Section:
-    """A metric against steps, one line per setting: the median over seeds, with a band between the quartiles."""
+    """A metric against steps, one line per setting: the median over seeds, with a band between the quartiles.
+
+    A missing value counts as infinite. Losses above 1,000 times chance and the first losses are cut off.
+
+    Args:
+        trials: one trial per setting.
+        metric: the name of a metric that all trials have.
+        by: the name of a setting; each of its values has a panel. None means one panel.
+        title: the title of the section.
+        ylabel: the label of the vertical axes; None means the name of the metric.
+        log: if True, the vertical axes are logarithmic, unless no number above zero is drawn.
+        reading: how to read the picture, in words; "" means the default text.
+
+    Returns:
+        A section with the picture.
+
+    Raises:
+        TypeError: if `trials` does not hold trials.
+        ValueError: if there are no trials, or if they have no such metric or setting.
+    """
     require_trials(trials, by)
     for trial in trials:
         require_known("metric", metric, trial.curves)
@@ -115,7 +134,7 @@ def learning_curves(
         for trial in group:
             name = label(trial.setting, names)
             _band(ax, trial.steps, trial.curves[metric], color=colors[seen.index(name)], label=name.replace("$", r"\$"))
-        levels = {trial.chance for trial in group} - {math.inf, 0.0}  # a logarithmic axis has no room for a line at 0
+        levels = {trial.chance for trial in group} - {math.inf, 0.0}  # a logarithmic axis cannot show a line at 0
         if metric == "loss" and len(levels) == 1:
             ax.axhline(levels.pop(), color="0.5", ls=":", lw=1.2, label="chance")
         ax.set(xlabel="steps")
@@ -145,7 +164,27 @@ def against(
     log: bool = False,
     level: float | None = None,
 ) -> Section:
-    """One number per seed against one of the settings: a line through the medians, and a dot for each seed."""
+    """One number per seed against one of the settings: a line through the medians, and a dot for each seed.
+
+    Args:
+        trials: one trial per setting.
+        x: the name of the setting on the horizontal axis.
+        value: `value(trial)` returns the numbers, `(seeds,)`. Those that are not finite are not drawn.
+        lines: the name of a setting; each of its values has a line.
+        by: the name of a setting; each of its values has a panel. None means one panel.
+        title: the title of the section.
+        ylabel: the label of the vertical axes.
+        reading: how to read the picture, in words.
+        log: if True, the vertical axes are logarithmic, unless no number above zero is drawn.
+        level: the height of a dotted line, in the units of `value`; None means no line.
+
+    Returns:
+        A section with the picture.
+
+    Raises:
+        TypeError: if `trials` does not hold trials.
+        ValueError: if there are no trials, or if they have no such setting.
+    """
     require_trials(trials, x, lines, by)
     groups = panels(trials, by)
     figure, axes = _axes(groups, by)
@@ -190,7 +229,25 @@ def shares(
     ylabel: str,
     reading: str,
 ) -> Section:
-    """The share of seeds for which `found` is true, against one of the settings, with 95 % intervals."""
+    """The share of seeds for which `found` is true, against one of the settings, with 95 % intervals.
+
+    Args:
+        trials: one trial per setting.
+        x: the name of the setting on the horizontal axis.
+        found: `found(trial)` returns booleans, `(seeds,)`.
+        lines: the name of a setting; each of its values has a line.
+        by: the name of a setting; each of its values has a panel. None means one panel.
+        title: the title of the section.
+        ylabel: the label of the vertical axes.
+        reading: how to read the picture, in words.
+
+    Returns:
+        A section with the picture.
+
+    Raises:
+        TypeError: if `trials` does not hold trials.
+        ValueError: if there are no trials, or if they have no such setting.
+    """
     require_trials(trials, x, lines, by)
     groups = panels(trials, by)
     figure, axes = _axes(groups, by)

@@ -17,7 +17,7 @@ from ._trials import Trial, differing, require_trials, short
 def report_page(
     name: str, question: str, facts: dict[str, str], verdict: Sequence[str], sections: Sequence[Section]
 ) -> str:
-    """The page as text: the question, what came out, the sections, and how to run it again."""
+    """The page as HTML: the question, the verdict, the sections, and how it was run."""
     ran = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items() if value)
     return html_page(
         f"Experiment: {name}", question, verdict, sections, f'<h2>How it was run</h2><table class="words">{ran}</table>'
@@ -25,14 +25,27 @@ def report_page(
 
 
 def default_sections(trials: Sequence[Trial]) -> list[Section]:
-    """The loss during training, the table, and how many seeds a difference needs: in the loss, in what is solved."""
+    """The loss during training, the table, and how many seeds a difference needs: in the loss, in the share solved."""
     solvable = any(trial.solved.any() for trial in trials)
     shares = [seeds_needed(trials, "solved")] if solvable else []
     return [learning_curves(trials), summary(trials), seeds_needed(trials), *shares]
 
 
 def summary(trials: Sequence[Trial], metrics: Sequence[str] = (), title: str = "All settings") -> Section:
-    """The table of all settings: how the loss and `metrics` ended, what was solved, what diverged, and what it took."""
+    """The table of all settings: final values, the shares of seeds that solved the task or diverged, and the time.
+
+    Args:
+        trials: one trial per setting.
+        metrics: names of metrics to show besides the loss. Names that no trial has are left out.
+        title: the title of the section.
+
+    Returns:
+        A section with one row per setting.
+
+    Raises:
+        TypeError: if `trials` does not hold trials.
+        ValueError: if there are no trials.
+    """
     require_trials(trials)
     frame = results(trials)
     settings = frame.groupby(np.repeat(np.arange(len(trials)), [len(trial.seeds) for trial in trials]))
@@ -46,7 +59,8 @@ def summary(trials: Sequence[Trial], metrics: Sequence[str] = (), title: str = "
         columns[f"{name}, median [quartiles]"] = over_seeds(name, quartiles)
         columns[f"{name}, mean [95 %]"] = over_seeds(name, mean)
     reading = (
-        "Values at the end of the training, over the seeds that have a number, and how many these are if not all. "
+        "Values are those at the end of training, over the seeds that have a finite number. If some seeds have none, a "
+        "cell says how many have one. "
         "Brackets after a median hold the quartiles. Brackets after a mean hold Student's 95 % interval, mean ± t · "
         "standard deviation / sqrt(seeds), which assumes independent and roughly normal seeds. Chance is the loss of "
         "the best answer that ignores the inputs. Seconds are the training time of all seeds, without compiling."

@@ -1,4 +1,4 @@
-"""Clipping and the regulariser that keeps norms: the temporal order problem at growing lengths, as in Pascanu et al."""
+"""The temporal order problem at growing lengths, with clipping and a regulariser, as in Pascanu et al."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ DEVIATION = 0.1  # of all weights: the paper's "basic tanh" start
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """Methods by lengths."""
+    """All combinations of length and method."""
     lengths, steps = ((12,), 1000) if quick else ((20, 35, 50, 75), 30000)
     return [
         {"length": length, "method": method, "num_steps": steps}
@@ -47,7 +47,7 @@ def basic(sizes: Sizes, deviation: float) -> Init:
 
 
 def make(setting: Setting) -> Training:
-    """Solved: less than 1 % of new sequences wrong."""
+    """SGD; solved when less than 1 % of new sequences are wrong."""
     task, sizes = TASKS["temporal_order"], {"time": int(setting["length"])}
     method = setting["method"]
     penalised, plain = penalise_norms(WEIGHT, loss=task.loss), make_grad_fn("blocked", loss=task.loss)
@@ -106,6 +106,6 @@ EXPERIMENT = Experiment(
     verdict,
     4,
     fixed=f"one layer of {HIDDEN} tanh units, all weights normal with deviation {DEVIATION:g}; batches of {BATCH} new "
-    f"sequences a step; clipped to norm {MAX_NORM:g}, regularised with weight {WEIGHT:g} before clipping; tested on "
+    f"sequences per step; clipped to norm {MAX_NORM:g}, regularised with weight {WEIGHT:g} before clipping; tested on "
     "1,000 sequences",
 )
