@@ -31,7 +31,7 @@ def test_digits():
         learned = {row.tobytes() for row in np.asarray(split.train.everything().inputs).swapaxes(0, 1)}
         drawn = [row.tobytes() for row in np.asarray(batch.inputs).swapaxes(0, 1)]
         assert len(set(drawn)) == 50 and set(drawn) <= learned
-    with pytest.raises(ValueError, match="must be from 1 to 359, as many as there are, got 360"):
+    with pytest.raises(ValueError, match="must be from 1 to 359, the number of images, got 360"):
         digits().validation.task.make(jax.random.key(0), num_sequences=360)
 
 

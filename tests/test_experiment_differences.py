@@ -1,14 +1,15 @@
 """How far apart two settings are, and how many seeds it takes to find that; whatever the seeds did."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 from scipy.stats import fisher_exact, ttest_ind
 from small_experiments import trial_of
 
+from rnn_jax.experiments import Trial, against, learning_curves, seeds_needed, shares, summary
 from rnn_jax.experiments import _report as report
-from rnn_jax.experiments import seeds_needed
 from rnn_jax.experiments._differences import in_words, of_means, of_shares, smallest_effect
 
 NAN, INF = math.nan, math.inf
@@ -49,6 +50,8 @@ def test_seeds_of_shares():
     assert [fisher_exact([[n, 0], [0, n]]).pvalue < 0.05 for n in (3, 4)] == [False, True]
     assert of_shares(np.arange(10) < 8, np.arange(10) < 2).words == "0.60 [0.16, 0.80]"  # Newcombe, by hand
     assert in_words(of_shares(halves, halves)) == "no difference seen"
+    assert not of_shares(np.arange(4) < 1, np.arange(4) >= 5).excludes_zero  # 0.25 [-0.28, 0.70]
+    assert of_shares(np.zeros(9, bool), np.ones(9, bool)).excludes_zero
 
 
 @pytest.mark.parametrize(
@@ -62,6 +65,9 @@ def test_seeds_of_shares():
         ([1.0, 2.0], [1.000001, 2.0], "needs more than 10,000 seeds, there are 2"),
         ([1.0, 2.0], [2.0, 3.0], "needs 9 seeds, there are 2"),
         ([1e-200, 2e-200], [0.0, 1e-200], "needs 2: the 2 seeds suffice"),
+        ([0.0, 1.4], [5.0, 5.0], "needs 2 by this estimate, but the interval contains 0"),
+        ([1e300, -1e300], [1.0, 2.0], "not known: the numbers are too large"),
+        ([1e300, -1e300], [0.0, 0.0], "not known: the numbers are too large"),
         ([1.7e308, -1.7e308], [-1.7e308, 1.7e308], "not known: the numbers are too large"),
     ],
 )
@@ -95,7 +101,8 @@ def test_each_setting_is_compared_with_the_best_of_its_task():
     assert section.rows[1][-1].startswith("not known")
     assert len(seeds_needed(found).rows) == 3 and "task" not in seeds_needed(found).header
     alone = seeds_needed(found, by=("task", "rate"))
-    assert not alone.rows and alone.reading.startswith("There are no two settings with the same task and rate,")
+    assert not alone.rows
+    assert alone.reading == "There are no two settings with the same task and rate, so nothing is compared."
     assert smallest_effect(3) in section.reading and "3.07 standard deviations" in smallest_effect(3)
 
 
@@ -110,3 +117,46 @@ def test_default_sections_compare_shares_where_there_are_some():
     assert seeds_needed(diverged, "diverged").rows[0][-1] == "no difference seen"
     single = trials({("a", 0.1): [0.5], ("a", 0.2): [0.1]})
     assert seeds_needed(single).rows[0][2:4] == ["0.4", "-"] and len(report.default_sections(single[:1])) == 3
+    assert "  " not in seeds_needed(single).reading and "  " not in seeds_needed(single, "diverged").reading
+
+
+def test_many_are_best_of_solved_and_few_of_the_rest():
+    found = trials({("a", 0.1): [0.1, 0.1], ("a", 0.2): [0.5, 0.5]}, [[0, 0], [1, 1]])
+    assert [seeds_needed(found, name).rows[0][1] for name in ("loss", "solved")] == ["rate 0.1", "rate 0.2"]
+    assert [seeds_needed(found, "loss", lowest=low).rows[0][1] for low in (True, False)] == ["rate 0.1", "rate 0.2"]
+    assert [seeds_needed(found, "solved", lowest=low).rows[0][1] for low in (True, False)] == ["rate 0.1", "rate 0.2"]
+
+
+TWO = trials({("a", 0.1): [0.5, 0.6], ("a", 0.2): [0.1, 0.2]})
+KNOWN = {"x": "rate", "lines": "task", "by": "task", "title": "A", "ylabel": "y", "reading": "r"}
+SETTINGS = "known names: 'task', 'rate'"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: seeds_needed(TWO, "nope"), ValueError, "No column named 'nope'; known names: 'seed', .*'loss', 'ms'"),
+        (lambda: seeds_needed(TWO, "rate"), ValueError, "No column named 'rate'"),
+        (lambda: seeds_needed(TWO, by=["nope"]), ValueError, f"No setting named 'nope'; {SETTINGS}"),
+        (lambda: seeds_needed(TWO, by="rate"), TypeError, r"`by` must be a sequence .*, got 'rate': .* use \['rate'\]"),
+        (lambda: seeds_needed([]), ValueError, r"`len\(trials\)` must be at least 1, got 0"),
+        (lambda: summary([]), ValueError, r"`len\(trials\)` must be at least 1, got 0"),
+        (lambda: learning_curves([]), ValueError, r"`len\(trials\)` must be at least 1, got 0"),
+        (lambda: summary(TWO[0]), TypeError, "`trials` must be a sequence of Trial, .*, got Trial"),
+        (lambda: learning_curves(TWO, "nope"), ValueError, "No metric named 'nope'; known names: 'loss', 'solved'"),
+        (lambda: learning_curves(TWO, by="nope"), ValueError, f"No setting named 'nope'; {SETTINGS}"),
+        *(
+            (
+                partial(draw, TWO, **(KNOWN | {at: "nope"}), **{value: Trial.final}),
+                ValueError,
+                f"No setting named 'nope'; {SETTINGS}",
+            )
+            for draw, value in ((against, "value"), (shares, "found"))
+            for at in ("x", "lines", "by")
+        ),
+    ],
+)
+@pytest.mark.usefixtures("annotations_unchecked")
+def test_a_wrong_argument_is_said_in_one_sentence(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

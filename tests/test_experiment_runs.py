@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import re
+import tomllib
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,9 +14,11 @@ from commands import command, process
 from pages import Page
 from small_experiments import of_rate, program_of, same, small, trial_of
 
+from rnn_jax._cli.main import EXTRA
 from rnn_jax._reporting.errors import InputError
 from rnn_jax.experiments import Experiment, run_experiment
 from rnn_jax.experiments import _experiment as experiment_module
+from rnn_jax.experiments import _pictures as pictures
 from rnn_jax.experiments import _report as report
 from rnn_jax.experiments import _tables as tables
 from rnn_jax.experiments import _trials as trials_module
@@ -86,16 +91,21 @@ def test_after_an_interruption_it_goes_on(tmp_path, trained, monkeypatch):
     assert trained == [0.1, 0.2]
 
 
+@pytest.mark.usefixtures("annotations_unchecked")
 def test_grids_that_are_refused(tmp_path):
     with pytest.raises(ValueError, match="`num_seeds` must be at least 1, got 0"):
         run_experiment(MINE, tmp_path, num_seeds=0)
+    with pytest.raises(TypeError, match=r"`num_seeds` must be an integer of at least 1, got 2\.5"):
+        run_experiment(MINE, tmp_path, num_seeds=2.5)
+    with pytest.raises(TypeError, match="`experiment` must be an Experiment, got str"):
+        run_experiment("clipping", tmp_path)
     for bad, message in (
-        ([], "must be at least one, all different"),
-        ([{"rate": 0.1}, {"rate": 0.1}], "must be at least one, all different"),
+        ([], "must hold at least one setting, all different"),
+        ([{"rate": 0.1}, {"rate": 0.1}], "must hold at least one setting, all different"),
         ([{"rate": 0.1}, {"other": 0.1}], "must all have the same names"),
         ([{"rate": np.float64(0.1)}], "must hold str, int, float or bool, got float64 for 'rate'"),
-        ([{"rate": 0.1, "steps": 3}], "must have names that no column of the tables has, got steps"),
-        ([{"rate": 0.1, "accuracy": 3}], "must have names that no column of the tables has, got accuracy"),
+        ([{"rate": 0.1, "steps": 3}], "must not use the names of columns of the tables, got steps"),
+        ([{"rate": 0.1, "accuracy": 3}], "must not use the names of columns of the tables, got accuracy"),
     ):
         with pytest.raises(ValueError, match=message):
             run_experiment(MINE._replace(settings=lambda quick, bad=bad: bad), tmp_path)
@@ -155,8 +165,10 @@ def test_the_report_is_one_whole_file(tmp_path):
         verdict=lambda trials: [f"{len(trials)} settings"],
         sections=lambda trials: [
             *report.default_sections(trials),
-            report.against(trials, "rate", lambda c: c.final("loss"), lines="name", title="A", ylabel="y", reading="r"),
-            report.shares(trials, "rate", lambda c: c.diverged, lines="name", title="S", ylabel="y", reading="r"),
+            pictures.against(
+                trials, "rate", lambda c: c.final("loss"), lines="name", title="A", ylabel="y", reading="r"
+            ),
+            pictures.shares(trials, "rate", lambda c: c.diverged, lines="name", title="S", ylabel="y", reading="r"),
         ],
         fixed="five units",
     )
@@ -167,6 +179,16 @@ def test_the_report_is_one_whole_file(tmp_path):
     assert len(page.images) == 3 and not page.outside and not page.open and "Is &lt;b&gt; &amp; all that safe?" in text
     for words in ("five units", "2 settings", "jax " + jax.__version__, "seeds", "run time"):
         assert words in text
+
+
+def test_a_missing_package_names_its_extra():
+    """Every package of the extras that the command needs."""
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    extras = tomllib.loads(text)["project"]["optional-dependencies"]
+    imported = {"scikit-learn": "sklearn", "orbax-checkpoint": "orbax"}
+    for extra in ("app", "experiments"):
+        names = [re.split(r"[\[>]", requirement)[0] for requirement in extras[extra]]
+        assert {EXTRA[imported.get(name, name)] for name in names if name != "rnn-jax-bptt"} == {extra}
 
 
 def test_the_list_answers_without_jax(tmp_path):

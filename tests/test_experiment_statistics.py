@@ -8,6 +8,8 @@ import pytest
 from scipy.stats import ttest_1samp
 from small_experiments import same, trial_of
 
+from rnn_jax._reporting import html_page
+from rnn_jax.experiments import _pictures as pictures
 from rnn_jax.experiments import _report as report
 from rnn_jax.experiments import _statistics as statistics
 from rnn_jax.experiments._tables import best
@@ -89,23 +91,52 @@ def test_a_curve_that_is_cut_off_is_said_to_be(highest, monkeypatch):
         return Trial({"size": size}, [0], 1.0, np.array([0, 10, 20]), curves, 1.0, 0.0, {}, {})
 
     figures = []
-    monkeypatch.setattr(report, "png", lambda figure: figures.append(figure) or b"")
-    report.learning_curves([trial(1, [1.0, 0.5, 0.1]), trial(2, [1.0, highest, highest])])
+    monkeypatch.setattr(pictures, "png", lambda figure: figures.append(figure) or b"")
+    pictures.learning_curves([trial(1, [1.0, 0.5, 0.1]), trial(2, [1.0, highest, highest])])
     (figure,) = figures
     inside = figure.axes[0].get_ylim()[1] >= highest
     assert inside != any("losses above 1e+03 are cut off" in text.get_text() for text in figure.texts)
+
+
+NONE_ABOVE_ZERO = [[math.nan] * 3, [0.0] * 3, [-1.0] * 3, [math.inf] * 3, [1.0, math.nan, math.nan]]  # three seeds
+
+
+@pytest.mark.parametrize("ended", NONE_ABOVE_ZERO, ids=str)
+def test_an_axis_is_logarithmic_only_for_numbers_above_zero(ended, monkeypatch):
+    scales = []
+    monkeypatch.setattr(
+        pictures, "png", lambda figure: scales.append(figure.axes[0].get_yscale()) or html_page.png(figure)
+    )
+
+    def trial(size, values):
+        curves = {"loss": np.ones((2, 3)), "extra": np.array([values, values])}
+        return Trial({"size": size}, [0, 1, 2], 1.0, np.array([0, 10]), curves, 1.0, 0.0, {}, {})
+
+    none, some = trial(1, ended), trial(2, [1.0, 2.0, 3.0])
+    labels = {"lines": "size", "title": "A", "ylabel": "y", "reading": "r"}
+    for trials in ([none], [none, some]):
+        pictures.learning_curves(trials, "extra")
+        pictures.learning_curves(trials, "extra", by="size")
+        pictures.against(trials, "size", lambda one: one.final("extra"), **labels, log=True)
+    dots = "log" if 1.0 in ended else "linear"  # each seed has a dot
+    assert scales == ["linear", "linear", dots, "log", "log", "log"]
+
+
+def test_losses_of_zero_have_a_picture():
+    report.default_sections([trial_of([[0.0, 0.0], [0.0, 0.0]], chance=0.0)])
+    report.default_sections([trial_of([[0.0, 0.0], [1.0, 1.0]], chance=0.0)])
 
 
 def test_bands_leave_out_what_is_not_there():
     import matplotlib.pyplot as plt
 
     _, axes = plt.subplots()
-    report._band(axes, np.arange(3), np.array([[1.0, 2.0, 3.0], [1.0, 2.0, math.nan], [1.0, math.inf, math.nan]]))
+    pictures._band(axes, np.arange(3), np.array([[1.0, 2.0, 3.0], [1.0, 2.0, math.nan], [1.0, math.inf, math.nan]]))
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [2.0, 2.0, math.nan])
     (vertices,) = (path.vertices for path in axes.collections[0].get_paths())
     assert vertices[:, 0].max() == 1 and vertices[:, 1].max() == 3  # no band without a median, none to infinity
     some = np.sort(np.random.default_rng(0).normal(size=(5, 4)))
     for q in (0.25, 0.5, 0.75):
-        np.testing.assert_allclose(report._quantile(some, q), np.quantile(some, q, axis=-1))
-    np.testing.assert_array_equal(report._quantile(np.array([[1.0, 2.0, math.inf, math.inf]]), 0.5), [math.inf])
+        np.testing.assert_allclose(pictures._quantile(some, q), np.quantile(some, q, axis=-1))
+    np.testing.assert_array_equal(pictures._quantile(np.array([[1.0, 2.0, math.inf, math.inf]]), 0.5), [math.inf])
     plt.close("all")

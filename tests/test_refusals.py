@@ -47,7 +47,7 @@ BAD_TRAIN = {
     "empty": (["empty.txt"], "FILE must hold text, but file 'empty.txt' is empty."),
     "not utf-8": (
         ["latin.txt"],
-        "FILE must be utf-8 text, but file 'latin.txt' has byte 0xe4 at position 2. It may be cut off within a character, or in another encoding: `rnn-jax train` takes --encoding latin-1, cp1252 and others.",
+        "FILE must be utf-8 text, but file 'latin.txt' has byte 0xe4 at position 2. It looks like latin-1 (Western European), or another encoding of one byte per character. Add `--encoding latin-1`, or give the whole file if it is cut off.",
     ),
     "encoding": (
         ["latin.txt", "--encoding", "latin-0"],

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXTRA = {  # which extra brings a package
     **dict.fromkeys(("tyro", "tqdm", "matplotlib", "orbax"), "app"),
-    **dict.fromkeys(("sklearn", "statsmodels"), "experiments"),
+    **dict.fromkeys(("pandas", "scipy", "sklearn", "statsmodels"), "experiments"),
 }
 VERBOSE = "--verbose"  # of every command
 

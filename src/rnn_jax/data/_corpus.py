@@ -4,18 +4,13 @@ import codecs
 import hashlib
 import sys
 import sysconfig
-import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
 from .._reporting.errors import InputError
 from .._reporting.files import is_unicode
+from ._encodings import MARKS, UTF_8, WrongEncoding, text_of
 
-UTF_8 = "utf-8"
-MARKS = {  # byte order marks; UTF-32 comes first, because its mark begins with that of UTF-16
-    "utf-32": (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE),
-    "utf-16": (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE),
-}
 MOST_BYTES = 2**30  # of one file, so that an endless file, like /dev/zero, is refused
 
 
@@ -64,7 +59,8 @@ def corpus_of_run(run: Path, files: tuple[str, ...], given: tuple[str, ...], sha
     try:
         corpus = read_corpus(given or files, encoding)
     except InputError as error:
-        raise error if given else InputError(f"{error} {moved}") from error
+        said = error.wrong if isinstance(error, WrongEncoding) else str(error)  # a run keeps its encoding
+        raise InputError(said if given else f"{said} {moved}") from error
     if corpus.sha256 != sha256:
         words = "is another text" if given else f"has changed. {moved.removesuffix('.')}"
         raise InputError(f"{str(run)!r} needs the text that it began with, but {corpus.source} {words}.")
@@ -86,61 +82,12 @@ def _read(name: str, encoding: str) -> tuple[str, int, int]:
         raise InputError(f"FILE must name readable text, but {label} is not: {error.strerror}.") from error
     if len(data) > MOST_BYTES:
         raise InputError(f"FILE must have at most {MOST_BYTES:,} bytes, but {label} has more.")
-    text = _decoded(data, encoding, label)
+    text = text_of(data, encoding, label)
     left_out_by_python = data.startswith(MARKS.get(encoding, ()))
     marked, text = left_out_by_python or text.startswith("\ufeff"), text.removeprefix("\ufeff")
     if not text:
         raise InputError(f"FILE must hold text, but {label} is empty.")
     return text.replace("\r\n", "\n"), int(marked), text.count("\r\n")
-
-
-def _decoded(data: bytes, encoding: str, label: str) -> str:
-    """The text in `data`, the contents of the file that messages call `label`."""
-    try:
-        text = data.decode(encoding)
-    except UnicodeError as error:  # not every codec tells the position
-        got = f"byte 0x{data[error.start]:02x} at position {error.start}" if hasattr(error, "start") else str(error)
-        cut_off = getattr(error, "reason", "") == "unexpected end of data"
-        raise InputError(
-            f"FILE must be {encoding} text, but {label} has {got}.{_hint(data, encoding, cut_off)}"
-        ) from error
-    if encoding == UTF_8 and 100 * data.count(0) > len(data):  # UTF-8 accepts zero bytes as characters
-        raise InputError(
-            f"FILE must be {encoding} text, but {label} has {data.count(0):,} bytes 0.{_hint(data, encoding)}"
-        )
-    if encoding != UTF_8 and not is_unicode(text):
-        raise InputError(f"FILE must be {encoding} text, but {label} has half of a surrogate pair.")
-    return text
-
-
-def _hint(data: bytes, encoding: str, cut_off: bool = False) -> str:
-    """A sentence that guesses the encoding of a file that is not in `encoding`; empty without a guess."""
-    looks = next((one for one, marks in MARKS.items() if data.startswith(marks)), None) or _pairs_with_zero(data)
-    if looks is None and encoding != UTF_8 and _is_text(data, UTF_8):
-        looks = UTF_8
-    if looks is not None and looks != encoding:
-        return f" It looks like {looks}: `rnn-jax train` takes --encoding {looks}."
-    if 0 in data or encoding != UTF_8:
-        return ""
-    cut = "cut off within a character, or " if cut_off else ""
-    return f" It may be {cut}in another encoding: `rnn-jax train` takes --encoding latin-1, cp1252 and others."
-
-
-def _pairs_with_zero(data: bytes) -> str | None:
-    """The UTF-16 that `data`, without a mark, looks like: the same byte is 0 in at least half of the pairs."""
-    high, low = data[0::2].count(0), data[1::2].count(0)
-    if len(data) < 8 or len(data) % 2 or max(high, low) * 4 < len(data) or min(high, low) * 10 > max(high, low):
-        return None
-    return "utf-16-be" if high > low else "utf-16-le"
-
-
-def _is_text(data: bytes, encoding: str) -> bool:
-    """Whether `data` is text in `encoding` whose only control characters are white space."""
-    try:
-        text = data.decode(encoding)
-    except UnicodeError:
-        return False
-    return not any(unicodedata.category(char) == "Cc" and char not in "\t\n\v\f\r" for char in set(text))
 
 
 def _standard_library() -> Corpus:

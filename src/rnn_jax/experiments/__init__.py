@@ -2,11 +2,12 @@
 
 `_trials`, `_training`           one setting, trained from many seeds; training them in one program
 `_experiment`                    running a grid, resumed where it stopped
-`_tables`, `_report`, `_parts`   tables; pages; networks and measures that experiments share
+`_tables`, `_pictures`, `_report`  tables; pictures; the page
+`_parts`                         networks and measures that experiments share
 `_statistics`, `_differences`    means and intervals over seeds; how many seeds a difference needs
-`_flossing`                      starts whose Lyapunov exponents are brought to zero
+`_flossing`                      initial weights with Lyapunov exponents near zero
 `_data`                          digits and sunspots
-`catalogue/`                     the ten that `rnn-jax experiment` knows
+`catalogue/`                     the ten experiments of `rnn-jax experiment`
 """
 
 import lazy_loader

@@ -6,9 +6,9 @@ from ._parts import normal_tanh as normal_tanh
 from ._parts import on_task as on_task
 from ._parts import orthogonal_tanh as orthogonal_tanh
 from ._parts import sizes_of as sizes_of
-from ._report import against as against
-from ._report import learning_curves as learning_curves
-from ._report import shares as shares
+from ._pictures import against as against
+from ._pictures import learning_curves as learning_curves
+from ._pictures import shares as shares
 from ._report import summary as summary
 from ._training import Training as Training
 from ._trials import Setting as Setting

@@ -14,18 +14,18 @@ from .. import Batch
 from ..tasks import Task
 
 HORIZONS = (1, 6, 12, 24, 60, 132)  # months ahead
-LARGEST = 300.0  # sunspots, about
+LARGEST = 300.0  # about the largest number of sunspots
 
 
 class Part(NamedTuple):
-    """A part of a data set: batches drawn from it, and all of it as one batch."""
+    """A part of a data set: a task that draws batches from it, and a function that returns all of it as one batch."""
 
     task: Task
     everything: Callable[[], Batch]
 
 
 class Split(NamedTuple):
-    """Three parts of the data that have nothing in common."""
+    """Three parts of the data that do not overlap."""
 
     train: Part
     validation: Part
@@ -37,12 +37,13 @@ def _constant(number: Any) -> Any:
 
 
 def digits(rows: bool = False, seed: int = 0) -> Split:
-    """The 1,797 handwritten digits that scikit-learn brings along, 8 by 8 pixels, read in scanning order.
+    """The 1,797 handwritten digits of scikit-learn, 8 by 8 pixels, read row by row.
 
-    A pixel at a time, 64 steps, or a row at a time, 8 steps; the class at the last step. Three fifths to learn, a
-    fifth each to validate and to test, classes in equal shares. A batch is drawn without replacement.
+    A sequence is one image: one pixel per step (64 steps), or one row per step if `rows` (8 steps). The target is the
+    class, at the last step. Three fifths of the images are for training, one fifth for validation and one fifth for
+    testing; each part has the same shares of the classes. A batch is drawn without replacement.
 
-    Source: Alpaydin and Kaynak (1998), optical recognition of handwritten digits, UCI; the test set of it.
+    Source: the test set of Alpaydin and Kaynak (1998), optical recognition of handwritten digits, UCI.
     """
     images, classes, parts = digit_parts(seed)
 
@@ -64,7 +65,7 @@ def digits(rows: bool = False, seed: int = 0) -> Split:
 
 
 def digit_parts(seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """`(images, classes, (train, validation, test))`: pixels of [0, 1], and the indices of the three parts."""
+    """`(images, classes, (train, validation, test))`: pixels in [0, 1], and the indices of the three parts."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
@@ -77,7 +78,7 @@ def digit_parts(seed: int = 0) -> tuple[np.ndarray, np.ndarray, tuple[np.ndarray
 
 def _at_most(num_sequences: int, there_are: int) -> None:
     if not 1 <= num_sequences <= there_are:
-        raise ValueError(f"`num_sequences` must be from 1 to {there_are}, as many as there are, got {num_sequences}.")
+        raise ValueError(f"`num_sequences` must be from 1 to {there_are}, the number of images, got {num_sequences}.")
 
 
 def sunspots() -> tuple[list[str], np.ndarray]:
@@ -91,7 +92,10 @@ def sunspots() -> tuple[list[str], np.ndarray]:
 
 
 def sunspot_split() -> dict[str, tuple[int, int]]:
-    """First and last month, as indices, from which forecasts are made: all that they are compared with lies inside."""
+    """For each part, the first month from which forecasts are made, and the one after the last, as indices.
+
+    All targets of a part lie inside that part.
+    """
     months, _ = sunspots()
     year = {int(month[:4]): i for i, month in reversed(list(enumerate(months)))}
     reach = max(HORIZONS)
@@ -103,14 +107,17 @@ def sunspot_split() -> dict[str, tuple[int, int]]:
 
 
 def scale(numbers: np.ndarray) -> np.ndarray:
-    """What the network reads: the square root, under which the spread hardly depends on the level, of [0, 1]."""
+    """Sunspot numbers as the network reads them: square roots, scaled to about [0, 1].
+
+    The spread of the square roots hardly depends on their level.
+    """
     return np.sqrt(np.asarray(numbers) / LARGEST)
 
 
 def forecasting(window: int) -> Task:
-    """Sunspots of the training part: after each month of a window, those of `HORIZONS` months ahead.
+    """The task of forecasting sunspots of the training part: after each month, the numbers `HORIZONS` months ahead.
 
-    Windows begin at random months; the first quarter of each is only read.
+    Windows of `window` months begin at random months. The first quarter of each window has no targets.
     """
     _, numbers = sunspots()
     first, last = sunspot_split()["train"]

@@ -23,6 +23,7 @@ from .._reporting.files import write
 from .._reporting.html_page import Section
 from .._reporting.lock import locked
 from .._reporting.machine import machine_line, machine_record
+from .._require import require_sizes
 from ._report import default_sections, report_page
 from ._tables import COLUMNS, write_tables
 from ._training import Program, Training, make_program, train, work
@@ -32,11 +33,20 @@ TRIALS, REPORT = "trials", "report.html"
 
 
 class Experiment(NamedTuple):
-    """`settings(quick)` is the grid, and `make(setting)` says what each of its points trains.
+    """A grid of settings, what each of them trains, and what the report shows.
 
-    A setting is a dict of plain values, the columns of the tables. `question` is one line. `sections(trials)` are the
-    parts of the report, `verdict(trials)` its first lines, both from all trials of the grid. `fixed` says in words what
-    all settings share, and `needs` names modules that must be installed.
+    Attributes:
+        name: the name, for the title of the report.
+        question: what the experiment asks, in one line.
+        settings: `settings(quick)` returns the grid. A setting is a dict of str, int, float and bool; its names are
+            columns of the tables. If `quick` is True, the grid is small.
+        make: `make(setting)` returns the `Training` of a setting.
+        sections: `sections(trials)` returns the sections of the report, from all trials of the grid.
+        verdict: `verdict(trials)` returns the first lines of the report.
+        num_seeds: the default number of seeds.
+        quick_seeds: the default number of seeds of the small grid.
+        fixed: what all settings have in common, in words.
+        needs: the names of modules that must be installed.
     """
 
     name: str
@@ -54,26 +64,40 @@ class Experiment(NamedTuple):
 def run_experiment(
     experiment: Experiment, out: Path | str, *, num_seeds: int | None = None, quick: bool = False
 ) -> list[Trial]:
-    """Train the whole grid from the seeds 0..num_seeds-1, and leave tables and report in the folder `out`.
+    """Train the whole grid from the seeds 0..num_seeds-1, and write tables and a report.
 
-    Each setting is kept as soon as it is done, in `out/trials`. The same call after an interruption goes on with those
-    that are missing; one whose program has changed, be it in a number, is trained anew (`facts` are no part of it). All
-    devices are used: for the cores of a CPU call `jax.config.update("jax_num_cpu_devices", 2)` before all else.
+    Each finished setting is written to `out/trials`. After an interruption, the same call continues with the missing
+    settings. A setting whose program has changed, even in one number, is trained again (`facts` do not count). All
+    devices are used; for two cores of a CPU, first of all call `jax.config.update("jax_num_cpu_devices", 2)`.
+
+    Args:
+        experiment: what to train, and what to report.
+        out: the folder of the results. It is created if it is missing.
+        num_seeds: the number of seeds; None means the default of the experiment.
+        quick: if True, train the small grid.
+
+    Returns:
+        One trial for each setting, in the order of the grid. The folder `out` holds `results.csv`, `curves.csv`,
+        `results.json` and `report.html`.
 
     Raises:
-        InputError: if `out` cannot be written, or another process is at it.
+        InputError: if `out` cannot be written, or another process is using it.
         ModuleNotFoundError: if one of `needs` is missing.
-        ValueError: for no seeds, an empty grid, settings that are equal, not plain or named as a column of the tables,
-            and a training that does not fit together.
+        TypeError: if `experiment` is not an `Experiment`, `num_seeds` is not an integer, or `make` does not return a
+            `Training`.
+        ValueError: if `num_seeds` is below 1; if the grid is empty; if settings are equal, hold other values than str,
+            int, float and bool, or use the name of a column of the tables; or if the parts of a training do not fit
+            together.
     """
+    if not isinstance(experiment, Experiment):
+        raise TypeError(f"`experiment` must be an Experiment, got {type(experiment).__name__}.")
     if num_seeds is None:
         num_seeds = experiment.quick_seeds if quick else experiment.num_seeds
-    if num_seeds < 1:
-        raise ValueError(f"`num_seeds` must be at least 1, got {num_seeds}.")
+    require_sizes(num_seeds=num_seeds)
     settings = [dict(setting) for setting in experiment.settings(quick)]
     _check_settings(settings)
     for module in experiment.needs:
-        importlib.import_module(module)  # now, not after hours
+        importlib.import_module(module)  # a missing module is reported now, not after hours
     out = Path(out)
     with _writing(out):
         (out / TRIALS).mkdir(parents=True, exist_ok=True)
@@ -85,7 +109,7 @@ def _run_in(
     out: Path, experiment: Experiment, settings: list[dict[str, Any]], seeds: list[int], quick: bool
 ) -> list[Trial]:
     trials = _train_all(experiment, settings, seeds, out)
-    facts = {"grid": "the small one, quick"} if quick else {}
+    facts = {"grid": "small (quick)"} if quick else {}
     facts |= circumstances(experiment, trials)
     with _writing(out):
         write_tables(out, experiment.name, experiment.question, facts, trials)
@@ -99,7 +123,7 @@ def _run_in(
 
 def _check_settings(settings: Sequence[dict[str, Any]]) -> None:
     if not settings or any(setting in settings[:i] for i, setting in enumerate(settings)):
-        raise ValueError(f"`settings` must be at least one, all different, got {settings}.")
+        raise ValueError(f"`settings` must hold at least one setting, all different, got {settings}.")
     for setting in settings:
         if setting.keys() != settings[0].keys():
             raise ValueError(f"`settings` must all have the same names, got {list(settings[0])} and {list(setting)}.")
@@ -112,7 +136,7 @@ def _check_settings(settings: Sequence[dict[str, Any]]) -> None:
 def _check_names(setting: dict[str, Any], program: Program) -> None:
     taken = sorted(setting.keys() & (COLUMNS | program.metrics))
     if taken:
-        raise ValueError(f"`settings` must have names that no column of the tables has, got {', '.join(taken)}.")
+        raise ValueError(f"`settings` must not use the names of columns of the tables, got {', '.join(taken)}.")
 
 
 def _train_all(experiment: Experiment, settings: list[dict[str, Any]], seeds: list[int], out: Path) -> list[Trial]:
@@ -124,7 +148,7 @@ def _train_all(experiment: Experiment, settings: list[dict[str, Any]], seeds: li
     with tqdm(
         total=sum(costs),
         bar_format="{desc}: {percentage:3.0f} %|{bar}| {elapsed}, {remaining} left",
-        disable=None,  # no bar where nobody looks: into a file or a pipe
+        disable=None,  # no bar if the output is a file or a pipe
     ) as bar:
 
         def show_progress(before: float, cost: float, share: float) -> None:
@@ -147,7 +171,7 @@ def _train_all(experiment: Experiment, settings: list[dict[str, Any]], seeds: li
                 else:
                     trial = kept._replace(setting=setting, chance=training.chance)
                     took_no_time += cost
-                    bar.initial = took_no_time  # the time left is told from the others
+                    bar.initial = took_no_time  # the time left is estimated from the others
             trials.append(trial)
             finished += cost
             show_progress(finished, 0.0, 0.0)
@@ -157,7 +181,7 @@ def _train_all(experiment: Experiment, settings: list[dict[str, Any]], seeds: li
 
 
 def _file_name(program: Program, training: Training, setting: dict[str, Any], seeds: list[int]) -> str:
-    """Another program, length, setting, JAX or kind of machine is another file."""
+    """The name of a trial's file. It depends on the program, length, setting, seeds, version of JAX and device."""
     machine = [jax.__version__, jaxlib.version.__version__, jax.devices()[0].device_kind]
     facts = json.dumps([setting, seeds, training.num_steps, training.eval_every, *machine])
     return f"{program.digest[:16]}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}.json"
@@ -192,7 +216,7 @@ def _train_one(
 
 
 def circumstances(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, str]:
-    """What a reader needs to run it again: settings, command, versions, machine, time."""
+    """How it was run: settings, command, versions, machine, time."""
     seconds = sum(trial.seconds + trial.compile_seconds for trial in trials)
     names = differing([trial.setting for trial in trials])
     shared = [name for name in trials[0].setting if name not in names]

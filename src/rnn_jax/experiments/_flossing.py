@@ -1,4 +1,4 @@
-"""Gradient flossing of a start, and at intervals while a network trains: Engelken (2023), arXiv:2312.17306."""
+"""Gradient flossing of initial weights, and at intervals during training: Engelken (2023), arXiv:2312.17306."""
 
 from collections.abc import Callable
 from typing import Any
@@ -31,7 +31,7 @@ def floss(
         inputs: `inputs(key)` draws one sequence: numbers (time, 1, in), or tokens (time, 1).
         num_steps: the number of steps of Adam, each along a new sequence.
         num: the number of exponents.
-        skip: the number of steps of time, at the start of a sequence, that do not count.
+        skip: the number of time steps at the start of a sequence that are not counted.
         rate: the learning rate of Adam.
 
     Returns:
@@ -60,7 +60,7 @@ def flossed(init: Init, by: Floss) -> Init:
     """A start whose leading Lyapunov exponents are brought to zero.
 
     Args:
-        init: `init(key) -> Params`, the start before that.
+        init: `init(key) -> Params`, the start before flossing.
         by: the change, from `floss`.
 
     Returns:
@@ -77,13 +77,13 @@ def flossed(init: Init, by: Floss) -> Init:
 def flossed_at_intervals(
     optimizer: optax.GradientTransformation, by: Floss, every: int
 ) -> optax.GradientTransformation:
-    """An optimizer that changes the weights by `by`, too: after its first step, and then every `every` steps.
+    """An optimizer that also applies `by` to the weights: after its first step, and then every `every` steps.
 
     The keys of `by` are made from the number of the step: they are the same for all seeds.
 
     Args:
-        optimizer: what makes the updates of all steps.
-        by: the change, from `floss`. It starts from the weights that `optimizer` leads to.
+        optimizer: makes the update of every step.
+        by: the change, from `floss`. It gets the weights after the update of `optimizer`.
         every: the number of steps from one change to the next.
 
     Returns:

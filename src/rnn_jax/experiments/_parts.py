@@ -1,4 +1,4 @@
-"""What most experiments are made of: networks, and trainings on a task of `TASKS`."""
+"""Parts that many experiments share: initial weights, and trainings on a task of `TASKS`."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -15,23 +15,49 @@ from ..tasks import Task
 from ..typing import GradFn
 from ._training import Metrics, Training, never
 
-TEST_KEY = 2**31  # the randomness of what is tested on: no seed draws it
+TEST_KEY = 2**31  # the seed of the test sequences; no training uses it
 Init = Callable[[Key[Array, ""]], Params]
 Sizes = Mapping[str, Any]  # by name, as `init_params` or a task takes them
 
 
 def orthogonal_tanh(sizes: Sizes, input_scale: float = 1.0) -> Init:
-    """`W_hh` orthogonal; `W_xh` of variance `input_scale²` / fan-in."""
+    """Initial weights of a tanh network: `W_hh` orthogonal, `W_xh` of variance `input_scale²` / in.
+
+    Args:
+        sizes: `input_size`, `hidden_size` and `output_size`, from `sizes_of`.
+        input_scale: what `W_xh` of the first layer is multiplied by.
+
+    Returns:
+        `init(key) -> Params`, which raises as `init_params` does.
+    """
     return lambda key: scale_inputs(init_params(key, **sizes, recurrent_init=orthogonal()), input_scale)
 
 
 def normal_tanh(sizes: Sizes, gain: float = 1.0) -> Init:
-    """`W_hh` independent and normal, of variance `gain²` / hid: its spectral radius is about the gain."""
+    """Initial weights of a tanh network: the entries of `W_hh` are normal, with variance `gain²` / hid.
+
+    Args:
+        sizes: `input_size`, `hidden_size` and `output_size`, from `sizes_of`.
+        gain: about the spectral radius of `W_hh`.
+
+    Returns:
+        `init(key) -> Params`, which raises as `init_params` does.
+    """
     return lambda key: init_params(key, **sizes, recurrent_init=normal(gain / sizes["hidden_size"] ** 0.5))
 
 
 def irnn(sizes: Sizes, input_deviation: float = 0.001) -> Init:
-    """Rectifiers, `W_hh` the identity, small `W_xh`, biases zero: Le, Jaitly and Hinton (2015), arXiv:1504.00941."""
+    """Initial weights of an IRNN: relu units, `W_hh` the identity, small `W_xh`, biases zero.
+
+    See Le, Jaitly and Hinton (2015), arXiv:1504.00941.
+
+    Args:
+        sizes: `input_size`, `hidden_size` and `output_size`, from `sizes_of`.
+        input_deviation: the standard deviation of `W_xh`.
+
+    Returns:
+        `init(key) -> Params`, which raises as `init_params` does.
+    """
 
     def init(key: Key[Array, ""]) -> Params:
         params = init_params(key, **sizes, activation="relu", recurrent_init=identity())
@@ -41,7 +67,7 @@ def irnn(sizes: Sizes, input_deviation: float = 0.001) -> Init:
 
 
 def scale_inputs(params: Params, scale: float) -> Params:
-    """The weights with `W_xh` of the first layer times `scale`."""
+    """The parameters, with `W_xh` of the first layer multiplied by `scale`."""
     first, *others = params.cells
     return params._replace(cells=(dataclasses.replace(first, w_xh=scale * first.w_xh), *others))
 
@@ -52,7 +78,16 @@ def adam(learning_rate: float, max_norm: float | None = None) -> optax.GradientT
 
 
 def sizes_of(task: Task, sizes: Sizes, hidden_size: int) -> dict[str, Any]:
-    """The sizes of a network for a task, as `init_params` takes them; sizes that are not given are the task's own."""
+    """The sizes of a network for a task, as `init_params` takes them.
+
+    Args:
+        task: a task, such as `TASKS["adding"]`.
+        sizes: sizes of the task by name, such as `{"time": 100}`. The task's defaults are used for the others.
+        hidden_size: the number of units.
+
+    Returns:
+        `{"input_size": in, "hidden_size": hid, "output_size": out}`, not checked: `init_params` does that.
+    """
     sizes = {**task.sizes, **sizes}
     return {
         "input_size": task.input_size(**sizes),
@@ -62,7 +97,7 @@ def sizes_of(task: Task, sizes: Sizes, hidden_size: int) -> dict[str, Any]:
 
 
 def measures(loss: str, params: Params, batch: Batch) -> Metrics:
-    """Loss and, of classes, the share of right answers; in forward mode alone, over the steps that are read."""
+    """The loss and, for classes, the share of right answers, over the steps that have targets. Runs only forward."""
     ys, _ = apply(params, zero_state(params, *batch.inputs.shape[1:][:1]), batch.inputs, last=batch.targets.shape[0])
     values, _ = LOSSES[loss](ys, batch.targets)
     found = {"loss": jnp.mean(values)}
@@ -86,10 +121,30 @@ def on_task(
     solved: Callable[[Metrics], Array] = never,
     **options: Any,
 ) -> Training:
-    """A training on new sequences of a task at every step, tested on `num_tested` that are always the same.
+    """A training on new sequences of a task at every step, tested on a fixed batch of sequences.
 
-    Of a task whose sequences are pieces of one text, these are not new to the network: make a `Training` of your own.
-    `more` adds to what is measured of the tested sequences; `options` are those of `Training`.
+    If the sequences of the task are pieces of one text, the tested ones are not new to the network: make a `Training`
+    yourself.
+
+    Args:
+        task: a task, such as `TASKS["adding"]`.
+        sizes: sizes of the task by name, such as `{"time": 100}`. The task's defaults are used for the others.
+        init: `init(key) -> Params` draws the initial weights.
+        optimizer: an optimizer of optax.
+        num_steps: the number of updates, a multiple of `eval_every`.
+        eval_every: the number of updates from one evaluation to the next.
+        batch_size: the number of sequences per update.
+        grad_fn: computes the loss and the gradient; None means `make_grad_fn("blocked", loss=task.loss)`.
+        num_tested: the number of sequences in the tested batch.
+        more: `more(params, batch) -> {name: number}` returns more metrics of the tested batch.
+        solved: `solved(metrics) -> bool`, as in `Training`.
+        options: other fields of `Training`: `keep_state`, `float64`, `show`, `facts`.
+
+    Returns:
+        The training. It measures the "loss" and, for classes, the "accuracy" (the share of right answers).
+
+    Raises:
+        TypeError: if an option is not a field of `Training`. The task checks the sizes later, when it makes a batch.
     """
     sizes = {**task.sizes, **sizes}
 

@@ -1,26 +1,23 @@
-"""The report of an experiment: pictures with medians and bands over seeds, and the table of all settings."""
+"""The report of an experiment: its page, its default sections, and the table of all settings."""
 
-import math
 from collections.abc import Callable, Sequence
 from html import escape
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 
-from .._reporting.html_page import Section, html_page, png
+from .._reporting.html_page import Section, html_page
 from ._differences import seeds_needed
-from ._statistics import mean, quartiles, share, share_interval
+from ._pictures import learning_curves
+from ._statistics import mean, quartiles, share
 from ._tables import results
-from ._trials import Setting, Trial, differing, label, short
-
-Value = Callable[[Trial], np.ndarray]  # one number per seed
+from ._trials import Trial, differing, require_trials, short
 
 
 def report_page(
     name: str, question: str, facts: dict[str, str], verdict: Sequence[str], sections: Sequence[Section]
 ) -> str:
-    """The page as text: the question, what came out, the sections, and how to run it again."""
+    """The page as HTML: the question, the verdict, the sections, and how it was run."""
     ran = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items() if value)
     return html_page(
         f"Experiment: {name}", question, verdict, sections, f'<h2>How it was run</h2><table class="words">{ran}</table>'
@@ -28,14 +25,28 @@ def report_page(
 
 
 def default_sections(trials: Sequence[Trial]) -> list[Section]:
-    """The loss during training, the table, and how many seeds a difference needs: in the loss, in what is solved."""
+    """The loss during training, the table, and how many seeds a difference needs: in the loss, in the share solved."""
     solvable = any(trial.solved.any() for trial in trials)
-    shares = [seeds_needed(trials, "solved", lowest=False)] if solvable else []
+    shares = [seeds_needed(trials, "solved")] if solvable else []
     return [learning_curves(trials), summary(trials), seeds_needed(trials), *shares]
 
 
 def summary(trials: Sequence[Trial], metrics: Sequence[str] = (), title: str = "All settings") -> Section:
-    """The table of all settings: how the loss and `metrics` ended, what was solved, what diverged, and what it took."""
+    """The table of all settings: final values, the shares of seeds that solved the task or diverged, and the time.
+
+    Args:
+        trials: one trial per setting.
+        metrics: names of metrics to show besides the loss. Names that no trial has are left out.
+        title: the title of the section.
+
+    Returns:
+        A section with one row per setting.
+
+    Raises:
+        TypeError: if `trials` does not hold trials.
+        ValueError: if there are no trials.
+    """
+    require_trials(trials)
     frame = results(trials)
     settings = frame.groupby(np.repeat(np.arange(len(trials)), [len(trial.seeds) for trial in trials]))
 
@@ -48,7 +59,8 @@ def summary(trials: Sequence[Trial], metrics: Sequence[str] = (), title: str = "
         columns[f"{name}, median [quartiles]"] = over_seeds(name, quartiles)
         columns[f"{name}, mean [95 %]"] = over_seeds(name, mean)
     reading = (
-        "Values at the end of the training, over the seeds that have a number, and how many these are if not all. "
+        "Values are those at the end of training, over the seeds that have a finite number. If some seeds have none, a "
+        "cell says how many have one. "
         "Brackets after a median hold the quartiles. Brackets after a mean hold Student's 95 % interval, mean ± t · "
         "standard deviation / sqrt(seeds), which assumes independent and roughly normal seeds. Chance is the loss of "
         "the best answer that ignores the inputs. Seconds are the training time of all seeds, without compiling."
@@ -72,200 +84,3 @@ def summary(trials: Sequence[Trial], metrics: Sequence[str] = (), title: str = "
     return Section(
         title, None, reading, [c.replace("_", " ") for c in columns], list(zip(*columns.values(), strict=True))
     )
-
-
-def panels(trials: Sequence[Trial], by: str | None) -> dict[Any, list[Trial]]:
-    """The trials by the value of one of their settings, in order of appearance."""
-    groups: dict[Any, list[Trial]] = {}
-    for trial in trials:
-        groups.setdefault(None if by is None else trial.setting[by], []).append(trial)
-    return groups
-
-
-def _axes(groups: dict[Any, Any], by: str | None) -> tuple[Any, list[Any]]:
-    columns = 2 if len(groups) == 4 else min(len(groups), 3)
-    rows = -(-len(groups) // columns)
-    figure, grid = plt.subplots(
-        rows,
-        columns,
-        figsize=((9, 11, 12)[columns - 1], 3.6 * rows),
-        layout="constrained",
-        squeeze=False,
-        sharey=by is not None,
-    )
-    axes = list(grid.ravel())
-    for unused in axes[len(groups) :]:
-        unused.remove()
-    for ax, value in zip(axes, groups, strict=False):
-        ax.grid(alpha=0.25)
-        if by is not None:
-            ax.set_title(_words({by: value}, [by]), fontsize=11)
-    return figure, axes[: len(groups)]
-
-
-def _words(setting: Setting, names: Sequence[str]) -> str:
-    """`label` for a picture: a dollar sign is escaped, it would begin mathematics."""
-    return label(setting, names).replace("$", r"\$")
-
-
-def _legend(figure: Any, axes: Sequence[Any]) -> None:
-    named = {name: line for ax in axes for line, name in zip(*ax.get_legend_handles_labels(), strict=True)}
-    if len(named) > 1:
-        columns = max(1, min(len(named), 110 // (max(map(len, named)) + 6)))
-        width, height = figure.get_size_inches()
-        figure.set_size_inches(width, height + 0.2 * -(-len(named) // columns))
-        figure.legend(
-            named.values(), named.keys(), loc="outside lower center", ncols=columns, frameon=False, fontsize=9
-        )
-
-
-def _band(ax: Any, x: Any, values: np.ndarray, **style: Any) -> None:
-    """Median and quartiles over the last axis. A missing value counts as infinite; an infinite median is not drawn."""
-    ordered = np.sort(np.where(np.isfinite(values), values, np.inf), -1)
-    low, middle, high = (_quantile(ordered, q) for q in (0.25, 0.5, 0.75))
-    seen = np.isfinite(middle)
-    top = np.max(ordered, initial=-np.inf, where=np.isfinite(ordered))
-    (line,) = ax.plot(x, np.where(seen, middle, np.nan), **style)
-    ax.fill_between(x, low, np.minimum(high, top), where=seen, color=line.get_color(), alpha=0.18, lw=0)
-
-
-def _quantile(ordered: np.ndarray, q: float) -> np.ndarray:
-    """As `np.quantile`, linear between neighbours, for values that may be infinite."""
-    place = q * (ordered.shape[-1] - 1)
-    below, above = ordered[..., math.floor(place)], ordered[..., math.ceil(place)]
-    inside = np.isfinite(above)
-    found: np.ndarray
-    found = np.where(inside, below, np.inf) + np.where(inside, above - np.where(inside, below, 0), 0) * (place % 1)
-    return found
-
-
-def learning_curves(
-    trials: Sequence[Trial],
-    metric: str = "loss",
-    *,
-    by: str | None = None,
-    title: str = "Loss during training",
-    ylabel: str | None = None,
-    log: bool = True,
-    reading: str = "",
-) -> Section:
-    """A metric against steps, one line per setting: the median over seeds, with a band between the quartiles."""
-    groups = panels(trials, by)
-    figure, axes = _axes(groups, by)
-    names = [name for name in differing([trial.setting for trial in trials]) if name != by]
-    if len(groups) == len(trials):
-        names = []  # the title of the panel names the setting
-    seen = list(dict.fromkeys(label(trial.setting, names) for trial in trials))
-    colors = (
-        plt.get_cmap("viridis")(np.linspace(0, 0.92, len(seen))) if len(seen) > 10 else [f"C{i}" for i in range(10)]
-    )
-    for ax, group in zip(axes, groups.values(), strict=True):
-        for trial in group:
-            name = label(trial.setting, names)
-            _band(ax, trial.steps, trial.curves[metric], color=colors[seen.index(name)], label=name.replace("$", r"\$"))
-        levels = {trial.chance for trial in group} - {math.inf, 0.0}  # a logarithmic axis has no room for a line at 0
-        if metric == "loss" and len(levels) == 1:
-            ax.axhline(levels.pop(), color="0.5", ls=":", lw=1.2, label="chance")
-        ax.set(xlabel="steps", yscale="log" if log else "linear")
-    if metric == "loss" and log and np.isfinite(trials[0].chance):
-        top = max(max(trial.chance, trial.curves["loss"][0].max()) for trial in trials)
-        if axes[0].get_ylim()[1] > 1e3 * top:  # losses that diverge would squeeze the others
-            axes[0].set_ylim(top=1e3 * top)
-            figure.suptitle(f"The losses above {1e3 * top:.3g} are cut off.", x=0.01, ha="left", size="small")
-    axes[0].set_ylabel(ylabel or metric.replace("_", " "))
-    _legend(figure, axes)
-    return Section(
-        title, png(figure), reading or "Lines are medians over seeds. Bands reach from the lower to the upper quartile."
-    )
-
-
-def against(
-    trials: Sequence[Trial],
-    x: str,
-    value: Value,
-    *,
-    lines: str,
-    by: str | None = None,
-    title: str,
-    ylabel: str,
-    reading: str,
-    log: bool = False,
-    level: float | None = None,
-) -> Section:
-    """One number per seed against one of the settings: a line through the medians, and a dot for each seed."""
-    groups = panels(trials, by)
-    figure, axes = _axes(groups, by)
-    ticks = list(dict.fromkeys(trial.setting[x] for trial in trials))
-    seen = list(panels(trials, lines))
-    for ax, group in zip(axes, groups.values(), strict=True):
-        for name, of_line in panels(group, lines).items():
-            i = seen.index(name)
-            where = np.array([ticks.index(trial.setting[x]) for trial in of_line])
-            _band(
-                ax,
-                where,
-                np.stack([value(trial) for trial in of_line]),
-                color=f"C{i}",
-                marker="o",
-                ms=4,
-                label=_words({lines: name}, [lines]),
-            )
-            for at, trial in zip(where, of_line, strict=True):
-                ax.plot(np.full(len(trial.seeds), at), value(trial), ".", color=f"C{i}", ms=3, alpha=0.4)
-        if level is not None:
-            ax.axhline(level, color="0.5", ls=":", lw=1.2)
-        ax.set(
-            xlabel=x.replace("_", " "),
-            yscale="log" if log else "linear",
-            xticks=range(len(ticks)),
-            xticklabels=[short(tick) for tick in ticks],
-        )
-    axes[0].set_ylabel(ylabel)
-    _legend(figure, axes)
-    return Section(title, png(figure), reading)
-
-
-def shares(
-    trials: Sequence[Trial],
-    x: str,
-    found: Value,
-    *,
-    lines: str,
-    by: str | None = None,
-    title: str,
-    ylabel: str,
-    reading: str,
-) -> Section:
-    """The share of seeds for which `found` is true, against one of the settings, with 95 % intervals."""
-    groups = panels(trials, by)
-    figure, axes = _axes(groups, by)
-    seen = list(panels(trials, lines))
-    ticks = list(dict.fromkeys(trial.setting[x] for trial in trials))
-    for ax, group in zip(axes, groups.values(), strict=True):
-        for name, of_line in panels(group, lines).items():
-            i = seen.index(name)
-            places = np.array([ticks.index(trial.setting[x]) for trial in of_line]) + 0.06 * (i - (len(seen) - 1) / 2)
-            middle = np.array([found(trial).mean() for trial in of_line])
-            low, high = np.array([share_interval(found(trial)) for trial in of_line]).T
-            error = np.clip([middle - low, high - middle], 0, None)
-            ax.errorbar(
-                places,
-                middle,
-                error,
-                color=f"C{i}",
-                marker="o",
-                ms=5,
-                capsize=2,
-                lw=1.6,
-                elinewidth=0.8,
-                label=_words({lines: name}, [lines]),
-            )
-        ax.set(
-            xlabel=x.replace("_", " "),
-            ylim=(-0.05, 1.05),
-            xticks=range(len(ticks)),
-            xticklabels=[short(t) for t in ticks],
-        )
-    axes[0].set_ylabel(ylabel)
-    _legend(figure, axes)
-    return Section(title, png(figure), reading)

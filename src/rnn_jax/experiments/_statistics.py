@@ -1,4 +1,4 @@
-"""What is said of the seeds of one setting, as text: quartiles, the mean, shares."""
+"""Statistics over the seeds of one setting, as text: quartiles, the mean, shares."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ CONFIDENCE = 0.95
 
 
 class Moments(NamedTuple):
-    """Mean and unbiased variance of the seeds that have a number, and how many these are; NaN where undefined."""
+    """Mean, unbiased variance and number of the finite values; NaN where undefined."""
 
     mean: float
     variance: float
@@ -17,7 +17,7 @@ class Moments(NamedTuple):
 
 
 def quartiles(values: np.ndarray) -> str:
-    """`median [lower quartile, upper]` of the seeds that have a number, and how many these are if not all."""
+    """`median [lower quartile, upper]` of the finite values, and their number if some are not finite."""
     seen = values[np.isfinite(values)]
     if not len(seen):
         return "-"
@@ -26,7 +26,7 @@ def quartiles(values: np.ndarray) -> str:
 
 
 def mean(values: np.ndarray) -> str:
-    """`mean [low, high]` of the seeds that have a number, and how many these are if not all.
+    """`mean [low, high]` of the finite values, and their number if some are not finite.
 
     The interval is Student's: it holds the true mean with 95 % confidence if the seeds are independent and normally
     distributed. A single seed has no interval.
@@ -38,7 +38,7 @@ def mean(values: np.ndarray) -> str:
 
 
 def moments(values: np.ndarray) -> Moments:
-    """The moments of numbers, NaN and infinities left out. Equal numbers have a variance of exactly zero."""
+    """The moments of the finite values. Equal numbers have a variance of exactly zero."""
     seen = np.asarray(values, float)[np.isfinite(values)]
     if not len(seen):
         return Moments(np.nan, np.nan, 0)
@@ -64,7 +64,7 @@ def margin(*samples: Moments) -> float:
 
 
 def interval(middle: float, half: float) -> str:
-    """`middle [low, high]`; without the brackets if half of the width is not known."""
+    """`middle [low, high]`; only `middle` if half of the width is not known."""
     return digits(middle) + (f" [{digits(middle - half)}, {digits(middle + half)}]" if np.isfinite(half) else "")
 
 
@@ -81,7 +81,7 @@ def share_interval(found: np.ndarray) -> tuple[float, float]:
 
 
 def digits(value: float) -> str:
-    """Four digits, or all of a whole number of up to seven; `-` for NaN."""
+    """Four significant digits; no decimals from 10,000 to 10 million; `-` for NaN."""
     if np.isnan(value):
         return "-"
     return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"

@@ -12,11 +12,11 @@ from ._trials import Trial
 
 RESULTS, CURVES, JSON = "results.csv", "curves.csv", "results.json"
 NOT_METRICS = {"solved", "finite"}
-COLUMNS = {"seed", "step", "steps", "solved_at", "seconds_to_solve", "diverged", "seconds_of_all_seeds"}  # our own
+COLUMNS = {"seed", "step", "steps", "solved_at", "seconds_to_solve", "diverged", "seconds_of_all_seeds"}  # not metrics
 
 
 def write_tables(out: Path, name: str, question: str, facts: dict[str, str], trials: Sequence[Trial]) -> None:
-    """Write `results.csv`, `curves.csv` and `results.json`, which has the rows of the first and the circumstances."""
+    """Write `results.csv`, `curves.csv`, and `results.json`: the rows of `results.csv` and how they were made."""
     found = results(trials)
     write(out / RESULTS, found.to_csv(index=False, lineterminator="\n"))
     write(out / CURVES, curves(trials).to_csv(index=False, lineterminator="\n"))
@@ -25,7 +25,7 @@ def write_tables(out: Path, name: str, question: str, facts: dict[str, str], tri
 
 
 def results(trials: Sequence[Trial]) -> pd.DataFrame:
-    """How each seed of each setting ended: the metrics are those at the end of the training."""
+    """One row for each setting and seed. Metrics are those at the end of training."""
     frames = [
         pd.DataFrame(
             {
@@ -46,8 +46,14 @@ def results(trials: Sequence[Trial]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+def comparable(trials: Sequence[Trial]) -> dict[str, bool]:
+    """The columns of `results` that all trials have, without the settings: the name, and if it holds true or false."""
+    frames = [results([trial]).drop(columns=list(trial.setting)) for trial in trials]
+    return {name: pd.api.types.is_bool_dtype(dtype) for name, dtype in pd.concat(frames, join="inner").dtypes.items()}
+
+
 def curves(trials: Sequence[Trial]) -> pd.DataFrame:
-    """Every evaluation of every seed of every setting."""
+    """One row for each setting, seed and evaluation."""
     frames = [
         pd.DataFrame(
             {
@@ -63,7 +69,7 @@ def curves(trials: Sequence[Trial]) -> pd.DataFrame:
 
 
 def best(trials: Sequence[Trial], name: str, *, lowest: bool = False) -> Trial:
-    """The trial with the best median over seeds in a column of `results`, of equal ones that with the best mean.
+    """The trial with the best median over seeds in a column of `results`; of equal medians, the one with the best mean.
 
     A seed without a number counts as the worst.
     """
@@ -77,5 +83,5 @@ def best(trials: Sequence[Trial], name: str, *, lowest: bool = False) -> Trial:
 
 
 def _nine_digits(values: np.ndarray) -> np.ndarray:
-    """All digits of a float32; NaN, an empty cell of the table, for what is no finite number."""
+    """Round to nine digits, which tell all float32 apart. A number that is not finite becomes NaN, an empty cell."""
     return np.array([float(f"{value:.9g}") if np.isfinite(value) else np.nan for value in values])

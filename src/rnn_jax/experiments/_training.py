@@ -20,29 +20,37 @@ from .._checks import steps_shape
 from .._require import require_sizes
 from ..typing import GradFn, TrainState
 
-SMALL = 2**14  # batch · hidden²: below it the turns of a loop cost more than its products
+SMALL = 2**14  # batch · hidden²; below it, the iterations of a loop over seeds cost more than its products
 OWN_METRICS = {"solved", "finite", "train_loss", "grad_norm"}
 Metrics = dict[str, Array]
 
 
 def never(metrics: Metrics) -> Array:
-    """No criterion of success: nothing ends a training early."""
+    """Never solved, so that every training makes all its steps."""
     return jnp.zeros((), bool)
 
 
 class Training(NamedTuple):
-    """What every seed of a setting does. All functions are pure, and compiled.
+    """How each seed of a setting is trained. All functions except `facts` are pure, and are compiled.
 
-    `init(key) -> Params` and `batch(key, step) -> Batch` get keys of the seed; `step` counts from 0. Each step starts
-    from a state of zero, with `keep_state` from the one that the last step ended in.
-
-    `evaluate(params) -> {name: number}` is called before training and after every `eval_every` of `num_steps` steps;
-    of its numbers "loss" must be one, and `chance` is what the best answer that ignores the inputs would have there:
-    of many sequences the best table over steps, of one long series the best constant. The loss is at least 0. When
-    `solved(those numbers)` has held once for every seed, the setting is done.
-
-    `show(params) -> {name: array}` is what to keep of each trained network, for the pictures, and `facts(params)`,
-    called once with the first network and not compiled, measures numbers that belong to the setting and to no seed.
+    Attributes:
+        init: `init(key) -> Params` draws the initial weights.
+        batch: `batch(key, step) -> Batch` makes the batch of a step; `step` counts from 0.
+        grad_fn: computes the loss and the gradient, from `make_grad_fn`.
+        optimizer: an optimizer of optax.
+        evaluate: `evaluate(params) -> {name: number}` measures a network, before training and after every `eval_every`
+            steps. One of the names must be "loss", a number of at least 0.
+        num_steps: the number of updates, a multiple of `eval_every`.
+        eval_every: the number of updates from one evaluation to the next.
+        chance: the loss of the best answer that ignores the inputs. For many sequences, that is the best table over
+            steps; for one long series, the best constant.
+        solved: `solved(metrics) -> bool` says if the numbers of `evaluate` count as solved. Training ends early when
+            it has held once for every seed.
+        keep_state: if True, each step starts from the state that the last step ended in; otherwise from zero.
+        float64: if True, the training runs in float64.
+        show: `show(params) -> {name: array}`: arrays of each trained network to keep, for the pictures.
+        facts: `facts(params) -> {name: number}`: numbers that belong to the setting, such as times. It is called once,
+            with the network of the first seed, and is not compiled.
     """
 
     init: Callable[[Key[Array, ""]], Params]
@@ -61,15 +69,15 @@ class Training(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """Where the seeds stand after `step` steps: `metrics` are arrays of one number a seed."""
+    """The metrics after `step` steps: each is an array with one number per seed."""
 
     step: int
     metrics: dict[str, np.ndarray]
-    seconds: float  # of training since the last chunk, evaluation included, compiling not
+    seconds: float  # of training since the last chunk, with evaluation, without compiling
 
 
 class Program(NamedTuple):
-    """The functions of a training over keys of several seeds, ready to be compiled, and what tells them apart."""
+    """The lowered functions of a training for the keys of several seeds, and a digest that identifies them."""
 
     begin: Any
     advance: Any
@@ -80,7 +88,7 @@ class Program(NamedTuple):
 
 
 def make_program(training: Training, seeds: Sequence[int]) -> Program:
-    """Lower a training. `digest` is of the whole program, numbers it closes over included: equal means the same run."""
+    """Lower a training. `digest` covers the whole program and the numbers in it: equal digests mean equal runs."""
     if not isinstance(training, Training):
         raise TypeError(f"`make` must return a Training, got {type(training).__name__}.")
     require_sizes(num_steps=training.num_steps, eval_every=training.eval_every)
@@ -113,7 +121,7 @@ def make_program(training: Training, seeds: Sequence[int]) -> Program:
         return state, metrics
 
     def over_seeds(fn: Callable[..., Any]) -> Any:
-        """Each device has its share of the seeds: on a CPU one after the other, unless the network is tiny."""
+        """Divide the seeds among devices. A CPU trains its seeds one after the other, unless the network is tiny."""
         together = devices[0].platform != "cpu" or _products(training) < SMALL
         many = jax.vmap(fn) if together else lambda *args: lax.map(lambda one: fn(*one), args)
         return jax.jit(jax.shard_map(many, mesh=mesh, in_specs=P("seeds"), out_specs=P("seeds"), check_vma=False))
@@ -135,9 +143,7 @@ def _evaluated(training: Training, params: Params) -> Metrics:
             raise ValueError(f"`evaluate` must return numbers, got {name!r} of shape {jnp.shape(value)}.")
     taken = OWN_METRICS & metrics.keys()
     if taken:
-        raise ValueError(
-            f"`evaluate` must leave the names {', '.join(sorted(OWN_METRICS))} alone, got {sorted(taken)}."
-        )
+        raise ValueError(f"`evaluate` must not use the names {', '.join(sorted(OWN_METRICS))}, got {sorted(taken)}.")
     return metrics | {"solved": jnp.asarray(training.solved(metrics), bool)}
 
 
@@ -152,21 +158,21 @@ def _steps(training: Training) -> tuple[int, ...]:
 
 
 def _products(training: Training) -> int:
-    """`batch · hidden²`, of the widest layer: the multiplications of one product with `W_hh`."""
+    """The multiplications of one product with `W_hh` in the widest layer: `batch · hidden²`."""
     params = jax.eval_shape(training.init, jax.random.key(0))
     widest: int = max(cell.w_hh.shape[0] for cell in params.cells)
     return math.prod(_steps(training)[1:]) * widest**2
 
 
 def work(training: Training) -> float:
-    """Multiplications of the training of one seed, about: what the progress bar counts."""
+    """About how many multiplications the training of one seed takes. The progress bar counts these."""
     return float(training.num_steps * _steps(training)[0] * _products(training))
 
 
 def train(training: Training, program: Program, num_seeds: int) -> Iterator[tuple[Chunk, Params]]:
-    """Train and yield after every `eval_every` steps, the start included; the parameters are those of all seeds.
+    """Train. Yield metrics and parameters of all seeds at the start and after every `eval_every` steps.
 
-    Ends before `num_steps` when each seed is solved, or has lost the range of its numbers.
+    Ends before `num_steps` when every seed has solved the task or has a number that is not finite.
     """
 
     def chunk(step: int, metrics: Metrics, seconds: float) -> Chunk:

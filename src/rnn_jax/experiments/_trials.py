@@ -1,4 +1,4 @@
-"""What came out of one setting, and how it is kept on disk: a file a setting, whole or not there."""
+"""The results of one setting, and their file on disk: one file per setting, complete or absent."""
 
 import json
 import math
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._reporting.files import write
+from .._require import require_known, require_sizes
 
 Setting = Mapping[str, str | int | float | bool]
 
@@ -16,8 +17,16 @@ Setting = Mapping[str, str | int | float | bool]
 class Trial(NamedTuple):
     """One setting, trained from every seed.
 
-    `curves[name]` are `(evaluations, seeds)`, at the steps `steps`; NaN where nothing was measured or it was no number.
-    `seconds` are of training all seeds together, without the `compile_seconds`. `shown[name]` is `(seeds, ...)`.
+    Attributes:
+        setting: the values of the setting, by name.
+        seeds: the seeds that were trained.
+        chance: the loss of the best answer that ignores the inputs; infinite if it is not known.
+        steps: the updates made before each evaluation, `(evaluations,)`.
+        curves: the metrics by name, `(evaluations, seeds)` each. NaN where a number is missing or not finite.
+        seconds: the time of training all seeds together, without compiling.
+        compile_seconds: the time of compiling.
+        shown: what `Training.show` returned, by name, `(seeds, ...)` each.
+        facts: what `Training.facts` returned.
     """
 
     setting: dict[str, Any]
@@ -32,43 +41,63 @@ class Trial(NamedTuple):
 
     @property
     def solved_at(self) -> np.ndarray:
-        """The first step at which each seed was found to have solved the task, NaN for never."""
+        """The first evaluated step at which each seed had solved the task, `(seeds,)`; NaN for never."""
         solved = self.curves["solved"] == 1
         return np.where(solved.any(0), self.steps[np.argmax(solved, 0)], np.nan)
 
     @property
     def solved(self) -> np.ndarray:
-        """Which seeds solved the task."""
+        """Which seeds solved the task, `(seeds,)`."""
         solved: np.ndarray = np.isfinite(self.solved_at)
         return solved
 
     @property
     def diverged(self) -> np.ndarray:
-        """Which seeds met numbers out of range, or ended worse than they began and than twice the chance level."""
+        """Which seeds had a number that was not finite, or a final loss above both the first one and twice chance."""
         lost = (self.curves["finite"] == 0).any(0)
         first, last = self.curves["loss"][0], self.curves["loss"][-1]
         diverged: np.ndarray = lost | ~(last <= np.maximum(first, 2 * self.chance))
         return diverged
 
     def final(self, name: str) -> np.ndarray:
-        """The last value of a metric, one a seed."""
+        """The last value of a metric, `(seeds,)`.
+
+        Args:
+            name: one of the names of `curves`.
+
+        Raises:
+            ValueError: if no metric has this name.
+        """
+        require_known("metric", name, self.curves)
         last: np.ndarray = self.curves[name][-1]
         return last
 
     def seconds_to_solve(self) -> np.ndarray:
-        """Of one seed on all devices: its share of the time of all seeds, up to `solved_at`."""
+        """The training time until `solved_at`, divided by the number of seeds: seconds, `(seeds,)`; NaN for never."""
         seconds: np.ndarray = self.solved_at * (self.seconds / max(self.steps[-1], 1) / len(self.seeds))
         return seconds
 
 
+def require_trials(trials: Sequence[Trial], *names: str | None) -> None:
+    """Raise unless there is at least one trial, and each name that is not None is that of a setting in all of them."""
+    if isinstance(trials, Trial) or not all(isinstance(trial, Trial) for trial in trials):
+        raise TypeError(
+            f"`trials` must be a sequence of Trial, as `run_experiment` returns it, got {type(trials).__name__}."
+        )
+    require_sizes(**{"len(trials)": len(trials)})
+    for name in names:
+        for trial in trials if name is not None else ():
+            require_known("setting", name, trial.setting)
+
+
 def differing(settings: Sequence[Setting]) -> list[str]:
-    """The names of what settings differ in, in their order."""
+    """The names whose values differ between settings, in their order."""
     names = dict.fromkeys(name for setting in settings for name in setting)
     return [name for name in names if len({str(setting.get(name)) for setting in settings}) > 1]
 
 
 def label(setting: Setting, names: Sequence[str]) -> str:
-    """`value, value, …` of these names; a number with its name."""
+    """The values of these names, joined by commas. A value that is not text follows its name."""
     values = [(name, setting[name]) for name in names if name in setting]
     return ", ".join(
         value if isinstance(value, str) else f"{name.replace('_', ' ')} {short(value)}" for name, value in values
@@ -81,7 +110,7 @@ def short(value: Any) -> str:
 
 
 def in_words(trial: Trial) -> str:
-    """How it went, in one line."""
+    """The outcome of a trial, in one line."""
     words = []
     if trial.curves["solved"].any():
         words.append(
@@ -94,12 +123,12 @@ def in_words(trial: Trial) -> str:
 
 
 def save_trial(path: Path, trial: Trial) -> None:
-    """Write the trial, whole or not at all."""
+    """Write a trial to a file. After a crash, the file is complete or absent."""
     write(path, json.dumps({name: _plain(value) for name, value in trial._asdict().items()}) + "\n")
 
 
 def read_trial(path: Path) -> Trial | None:
-    """The trial in a file, None if there is none that can be read."""
+    """The trial in a file; None if the file is missing or cannot be read."""
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         trial = Trial(**stored)
@@ -113,7 +142,7 @@ def read_trial(path: Path) -> Trial | None:
 
 
 def _plain(value: Any) -> Any:
-    """For JSON, which knows no arrays, and neither NaN nor infinities: those are null."""
+    """A value for JSON: arrays become lists; NaN and infinities become null."""
     if isinstance(value, np.ndarray):
         return _plain(value.tolist())
     if isinstance(value, Mapping):

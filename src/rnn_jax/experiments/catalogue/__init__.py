@@ -1,1 +1,1 @@
-"""The experiments that `rnn-jax experiment` knows, a module each; `names` lists them."""
+"""The experiments of `rnn-jax experiment`, one module each. `names` lists them."""

@@ -1,4 +1,4 @@
-"""The same training by the hand-written gradient and by autodiff: the same losses, and what each takes."""
+"""The same training with the hand-written gradient and with autodiff: losses, time and memory."""
 
 import time
 from collections.abc import Sequence
@@ -15,18 +15,18 @@ from ...tasks import TASKS
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
-from .._report import learning_curves
+from .._pictures import learning_curves
 from .._training import Training
 from .._trials import Setting, Trial
 
 BATCH, HIDDEN, ROUNDS = 32, 100, 15
-SAME = 1e-5  # a relative difference of losses that no curve shows
+SAME = 1e-5  # a relative difference of losses that is too small to see in a curve
 SIZES = {"adding": {"time": 100}, "dyck": {"time": 100}}
 BY_HAND, AUTODIFF = "blocked", "autodiff"
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """Tasks by number types by methods."""
+    """All combinations of task, number type and method."""
     steps = 60 if quick else 600
     return [
         {"task": task, "dtype": dtype, "method": method, "num_steps": steps}
@@ -60,7 +60,7 @@ def make(setting: Setting) -> Training:
 
 
 def takes(name: str, params: Params) -> dict[str, float]:
-    """Milliseconds and temporary MiB of one gradient by hand and by autodiff, in turns, the best of some rounds."""
+    """Milliseconds and temporary MiB of one gradient by each method. The methods take turns; the best round counts."""
     task, sizes = TASKS[name], SIZES[name]
     batch = task.make(jax.random.key(0), num_sequences=BATCH, **sizes)
     h_0 = zero_state(params, BATCH)
@@ -78,7 +78,7 @@ def takes(name: str, params: Params) -> dict[str, float]:
 
 
 def pairs(trials: Sequence[Trial]) -> list[tuple[str, Trial, Trial]]:
-    """`(name, by hand, autodiff)` of the trials that differ in the method alone."""
+    """`(name, by hand, autodiff)` of the trials that differ only in the method."""
     found = []
     for trial in trials:
         for other in trials:
@@ -99,7 +99,7 @@ def differences(by_hand: Trial, autodiff: Trial) -> np.ndarray:
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
-    """How far apart the losses are, until which step they agree, time and memory."""
+    """The difference of the losses, the last step at which they agree, time and memory."""
     lines = []
     for name, by_hand, autodiff in pairs(trials):
         apart = differences(by_hand, autodiff)

@@ -8,7 +8,8 @@ from ...tasks import TASKS
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import normal_tanh, on_task, sizes_of
-from .._report import against, learning_curves, shares, summary
+from .._pictures import against, learning_curves, shares
+from .._report import summary
 from .._training import Training
 from .._trials import Setting, Trial
 
@@ -17,7 +18,7 @@ CLIPS = {"none": {}, "by value": {"max_value": 0.1}, "by norm": {"max_norm": 1.0
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """Clips by rates."""
+    """All combinations of clipping and learning rate."""
     rates, steps = ((0.1, 1.0), 150) if quick else ((0.01, 0.03, 0.1, 0.3, 1.0), 1500)
     return [{"clipping": clip, "rate": rate, "num_steps": steps} for clip in CLIPS for rate in rates]
 
@@ -39,7 +40,7 @@ def make(setting: Setting) -> Training:
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
-    """Up to which rate each way of clipping stays in range."""
+    """How many seeds diverge, for each kind of clipping and each rate."""
     lines = []
     for clip in CLIPS:
         group = [trial for trial in trials if trial.setting["clipping"] == clip]
@@ -85,7 +86,7 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
 
 EXPERIMENT = Experiment(
     "clipping",
-    "What does clipping save when gradients explode, by value and by norm, at which learning rates?",
+    "When gradients explode, at which learning rates does clipping by value or by norm prevent divergence?",
     settings,
     make,
     sections,

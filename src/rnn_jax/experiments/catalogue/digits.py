@@ -13,7 +13,8 @@ from .._data import digit_parts, digits
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, measures, orthogonal_tanh, sizes_of
-from .._report import learning_curves, panels, summary
+from .._pictures import learning_curves, panels
+from .._report import summary
 from .._statistics import quartiles
 from .._tables import best
 from .._training import Metrics, Training
@@ -24,7 +25,7 @@ STARTS = {"orthogonal": 1.0, "orthogonal, small inputs": 0.1}
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """The search: sizes by starts by rates; by rows, which is easier, a smaller one."""
+    """The search: all combinations of size, start and rate; fewer for reading by rows, which is easier."""
     if quick:
         return [{"reading": "rows", "hidden_size": 64, "start": "orthogonal", "rate": 3e-3, "num_steps": 400}]
     pixels = [
@@ -42,7 +43,7 @@ def settings(quick: bool) -> Sequence[Setting]:
 
 
 def make(setting: Setting) -> Training:
-    """Adam with a rate that falls along a cosine; measured on the images to validate and to test."""
+    """Adam, its rate falling along a cosine; measured on the validation and test images."""
     split = digits(rows=setting["reading"] == "rows")
     sizes = sizes_of(split.train.task, {}, int(setting["hidden_size"]))
     num_steps = int(setting["num_steps"])
@@ -70,7 +71,7 @@ def make(setting: Setting) -> Training:
 
 @cache
 def baselines() -> dict[str, float]:
-    """Test accuracy of classifiers of scikit-learn, fitted on the same images to learn, all pixels at once."""
+    """Test accuracy of scikit-learn's classifiers, fitted on the same training images, all pixels at once."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.svm import SVC

@@ -1,4 +1,4 @@
-"""Gradient flossing on delayed XOR, Engelken (2023): how far back does a vanilla network learn to look?."""
+"""Gradient flossing on delayed XOR, Engelken (2023): how far back does a vanilla network learn to look?"""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,13 +15,14 @@ from ...tasks import TASKS
 from .._experiment import Experiment
 from .._flossing import FLOSS_LENGTH, FLOSS_NUM, FLOSS_RATE, floss, flossed, flossed_at_intervals
 from .._parts import TEST_KEY, Init, Sizes, adam, normal_tanh, on_task, orthogonal_tanh, sizes_of
-from .._report import against, learning_curves, panels, shares, summary
+from .._pictures import against, learning_curves, panels, shares
+from .._report import summary
 from .._training import Metrics, Training
 from .._trials import Setting, Trial
 
 HIDDEN, BATCH, MAX_NORM, SMALL_INPUTS, NUM_TESTED, RIGHT = 64, 16, 0.1, 0.1, 256, 0.95
 FLOSS_STEPS, NUM_EPISODES, EPISODE_STEPS = 300, 4, 50
-PLACES = (1, 16, 32, 48, 64)  # of the exponents that are measured, the largest first
+PLACES = (1, 16, 32, 48, 64)  # which exponents are measured; 1 is the largest
 
 
 def bits(key: Key[Array, ""], **sizes: int) -> Batch:
@@ -34,12 +35,12 @@ XOR = TASKS["delayed_xor"]._replace(make=bits, input_size=lambda **sizes: 1)
 
 
 def noise(key: Key[Array, ""]) -> Array:
-    """One sequence of fair bits: what the exponents are measured along. It does not depend on the delay."""
+    """One sequence of fair bits, along which networks are flossed. It does not depend on the delay."""
     return bits(key, num_sequences=1, time=FLOSS_LENGTH, delay=2).inputs
 
 
 class Start(NamedTuple):
-    """A contender: its weights, its learning rate, and how often it is flossed while it trains."""
+    """One of the starts: its weights, its learning rate, and how often it is flossed during training."""
 
     init: Callable[[Sizes], Init]
     rate: float
@@ -57,7 +58,7 @@ def small_orthogonal(sizes: Sizes) -> Init:
 
 
 def flossed_orthogonal(sizes: Sizes) -> Init:
-    """The same, flossed."""
+    """Orthogonal weights and small inputs, flossed."""
     return flossed(small_orthogonal(sizes), floss(noise, FLOSS_STEPS))
 
 
@@ -78,7 +79,7 @@ def settings(quick: bool) -> Sequence[Setting]:
 
 
 def optimizer_of(start: Start, num_steps: int) -> optax.GradientTransformation:
-    """Adam, with an episode of flossing at the beginning of each of equal parts of the training."""
+    """Adam. If the start has episodes of flossing, training is divided into equal parts that begin with one."""
     optimizer = adam(start.rate, MAX_NORM)
     if not start.num_episodes:
         return optimizer
@@ -86,7 +87,7 @@ def optimizer_of(start: Start, num_steps: int) -> optax.GradientTransformation:
 
 
 def exponents(params: Params, batch: Batch) -> Metrics:
-    """Some of the Lyapunov exponents along one sequence of bits, always the same."""
+    """The Lyapunov exponents at `PLACES`, along one fixed sequence of bits."""
     del batch  # its length is that of the delay
     xs = bits(jax.random.key(TEST_KEY), num_sequences=1, time=150, delay=2).inputs
     found = lyapunov_exponents(jax.random.key(0), params, zero_state(params, 1), xs, skip=50).exponents[0]
@@ -94,7 +95,7 @@ def exponents(params: Params, batch: Batch) -> Metrics:
 
 
 def make(setting: Setting) -> Training:
-    """Sequences twice as long as the delay; all seeds make all steps, whether they have learned it or not."""
+    """Sequences twice as long as the delay; all seeds make all steps, even if they have learned the task."""
     start, num_steps, delay = STARTS[str(setting["start"])], int(setting["num_steps"]), int(setting["delay"])
     sizes = {"time": 2 * delay, "delay": delay}
     return on_task(
@@ -117,17 +118,17 @@ def right(trial: Trial) -> np.ndarray:
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
-    """How many seeds of each start have learned which delays."""
+    """How many seeds of each start have learned each delay."""
     return [
-        f"{start}: above {RIGHT:g} are "
-        + ", ".join(f"{right(trial).sum()} of {len(trial.seeds)} at {trial.setting['delay']}" for trial in mine)
+        f"{start}: seeds with an accuracy above {RIGHT:g}: "
+        + ", ".join(f"{right(trial).sum()} of {len(trial.seeds)} at delay {trial.setting['delay']}" for trial in mine)
         + "."
         for start, mine in panels(trials, "start").items()
     ]
 
 
 def spectra(trials: Sequence[Trial]) -> Section:
-    """The exponents where training starts, by their place; they are the same for all delays."""
+    """The exponents at the start of training, by their place; they are the same for all delays."""
     first = panels(trials, "delay")[trials[0].setting["delay"]]
     placed = [trial._replace(setting={**trial.setting, "exponent": place}) for trial in first for place in PLACES]
     return against(
@@ -135,10 +136,10 @@ def spectra(trials: Sequence[Trial]) -> Section:
         "exponent",
         lambda trial: trial.curves[f"exponent_{trial.setting['exponent']}"][0],
         lines="start",
-        title="Lyapunov exponents where training starts",
+        title="Lyapunov exponents at the start of training",
         ylabel="exponent (nats per step)",
-        reading=f"Under random bits, the largest first, of {HIDDEN}; {FLOSS_NUM} are flossed. A dot is a seed. Who is "
-        "flossed before training, and who is flossed during it too, start from the same weights.",
+        reading=f"Exponents along random bits; 1 is the largest of {HIDDEN}, and the first {FLOSS_NUM} are flossed. "
+        "Each dot is a seed. The two starts with flossed normal weights begin with the same weights.",
         level=0.0,
     )
 
@@ -153,7 +154,7 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             lines="start",
             title="Accuracy at the end",
             ylabel="accuracy on new sequences",
-            reading="Lines join medians over seeds; a dot is a seed. Guessing is 0.5.",
+            reading="Lines join medians over seeds; each dot is a seed. Guessing reaches 0.5.",
             level=0.5,
         ),
         shares(
@@ -167,13 +168,13 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             "95 % intervals.",
         ),
         spectra(trials),
-        learning_curves(trials, "accuracy", by="delay", log=False, title="Accuracy along the training"),
+        learning_curves(trials, "accuracy", by="delay", log=False, title="Accuracy during training"),
         learning_curves(
             trials,
             f"exponent_{FLOSS_NUM}",
             by="delay",
             log=False,
-            title=f"Exponent {FLOSS_NUM} along the training",
+            title=f"Exponent {FLOSS_NUM} during training",
             ylabel="nats per step",
         ),
         summary(trials, ("accuracy", *(f"exponent_{place}" for place in PLACES))),

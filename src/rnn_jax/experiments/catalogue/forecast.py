@@ -1,4 +1,4 @@
-"""Sunspots months to years ahead, compared with persistence, the cycle before, and a fitted autoregression."""
+"""Forecasts of sunspots, months to years ahead, compared with simple forecasts and a fitted autoregression."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -15,18 +15,19 @@ from .._data import HORIZONS, LARGEST, forecasting, scale, sunspot_split, sunspo
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, orthogonal_tanh, sizes_of
-from .._report import learning_curves, summary
+from .._pictures import learning_curves
+from .._report import summary
 from .._statistics import quartiles
 from .._tables import best
 from .._training import Metrics, Training
 from .._trials import Setting, Trial, label
 
-BATCH, CYCLE = 32, 132  # months: eleven years
+BATCH, CYCLE = 32, 132  # CYCLE in months: eleven years
 MOST_LAGS = 300
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """The search: sizes by rates by lengths of the training."""
+    """The search: all combinations of size, rate and length of training."""
     if quick:
         return [{"window": 128, "hidden_size": 32, "rate": 3e-3, "num_steps": 300}]
     return [
@@ -38,7 +39,7 @@ def settings(quick: bool) -> Sequence[Setting]:
 
 
 def make(setting: Setting) -> Training:
-    """One network forecasts the changes at all horizons; errors are in sunspots, on months that it did not learn."""
+    """One network forecasts the changes at all horizons; errors are in sunspots, on months it was not trained on."""
     task = forecasting(int(setting["window"]))
     _, numbers = sunspots()
     series = jnp.asarray(scale(numbers), jnp.float32)
@@ -90,12 +91,12 @@ def rmse(said: Array | np.ndarray, numbers: np.ndarray, part: str) -> Array:
 
 @cache
 def baselines() -> dict[str, np.ndarray]:
-    """Forecasts `(months, horizons)` that know the training part, and of later months what came before each origin."""
+    """Forecasts `(months, horizons)`, fitted on the training part. Each also reads the months up to its origin."""
     _, numbers = sunspots()
     months = np.arange(len(numbers))
     mean = np.full((len(numbers), len(HORIZONS)), numbers[slice(*sunspot_split()["train"])].mean())
     persistence = np.repeat(numbers[:, None], len(HORIZONS), 1)
-    cycles = np.stack([months + h - CYCLE * -(-h // CYCLE) for h in HORIZONS], -1)  # the same month, cycles before
+    cycles = np.stack([months + h - CYCLE * -(-h // CYCLE) for h in HORIZONS], -1)  # the same month of an earlier cycle
     return {
         "the mean": mean,
         "persistence": persistence,
@@ -108,7 +109,7 @@ def autoregression(numbers: np.ndarray) -> np.ndarray:
     """Forecasts of an autoregression on the scaled numbers, its order chosen by the Akaike criterion."""
     from statsmodels.tsa.ar_model import AutoReg
 
-    last = sunspot_split()["train"][1] + max(HORIZONS)  # what the network may read as a target
+    last = sunspot_split()["train"][1] + max(HORIZONS)  # the last target of the network
     series = scale(numbers)
     fits = [AutoReg(series[:last], lags, hold_back=MOST_LAGS).fit() for lags in range(6, MOST_LAGS + 1, 6)]
     fit = min(fits, key=lambda fit: fit.aic)
@@ -182,7 +183,7 @@ def course(trials: Sequence[Trial]) -> Section:
         axes.set(ylabel="sunspots", title=f"{h} months ahead")
         axes.grid(alpha=0.25)
     panels[0].legend(frameon=False, fontsize=9, ncols=3)
-    return Section("Forecasts and observations", png(figure), "Each forecast was made 12 or 60 months before.")
+    return Section("Forecasts and observations", png(figure), "Each forecast was made 12 or 60 months earlier.")
 
 
 def sections(trials: Sequence[Trial]) -> list[Section]:

@@ -13,7 +13,8 @@ from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._flossing import FLOSS_LENGTH, FLOSS_NUM, FLOSS_RATE, floss, flossed
 from .._parts import Init, adam, irnn, measures, normal_tanh, on_task, orthogonal_tanh, sizes_of
-from .._report import against, learning_curves, shares, summary
+from .._pictures import against, learning_curves, shares
+from .._report import summary
 from .._training import Metrics, Training
 from .._trials import Setting, Trial
 
@@ -27,7 +28,7 @@ FLOSS_STEPS = 100
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """Tasks by lengths by starts; without clipping at one length only, to fit into the time there is."""
+    """All combinations of task, length and start; without clipping only at one length, to save time."""
     if quick:
         return [
             {"task": "adding", "length": 20, "start": start, "clipping": "norm", "num_steps": 400}
@@ -53,7 +54,7 @@ STARTS: dict[str, Callable[[dict[str, int]], Init]] = {
 
 
 def inputs_of(task: str, sizes: dict[str, int]) -> Callable[[Key[Array, ""]], Array]:
-    """The first steps of one sequence of a task: what the exponents are measured along."""
+    """The first steps of one sequence of a task, along which the network is flossed."""
     sizes = {name: max(size, FLOSS_LENGTH) for name, size in sizes.items()}
     return lambda key: TASKS[task].make(key, num_sequences=1, **sizes).inputs[:FLOSS_LENGTH]
 
@@ -87,7 +88,7 @@ def make(setting: Setting) -> Training:
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
-    """How far each start got in each task."""
+    """How many seeds of each start solved each task, at each length."""
     lines = []
     for task in dict.fromkeys(str(trial.setting["task"]) for trial in trials):
         for start in STARTS:
@@ -167,7 +168,7 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
         *found,
         summary(trials, ("remembered",)),
         seeds_needed(trials, by=same),
-        seeds_needed(trials, "solved", lowest=False, by=same),
+        seeds_needed(trials, "solved", by=same),
     ]
 
 
@@ -179,7 +180,7 @@ EXPERIMENT = Experiment(
     sections,
     verdict,
     4,
-    fixed=f"one layer of {HIDDEN} units, batches of {BATCH} new sequences a step, Adam at {RATE:g}, clipped to norm "
+    fixed=f"one layer of {HIDDEN} units, batches of {BATCH} new sequences per step, Adam at {RATE:g}, clipped to norm "
     f"{MAX_NORM:g}; flossed: {FLOSS_NUM} exponents by {FLOSS_STEPS} steps of Adam at {FLOSS_RATE:g} over "
     f"{FLOSS_LENGTH} steps of time; tested on 200 sequences",
 )

@@ -1,10 +1,10 @@
-"""The experiments by name. Imports no jax: the list answers at once."""
+"""The experiments by name. This module does not import jax, so that the list appears at once."""
 
 CATALOGUE = {  # name: module, what it asks
     "notebooks": ("notebooks", "The exercises of the teaching notebooks, done right"),
-    "by-hand-vs-autodiff": ("by_hand_vs_autodiff", "The same training by both gradients: losses, time, memory"),
+    "by-hand-vs-autodiff": ("by_hand_vs_autodiff", "The same training with both gradients: losses, time, memory"),
     "truncation": ("truncation", "What truncating the gradient costs, on short and on long dependencies"),
-    "clipping": ("clipping", "What clipping saves when gradients explode, at growing learning rates"),
+    "clipping": ("clipping", "How clipping prevents divergence when gradients explode, at growing learning rates"),
     "long-memory": ("long_memory", "Adding and copying at lengths of 10 to 750, from five starts"),
     "temporal-order": (
         "temporal_order",

@@ -25,7 +25,8 @@ from ...data import decode, encode, symbols_of
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import measures
-from .._report import learning_curves, summary
+from .._pictures import learning_curves
+from .._report import summary
 from .._statistics import quartiles, share
 from .._training import Metrics, Training
 from .._trials import Setting, Trial
@@ -34,11 +35,11 @@ NUMBERS, SINE, HELLO, CLASSIFIER = "number sequence", "sine wave", "hello world"
 LAST_NUMBER, SHOWN_NUMBERS = 11, 20
 PERIOD, LEARNED, FREE = 25, 100, 75  # steps; free-running for three periods
 TEXT = "hello world"
-ONE_SEQUENCE = 0.0  # the chance level where one sequence is all the data: the step tells the answer, without any input
+ONE_SEQUENCE = 0.0  # chance if there is only one sequence: the step alone determines the answer
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """One for each exercise; `quick` leaves out none, because none takes long."""
+    """One setting per exercise. `quick` keeps all of them, because each is short."""
     return [
         {"exercise": NUMBERS, "hidden_size": 10, "num_steps": 6000},
         {"exercise": SINE, "hidden_size": 32, "num_steps": 6000},
@@ -48,13 +49,13 @@ def settings(quick: bool) -> Sequence[Setting]:
 
 
 def make(setting: Setting) -> Training:
-    """The exercise by its name; all by clipped SGD with momentum, every step from a state of zero."""
+    """The training of an exercise, by its name: clipped SGD, each step from a state of zero."""
     exercise = {NUMBERS: numbers, SINE: sine, HELLO: hello, CLASSIFIER: classifier}[str(setting["exercise"])]
     return exercise(int(setting["hidden_size"]), int(setting["num_steps"]))
 
 
 def numbers(hidden_size: int, num_steps: int) -> Training:
-    """Count: after 1..10 come 2..11. Then, what does it say beyond?"""
+    """Counting: after 1..10 come 2..11. The network is also tested beyond this range."""
     count = jnp.arange(1.0, LAST_NUMBER + 1)[:, None]
     batch = Batch(count[:-1], count[1:])
     further = jnp.arange(1.0, SHOWN_NUMBERS + 1)[:, None]
@@ -86,7 +87,7 @@ def numbers(hidden_size: int, num_steps: int) -> Training:
 
 
 def sine(hidden_size: int, num_steps: int) -> Training:
-    """A wave of 25 steps a period one step ahead, then free-running on what the network says."""
+    """A sine wave with 25 steps per period: one step ahead, then free-running on the network's own outputs."""
     wave = jnp.sin(2 * jnp.pi / PERIOD * jnp.arange(LEARNED + FREE + 1.0))[:, None]
     batch = Batch(wave[:LEARNED], wave[1 : LEARNED + 1])
     burn_in = 10  # steps from a state of zero that the network needs to know where in the wave it is
@@ -144,7 +145,7 @@ def hello(hidden_size: int, num_steps: int) -> Training:
 
 
 def classifier(hidden_size: int, num_steps: int) -> Training:
-    """Learn by heart the classes of random sequences, read out at their last step."""
+    """Memorise the classes of random sequences, read out at the last step."""
     xkey, ykey = jax.random.split(jax.random.key(1))
     batch = Batch(jax.random.normal(xkey, (10, 32, 3)), jax.random.randint(ykey, (1, 32), 0, 4))
     counts = np.bincount(np.asarray(batch.targets)[0], minlength=4) / 32
@@ -166,7 +167,7 @@ def classifier(hidden_size: int, num_steps: int) -> Training:
 
 
 GOALS = {
-    NUMBERS: ("|what it says after 1, 2, 3 - 4|", 0.05),
+    NUMBERS: ("|output after 1, 2, 3 - 4|", 0.05),
     SINE: ("RMSE one step ahead, of the learned wave after its first 10 steps", 0.01),
     HELLO: ("wrong letters of ten", 0.0),
     CLASSIFIER: ("share of sequences wrong", 0.0),
@@ -174,7 +175,7 @@ GOALS = {
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
-    """What each exercise reached, compared with its goal."""
+    """The result of each exercise, compared with its goal."""
     lines = []
     for trial in trials:
         exercise = str(trial.setting["exercise"])
@@ -192,7 +193,7 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
 
 
 def counting(trials: Sequence[Trial]) -> Section:
-    """What the number network says within and beyond what it learned."""
+    """The outputs of the counting network, inside and outside the range that it learned."""
     trial = next(trial for trial in trials if trial.setting["exercise"] == NUMBERS)
     said = trial.shown["says"]
     x = np.arange(1, SHOWN_NUMBERS + 1)
@@ -211,7 +212,7 @@ def counting(trials: Sequence[Trial]) -> Section:
         png(figure),
         "The network is right within the range that it learned. Beyond that range its units saturate, and "
         "it stops counting.",
-        ("after", "median of what it says", "median error"),
+        ("after", "median output", "median error"),
         list(zip(x, middle, errors, strict=True)),
     )
 
@@ -257,12 +258,12 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
 
 EXPERIMENT = Experiment(
     "notebooks",
-    "The coding exercises of the teaching notebooks, done right: what is reached, from how many starts?",
+    "Which goals do the exercises of the teaching notebooks reach when they are done right, and from how many seeds?",
     settings,
     make,
     sections,
     verdict,
     10,
     4,
-    fixed="one layer of tanh units, SGD with momentum and clipping, all of the data at each step",
+    fixed="one layer of tanh units, clipped SGD (with momentum, except hello world), all of the data at each step",
 )

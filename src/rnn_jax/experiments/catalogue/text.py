@@ -18,19 +18,20 @@ from ...data._ngrams import NAMES, ngram_bits
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, orthogonal_tanh
-from .._report import learning_curves, summary
+from .._pictures import learning_curves
+from .._report import summary
 from .._statistics import quartiles
 from .._tables import best
 from .._training import Metrics, Training
 from .._trials import Setting, Trial, label
 
 ORDERS = (*NAMES, "4-gram", "5-gram")
-STYLES = ("-", "--", ":", "-.", (0, (1, 5)))  # of their lines
+STYLES = ("-", "--", ":", "-.", (0, (1, 5)))  # of the lines of the n-gram models
 STREAMS, WINDOW, MOST = 32, 50, 2_000_000  # characters
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """The search, short, and its best, longer."""
+    """A short search, and a longer training near its best setting."""
     if quick:
         return [{"hidden_size": 64, "rate": 3e-3, "num_steps": 200}]
     search = [{"hidden_size": size, "rate": rate, "num_steps": 500} for size in (256, 512) for rate in (1e-3, 3e-3)]
@@ -39,7 +40,7 @@ def settings(quick: bool) -> Sequence[Setting]:
 
 @cache
 def parts() -> tuple[TextData, TextData, TextData]:
-    """The text cut: to learn, to validate, to test. The last two are halves of its end."""
+    """The training, validation and test part of the text. The last two are the halves of its end."""
     data = prepare(read_corpus(()).text[:MOST], STREAMS, WINDOW)
     held_out = data.tokens[data.num_train :]
     middle = len(held_out) // 2
@@ -58,7 +59,7 @@ def make(setting: Setting) -> Training:
     def batch(key: Key[Array, ""], step: Array) -> Batch:
         at = step % num_windows
         now = window_batch(data.streams, at * WINDOW, WINDOW)
-        begins = jnp.zeros((WINDOW, STREAMS), bool).at[0].set(at == 0)  # the streams from their start: forget the end
+        begins = jnp.zeros((WINDOW, STREAMS), bool).at[0].set(at == 0)  # the streams begin again: reset the state
         return now._replace(inputs=now.inputs.astype(jnp.int32), targets=now.targets.astype(jnp.int32), reset=begins)
 
     validate, try_out = (make_validate(part, "blocked", WINDOW) for part in (validation, test))

@@ -1,4 +1,4 @@
-"""What truncating the gradient costs where dependencies are short, and where they are long."""
+"""What truncating the gradient costs, for short and for long dependencies."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,8 @@ from ...typing import Method
 from .._differences import seeds_needed
 from .._experiment import Experiment
 from .._parts import adam, on_task, orthogonal_tanh, sizes_of
-from .._report import against, learning_curves, panels, summary
+from .._pictures import against, learning_curves, panels
+from .._report import summary
 from .._training import Metrics, Training
 from .._trials import Setting, Trial
 
@@ -24,21 +25,21 @@ METHODS: dict[str, Method] = {"full": Blocked(), "adaptive": Adaptive(k1=5, bias
 
 
 def settings(quick: bool) -> Sequence[Setting]:
-    """Delays by reaches."""
+    """All combinations of delay and reach."""
     if quick:
         return [{"delay": 4, "reach": reach, "num_steps": 200} for reach in ("2", "10", "full")]
     return [{"delay": delay, "reach": reach, "num_steps": 1600} for delay in DELAYS for reach in REACHES]
 
 
 def make(setting: Setting) -> Training:
-    """Delayed XOR; solved where 95 % of answers are right. Truncated with windows of k steps, k1 = k2 = k."""
+    """Delayed XOR; solved when more than 95 % of answers are right. A reach of k means k1 = k2 = k."""
     task, sizes = TASKS["delayed_xor"], {"time": TIME, "delay": int(setting["delay"])}
     reach = str(setting["reach"])
     method = METHODS[reach] if reach in METHODS else Truncated(k1=int(reach), k2=int(reach))
     grad_fn, exact = (make_grad_fn(way, loss=task.loss) for way in (method, Blocked()))
 
     def distance(params: Params, tested: Batch) -> Metrics:
-        """How far the gradient of the trial is from the whole one, and whether it points the same way."""
+        """The relative distance of the truncated gradient from the whole one, and the cosine between the two."""
         few = jax.tree.map(lambda x: x[:, :BATCH], tested)
         mine, whole = (
             jnp.concatenate(
@@ -68,12 +69,12 @@ def make(setting: Setting) -> Training:
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
-    """Which reaches solved which dependencies."""
+    """Which reaches solved each delay."""
     lines = []
     for delay, group in panels(trials, "delay").items():
         solved = [f"{trial.setting['reach']} ({trial.solved.sum()})" for trial in group if trial.solved.any()]
         lines.append(
-            f"A delay of {delay} steps: the reaches that solved it, with the number of seeds of {len(group[0].seeds)}: "
+            f"Delay of {delay} steps: reaches that solved it, with how many of {len(group[0].seeds)} seeds did: "
             f"{', '.join(solved) or 'none'}."
         )
     lost = sum(int(trial.diverged.sum()) for trial in trials)
@@ -100,7 +101,7 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             lambda trial: trial.solved_at,
             title="Steps to 95 %",
             ylabel="steps",
-            reading="Only seeds that reached 95 %; the median is missing where fewer than half did.",
+            reading="Only seeds that reached 95 % count. There is no median where fewer than half did.",
             lines="delay",
         ),
         against(
@@ -118,13 +119,13 @@ def sections(trials: Sequence[Trial]) -> list[Section]:
             lambda trial: np.nanmedian(trial.curves["bias"], 0),
             title="Bias of the gradient",
             ylabel="‖g - whole‖ / ‖whole‖",
-            reading="The truncated gradient, compared with the whole one at the same weights; the median in training.",
+            reading="The truncated gradient, compared with the whole one at the same weights. Median over training.",
             lines="delay",
         ),
         learning_curves(trials, "accuracy", by="delay", log=False, title="Accuracy during training"),
         summary(trials, ("accuracy", "bias", "cosine")),
         seeds_needed(trials, "accuracy", lowest=False, by=("delay",)),
-        seeds_needed(trials, "solved", lowest=False, by=("delay",)),
+        seeds_needed(trials, "solved", by=("delay",)),
     ]
 
 
