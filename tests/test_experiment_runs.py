@@ -116,6 +116,13 @@ def test_grids_that_are_refused(tmp_path):
         run_experiment(MINE, tmp_path / "file")
 
 
+def test_a_task_that_is_solved_before_training_has_a_report(tmp_path):
+    at_once = MINE._replace(make=lambda setting: small(solved=lambda metrics: metrics["loss"] > 0))
+    (trial,) = run_experiment(at_once, tmp_path, quick=True)
+    assert trial.solved.all() and not trial.diverged.any() and trial.steps.tolist() == [0]
+    assert np.isnan(trial.curves["grad_norm"]).all() and pictures.learning_curves([trial], "grad_norm")
+
+
 @pytest.mark.usefixtures("trained")
 def test_tables_have_a_row_for_everything(tmp_path):
     trials = run_experiment(MINE, tmp_path)

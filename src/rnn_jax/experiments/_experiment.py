@@ -200,7 +200,9 @@ def _train_one(
     overhead = time.perf_counter() - start - seconds
     shown = {} if program.show is None else jax.device_get(program.show.compile()(params))
     facts = {} if training.facts is None else training.facts(jax.tree.map(lambda x: x[0], jax.device_get(params)))
-    names = list(dict.fromkeys(name for chunk in reversed(chunks) for name in chunk.metrics))
+    names = dict.fromkeys(
+        [*chunks[-1].metrics, *sorted(program.metrics)]
+    )  # a training solved at the start has no update
     missing = np.full(len(seeds), np.nan)
     return Trial(
         setting=setting,
