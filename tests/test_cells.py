@@ -236,11 +236,13 @@ def test_training_saving_and_the_rest(name):
     forecast = rnn_jax.plan_cost((params, batch, zero))
     assert rnn_jax.plan_memory((params, batch, zero), 2.0 * forecast.temporary_bytes).block >= 1
     trainer = rnn_jax.make_trainer(
-        rnn_jax.make_grad_fn("blocked", loss=case.loss), rnn_jax.clipped_sgd(1.0, max_norm=1.0), carry=True
+        rnn_jax.make_grad_fn("blocked", loss=case.loss),
+        rnn_jax.clipped_sgd(0.5, momentum=0.9, max_norm=1.0),
+        carry=True,
     )
     state, losses = trainer.init(params, zero), []
     step = jax.jit(trainer.step)
-    for _ in range(100):
+    for _ in range(200):
         state, info = step(state._replace(h_0=zero), batch)
         losses.append(float(info.loss))
     assert losses[-1] < 0.8 * losses[0]

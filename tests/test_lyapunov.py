@@ -62,8 +62,8 @@ def test_the_sum_of_all_is_the_shrinking_of_volumes(driven, leak):
 @pytest.mark.parametrize("cell", ["leaky", "gru", "lstm"])
 def test_a_stack_beside_its_jacobians(cell):
     """The exponents of two layers together: QR of the Jacobians of the joint state, by JAX. An LSTM has 2 hid each."""
-    case = Case(num_layers=2, batch=(), time=40, leak=0.6)
-    params, batch, h_0 = make_problem(case) if cell == "leaky" else problem_of(cell, case)
+    case = Case(num_layers=2, batch=(), time=40)
+    params, batch, h_0 = make_problem(case._replace(leak=0.6)) if cell == "leaky" else problem_of(cell, case)
     found = spectrum(params, h_0, batch.inputs)
     half = h_0[0].shape[0]
     size = 2 * half

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,16 @@ from jaxtyping import Array
 
 from .gates import Gated, joined, of_sigmoid, of_tanh, split
 from .protocol import Deltas, Leaf
+
+
+class GRUKept(NamedTuple):
+    """The derivatives of `h_t` by `z_n`, `u_n`, `z_r`, `z_k`, and by `h_{t-1}` with u constant: (*steps, hid) each."""
+
+    z_n: Array
+    u_n: Array
+    r: Array
+    k: Array
+    h: Array
 
 
 @jax.tree_util.register_dataclass
@@ -69,13 +79,13 @@ class GRUParams(Gated):
         _, k, n, _ = self.values(z_t, u_t)
         return (1 - k) * n + k * s_tm1
 
-    def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> tuple[Array, ...]:
-        """The derivatives of `h_t` by `z_n`, `u_n`, `z_r` and `z_k`, and by `h_{t-1}` with u constant."""
+    def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> GRUKept:
+        """The derivatives of `h_t`."""
         r, k, n, q = self.values(z, u)
         by_z_n = (1 - k) * of_tanh(n)
-        return by_z_n, by_z_n * r, by_z_n * q * of_sigmoid(r), (s_before - n) * of_sigmoid(k), k
+        return GRUKept(by_z_n, by_z_n * r, by_z_n * q * of_sigmoid(r), (s_before - n) * of_sigmoid(k), k)
 
-    def backward(self, kept_t: tuple[Array, ...], d_s_t: Array) -> tuple[Deltas, Array]:
+    def backward(self, kept_t: GRUKept, d_s_t: Array) -> tuple[Deltas, Array]:
         """`d_h_t` times each of these; `u_r` and `u_k` get what `z_r` and `z_k` get, `b_n` what `u_n` gets."""
-        d_z_n, d_u_n, d_r, d_k, d_s_tm1 = (factor * d_s_t for factor in kept_t)
-        return Deltas(joined(d_r, d_k, d_z_n), joined(d_r, d_k, d_u_n), {"b_n": d_u_n}), d_s_tm1
+        d = GRUKept(*(factor * d_s_t for factor in kept_t))
+        return Deltas(joined(d.r, d.k, d.z_n), joined(d.r, d.k, d.u_n), {"b_n": d.u_n}), d.h

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +10,17 @@ from jaxtyping import Array
 
 from .gates import Gated, joined, of_sigmoid, of_tanh, split
 from .protocol import Deltas, Leaf
+
+
+class LSTMKept(NamedTuple):
+    """The derivatives of `c_t` by `a_i`, `a_f`, `a_g`, `c_{t-1}`, and of `h_t` by `a_o`, `c_t`: (*steps, hid) each."""
+
+    i: Array
+    f: Array
+    g: Array
+    passes: Array
+    o: Array
+    c: Array
 
 
 @jax.tree_util.register_dataclass
@@ -64,16 +75,15 @@ class LSTMParams(Gated):
         c_t = f * split(s_tm1, 2)[1] + i * g
         return joined(o * jnp.tanh(c_t), c_t)
 
-    def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> tuple[Array, ...]:
-        """The derivatives of `c_t` by `a_i`, `a_f` and `a_g`, those of `h_t` by `a_o` and `c_t`, and `f_t`."""
+    def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> LSTMKept:
+        """The derivatives of `c_t` and `h_t`."""
         (i, f, g, o), (_, c_before), tanh_c = self.values(z, u), split(s_before, 2), jnp.tanh(split(s, 2)[1])
-        of_c = g * of_sigmoid(i), c_before * of_sigmoid(f), i * of_tanh(g)
-        return *of_c, tanh_c * of_sigmoid(o), o * of_tanh(tanh_c), f
+        of_c = g * of_sigmoid(i), c_before * of_sigmoid(f), i * of_tanh(g), f
+        return LSTMKept(*of_c, tanh_c * of_sigmoid(o), o * of_tanh(tanh_c))
 
-    def backward(self, kept_t: tuple[Array, ...], d_s_t: Array) -> tuple[Deltas, Array]:
+    def backward(self, kept_t: LSTMKept, d_s_t: Array) -> tuple[Deltas, Array]:
         """`d_c_t` gets what `h_t` sends to `c_t`; then each gate gets its part, and `c_{t-1}` gets `f_t ∘ d_c_t`."""
-        by_i, by_f, by_g, by_o, by_c, f = kept_t
-        d_h, d_c = split(d_s_t, 2)
-        d_c = d_c + d_h * by_c
-        d_a = joined(d_c * by_i, d_c * by_f, d_c * by_g, d_h * by_o)
-        return Deltas(d_a), joined(jnp.zeros_like(d_h), d_c * f)
+        by, (d_h, d_c) = kept_t, split(d_s_t, 2)
+        d_c = d_c + d_h * by.c
+        d_a = joined(d_c * by.i, d_c * by.f, d_c * by.g, d_h * by.o)
+        return Deltas(d_a), joined(jnp.zeros_like(d_h), d_c * by.passes)

@@ -138,7 +138,7 @@ def backward_in_blocks(
     def of_steps(carry: tuple[Cell, Array], start: Any, size: int) -> Any:
         d_cell, d_s = carry
         kept = residuals.kept if keeps_more(layer.cell) else None  # None: recomputed for each block
-        xs_now, ss_now, events, d_hs_now, kept_now = cut((xs, ss, residuals.events, d_hs, kept), start, size)
+        xs_now, d_hs_now, (ss_now, events, kept_now) = cut((xs, d_hs, (ss, residuals.events, kept)), start, size)
         s_before = jnp.where(
             start == 0, residuals.s_0, lax.dynamic_index_in_dim(ss, jnp.maximum(start - 1, 0), keepdims=False)
         )
