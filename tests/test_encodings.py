@@ -172,6 +172,11 @@ CUT_OFF = "It is cut off within its last character. Give the whole file."
         (RUSSIAN.encode("utf-16")[:-1], "utf-8", "It looks like utf-16. Add `--encoding utf-16`."),
         (f"{RUSSIAN}\udcff{RUSSIAN}".encode(errors="surrogateescape"), "utf-8", "It looks like utf-8 with damaged "),
         (bytes([0xFE, 0, 1, 2, 0x81, 0xFF]), "utf-8", f"has byte 0xfe at position 0. {UNKNOWN}add the encoding that "),
+        (
+            b"\0\xd8" + RUSSIAN.encode("utf-16-le"),
+            "utf-16-le",
+            f"{UNKNOWN}use the encoding that it was saved in, like `--encoding cp850`",
+        ),
         (rb"a\ud800", "unicode_escape", "has half of a surrogate pair. It looks like utf-8. Use `--encoding utf-8`."),
         (RUSSIAN.encode("utf-16-be"), "utf-8", f"control characters, such as '\\x00'. {UNKNOWN}add the encoding that "),
     ],

@@ -99,7 +99,7 @@ def _advice(data: bytes, encoding: str, cut_off: bool = False) -> str:
             f"It looks like an older encoding of letters that are not Latin. {add} the one that it was saved in, "
             "like `--encoding cp1251` for Russian or `--encoding gb18030` for Chinese."
         )
-    if has_controls or western is None:
+    if western is None:
         example = "utf-16-le" if has_controls and encoding not in MARKS else "cp850"
         return (
             "It is damaged, not text, or in an encoding that cannot be guessed. Give another file, or "
