@@ -97,7 +97,7 @@ JAPANESE = "すべての人間は、生まれながらにして自由であり�
 KOREAN = "모든 인간은 태어날 때부터 자유로우며 그 존엄과 권리에 있어 동등하다.\n"
 IDEOGRAPHS = "".join(map(chr, range(0x4E00, 0x9FA5, 7)))  # all rows of them, whose two bytes are most alike
 ALIKE, ORDER = (
-    "has the same bytes in even and in odd places. ",
+    "has the same kind of bytes in even and in odd places. ",
     "has the two bytes of each character in the other order. ",
 )
 
@@ -116,6 +116,8 @@ def test_units_of_two_and_four_bytes_are_read(text, encoding, mark, tmp_path):
     [
         ((GERMAN * 2).encode("latin-1"), "utf-16", f"{ALIKE}{LATIN_1}Use `--encoding latin-1`."),
         ((GERMAN + "x").encode("latin-1"), "utf-16-be", f"{ALIKE}{LATIN_1}Use `--encoding latin-1`."),
+        ((("Eine lange Strasse" * 9) + "ä.").encode("latin-1"), "utf-16", f"{ALIKE}{LATIN_1}Use `--encoding latin-1`."),
+        (b"To be or not to be, ok" * 9, "utf-16", f"{ALIKE}It looks like utf-8. Use `--encoding utf-8`."),
         ((GERMAN + "€").encode("cp1252"), "utf-16-le", f"{ALIKE}{CP1252}Use `--encoding cp1252`."),
         ((RUSSIAN * 2).encode("cp1251"), "utf-16", f"{ALIKE}{OTHER_LETTERS}Use the one that it was saved in, like "),
         ((RUSSIAN * 2).encode(), "utf-16", f"{ALIKE}It looks like utf-8. Use `--encoding utf-8`."),
@@ -162,6 +164,7 @@ CUT_OFF = "It is cut off within its last character. Give the whole file."
     [
         ("Grü".encode()[:-1], "utf-8", f"{LATIN_1}Add `--encoding latin-1`, or give the whole file if it is cut off."),
         (GERMAN.encode("latin-1"), "utf-16", f"has byte 0x0a at position 88. {LATIN_1}Use `--encoding latin-1`."),
+        (("Grüße an alle, schön. " * 9).encode("latin-1"), "utf-16", f"position 2. {LATIN_1}Use `--encoding latin-1`."),
         (RUSSIAN.encode()[:-3], "utf-8", CUT_OFF),
         (RUSSIAN.encode("utf-16")[:-1], "utf-16", CUT_OFF),
         (b"\x00\x61\x00", "utf-16-be", f"has byte 0x00 at position 2. {CUT_OFF}"),
@@ -169,6 +172,11 @@ CUT_OFF = "It is cut off within its last character. Give the whole file."
         (RUSSIAN.encode("utf-16")[:-1], "utf-8", "It looks like utf-16. Add `--encoding utf-16`."),
         (f"{RUSSIAN}\udcff{RUSSIAN}".encode(errors="surrogateescape"), "utf-8", "It looks like utf-8 with damaged "),
         (bytes([0xFE, 0, 1, 2, 0x81, 0xFF]), "utf-8", f"has byte 0xfe at position 0. {UNKNOWN}add the encoding that "),
+        (
+            b"\0\xd8" + RUSSIAN.encode("utf-16-le"),
+            "utf-16-le",
+            f"{UNKNOWN}use the encoding that it was saved in, like `--encoding cp850`",
+        ),
         (rb"a\ud800", "unicode_escape", "has half of a surrogate pair. It looks like utf-8. Use `--encoding utf-8`."),
         (RUSSIAN.encode("utf-16-be"), "utf-8", f"control characters, such as '\\x00'. {UNKNOWN}add the encoding that "),
     ],

@@ -19,6 +19,7 @@ MARKS = {  # byte order marks; UTF-32 comes first, because its mark begins with 
 WESTERN = {"latin-1": "Western European", "cp1252": "Windows, Western European"}
 CONTROLS = [chr(code) for code in range(32) if chr(code) not in "\b\t\n\v\f\r\x1b"]  # those that texts do not have
 ASCII_LETTERS = bytes([*range(65, 91), *range(97, 123)])
+ASCII = bytes([*b"\t\n\r", *range(32, 127)])  # printed
 NOT_ASCII = bytes(range(128, 256))
 CUT_OFF = ("unexpected end of data", "truncated data", "incomplete multibyte sequence")  # Python's reasons
 SAMPLE = 2**20  # the bytes at the start of a file that guesses look at
@@ -61,8 +62,9 @@ def text_of(data: bytes, encoding: str, label: str) -> str:
 
 def _nonsense(data: bytes, text: str, encoding: str) -> str:
     """Why `text`, decoded from `data` without an error, is no text; empty if it may be one."""
-    controls = {char: text.count(char) for char in (CONTROLS[:1] if encoding == UTF_8 else CONTROLS)}
-    if 100 * sum(controls.values()) > len(text):
+    seen, unusual = (text, CONTROLS[:1]) if encoding == UTF_8 else (text[:SAMPLE], CONTROLS)
+    controls = {char: seen.count(char) for char in unusual}
+    if 100 * sum(controls.values()) > len(seen):
         return f"has {sum(controls.values()):,} control characters, such as {max(controls, key=controls.__getitem__)!r}"
     if encoding != UTF_8 and not is_unicode(text):
         return "has half of a surrogate pair"
@@ -75,7 +77,7 @@ def _nonsense(data: bytes, text: str, encoding: str) -> str:
     order = _pairs_with_zero(data)
     if order is not None and data.decode(order, "replace") != text:
         return "has the two bytes of each character in the other order"
-    return "has the same bytes in even and in odd places" if _places_are_alike(data) else ""
+    return "has the same kind of bytes in even and in odd places" if _places_are_alike(data) else ""
 
 
 def _advice(data: bytes, encoding: str, cut_off: bool = False) -> str:
@@ -85,19 +87,19 @@ def _advice(data: bytes, encoding: str, cut_off: bool = False) -> str:
     if looks is not None:
         return f"It looks like {looks}. {add} `--encoding {looks}`."
     is_utf_8 = _is_mostly_utf_8(data)
-    is_wide = encoding in MARKS and not _places_are_alike(data)
+    has_controls = any(char.encode() in data for char in CONTROLS)
+    is_wide = encoding in MARKS and has_controls  # what has the zero bytes and others of UTF-16, but is damaged
     if cut_off and (is_utf_8 if encoding == UTF_8 else is_wide or encoding not in MARKS):
         return "It is cut off within its last character. Give the whole file."
     if is_utf_8 and not is_wide:
         return "It looks like utf-8 with damaged characters. Give an undamaged file."
-    has_controls = any(char.encode() in data for char in CONTROLS)
     western = next((one for one in WESTERN if one != encoding and _is_text(data, one)), None)
-    if not (is_wide or has_controls) and _is_mostly_other_letters(data):
+    if not has_controls and _is_mostly_other_letters(data):
         return (
             f"It looks like an older encoding of letters that are not Latin. {add} the one that it was saved in, "
             "like `--encoding cp1251` for Russian or `--encoding gb18030` for Chinese."
         )
-    if is_wide or has_controls or western is None:
+    if western is None:
         example = "utf-16-le" if has_controls and encoding not in MARKS else "cp850"
         return (
             "It is damaged, not text, or in an encoding that cannot be guessed. Give another file, or "
@@ -136,9 +138,12 @@ def _places_are_alike(data: bytes) -> bool:
     """Whether even and odd places hold the same bytes, as in UTF-8 and in text of one byte per character.
 
     They share at most a third of their bytes in UTF-16 and UTF-32, even in Chinese, and more than half in the others.
-    Zero bytes, which only the former have, do not count.
+    Zero bytes, which only the former have, do not count. ASCII in both places is alike too: a sentence that is repeated
+    may have other letters in even places than in odd ones.
     """
     data = data[:SAMPLE]
+    if len(data) >= 32 and all(8 * len(half.translate(None, ASCII)) < len(half) for half in (data[0::2], data[1::2])):
+        return True
     common = Counter(data[0::2]) & Counter(data[1::2])
     common[0] = 0
     return len(data) >= 32 and 4 * common.total() > len(data)
