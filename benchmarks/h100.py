@@ -35,18 +35,20 @@ GRAPH_FLAGS = (
 )
 PLUGINS = ("xla_cuda12", "xla_cuda13")
 COUNTED_WITH = "0.10."
+CELLS = ("vanilla", "gru", "lstm")
 DEVICES = 8
 
 
 def measure() -> dict[str, Any]:
-    """The facts of each contender, by shape on one device, and at the first shape on eight."""
-    plain = [{"shape": shape, "precision": None, "devices": 1} for shape in (0, 1)]
+    """The facts of each contender, by cell and shape on one device; on eight those of the first."""
+    problems = [{"cell": cell, "shape": shape} for cell in CELLS for shape in (0, 1)]
+    plain = [problem | {"precision": None, "devices": 1} for problem in problems]
     highest = [job | {"precision": "highest"} for job in plain]
     *single, sharded = compile_under((), [*plain, *highest, plain[0] | {"devices": DEVICES}])
     graphs = compile_under(GRAPH_FLAGS, plain)
     one_device = {}
-    for default, exact, graph in zip(single[:2], single[2:], graphs, strict=True):
-        one_device[default["shape"]] = {
+    for default, exact, graph in zip(single[: len(plain)], single[len(plain) :], graphs, strict=True):
+        one_device[default["problem"]] = {
             name: facts
             | {"tf32_products_at_highest": exact["programs"][name]["tf32_products"]}
             | {"atomics_at_highest": exact["programs"][name]["atomics"]}
@@ -58,7 +60,7 @@ def measure() -> dict[str, Any]:
         "machine": machine_record(("jax", "jaxlib")),
         "graph flags": list(GRAPH_FLAGS),
         "one device": one_device,
-        f"{DEVICES} devices": {sharded["shape"]: sharded["programs"]},
+        f"{DEVICES} devices": {sharded["problem"]: sharded["programs"]},
     }
 
 

@@ -28,18 +28,18 @@ TF32_PRODUCT = re.compile(r"\bw?g?mma\S*\.tf32\b")
 THUNK = re.compile(r"^( *)\d+: k(\w+)", re.MULTILINE)
 
 
-def compile_all(shape: int, precision: str | None, devices: int) -> dict[str, Any]:
-    """What the program of each contender is, once compiled, and for which sizes."""
+def compile_all(cell: str, shape: int, precision: str | None, devices: int) -> dict[str, Any]:
+    """What the program of each contender is, once compiled, and for which cell and sizes."""
     sizes = h100_programs.SHAPES[shape]
     programs = {}
-    for contender, grad_fn in h100_programs.contenders().items():
-        name = re.sub(r"\W+", "_", f"{contender} {shape} {precision} {devices}")
+    for contender, grad_fn in h100_programs.contenders(cell).items():
+        name = re.sub(r"\W+", "_", f"{cell} {contender} {shape} {precision} {devices}")
         with jax.default_matmul_precision(precision):
-            compiled = _jitted(grad_fn, name, devices).lower(*h100_programs.arguments(sizes)).compile()
+            compiled = _jitted(grad_fn, name, devices).lower(*h100_programs.arguments(cell, sizes)).compile()
         module = h100_hlo.read_module(compiled)
         facts = _loops(module, sizes) | _memory(compiled) | _dumped(name)
         programs[contender] = facts | {"collectives": h100_hlo.collectives(module)}
-    return {"shape": str(sizes), "programs": programs}
+    return {"problem": f"{cell}, {sizes}", "programs": programs}
 
 
 def _jitted(grad_fn: Callable[..., Any], name: str, devices: int) -> Any:

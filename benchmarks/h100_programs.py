@@ -1,4 +1,7 @@
-"""The programs that `h100.py` compiles: every gradient method and the textbook, at two shapes, without data."""
+"""The programs that `h100.py` compiles, at two shapes, without data.
+
+They are the textbook and every gradient method; of gated cells, autodiff and `Blocked`.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -28,6 +31,7 @@ SHAPES = (Shape(128, 32, 64, 256, 64), Shape(256, 64, 128, 256, 128))
 OPTIONS: dict[str, dict[str, Any]] = {}  # of a method that needs some
 CHECKPOINTED = rnn_jax.Plan(block=16, segments=(16,))  # a state a block is kept; a block runs again in its turn
 UNROLLED = 8
+OF_GATED = ("autodiff", "blocked")
 
 
 def textbook(params: rnn_jax.Params, batch: rnn_jax.Batch, h_0: Any) -> Any:
@@ -49,22 +53,22 @@ def textbook(params: rnn_jax.Params, batch: rnn_jax.Batch, h_0: Any) -> Any:
     return value, rnn_jax.Gradients(*gradients)
 
 
-def contenders() -> dict[str, Callable[..., Any]]:
-    """Every gradient by name: the textbook, the methods of `GRADIENTS`, and the variants of them worth a row."""
+def contenders(cell: str) -> dict[str, Callable[..., Any]]:
+    """Gradients by name: the textbook, the methods of `GRADIENTS`, and the variants of them worth a row."""
     made = {"textbook": textbook}
     for name, method in _methods():
         made[name] = rnn_jax.make_grad_fn(method, loss="cross_entropy")
-    return made
+    return made if cell == "vanilla" else {name: made[name] for name in OF_GATED}
 
 
-def arguments(shape: Shape) -> tuple[Any, Any, Any]:
+def arguments(cell: str, shape: Shape) -> tuple[Any, Any, Any]:
     """`(params, batch, h_0)` in float32, as shapes."""
-    sizes = {"input_size": shape.input, "hidden_size": shape.hidden, "output_size": shape.output}
+    sizes = {"input_size": shape.input, "hidden_size": shape.hidden, "output_size": shape.output, "cell": cell}
     params = jax.eval_shape(lambda: rnn_jax.init_params(jax.random.key(0), **sizes))
     inputs = jax.ShapeDtypeStruct((shape.time, shape.batch, shape.input), jnp.float32)
     targets = jax.ShapeDtypeStruct((shape.time, shape.batch), jnp.int32)
-    h_0 = jax.ShapeDtypeStruct((shape.batch, shape.hidden), jnp.float32)
-    return params, rnn_jax.Batch(inputs=inputs, targets=targets), (h_0,)
+    h_0 = jax.eval_shape(lambda: rnn_jax.zero_state(rnn_jax.init_params(jax.random.key(0), **sizes), shape.batch))
+    return params, rnn_jax.Batch(inputs=inputs, targets=targets), h_0
 
 
 def _methods() -> Iterator[tuple[str, rnn_jax.typing.Method]]:

@@ -40,9 +40,9 @@ def markdown(facts: dict[str, Any]) -> str:
     versions = ", ".join(f"{package} {version}" for package, version in facts["machine"]["versions"].items())
     parts = [f"*Compiled for H100, not executed*: {versions}, float32, softmax cross-entropy.\n\n{LEGEND}\n\n{flags}"]
     for title in (key for key in facts if key.endswith(("device", "devices"))):
-        for shape, programs in facts[title].items():
+        for problem, programs in facts[title].items():
             columns = COLUMNS if title == "one device" else SHARDED
-            parts += [f"### {shape}, {title}: compiled for H100, not executed", _table(columns, programs)]
+            parts += [f"### {problem}, {title}: compiled for H100, not executed", _table(columns, programs)]
     return "\n\n".join(parts)
 
 

@@ -64,7 +64,7 @@ def programs():
         for method in ("autodiff", "stepwise", "bptt", "blocked"):
             found[f"{method}, {name}"] = gradient(method, case)
         for plan in (Plan(4), Plan(2, (4,), 3), Plan(2, (6, 3), 2)):
-            found[f"blocked {tuple(plan)}, {name}"] = gradient("blocked", case, plan=plan)
+            found[f"blocked {(plan.block, plan.segments, plan.keep)}, {name}"] = gradient("blocked", case, plan=plan)
         found[f"truncated 3 3, {name}"] = gradient("truncated", case, k1=3, k2=3)
         found[f"truncated 2 5, {name}"] = gradient("truncated", case, k1=2, k2=5)
         found[f"truncated 2 5 planned, {name}"] = gradient("truncated", case, k1=2, k2=5, plan=Plan(2, (4,), 2))

@@ -51,16 +51,21 @@ def planted(fault: Fault) -> ModuleType:
 
 
 class Checked(NamedTuple):
-    """Found by `check_gradients` of "bptt", or of `around(bptt)`, which names the leaves."""
+    """Found by `check_gradients` of "bptt", or of `around(bptt)`, which names the leaves.
+
+    A `witness` also finds what is wrong forward, where the loss and its gradient agree.
+    """
 
     case: Case
     around: Callable = lambda grad_fn: grad_fn
+    witness: str | None = None
 
     def __call__(self, package: ModuleType) -> Found:
         grad_fn = self.around(package.make_grad_fn("bptt", loss=self.case.loss))
+        witness = self.witness and package.verify.WITNESSES[self.witness].make(self.case.loss, self.case.reduction)
         with jax.enable_x64(True):
             problem = package.verify.make_problem(package.verify.Case(*self.case))
-            report = package.check_gradients(by_numpy_unless_traced(grad_fn), *problem)
+            report = package.check_gradients(by_numpy_unless_traced(grad_fn), *problem, witness=witness)
         return Found(list(report.failing), NUMBERS.sub("", " ".join(report.findings)))
 
 
@@ -184,6 +189,51 @@ DROPPED = [
     backward("the layer below not dropped on the way back", "backward_layers", "layers[i - 1].down(d_xs)", "d_xs", DROP, "_gradients.through_layers"),
     backward("the mask of the wrong layer", "backward_layers", "layers[i - 1]", "layers[i]", DROP, "_gradients.through_layers"),
     backward("the readout not dropped on the way back", "backward_readout", "dropped(d_ys @ params.w_hy.T, units)", "d_ys @ params.w_hy.T", DROP, "_gradients.through_layers"),
+]  # fmt: skip
+
+
+GRU, LSTM, LEAKY = (Case(cell=cell, weights=True) for cell in ("gru", "lstm", "leaky"))
+GRU_STACK, LSTM_STACK = (case._replace(num_layers=2, mask=True, reset=True) for case in (GRU, LSTM))
+
+
+def forward(name: str, function: str, old: str, new: str, case: Case, module: str) -> Fault:
+    """What differences of the loss cannot see."""
+    return Fault(name, Change(module, function, old, new), Checked(case, witness="NumPy loop"))
+
+
+CELLS = [
+    backward("the order of a GRU's gates", "GRUParams.backward", "joined(d.r, d.k, d.z_n)", "joined(d.k, d.r, d.z_n)", GRU, "_cells.gru"),
+    backward("the order of a GRU's gates in its weights only", "weight_gradients", "affine_d_weights(x, deltas.z, cell.w_xh)", "affine_d_weights(x, jnp.roll(deltas.z, 4, -1), cell.w_xh)", GRU, "_nn.step"),
+    backward("reset before the product: r by h, not by u", "GRUParams.kept", "by_z_n * q * of_sigmoid(r)", "by_z_n * s_before * of_sigmoid(r)", GRU, "_cells.gru"),
+    backward("reset after everything: z_n reset too", "GRUParams.values", "jnp.tanh(z_n + r * q)", "jnp.tanh(r * (z_n + q))", GRU, "_cells.gru"),
+    backward("the reset gate forgotten on the way back", "GRUParams.kept", "by_z_n * r", "by_z_n", GRU, "_cells.gru"),
+    backward("b_n outside of the reset", "GRUParams.values", "jnp.tanh(z_n + r * q)", "jnp.tanh(z_n + r * u_n + (q - u_n))", GRU, "_cells.gru"),
+    backward("d_u given for d_z", "GRUParams.backward", "joined(d.r, d.k, d.z_n)", "joined(d.r, d.k, d.u_n)", GRU, "_cells.gru"),
+    backward("d_z given for d_u to W_hh", "weight_gradients", "affine_d_weights(h_read, deltas.of_u, cell.w_hh)", "affine_d_weights(h_read, deltas.z, cell.w_hh)", GRU, "_nn.step"),
+    backward("d_z given for d_u to the state", "deltas.body", "dropped(deltas_t.of_u @ w_hh_t, layer.recurrent)", "dropped(deltas_t.z @ w_hh_t, layer.recurrent)", GRU),
+    backward("d_z given for d_u to b_n", "GRUParams.backward", '{"b_n": d.u_n}', '{"b_n": d.z_n}', GRU, "_cells.gru"),
+    backward("the gradient of b_n dropped", "GRUParams.backward", '{"b_n": d.u_n}', '{"b_n": 0 * d.u_n}', GRU, "_cells.gru"),
+    backward("a GRU's k and 1 - k exchanged", "GRUParams.kept", "(1 - k) * of_tanh(n)", "k * of_tanh(n)", GRU, "_cells.gru"),
+    backward("a GRU's own path by 1 - k", "GRUParams.kept", "GRUKept(by_z_n, by_z_n * r, by_z_n * q * of_sigmoid(r), (s_before - n) * of_sigmoid(k), k)", "GRUKept(by_z_n, by_z_n * r, by_z_n * q * of_sigmoid(r), (s_before - n) * of_sigmoid(k), 1 - k)", GRU, "_cells.gru"),
+    backward("the sign of the update gate", "GRUParams.kept", "s_before - n", "n - s_before", GRU, "_cells.gru"),
+    forward("h = k n + (1 - k) h", "GRUParams.values", "jax.nn.sigmoid(z_k + u_k)", "1 - jax.nn.sigmoid(z_k + u_k)", GRU, "_cells.gru"),
+    backward("the order of an LSTM's gates", "LSTMParams.backward", "joined(d_c * by.i, d_c * by.f, d_c * by.g, d_h * by.o)", "joined(d_c * by.f, d_c * by.i, d_c * by.g, d_h * by.o)", LSTM, "_cells.lstm"),
+    backward("the order of an LSTM's gates in its weights only", "weight_gradients", "b_h=d_b_h", "b_h=d_b_h[jnp.array([0, 1, 2, 3, 4, 5, 6, 7, 12, 13, 14, 15, 8, 9, 10, 11])]", LSTM, "_nn.step"),
+    forward("the forget gate's bias twice", "LSTMParams.values", "jax.nn.sigmoid(f)", "jax.nn.sigmoid(f + 1)", LSTM, "_cells.lstm"),
+    backward("the cell state's own path dropped", "LSTMParams.backward", "d_c * by.passes", "0 * d_c", LSTM, "_cells.lstm"),
+    backward("the cell state's own path without its gate", "LSTMParams.backward", "d_c * by.passes", "d_c", LSTM, "_cells.lstm"),
+    backward("the derivative of tanh(c) left out", "LSTMParams.kept", "o * of_tanh(tanh_c)", "o", LSTM, "_cells.lstm"),
+    backward("tanh' of c, not of tanh(c)", "LSTMParams.kept", "o * of_tanh(tanh_c)", "o * of_tanh(split(s, 2)[1])", LSTM, "_cells.lstm"),
+    backward("c learns nothing from h", "LSTMParams.backward", "d_c + d_h * by.c", "d_c", LSTM, "_cells.lstm"),
+    backward("h learns nothing from what c gets", "LSTMParams.backward", "d_c + d_h * by.c", "d_h * by.c", LSTM, "_cells.lstm"),
+    backward("the forget gate by c_t, not by c_{t-1}", "LSTMParams.kept", "c_before * of_sigmoid(f)", "split(s, 2)[1] * of_sigmoid(f)", LSTM, "_cells.lstm"),
+    backward("the loss sent to c, not to h", "add_to_hidden", "jnp.concatenate([d_h + hidden(cell, d_s), d_s[..., num_units(cell) :]], -1)", "jnp.concatenate([hidden(cell, d_s), d_h + d_s[..., num_units(cell) :]], -1)", LSTM, "_cells.protocol"),
+    backward("a reset that lets d_c through", "deltas.body", "event.d_enter(d_s_met, d_s_t)", "jnp.concatenate([event.d_enter(d_s_met, d_s_t)[..., :4], d_s_met[..., 4:]], -1)", LSTM_STACK),
+    backward("a mask that stops d_c", "deltas.body", "event.d_enter(d_s_met, d_s_t)", "jnp.concatenate([event.d_enter(d_s_met, d_s_t)[..., :4], event.d_enter(d_s_met, 0 * d_s_t)[..., 4:]], -1)", LSTM_STACK),
+    Fault("gates recomputed from the states after their steps", Change("_nn.loops", "residuals_of", "states_met(residuals)", "residuals.ss"), beside("blocked", GRU_STACK, plan=Plan(2))),
+    Fault("gates kept of the state before a reset", Change("_nn.loops", "forward.body", "cell.kept(z_t, u_t, s_met, s_new)", "cell.kept(z_t, u_t, s_tm1, s_new)"), beside("blocked", GRU_STACK, plan=Plan(2, remake=False))),
+    backward("a leak's gradient without the state before", "LeakyParams.backward", "f_t - s_tm1", "f_t", LEAKY, "_cells.leaky"),
+    backward("a leak's gradient of one unit for all", "weight_gradients", "jnp.sum(d, tuple(range(d.ndim - 1)), dtype=accumulation_dtype(d.dtype))", "jnp.sum(d, tuple(range(d.ndim - 1)), dtype=accumulation_dtype(d.dtype))[:1] + 0 * d[0, 0]", LEAKY, "_nn.step"),
 ]  # fmt: skip
 
 

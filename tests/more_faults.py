@@ -260,7 +260,7 @@ MORE = [
     _fault("the same units between and in the recurrence", "_nn.dropout", "drop_units", "draw(keys[1], recurrent)", "draw(keys[0], recurrent)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
     _fault("the same units in every layer", "_nn.dropout", "drop_units.draw", "jax.random.split(key, len(params.cells))", "[key] * len(params.cells)", dropout_draws_apart, "test_dropout.py::test_rates_and_what_is_kept"),
     _fault("a key used twice", "_nn.dropout", "drop_units", "key=key", "key=batch.key", dropout_uses_a_key_once, "test_dropout.py::test_a_key_is_used_once"),
-    _fault("what is not saturated counted", "analysis._anatomy", "saturation", "d_phi < SATURATED", "d_phi >= SATURATED", saturation_is_counted, "test_anatomy.py::test_saturation"),
+    _fault("what is not saturated counted", "analysis._anatomy", "of_gate", "d_phi < SATURATED", "d_phi >= SATURATED", saturation_is_counted, "test_anatomy.py::test_saturation"),
     _fault("lags at the step, not at its loss", "analysis._lag_grid", "lag_grid.of_losses.moved", "jnp.roll(norms(d_h), q, 0)", "norms(d_h)", lags_of_a_rotation, "test_anatomy.py::test_every_part_beside_autodiff"),
     _fault("one degree of freedom too many", "analysis._lag_grid", "decay_rate", "jnp.maximum(num - 2, 1)", "jnp.maximum(num - 1, 1)", decay_has_its_error, "test_anatomy.py::test_the_fitted_rate_and_its_error"),
     _fault("cosine of a part with itself", "analysis._anatomy", "norm_and_cosine", "unit_and_norm(p)[0] * unit_and_norm(w)[0]", "unit_and_norm(p)[0] ** 2", parts_add_up, "test_anatomy.py::test_the_steps_add_up"),

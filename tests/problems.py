@@ -1,6 +1,7 @@
 """The package's test problems, runs of a method on them, and the comparison of two results leaf by leaf."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +19,11 @@ EXACT = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
 OPTIONS = verify_grid.OPTIONS | {"activation": ["tanh", "relu"], "num_layers": [1, 3], "time": [13, 7, 1]}
 """What the grids of the engines cover, every pair of values: longer than `gradcheck`, for blocks and segments."""
 
+GATED = ("gru", "lstm")
+
 __all__ = [
     "EXACT",
+    "GATED",
     "HID",
     "IN",
     "OPTIONS",
@@ -32,6 +36,7 @@ __all__ = [
     "innermost_loops",
     "make_problem",
     "method_of",
+    "and_gated",
     "options_of",
     "run",
     "run_compiled",
@@ -66,6 +71,20 @@ def run_compiled(method: str, case: Case, problem, **options):
     """The same, compiled by XLA."""
     grad_fn = grad_fn_of(method, case, **options)
     return jax.jit(grad_fn)(*problem)
+
+
+def and_gated(values, *quick):
+    """Pytest parameters `(*value, cell)`: all with the vanilla cell; with the gated ones those of `quick`, in turn.
+
+    The rest runs in the thorough suite.
+    """
+    every = [(*_as_tuple(value), cell) for cell in ("vanilla", *GATED) for value in values]
+    chosen = [(*_as_tuple(value), cell) for value, cell in zip(quick, itertools.cycle(GATED), strict=False)]
+    assert set(chosen) <= set(every)
+    return [
+        one if one[-1] == "vanilla" or one in chosen else pytest.param(*one, marks=pytest.mark.thorough)
+        for one in every
+    ]
 
 
 def thinned(values, keep: int):

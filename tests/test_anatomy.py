@@ -10,9 +10,11 @@ from by_numpy import by_numpy
 from problems import OPTIONS, Case, assert_trees_close, cast, equations, make_problem, run
 
 import rnn_jax
+from rnn_jax._cells.protocol import own_names
 from rnn_jax._losses import make_objective, step_weights
 from rnn_jax.analysis import _anatomy
 from rnn_jax.verify._grid import covering
+from test_cells import problem_of
 
 CASES = covering(OPTIONS | {"num_layers": [1, 2], "time": [6, 1], "batch": [(2,), (), (2, 2)]}, 2)
 EVERYTHING = Case(num_layers=2, weights=True, mask=True, reset=True, leak=0.3, drop=True, time=9)
@@ -55,7 +57,17 @@ def step_losses(case, problem):
 
 @pytest.mark.parametrize("case", [*CASES[::2], EVERYTHING], ids=str)
 def test_every_part_beside_autodiff(case):
-    problem = make_problem(case)
+    beside_autodiff(case, make_problem(case))
+
+
+@pytest.mark.parametrize("case", [Case(time=5, num_layers=2), EVERYTHING._replace(leak=1.0, time=6)], ids=str)
+@pytest.mark.parametrize("cell", ["gru", "lstm", "peephole"])
+def test_every_part_of_a_gated_cell_beside_autodiff(cell, case):
+    beside_autodiff(case, problem_of(cell, case))
+    they_add_up(case, problem_of(cell, case))
+
+
+def beside_autodiff(case, problem):
     time = problem[1].inputs.shape[0]
     result = found(case, problem, lags=time)
     assert_trees_close(
@@ -68,6 +80,7 @@ def test_every_part_beside_autodiff(case):
         mine = result.layers[layer]
         assert_trees_close(mine.d_hs, np.sum(d_hs, 0), rtol=1e-12, floor=1e-3)
         local = np.stack([d_hs[i, i] for i in range(time)])
+        assert mine.d_hs.shape == mine.d_hs_local.shape
         assert_trees_close(mine.d_hs_local, local, rtol=1e-12, floor=1e-3)
         np.testing.assert_allclose(mine.d_h_norms, np.linalg.norm(mine.d_hs, axis=-1), rtol=1e-12)
         np.testing.assert_allclose(mine.local_norms, np.linalg.norm(mine.d_hs_local, axis=-1), rtol=1e-12)
@@ -94,7 +107,10 @@ def test_compiled_by_xla_it_is_the_same():
 
 @pytest.mark.parametrize("case", [*CASES[::3], EVERYTHING], ids=str)
 def test_the_steps_add_up(case):
-    problem = make_problem(case)
+    they_add_up(case, make_problem(case))
+
+
+def they_add_up(case, problem):
     result = found(case, problem)
     loss, parts = by_numpy(partial(rnn_jax.analysis.step_gradients, loss=case.loss, reduction=case.reduction))(*problem)
     whole = result.gradients.params
@@ -102,7 +118,7 @@ def test_the_steps_add_up(case):
         (loss, jax.tree.map(lambda d: np.sum(d, 0), parts)), (result.loss, whole), rtol=1e-12, floor=1e-3
     )
     for layer, cell, of_steps in zip(result.layers, whole.cells, parts.cells, strict=True):
-        for name in ("w_xh", "w_hh", "b_h"):
+        for name in ("w_xh", "w_hh", "b_h", *own_names(cell)):
             norms, cosines = getattr(layer.part_norms, name), getattr(layer.part_cosines, name)
             part, total = np.asarray(getattr(of_steps, name)), np.asarray(getattr(cell, name))
             size = np.linalg.norm(total)
@@ -143,7 +159,16 @@ def test_a_step_by_itself():
 @pytest.mark.parametrize("last", ["all", "one"])
 def test_what_truncation_cuts(last, k1, k2):
     case = EVERYTHING._replace(last=last)
-    problem = make_problem(case)
+    it_cuts(case, make_problem(case), k1, k2)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "peephole"])
+def test_what_truncation_cuts_of_a_gated_cell(cell):
+    case = EVERYTHING._replace(leak=1.0)
+    it_cuts(case, problem_of(cell, case), 1, 2)  # gates forget: 5 steps back little is left to cut
+
+
+def it_cuts(case, problem, k1, k2):
     result = found(case, problem, k1=k1, k2=k2)
     windows = run("truncated", case, problem, k1=k1, k2=k2)[1].params
     assert_trees_close(result.cut.params, windows, rtol=1e-12, floor=1e-3)
@@ -152,7 +177,7 @@ def test_what_truncation_cuts(last, k1, k2):
         size = np.linalg.norm(theirs)
         np.testing.assert_allclose(lost, np.linalg.norm(mine - theirs) / size if size else 0, atol=1e-12)
     for norms in result.cut.d_a_norms:
-        assert np.all(norms <= 1e-13) if k2 >= 9 else np.any(norms > 1e-6) or last == "one"
+        assert np.all(norms <= 1e-13) if k2 >= 9 else np.any(norms > 1e-6) or case.last == "one"
 
 
 def test_windows_of_one_step_leave_the_local_part():
@@ -207,6 +232,38 @@ def test_saturation():
         else:
             np.testing.assert_allclose(layer.d_phi[t], on.mean(0))
             np.testing.assert_allclose(layer.saturated[t], 1 - on.mean())
+
+
+GATES = {"gru": "rkn", "lstm": "ifgo"}
+
+
+@pytest.mark.parametrize("name", GATES)
+def test_saturation_of_each_gate(name):
+    """Each slope by autodiff of the activation, from a product step by step, where the sequence has the step."""
+    case = Case(mask=True, time=5)
+    params, batch, h_0 = problem_of(name, case)
+    (layer,) = by_numpy(rnn_jax.analysis.anatomy)(params, batch, h_0).layers
+    assert set(layer.gates) == set(GATES[name]) and layer.d_phi is None and layer.saturated is None
+    cell, s, sigmoid = params.cells[0], h_0[0], jax.nn.sigmoid
+    weights = jax.tree.map(np.asarray, cell)
+    for t in range(5):
+        exists = np.asarray(batch.mask[t])
+        x_t = np.where(exists[:, None], batch.inputs[t], 0)
+        u = np.split(np.asarray(s)[:, :4] @ weights.w_hh, weights.gates, 1)
+        z = np.split(x_t @ weights.w_xh + weights.b_h, weights.gates, 1)
+        if weights.gates == 3:
+            u[2] = sigmoid(z[0] + u[0]) * (u[2] + weights.b_n)
+        for gate, z_t, u_t in zip(GATES[name], z, u, strict=True):
+            phi, most = (jnp.tanh, 1) if gate in "ng" else (sigmoid, 1 / 4)
+            slope = np.asarray(jnp.vectorize(jax.grad(phi))(z_t + u_t) / most)[exists]
+            np.testing.assert_allclose(layer.gates[gate].slope[t], slope.mean(0) if len(slope) else 0, rtol=1e-10)
+            np.testing.assert_allclose(layer.gates[gate].saturated[t], (slope < 0.1).mean() if len(slope) else 0)
+        s = np.where(exists[:, None], rnn_jax.step(cell, jnp.asarray(s), jnp.asarray(x_t)), s)
+
+
+def test_a_cell_that_does_not_know_its_slopes():
+    (layer,) = by_numpy(rnn_jax.analysis.anatomy)(*problem_of("peephole", Case())).layers
+    assert layer.gates == {} and layer.d_phi is None and layer.saturated is None
 
 
 @pytest.mark.parametrize("rho", [0.5, 1.0, 1.2])

@@ -27,7 +27,7 @@ from witness import central_differences
 
 import rnn_jax
 from rnn_jax import Plan
-from rnn_jax.verify._grid import covering
+from rnn_jax.verify._grid import covering, with_other_cells
 
 PLANS = [
     None,
@@ -44,13 +44,14 @@ PLANS = [
 ]
 GRID = list(zip(itertools.cycle(PLANS), covering(OPTIONS, 2), strict=False))
 GRID += [(plan, FLAGGED_STACK) for plan in PLANS]
+GATED_GRID = list(zip(itertools.cycle(PLANS), covering(with_other_cells(OPTIONS), 2), strict=False))
 
 
 def describe(value):
     return "-".join(str(part).replace(" ", "") for part in value) if isinstance(value, tuple) else None
 
 
-@pytest.mark.parametrize("plan, case", GRID, ids=describe)
+@pytest.mark.parametrize("plan, case", GRID + GATED_GRID, ids=describe)
 def test_equal_to_autodiff_under_every_plan(plan, case):
     problem = make_problem(case)
     assert_trees_close(run("blocked", case, problem, plan=plan), run("autodiff", case, problem), rtol=1e-12)

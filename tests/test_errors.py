@@ -358,7 +358,7 @@ CASES = [
     (lambda: rnn_jax.dynamics.log_singular_values(jnp.ones((4, 3, 3)), [1, 5]), ValueError, "`lags` must be from 1 to the 4 steps of `jacobians`, got 5."),
     (lambda: rnn_jax.dynamics.lyapunov_exponents(jax.random.key(0), PARAMS, H_0), ValueError, "Either `xs`, the inputs that drive the network, or `num_steps` must be given, not both."),
     (lambda: rnn_jax.dynamics.lyapunov_exponents(jax.random.key(0), PARAMS, H_0, num_steps=12, skip=3), ValueError, "At least 10 steps must be left after `skip`, got 12 steps and skip = 3."),
-    (lambda: rnn_jax.dynamics.lyapunov_exponents(jax.random.key(0), PARAMS, H_0, num_steps=12, num=9), ValueError, "`num` must be at most the 8 units of all layers, got 9."),
+    (lambda: rnn_jax.dynamics.lyapunov_exponents(jax.random.key(0), PARAMS, H_0, num_steps=12, num=9), ValueError, "`num` must be at most 8, the size of the states of all layers, got 9."),
     (lambda: rnn_jax.dynamics.log_singular_values(jnp.ones((4, 3, 3)), 3), TypeError, "`lags` must be a list of numbers of steps, got 3."),
     (lambda: rnn_jax.dynamics.kaplan_yorke(jnp.ones((2, 0))), ValueError, "`exponents` must have the axes (*batch, num), num at least 1, got shape (2, 0)."),
     (lambda: rnn_jax.dynamics.fixed_points(PARAMS, (jnp.full((2, 4), jnp.nan), jnp.zeros((2, 4)))), ValueError, "`starts` must hold at least one state, and only finite numbers: leave out those that diverged."),

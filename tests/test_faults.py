@@ -11,14 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults import BACKWARD, BLOCKED, DROPPED, TRUNCATED, planted
+from faults import BACKWARD, BLOCKED, CELLS, DROPPED, TRUNCATED, planted
 from more_faults import MORE
 from plant import Change, DoesNotApply, plant
 
 import rnn_jax
 
 RECORD = Path(__file__).with_name("faults.json")
-FAULTS = {fault.name: fault for fault in (*BACKWARD, *DROPPED, *BLOCKED, *TRUNCATED, *MORE)}
+FAULTS = {fault.name: fault for fault in (*BACKWARD, *DROPPED, *BLOCKED, *TRUNCATED, *CELLS, *MORE)}
 
 
 def recorded():

@@ -1,11 +1,15 @@
 """Fixed points: known ones, ones that an input moves, and those of a trained network."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from networks import KEY, network
+from problems import Case
 
 import rnn_jax
+from test_cells import problem_of
 
 
 def test_fixed_points_that_are_known():
@@ -35,6 +39,23 @@ def test_an_input_moves_them_and_slow_points_are_told_apart():
     assert fixed.sum() == 1 and found.stable[fixed].all()
     assert np.any((found.speeds > 1e-4) & (found.speeds < 0.1))
     np.testing.assert_allclose(found.states[0][0], np.tanh(1.5 * found.states[0][0] + 0.4), rtol=1e-9)
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_stack_of_gated_cells(cell):
+    """One step of all layers leaves the state where it is, and its eigenvalues are those of JAX's Jacobian."""
+    params, _, h_0 = problem_of(cell, Case(num_layers=2, batch=(3,)))
+    found = rnn_jax.dynamics.fixed_points(params, h_0, jnp.ones(3))
+    at = [s[0] for s in found.states]
+    assert [len(s) for s in at] == [h.shape[1] for h in h_0] and found.speeds[0] < 1e-6
+    flat, unravel = jax.flatten_util.ravel_pytree(tuple(map(jnp.asarray, at)))
+
+    def step(s):
+        return jax.flatten_util.ravel_pytree(rnn_jax.apply_step(params, unravel(s), jnp.ones(3))[1])[0]
+
+    np.testing.assert_allclose(step(flat), flat, atol=1e-6)
+    values = np.linalg.eigvals(jax.jacobian(step)(flat))
+    np.testing.assert_allclose(np.abs(found.eigenvalues[0]), -np.sort(-np.abs(values)), rtol=1e-9, atol=1e-12)
 
 
 def test_what_a_trained_flip_flop_remembers_is_two_points():

@@ -6,28 +6,41 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_numpy import by_numpy
+from problems import and_gated
 from witness import softmax
 
 import rnn_jax
+from rnn_jax._cells.kinds import CELLS
+from rnn_jax._cells.protocol import own_names
 
 
-def make_model(vocabulary=9, hidden=8, num_layers=2):
-    rng = np.random.default_rng(4)
+def make_model(vocabulary=9, hidden=8, num_layers=2, kind=rnn_jax.CellParams):
+    rng, wide = np.random.default_rng(4), kind.gates * hidden
 
     def normal(scale, *shape):
         return jnp.asarray(scale * rng.standard_normal(shape))
 
     def cell(size):
-        return rnn_jax.CellParams(normal(1.0, size, hidden), normal(0.5, hidden, hidden), normal(0.1, hidden), "tanh")
+        own = {name: normal(0.5, hidden) for name in own_names(kind)}
+        return kind(normal(1.0, size, wide), normal(0.5, hidden, wide), normal(0.1, wide), **own)
 
     cells = tuple(cell(hidden if layer else vocabulary) for layer in range(num_layers))
     return rnn_jax.Params(cells, rnn_jax.ReadoutParams(normal(1.0, hidden, vocabulary), normal(0.1, vocabulary)))
 
 
-@pytest.mark.parametrize("batch, call", [((), by_numpy), ((3,), jax.jit), ((2, 2), by_numpy)])
-def test_generate_is_a_loop_of_steps(batch, call):
+@pytest.mark.parametrize(
+    "batch, call, cell",
+    [
+        ((), by_numpy, "vanilla"),
+        ((3,), jax.jit, "vanilla"),
+        ((2, 2), by_numpy, "vanilla"),
+        ((3,), by_numpy, "gru"),
+        ((), by_numpy, "lstm"),
+    ],
+)
+def test_generate_is_a_loop_of_steps(batch, call, cell):
     """Every output is drawn, with its own key, from what the network says after all that stands before it."""
-    params, key, draw = make_model(), jax.random.key(2), rnn_jax.categorical(0.7)
+    params, key, draw = make_model(kind=CELLS[cell]), jax.random.key(2), rnn_jax.categorical(0.7)
     prompt = np.random.default_rng(1).integers(0, 9, (4, *batch))
     outputs, h_T = call(lambda *args: rnn_jax.generate(*args, 6, draw=draw))(key, params, prompt)
     assert outputs.shape == (6, *batch) and outputs.dtype == prompt.dtype
@@ -50,22 +63,22 @@ PADDED = {  # where a prompt of so many steps may stand among six
 }
 
 
-@pytest.mark.parametrize("drawn", ["greedy", "categorical", "feedback"])
+@pytest.mark.parametrize("drawn, cell", and_gated(["greedy", "categorical", "feedback"], "categorical", "feedback"))
 @pytest.mark.parametrize("where", PADDED)
-def test_prompts_of_different_lengths(where, drawn):
+def test_prompts_of_different_lengths(where, drawn, cell):
     """Each goes on as from its own symbols alone; with random draws, as in a batch of that prompt alone."""
     mask = np.array([[c == "1" for c in row] for row in PADDED[where]]).T
     rng, features = np.random.default_rng(3), drawn == "feedback"
-    params = make_model(3, num_layers=2) if features else make_model()
+    params = make_model(3 if features else 9, kind=CELLS[cell])
     prompt = rng.standard_normal((6, 4, 3)) if features else rng.integers(0, 9, (6, 4))
     dirty = np.where(mask[..., None], prompt, np.nan) if features else np.where(mask, prompt, -7)
     draw = {"greedy": rnn_jax.greedy, "categorical": rnn_jax.categorical(1.0), "feedback": rnn_jax.feedback}[drawn]
-    h_0 = tuple(jnp.asarray(rng.standard_normal((4, 8))) for _ in params.cells)
+    h_0 = tuple(jnp.asarray(rng.standard_normal((4, 8 * each.parts))) for each in params.cells)
     outputs, h_T = generated(params, dirty, 5, draw=draw, h_0=h_0, mask=jnp.asarray(mask))
     for row in range(4):
         own = prompt[mask[:, row], row]
         if len(own) == 0:  # the output of `h_0` starts it
-            y = by_numpy(rnn_jax.readout)(params.readout, h_0[-1])
+            y = by_numpy(rnn_jax.readout)(params.readout, h_0[-1][:, :8])
             first = by_numpy(draw)(jax.random.split(jax.random.key(0), 5)[0], y)
             np.testing.assert_array_equal(outputs[0, row], first[row])
             continue
@@ -93,12 +106,12 @@ def generated(params, prompt, length, *, draw, **options):
     return make(jax.random.key(0), params, prompt)
 
 
-@pytest.mark.parametrize("at", [0, 2, 5])
-def test_a_reset_in_the_prompt(at):
+@pytest.mark.parametrize("at, cell", [(0, "vanilla"), (2, "vanilla"), (5, "vanilla"), (2, "gru"), (5, "lstm")])
+def test_a_reset_in_the_prompt(at, cell):
     """What stands before it is forgotten, at the last step of the prompt too; a step that does not exist has none."""
-    params, rng = make_model(), np.random.default_rng(5)
+    params, rng = make_model(kind=CELLS[cell]), np.random.default_rng(5)
     prompt = rng.integers(0, 9, (6, 3))
-    h_0 = tuple(jnp.asarray(rng.standard_normal((3, 8))) for _ in params.cells)
+    h_0 = tuple(jnp.asarray(rng.standard_normal((3, 8 * each.parts))) for each in params.cells)
     reset, mask = np.zeros((6, 3), bool), np.ones((6, 3), bool)
     reset[at, :2], mask[at, 1] = True, False
 

@@ -7,14 +7,27 @@ import numpy as np
 import pytest
 from by_numpy import by_numpy
 from commands import as_users_have_it
-from problems import EXACT, Case, assert_trees_close, equations, innermost_loops, make_problem, run, run_compiled
+from problems import (
+    EXACT,
+    GATED,
+    Case,
+    and_gated,
+    assert_trees_close,
+    equations,
+    innermost_loops,
+    make_problem,
+    run,
+    run_compiled,
+)
 from witness import central_differences
 
 import rnn_jax
 from rnn_jax._cells import activations
-from rnn_jax.verify._grid import OPTIONS, covering
+from rnn_jax.verify._grid import OPTIONS, covering, with_other_cells
 
-CASES = covering(OPTIONS, 2)  # every pair of options occurs; `gradcheck --grid full`: triples
+CASES = covering(OPTIONS, 2) + covering(
+    with_other_cells(OPTIONS), 2
+)  # every pair of options occurs; `gradcheck --grid full`: triples
 BY_HAND = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact and name != "autodiff"]
 
 
@@ -48,10 +61,12 @@ def test_compiled_by_xla_it_is_the_same(case):
         assert_trees_close(run_compiled(method, case, problem), run(method, case, problem), rtol=1e-12)
 
 
-@pytest.mark.parametrize("activation", OPTIONS["activation"])
-def test_the_problem_is_not_vacuous(activation):
+@pytest.mark.parametrize(
+    "options", [{"activation": name} for name in OPTIONS["activation"]] + [{"cell": name} for name in GATED], ids=str
+)
+def test_the_problem_is_not_vacuous(options):
     """The first step matters: a wrong recurrence cannot hide behind a network that forgets."""
-    case = Case(activation=activation, last="one")
+    case = Case(last="one", **options)
     _, gradients = run("autodiff", case, make_problem(case))
     d_xs = gradients.inputs
     assert jnp.linalg.norm(d_xs[0]) > 0.05 * jnp.linalg.norm(d_xs[-1])
@@ -80,10 +95,10 @@ def test_traced_once_a_shape(method):
         grad_fn(jax.tree.map(lambda w, s=scale: s * w, params), batch, h_0)
 
 
-@pytest.mark.parametrize("method", EXACT)
-def test_float32(method):
+@pytest.mark.parametrize("method, cell", and_gated(EXACT, "blocked", "bptt"))
+def test_float32(method, cell):
     """Within 2e-5 of the float64 truth, in float32 throughout."""
-    case = Case(num_layers=2, mask=True, reset=True, time=25)
+    case = Case(num_layers=2, mask=True, reset=True, time=25, cell=cell)
     problem = make_problem(case)
     low = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem)
     result, truth = run_compiled(method, case, low), run("autodiff", case, problem)
@@ -91,19 +106,19 @@ def test_float32(method):
     assert_trees_close(result, jax.tree.map(lambda x: x.astype(jnp.float32), truth), rtol=2e-5)
 
 
-@pytest.mark.parametrize("method", EXACT)
-def test_bfloat16_compute(method):
+@pytest.mark.parametrize("method, cell", and_gated(EXACT, "blocked", "bptt"))
+def test_bfloat16_compute(method, cell):
     """States and products in bfloat16 (8 bits): within 8 % of the float64 truth; results keep their own dtype."""
-    case = Case(time=8)
+    case = Case(time=8, cell=cell)
     problem = make_problem(case)
     result, truth = run_compiled(method, case, problem, compute_dtype=jnp.bfloat16), run("autodiff", case, problem)
     result = (result[0][0].astype(jnp.float64), result[0][1]), result[1]  # the loss is float32
     assert_trees_close(result, truth, rtol=8e-2)
 
 
-@pytest.mark.parametrize("method", EXACT)
-def test_bfloat16_parameters(method):
-    case = Case(time=8)
+@pytest.mark.parametrize("method, cell", and_gated(EXACT, "bptt", "blocked"))
+def test_bfloat16_parameters(method, cell):
+    case = Case(time=8, cell=cell)
     params, batch, h_0 = make_problem(case, dtype=jnp.bfloat16)
     (loss, _), gradients = run_compiled(method, case, (params, batch, h_0))
     assert loss.dtype == jnp.float32

@@ -10,6 +10,7 @@ from by_numpy import by_numpy
 from problems import Case, make_problem
 
 import rnn_jax
+from test_cells import problem_of
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,18 @@ import rnn_jax
     ids=str,
 )
 def test_step_jacobians_beside_jacfwd(case):
-    params, batch, h_0 = make_problem(case)
+    beside_jacfwd(case, make_problem(case))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm", "peephole"])
+def test_step_jacobians_of_a_gated_cell_beside_jacfwd(cell):
+    """Of the whole state: (h, c) of an LSTM."""
+    case = Case(batch=(2,), time=4, mask=True, reset=True, drop=True)
+    beside_jacfwd(case, problem_of(cell, case))
+
+
+def beside_jacfwd(case, problem):
+    params, batch, h_0 = problem
     cell, drop = params.cells[0], batch.drop
     flags = {"mask": batch.mask, "reset": batch.reset, "r": None if drop is None else drop.recurrent[0]}
     evaluated = jax.jit if case.drop and case.leak != 1 else by_numpy

@@ -9,6 +9,7 @@ from networks import KEY, in_single, network, random_network, spectrum
 from problems import Case, make_problem
 
 import rnn_jax
+from test_cells import problem_of
 
 
 def test_a_linear_network():
@@ -58,25 +59,31 @@ def test_the_sum_of_all_is_the_shrinking_of_volumes(driven, leak):
     np.testing.assert_allclose(np.sum(found.exponents), expected, rtol=1e-10)
 
 
-def test_a_stack_beside_its_jacobians():
-    """The exponents of two layers together: QR of the Jacobians of the joint state, by JAX."""
-    case = Case(num_layers=2, batch=(), time=40, leak=0.6)
-    params, batch, h_0 = make_problem(case)
+@pytest.mark.parametrize("cell", ["leaky", "gru", "lstm"])
+def test_a_stack_beside_its_jacobians(cell):
+    """The exponents of two layers together: QR of the Jacobians of the joint state, by JAX. An LSTM has 2 hid each."""
+    case = Case(num_layers=2, batch=(), time=40)
+    params, batch, h_0 = make_problem(case._replace(leak=0.6)) if cell == "leaky" else problem_of(cell, case)
     found = spectrum(params, h_0, batch.inputs)
+    half = h_0[0].shape[0]
+    size = 2 * half
+    assert found.exponents.shape == (size,)
 
     def step(state, x_t):
-        _, (a, b) = rnn_jax.apply_step(params, (state[:4], state[4:]), x_t)
+        _, (a, b) = rnn_jax.apply_step(params, (state[:half], state[half:]), x_t)
         return jnp.concatenate([a, b])
 
-    q, state, logs = np.linalg.qr(np.asarray(jax.random.normal(KEY, (8, 8))))[0], jnp.concatenate(h_0), []
+    q, state, logs = np.linalg.qr(np.asarray(jax.random.normal(KEY, (size, size))))[0], jnp.concatenate(h_0), []
     jacobian, step = by_numpy(jax.jacfwd(step)), by_numpy(step)
     state = np.asarray(state)
     for x_t in np.asarray(batch.inputs):
         q, r = np.linalg.qr(jacobian(state, x_t) @ q)
         state = step(state, x_t)
         logs.append(np.log(np.abs(np.diag(r))))
+    order = np.argsort(-np.mean(logs, 0))
+    logs = np.asarray(logs)[:, order]
     np.testing.assert_allclose(found.exponents, np.mean(logs, 0), rtol=1e-9)
-    blocks = np.reshape(logs, (10, 4, 8)).mean(1)
+    blocks = np.reshape(logs, (10, 4, size)).mean(1)
     np.testing.assert_allclose(found.errors, blocks.std(0, ddof=1) / 10**0.5, rtol=1e-9)
 
 

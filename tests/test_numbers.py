@@ -296,7 +296,7 @@ OF_ANY_TYPE = {  # parameters annotated `Any`, of which none is a number
     *("args", "kwargs", "options", "changes"),
     *("dtype", "compute_dtype"),
     *("targets", "target_t", "lengths", "lags", "kept", "kept_t"),
-    *("w_xh", "w_hh", "b_h", "leak"),  # leaves of cells
+    *("w_xh", "w_hh", "b_h", "leak", "b_n"),  # leaves of cells
 }
 
 

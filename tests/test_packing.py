@@ -10,7 +10,7 @@ import pytest
 from commands import as_users_have_it
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from problems import EXACT, Case, assert_trees_close, make_problem, run
+from problems import EXACT, Case, and_gated, assert_trees_close, make_problem, run
 
 import rnn_jax
 from rnn_jax.data import _sequences
@@ -64,16 +64,16 @@ def test_packing_many_is_quick_enough_to_be_used():
 
 
 @pytest.mark.parametrize("last", [None, 1])
-@pytest.mark.parametrize("method", EXACT)
-def test_packed_is_padded_is_apart(method, last):
+@pytest.mark.parametrize("method, cell", and_gated(EXACT, "bptt", "blocked"))
+def test_packed_is_padded_is_apart(method, cell, last):
     lengths = [5, 1, 9, 3, 0, 4, 2]
-    case = Case(num_layers=2, loss="cross_entropy")
+    case = Case(num_layers=2, loss="cross_entropy", cell=cell)
     params = jax.tree.map(np.asarray, make_problem(case)[0])
     inputs, targets = ragged(lengths, last=last)
     results = []
 
     def zeros(*batch):
-        return tuple(np.zeros((*batch, len(cell.b_h))) for cell in params.cells)
+        return tuple(np.zeros((*batch, cell.parts * len(cell.w_hh))) for cell in params.cells)
 
     for arrange in (rnn_jax.data.pack_sequences, rnn_jax.data.pad_sequences):
         batch, places = arrange(inputs, targets)
@@ -91,11 +91,11 @@ def test_packed_is_padded_is_apart(method, last):
     assert_trees_close(results[0][:2], (loss / count, jax.tree.map(lambda d: d / count, d_params)), rtol=1e-12)
 
 
-@pytest.mark.parametrize("last", [None, 2])
-def test_weights_and_masks_go_with_their_sequences(last):
+@pytest.mark.parametrize("last, cell", [(None, "vanilla"), (2, "vanilla"), (2, "gru"), (None, "lstm")])
+def test_weights_and_masks_go_with_their_sequences(last, cell):
     """Padded, packed, and each sequence alone from a state of zero: one loss, one gradient, holes in front too."""
     lengths = [5, 1, 6, 3, 0, 4, 2]
-    case = Case(num_layers=2, loss="cross_entropy", reduction="sum")
+    case = Case(num_layers=2, loss="cross_entropy", reduction="sum", cell=cell)
     params = jax.tree.map(np.asarray, make_problem(case)[0])
     inputs, targets = ragged(lengths, last=last)
     rng = np.random.default_rng(1)
@@ -108,7 +108,7 @@ def test_weights_and_masks_go_with_their_sequences(last):
     dirty = [np.where(m[:, None], x, np.nan) for x, m in zip(inputs, mask, strict=True)]
 
     def zeros(*batch):
-        return tuple(np.zeros((*batch, len(cell.b_h))) for cell in params.cells)
+        return tuple(np.zeros((*batch, cell.parts * len(cell.w_hh))) for cell in params.cells)
 
     for weights in (None, own):
         loss, d_params = 0.0, jax.tree.map(np.zeros_like, params)

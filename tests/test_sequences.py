@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_numpy import by_numpy
-from problems import EXACT, Case, assert_trees_close, grad_fn_of, make_problem, options_of, run
+from problems import EXACT, GATED, Case, and_gated, assert_trees_close, grad_fn_of, make_problem, options_of, run
 
 import rnn_jax
 
@@ -36,9 +36,12 @@ def flags(text):
 
 
 @functools.cache
-def rows():
+def rows(cell):
     """One batch whose rows are those of the table, every masked input NaN."""
-    case = Case(batch=(len(ROWS),), time=TIME, num_layers=2, weights=True, reduction="sum", activation="relu")
+    activation = "relu" if cell == "vanilla" else "tanh"
+    case = Case(
+        batch=(len(ROWS),), time=TIME, num_layers=2, weights=True, reduction="sum", activation=activation, cell=cell
+    )
     params, batch, h_0 = make_problem(case)
     mask = np.stack([flags(mask) for mask, _ in ROWS.values()], 1)
     reset = np.stack([flags(reset) for _, reset in ROWS.values()], 1)
@@ -69,18 +72,18 @@ def alone(case, params, batch, h_0, row):
 
 
 @functools.cache
-def rows_alone():
-    return [alone(*rows(), row) for row in range(len(ROWS))]
+def rows_alone(cell):
+    return [alone(*rows(cell), row) for row in range(len(ROWS))]
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_row_is_its_sequence_alone(method):
-    case, params, batch, h_0 = rows()
+@pytest.mark.parametrize("method, cell", and_gated(METHODS, "bptt", "blocked", "blocked", "truncated"))
+def test_every_row_is_its_sequence_alone(method, cell):
+    case, params, batch, h_0 = rows(cell)
     reach = {"truncated": {"k1": 2, "k2": TIME}, "adaptive": {"k1": 2, "bias": 1e-9}, "last_steps": {"k": TIME}}
     (loss, h_T), gradients = run(method, case, (params, batch, h_0), **reach.get(method, {}))
     total, d_params = 0.0, jax.tree.map(np.zeros_like, params)
     for row, name in enumerate(ROWS):
-        value, h, d, d_h_0, d_xs = rows_alone()[row]
+        value, h, d, d_h_0, d_xs = rows_alone(cell)[row]
         total += value
         d_params = d_params if d is None else jax.tree.map(np.add, d_params, d)
         np.testing.assert_allclose(gradients.inputs[:, row], d_xs, atol=1e-12, err_msg=name)
@@ -91,10 +94,10 @@ def test_every_row_is_its_sequence_alone(method):
     assert_trees_close(gradients.params, d_params, rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", [*METHODS, "randomised"])
-def test_what_is_masked_touches_nothing(method):
+@pytest.mark.parametrize("method, cell", and_gated([*METHODS, "randomised"], "bptt", "blocked"))
+def test_what_is_masked_touches_nothing(method, cell):
     """To the last bit, compiled: NaN, infinities and huge numbers behind the mask are as good as zeros."""
-    case = Case(mask=True, reset=True, num_layers=2)
+    case = Case(mask=True, reset=True, num_layers=2, cell=cell)
     grad_fn = jax.jit(grad_fn_of(method, case, **options_of(method)))
     params, batch, h_0 = make_problem(case)
     batch = batch._replace(key=jax.random.key(0))
@@ -108,13 +111,15 @@ def test_what_is_masked_touches_nothing(method):
     assert_trees_close(of_garbage, dict.fromkeys(of_garbage, clean), rtol=0)
 
 
+@pytest.mark.parametrize("cell", ["vanilla", *GATED])
 @pytest.mark.parametrize("unroll", [rnn_jax.unroll, rnn_jax.unroll_bptt])
-def test_both_directions_over_each_row_alone(unroll):
+def test_both_directions_over_each_row_alone(unroll, cell):
     """Holes, lengths and resets: every piece alone, forwards and flipped."""
-    params, batch, _ = make_problem(Case(batch=(len(ROWS),), time=TIME, num_layers=1))
-    other, _, _ = make_problem(Case(num_layers=1), seed=1)
+    params, batch, _ = make_problem(Case(batch=(len(ROWS),), time=TIME, num_layers=1, cell=cell))
+    other, _, _ = make_problem(Case(num_layers=1, cell=cell), seed=1)
     cells = jax.tree.map(np.asarray, (params.cells[0], other.cells[0]))
-    h_0 = tuple(np.random.default_rng(s).standard_normal((len(ROWS), 4)) for s in (2, 3))
+    size = params.cells[0].parts * 4
+    h_0 = tuple(np.random.default_rng(s).standard_normal((len(ROWS), size)) for s in (2, 3))
     mask = np.stack([flags(mask) for mask, _ in ROWS.values()], 1)
     reset = np.stack([flags(reset) for _, reset in ROWS.values()], 1)
     inputs = np.where(mask[..., None], batch.inputs, np.nan)
@@ -127,9 +132,11 @@ def test_both_directions_over_each_row_alone(unroll):
             if len(piece) == 0:
                 continue
             first, final = i == 0, i == len(pieces) - 1
-            there = states(cells[0], h_0[0][row] if first else np.zeros(4), inputs[piece, row])
-            back = states(cells[1], h_0[1][row] if final else np.zeros(4), inputs[piece[::-1], row])[::-1]
-            np.testing.assert_allclose(hs[piece, row], np.concatenate([there, back], -1), rtol=1e-12, err_msg=name)
+            there = states(cells[0], h_0[0][row] if first else np.zeros(size), inputs[piece, row])
+            back = states(cells[1], h_0[1][row] if final else np.zeros(size), inputs[piece[::-1], row])[::-1]
+            np.testing.assert_allclose(
+                hs[piece, row], np.concatenate([there[:, :4], back[:, :4]], -1), rtol=1e-12, err_msg=name
+            )
 
 
 def test_both_directions_differentiated():
@@ -150,7 +157,15 @@ def test_both_directions_differentiated():
 
 
 @pytest.mark.parametrize(
-    "case", [Case(num_layers=2, leak=0.3), Case(inputs="tokens", batch=()), Case(batch=(2, 2))], ids=str
+    "case",
+    [
+        Case(num_layers=2, leak=0.3),
+        Case(inputs="tokens", batch=()),
+        Case(batch=(2, 2)),
+        Case(num_layers=2, cell="lstm"),
+        Case(batch=(2, 2), cell="gru"),
+    ],
+    ids=str,
 )
 def test_a_stream_is_the_sequence(case, tmp_path):
     """Step by step, the state stored and read in between."""
@@ -166,7 +181,11 @@ def test_a_stream_is_the_sequence(case, tmp_path):
     assert_trees_close(h_t, h_T, rtol=1e-12)
 
 
-@pytest.mark.parametrize("case", [Case(num_layers=2, leak=0.3), Case(inputs="tokens", batch=())], ids=str)
+@pytest.mark.parametrize(
+    "case",
+    [Case(num_layers=2, leak=0.3), Case(inputs="tokens", batch=()), Case(cell="gru"), Case(num_layers=2, cell="lstm")],
+    ids=str,
+)
 def test_a_stream_with_flags_is_the_sequence(case):
     """Each step is one of `apply`, NaN where none exists, resets at holes too."""
     params, batch, h_0 = make_problem(case._replace(mask=True, reset=True, time=12))

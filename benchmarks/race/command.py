@@ -5,7 +5,9 @@
     python benchmarks/race                              # the gradient at nine shapes, all contenders
     python benchmarks/race --shapes 100x32x64x128x64 --contenders textbook blocked torch --what forward step
     python benchmarks/race --full --save                # everything, kept in benchmarks/results/
+    python benchmarks/race --cell gru lstm --save       # the gated cells, kept as race-gated.json and race-gated.md
     RACE_METHOD='my_module:Mine(k=2)' python benchmarks/race --contenders textbook blocked own   # a method of yours
+    RACE_BEFORE=../before/src python benchmarks/race --contenders textbook blocked before   # another checkout's blocked
 
 A shape is time x batch x in x hid x out. Every contender lives in a process of its own; they take turns in rounds, the
 order new each round, every call blocked until ready, one process at work at a time. One that is further than 1e-3 from
@@ -23,13 +25,13 @@ from rnn_jax._reporting.machine import PACKAGES, machine_record
 
 from . import contenders as who
 from . import problems
-from .figures import summarise
+from .figures import REPORTS, only, summarise
 from .measure import Absent, Heat, WorkerDied, measure_machine, run
 from .report import NO_GPU, markdown, table, targets_table
 from .worker import TURN_S
 
 RESULTS = Path(__file__).parents[1] / "results"
-PEERS = ("dm-haiku", "flax", "equinox", "torch")  # distributions that take part
+PEERS = ("dm-haiku", "flax", "equinox", "torch", "keras")  # distributions that take part
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -41,6 +43,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     shapes = " ".join(shape.name for shape in problems.SHAPES)
     add("--shapes", nargs="+", metavar="SHAPE", help=f"default: {shapes}")
     add("--contenders", nargs="+", metavar="NAME", help=f"default: all, {' '.join(who.CONTENDERS)}")
+    add("--cell", nargs="+", metavar="CELL", help=f"of {' '.join(problems.CELLS)}; default: vanilla")
     add("--what", nargs="+", metavar="WHAT", help=f"of {' '.join(who.EVERYTHING)}; default: gradient")
     add("--rounds", type=int, help="turns of every contender; default: 9")
     add(
@@ -55,9 +58,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--sweeps", action="store_true", help="also along T, B and hid, and up to T = 1,000,000: the pictures")
     add("--only-sweeps", nargs="+", metavar="SWEEP", help=f"nothing but these sweeps, of {' '.join(problems.SWEEPS)}")
     add(
-        "--save", nargs="?", type=Path, const=RESULTS, metavar="FOLDER", help="keep race.json, race.md and the pictures"
+        "--save",
+        nargs="?",
+        type=Path,
+        const=RESULTS,
+        metavar="FOLDER",
+        help="keep race.json, race.md and the pictures; of gated cells, race-gated.json and race-gated.md",
     )
-    add("--redraw", action="store_true", help="no race: table and pictures anew from the race.json that was saved")
+    add("--redraw", action="store_true", help="no race: tables and pictures anew from what was saved")
     options = parser.parse_args(arguments)
     try:
         return choose(options)
@@ -80,6 +88,7 @@ def choose(options: argparse.Namespace) -> argparse.Namespace:
     options.what = _known(
         "what", options.what or (["gradient", "forward", "step"] if options.full else ["gradient"]), who.EVERYTHING
     )
+    options.cells = _known("cell", options.cell or ["vanilla"], tuple(problems.CELLS))
     (device,) = _known("device", [options.device], ("cpu", "cuda", "all"))
     options.devices = ("cpu", "cuda") if device == "all" else (device,)
     options.series = tuple(problems.SWEEPS) if options.sweeps or options.full else ()
@@ -99,18 +108,18 @@ def _known(kind: str, names: list[str], known: tuple[str, ...]) -> tuple[str, ..
 
 def heats(options: argparse.Namespace, device: str) -> list[Heat]:
     """All races on a device: the shapes, then the points of the sweeps."""
-    found = []
+    found, cells = [], options.cells
     for what in options.what:
         aside = options.full and what != "gradient"
         names = tuple(name for name in options.names if not aside or name in who.ASIDE)
         shapes = problems.ASIDE if aside else options.shapes
-        found += [Heat("race", shape, what, device, names, options.rounds) for shape in shapes]
+        found += [Heat("race", cell, shape, what, device, names, options.rounds) for cell in cells for shape in shapes]
     for series in options.series:
         asked = set(options.contenders or who.CONTENDERS)
         names = tuple(name for name in (who.LONG if series == "long" else who.SWEPT) if name in asked)
         for shape in problems.SWEEPS[series]:
             rounds = min(options.rounds, 2 if shape.time > 100_000 else 5)
-            found.append(Heat(series, shape, "gradient", device, names, rounds))
+            found += [Heat(series, cell, shape, "gradient", device, names, rounds) for cell in cells]
     return found
 
 
@@ -159,19 +168,23 @@ def measure(options: argparse.Namespace, data: dict) -> None:
         write(data, options.save)
 
 
-def write(data: dict, folder: Path) -> None:
-    """`race.json`, a line a row."""
+def write(data: dict, folder: Path) -> list[str]:
+    """`race.json` and `race-gated.json`, a line a row; the names of those that have rows."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(data, separators=(",", ":")).replace("},{", "},\n{")
-    (folder / "race.json").write_text(text + "\n")
+    parts = {name: part for name, cells in REPORTS.items() if (part := only(data, cells))["rows"]}
+    for name, part in parts.items():
+        text = json.dumps(part, separators=(",", ":")).replace("},{", "},\n{")
+        (folder / f"{name}.json").write_text(text + "\n")
+    return list(parts)
 
 
-def draw(data: dict, folder: Path) -> None:
-    """The report and the pictures of what `race.json` has."""
+def draw(name: str, folder: Path) -> None:
+    """The report and the pictures of what was written under this name."""
     from .pictures import save_pictures
 
-    (folder / "race.md").write_text(markdown(data))
-    say(f"kept: race.json, race.md, {', '.join(path.name for path in save_pictures(data, folder))}")
+    data = json.loads((folder / f"{name}.json").read_text())
+    (folder / f"{name}.md").write_text(markdown(data))
+    say(f"kept: {', '.join([f'{name}.json', f'{name}.md', *(path.name for path in save_pictures(data, folder))])}")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -179,10 +192,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(arguments)
     if options.redraw:
         folder = options.save or RESULTS
-        if not (folder / "race.json").exists():
+        saved = [name for name in REPORTS if (folder / f"{name}.json").exists()]
+        if not saved:
             print("There is no race.json to draw: run with `--save` first.", file=sys.stderr)
             return 2
-        draw(json.loads((folder / "race.json").read_text()), folder)
+        for name in saved:
+            draw(name, folder)
         return 0
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # either way, no process is left behind
     data = blank(options)
@@ -200,5 +215,6 @@ def main(arguments: list[str] | None = None) -> int:
     for part in targets_table(summarise(data["rows"], data["machines"])):
         say(f"{part}\n")
     if options.save:
-        draw(data, options.save)
+        for name in write(data, options.save):
+            draw(name, options.save)
     return 0

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,10 @@ EVERYTHING = ("forward", "gradient", "step")
 
 
 class Contender(NamedTuple):
-    """`module.make(shape, what)` builds it; it `needs` modules of these names; `cores` > 1 shards the batch."""
+    """`module.make(cell, shape, what)` builds it; it `needs` modules of these names; `cores` > 1 shards the batch.
+
+    `source` is the folder that it imports this library from, if that is not the one of this process.
+    """
 
     about: str
     role: str
@@ -27,12 +31,13 @@ class Contender(NamedTuple):
     whats: tuple[str, ...] = EVERYTHING
     cores: int = 1
     devices: tuple[str, ...] = ("cpu", "cuda")
+    source: str = ""
 
 
 class Raced(NamedTuple):
     """`call()` does the work once and returns when it is done; `result()` is what is compared with the truth.
 
-    A result is a dict of arrays: `loss`, and for a gradient or a step the five leaves of the gradient or update.
+    A result is a dict of arrays: `loss`, and for a gradient or a step the `leaves` of the gradient or update.
     """
 
     call: Callable[[], Any]
@@ -46,41 +51,70 @@ UNTRAINED = ("forward", "gradient")
 
 CONTENDERS = {
     "textbook": Contender("jax.grad of the plain scan, readout inside", "textbook", ".networks", "textbook"),
-    "stepwise": Contender("by hand, every product inside the loop", "ours", ".networks", "stepwise"),
-    "bptt": Contender("by hand, products after the loop", "ours", ".networks", "bptt"),
-    "blocked": Contender("by hand, one block of steps at a time", "ours", ".networks", "blocked"),
+    "stepwise": Contender("by hand, every product inside the loop", "ours", ".ours", "stepwise"),
+    "bptt": Contender("by hand, products after the loop", "ours", ".ours", "bptt"),
+    "blocked": Contender("by hand, one block of steps at a time", "ours", ".ours", "blocked"),
     "blocked_2": Contender(
-        "blocked, the batch sharded over two CPU devices", "ours", ".networks", "sharded", cores=2, devices=("cpu",)
+        "blocked, the batch sharded over two CPU devices", "ours", ".ours", "sharded", cores=2, devices=("cpu",)
     ),
     "lean": Contender(
-        "blocked, in a quarter of the textbook's temporaries",
+        "blocked, in a quarter of the textbook's temporaries; gated cells recompute their gates",
         "ours",
-        ".networks",
+        ".ours",
         "lean",
         whats=GRADIENTS_ONLY,
     ),
-    "checkpointed": Contender("blocked, states recomputed", "ours", ".networks", "checkpointed", whats=GRADIENTS_ONLY),
+    "checkpointed": Contender("blocked, states recomputed", "ours", ".ours", "checkpointed", whats=GRADIENTS_ONLY),
     "hoisted": Contender("jax.grad, input and readout outside the scan", "autodiff", ".networks", "hoisted"),
     "split": Contender("hoisted, `_split_transpose=True`", "autodiff", ".networks", "split", whats=GRADIENTS_ONLY),
     "unrolled": Contender("hoisted, eight steps per iteration", "autodiff", ".networks", "unrolled"),
     "remat": Contender(
         "hoisted, `jax.checkpoint` around √T steps", "autodiff", ".networks", "remat", whats=GRADIENTS_ONLY
     ),
-    "haiku": Contender("hk.VanillaRNN, tanh, by hk.dynamic_unroll", "peer", ".libraries", "haiku", ("haiku",)),
-    "flax": Contender("nn.RNN of nn.SimpleCell", "peer", ".libraries", "flax", ("flax",)),
-    "equinox": Contender("a cell of eqx.nn.Linear under lax.scan", "peer", ".libraries", "equinox", ("equinox",)),
+    "haiku": Contender(
+        "hk.VanillaRNN (tanh) or hk.LSTM by hk.dynamic_unroll", "peer", ".libraries", "haiku", ("haiku",)
+    ),
+    "flax": Contender(
+        "nn.RNN of nn.SimpleCell, nn.GRUCell or nn.OptimizedLSTMCell", "peer", ".libraries", "flax", ("flax",)
+    ),
+    "equinox": Contender(
+        "two eqx.nn.Linear, eqx.nn.GRUCell or eqx.nn.LSTMCell under lax.scan",
+        "peer",
+        ".libraries",
+        "equinox",
+        ("equinox",),
+    ),
     "torch": Contender(
-        "torch.nn.RNN, on the best number of threads", "peer", ".libraries", "torch", ("torch",), UNTRAINED
+        "torch.nn.RNN, GRU or LSTM, on the best number of threads",
+        "peer",
+        ".without_jax",
+        "torch",
+        ("torch",),
+        UNTRAINED,
     ),
     "numpy": Contender(
-        "by hand in NumPy, products after the loop", "peer", ".libraries", "numpy", (), UNTRAINED, devices=("cpu",)
+        "by hand in NumPy, products after the loop", "peer", ".without_jax", "numpy", (), UNTRAINED, devices=("cpu",)
+    ),
+    "keras": Contender(
+        "keras.layers.GRU or LSTM, on JAX and compiled with the loss", "peer", ".libraries", "keras", ("keras",)
     ),
 }
 OWN = "RACE_METHOD"  # a method of your own, `module:expression`, for this process and its workers
 if OWN in os.environ:
-    CONTENDERS["own"] = Contender(f"the method {os.environ[OWN]}", "ours", ".networks", "own")
+    CONTENDERS["own"] = Contender(f"the method {os.environ[OWN]}", "ours", ".ours", "own")
+BEFORE = "RACE_BEFORE"  # the folder `src` of another checkout of this library
+if BEFORE in os.environ:
+    source = str(Path(os.environ[BEFORE]).resolve())
+    CONTENDERS["before"] = Contender("blocked of another checkout", "ours", ".ours", "before", source=source)
+LACKS = {  # of which cell a contender has no equal, and why
+    ("haiku", "gru"): "its GRU resets before the product, which is another network",
+    ("keras", "vanilla"): "we wrote only its gated cells",
+    ("before", "gru"): "it is compared at the vanilla cell only",
+    ("before", "lstm"): "it is compared at the vanilla cell only",
+}
 HEADLINE = "blocked"
 RIVALS = ("autodiff", "peer")
+NOT_JAX = ("torch", "numpy")
 QUICK = ("textbook", "bptt", "blocked", "hoisted", "split", "torch")
 SMOKE = ("textbook", "bptt", "blocked", "checkpointed", "hoisted", "numpy")
 ASIDE = ("textbook", "bptt", "blocked", "hoisted", "torch")  # of forward and step in the full run
@@ -100,18 +134,20 @@ def find(name: str) -> Contender:
     return (CONTENDERS | UNUSUAL)[name]
 
 
-def builder(name: str) -> Callable[[Shape], Any]:
+def builder(name: str) -> Callable[[str, Shape, str], Raced]:
     """The function that builds the contender; imports what it needs."""
     row = find(name)
     return getattr(importlib.import_module(row.module, __package__), row.make)
 
 
-def obstacle(name: str, shape: Shape, what: str, device: str) -> str | None:
+def obstacle(name: str, cell: str, shape: Shape, what: str, device: str) -> str | None:
     """Why the contender has no part in this race, or None."""
     row = CONTENDERS[name]
     missing = [module for module in row.needs if importlib.util.find_spec(module) is None]
     if missing:
         return f"{missing[0]} is not installed (extra `bench`)"
+    if (name, cell) in LACKS:
+        return LACKS[name, cell]
     if what not in row.whats:
         return f"we wrote no {what} for it"
     if device not in row.devices:

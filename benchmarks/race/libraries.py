@@ -1,26 +1,57 @@
-"""The same network, with the same weights, in other libraries: three on JAX, PyTorch's own, and NumPy by hand.
+"""The same network, with the same weights, in four libraries on JAX.
 
-Each function imports what it needs: the process of PyTorch or NumPy has no JAX in it.
+Each function imports what it needs. Where a library has its gates apart or in another order, our columns are taken
+apart before the race, and its gradients put together after it.
 """
 
 import os
-import timeit
+from typing import Any
 
-import numpy as np
-
-from rnn_jax._reporting.machine import cores
+import jax
+import jax.numpy as jnp
+from jax import lax
 
 from .contenders import Raced
-from .problems import LEAVES, Shape, make_problem
+from .networks import Model, cross_entropy, race
+from .problems import Shape, make_problem
 
 
-def haiku(shape: Shape, what: str) -> Raced:
-    """`hk.VanillaRNN` by `hk.dynamic_unroll`, and `hk.Linear`. Its cell is fixed to ReLU: here tanh stands there."""
+def numbers(cell: str, shape: Shape) -> tuple[dict[str, Any], Any, Any, Any]:
+    """The weights, features, classes and first state of a problem; a state of one part is no tuple."""
+    w, xs, targets, s_0 = jax.tree.map(jnp.asarray, make_problem(cell, shape))
+    return w, xs, targets, s_0 if len(s_0) > 1 else s_0[0]
+
+
+def gates(x: Any, count: int) -> list[Any]:
+    """The columns of each gate."""
+    return jnp.split(x, count, -1)
+
+
+def joined(*columns: Any) -> Any:
+    """The inverse of `gates`."""
+    return jnp.concatenate(columns, -1)
+
+
+def haiku(cell: str, shape: Shape, what: str) -> Raced:
+    """`hk.VanillaRNN` or `hk.LSTM` by `hk.dynamic_unroll`, and `hk.Linear`."""
     import haiku as hk
-    import jax
-    import jax.numpy as jnp
 
-    from .networks import Model, cross_entropy, race
+    w, xs, targets, s_0 = numbers(cell, shape)
+    core, params, of_cell = {"vanilla": haiku_vanilla, "lstm": haiku_lstm}[cell](hk, shape.hidden, w)
+
+    def network(xs, s_0):
+        hs, _ = hk.dynamic_unroll(core(), xs, s_0 if cell == "vanilla" else hk.LSTMState(*s_0))
+        return hk.Linear(shape.outputs, name="readout")(hs)
+
+    apply = hk.without_apply_rng(hk.transform(network)).apply
+    params = params | {"readout": {"w": w["w_hy"], "b": w["b_y"]}}
+    leaves = lambda p: of_cell(p) | {"w_hy": p["readout"]["w"], "b_y": p["readout"]["b"]}  # noqa: E731
+    loss = lambda p, xs, targets, s_0: cross_entropy(apply(p, xs, s_0), targets)  # noqa: E731
+    return race(Model(params, (xs, targets, s_0), loss, leaves), what)
+
+
+def haiku_vanilla(hk, hidden, w):
+    """`hk.VanillaRNN`, its parameters, and the way back. Its cell is fixed to ReLU: here tanh stands there."""
 
     class VanillaRNN(hk.VanillaRNN):
         def __call__(self, inputs, prev_state):
@@ -28,192 +59,146 @@ def haiku(shape: Shape, what: str) -> Raced:
             out = jnp.tanh(hk.Linear(self.hidden_size, name="from_input")(inputs) + recurrent(prev_state))
             return out, out
 
-    def network(xs, h_0):
-        hs, _ = hk.dynamic_unroll(VanillaRNN(shape.hidden, double_bias=False, name="rnn"), xs, h_0)
-        return hk.Linear(shape.outputs, name="readout")(hs)
-
-    w, xs, targets, h_0 = jax.tree.map(jnp.asarray, make_problem(shape))
-    apply = hk.without_apply_rng(hk.transform(network)).apply
-    params = {
-        "rnn/from_input": {"w": w["w_xh"], "b": w["b_h"]},
-        "rnn/from_state": {"w": w["w_hh"]},
-        "readout": {"w": w["w_hy"], "b": w["b_y"]},
-    }
+    params = {"rnn/from_input": {"w": w["w_xh"], "b": w["b_h"]}, "rnn/from_state": {"w": w["w_hh"]}}
     leaves = lambda p: {  # noqa: E731
         "w_xh": p["rnn/from_input"]["w"],
         "b_h": p["rnn/from_input"]["b"],
         "w_hh": p["rnn/from_state"]["w"],
-        "w_hy": p["readout"]["w"],
-        "b_y": p["readout"]["b"],
     }
-    loss = lambda p, xs, targets, h_0: cross_entropy(apply(p, xs, h_0), targets)  # noqa: E731
-    return race(Model(params, (xs, targets, h_0), loss, leaves), what)
+    return lambda: VanillaRNN(hidden, double_bias=False, name="rnn"), params, leaves
 
 
-def flax(shape: Shape, what: str) -> Raced:
-    """`nn.RNN` of `nn.SimpleCell`, and `nn.Dense`."""
+def haiku_lstm(hk, hidden, w):
+    """`hk.LSTM`, its parameters, and the way back: one product, gates i, g, f, o, and 1 added to f in each step."""
+    swap = lambda x: joined(*(gates(x, 4)[i] for i in (0, 2, 1, 3)))  # noqa: E731
+    i, f, g, o = gates(w["b_h"], 4)
+    params = {"rnn/linear": {"w": swap(jnp.concatenate([w["w_xh"], w["w_hh"]])), "b": joined(i, g, f - 1, o)}}
+
+    def leaves(p):
+        both = swap(p["rnn/linear"]["w"])
+        return {"w_xh": both[:-hidden], "w_hh": both[-hidden:], "b_h": swap(p["rnn/linear"]["b"])}
+
+    return lambda: hk.LSTM(hidden, name="rnn"), params, leaves
+
+
+FLAX = {  # the class, its names of the gates in our order, and which of its layers have the bias
+    "vanilla": ("SimpleCell", ("",), "i"),
+    "gru": ("GRUCell", ("r", "z", "n"), "i"),
+    "lstm": ("OptimizedLSTMCell", ("i", "f", "g", "o"), "h"),
+}
+
+
+def flax(cell: str, shape: Shape, what: str) -> Raced:
+    """`nn.RNN` of `nn.SimpleCell`, `nn.GRUCell` or `nn.OptimizedLSTMCell`, and `nn.Dense`."""
     import flax.linen as nn
-    import jax
-    import jax.numpy as jnp
 
-    from .networks import Model, cross_entropy, race
+    kind, names, with_bias = FLAX[cell]
 
     class Network(nn.Module):
         @nn.compact
-        def __call__(self, xs, h_0):
-            cell = nn.SimpleCell(shape.hidden, name="cell")
-            hs = nn.RNN(cell, time_major=True, name="rnn")(xs, initial_carry=h_0)
+        def __call__(self, xs, s_0):
+            layer = getattr(nn, kind)(shape.hidden, name="cell")
+            carry = s_0[::-1] if cell == "lstm" else s_0  # c first
+            hs = nn.RNN(layer, time_major=True, name="rnn")(xs, initial_carry=carry)
             return nn.Dense(shape.outputs, name="readout")(hs)
 
-    w, xs, targets, h_0 = jax.tree.map(jnp.asarray, make_problem(shape))
-    cell = {"i": {"kernel": w["w_xh"], "bias": w["b_h"]}, "h": {"kernel": w["w_hh"]}}
-    params = {"params": {"cell": cell, "readout": {"kernel": w["w_hy"], "bias": w["b_y"]}}}
+    w, xs, targets, s_0 = numbers(cell, shape)
+    layers = {f"{side}{name}": {} for side in "ih" for name in names}
+    for side, kernel in (("i", "w_xh"), ("h", "w_hh")):
+        for name, columns in zip(names, gates(w[kernel], len(names)), strict=True):
+            layers[f"{side}{name}"]["kernel"] = columns
+    for name, columns in zip(names, gates(w["b_h"], len(names)), strict=True):
+        layers[f"{with_bias}{name}"]["bias"] = columns
+    if cell == "gru":
+        layers["hn"]["bias"] = w["b_n"]
+    params = {"params": {"cell": layers, "readout": {"kernel": w["w_hy"], "bias": w["b_y"]}}}
 
     def leaves(p):
-        cell, readout = p["params"]["cell"], p["params"]["readout"]
-        here = {"w_xh": cell["i"]["kernel"], "b_h": cell["i"]["bias"], "w_hh": cell["h"]["kernel"]}
-        return here | {"w_hy": readout["kernel"], "b_y": readout["bias"]}
+        layers, readout = p["params"]["cell"], p["params"]["readout"]
+        of = lambda side, kind: joined(*(layers[f"{side}{name}"][kind] for name in names))  # noqa: E731
+        found = {"w_xh": of("i", "kernel"), "w_hh": of("h", "kernel"), "b_h": of(with_bias, "bias")}
+        found |= {"b_n": layers["hn"]["bias"]} if cell == "gru" else {}
+        return found | {"w_hy": readout["kernel"], "b_y": readout["bias"]}
 
-    loss = lambda p, xs, targets, h_0: cross_entropy(Network().apply(p, xs, h_0), targets)  # noqa: E731
-    return race(Model(params, (xs, targets, h_0), loss, leaves), what)
+    loss = lambda p, xs, targets, s_0: cross_entropy(Network().apply(p, xs, s_0), targets)  # noqa: E731
+    return race(Model(params, (xs, targets, s_0), loss, leaves), what)
 
 
-def equinox(shape: Shape, what: str) -> Raced:
-    """A cell of two `eqx.nn.Linear` written for one sequence, vmapped over the batch, under `lax.scan`."""
+def equinox(cell: str, shape: Shape, what: str) -> Raced:
+    """A cell written for one sequence, under `lax.scan`, vmapped over the batch; its weights are (out, in)."""
     import equinox as eqx
-    import jax
-    import jax.numpy as jnp
-    from jax import lax
 
-    from .networks import Model, cross_entropy, race
+    class Vanilla(eqx.Module):
+        weight_ih: eqx.nn.Linear
+        weight_hh: eqx.nn.Linear
+
+        def __call__(self, x, h):
+            return jnp.tanh(self.weight_ih(x) + self.weight_hh(h))
 
     class Network(eqx.Module):
-        from_input: eqx.nn.Linear
-        from_state: eqx.nn.Linear
+        cell: eqx.Module
         readout: eqx.nn.Linear
 
-        def __call__(self, xs, h_0):
-            def body(h, x):
-                h = jnp.tanh(self.from_input(x) + self.from_state(h))
-                return h, self.readout(h)
+        def __call__(self, xs, s_0):
+            def body(s, x):
+                s = self.cell(x, s)
+                return s, self.readout(s[0] if cell == "lstm" else s)
 
-            return lax.scan(body, h_0, xs)[1]
+            return lax.scan(body, s_0, xs)[1]
 
     def linear(w, b):
         empty = eqx.nn.Linear(*w.shape, use_bias=b is not None, key=jax.random.key(0))
         return eqx.tree_at(lambda m: (m.weight, m.bias), empty, (w.T, b), is_leaf=lambda x: x is None)
 
-    w, xs, targets, h_0 = jax.tree.map(jnp.asarray, make_problem(shape))
-    network = Network(linear(w["w_xh"], w["b_h"]), linear(w["w_hh"], None), linear(w["w_hy"], w["b_y"]))
-    params, static = eqx.partition(network, eqx.is_array)
-    leaves = lambda p: {  # noqa: E731
-        "w_xh": p.from_input.weight.T,
-        "b_h": p.from_input.bias,
-        "w_hh": p.from_state.weight.T,
-        "w_hy": p.readout.weight.T,
-        "b_y": p.readout.bias,
-    }
+    where = {"w_xh": "weight_ih", "w_hh": "weight_hh", "b_h": "bias", "b_n": "bias_n"}
+    w, xs, targets, s_0 = numbers(cell, shape)
+    here = {ours: its for ours, its in where.items() if ours in w}
+    if cell == "vanilla":
+        layer = Vanilla(linear(w["w_xh"], w["b_h"]), linear(w["w_hh"], None))
+        of_cell = lambda p: {"w_xh": p.weight_ih.weight.T, "b_h": p.weight_ih.bias, "w_hh": p.weight_hh.weight.T}  # noqa: E731
+    else:
+        kind = {"gru": eqx.nn.GRUCell, "lstm": eqx.nn.LSTMCell}[cell]
+        empty = kind(shape.inputs, shape.hidden, key=jax.random.key(0))
+        places = lambda m: [getattr(m, its) for its in here.values()]  # noqa: E731
+        layer = eqx.tree_at(places, empty, [w[ours].T for ours in here])
+        of_cell = lambda p: {ours: getattr(p, its).T for ours, its in here.items()}  # noqa: E731
+    params, static = eqx.partition(Network(layer, linear(w["w_hy"], w["b_y"])), eqx.is_array)
+    leaves = lambda p: of_cell(p.cell) | {"w_hy": p.readout.weight.T, "b_y": p.readout.bias}  # noqa: E731
 
-    def loss(p, xs, targets, h_0):
-        ys = jax.vmap(eqx.combine(p, static), in_axes=(1, 0), out_axes=1)(xs, h_0)
+    def loss(p, xs, targets, s_0):
+        ys = jax.vmap(eqx.combine(p, static), in_axes=(1, 0), out_axes=1)(xs, s_0)
         return cross_entropy(ys, targets)
 
-    return race(Model(params, (xs, targets, h_0), loss, leaves), what)
+    return race(Model(params, (xs, targets, s_0), loss, leaves), what)
 
 
-def torch(shape: Shape, what: str) -> Raced:
-    """`torch.nn.RNN` and `torch.nn.Linear`, on as many threads as is best, or on the GPU without TF32."""
-    import torch as t
+def keras(cell: str, shape: Shape, what: str) -> Raced:
+    """`keras.layers.GRU(reset_after=True)` or `LSTM`, and `Dense`, as pure functions; the batch is its first axis."""
+    os.environ["KERAS_BACKEND"] = "jax"
+    import keras as k
 
-    device = "cuda" if os.environ["JAX_PLATFORMS"] == "cuda" else "cpu"
-    if device == "cuda" and not t.cuda.is_available():
-        raise NotImplementedError("this torch has no CUDA")
-    t.backends.cudnn.allow_tf32 = t.backends.cuda.matmul.allow_tf32 = False
-    w, xs, targets, h_0 = make_problem(shape)
-    rnn = t.nn.RNN(shape.inputs, shape.hidden, nonlinearity="tanh").to(device)
-    readout = t.nn.Linear(shape.hidden, shape.outputs).to(device)
-    parameters = [rnn.weight_ih_l0, rnn.weight_hh_l0, rnn.bias_ih_l0, readout.weight, readout.bias]
-    with t.no_grad():
-        rnn.bias_hh_l0.zero_()  # the second bias of the one sum; its gradient is the first one's
-        for parameter, name in zip(parameters, LEAVES, strict=True):
-            parameter.copy_(t.from_numpy(np.ascontiguousarray(w[name].T)))
-    asked = [*rnn.parameters(), *readout.parameters()]
-    xs, h_0 = t.from_numpy(xs).to(device), t.from_numpy(h_0)[None].to(device)
-    targets = t.from_numpy(targets.astype(np.int64)).reshape(-1).to(device)
+    w, xs, targets, s_0 = numbers(cell, shape)
+    xs, targets = jnp.swapaxes(xs, 0, 1), targets.T
+    swap = lambda x: joined(*(gates(x, 3)[i] for i in (1, 0, 2))) if cell == "gru" else x  # noqa: E731  z, r, h
+    make = {"gru": k.layers.GRU, "lstm": k.layers.LSTM}[cell]
+    rnn, dense = make(shape.hidden, return_sequences=True), k.layers.Dense(shape.outputs)
+    rnn.build(xs.shape)
+    dense.build((*xs.shape[:2], shape.hidden))
+    bias = swap(w["b_h"])
+    if cell == "gru":  # a second row for the recurrent product, of which the n part is ours
+        bias = jnp.stack([bias, jnp.pad(w["b_n"], (2 * shape.hidden, 0))])
+    params = [swap(w["w_xh"]), swap(w["w_hh"]), bias], [w["w_hy"], w["b_y"]]
+    fixed = [[jnp.asarray(v.value) for v in layer.non_trainable_variables] for layer in (rnn, dense)]
 
-    def loss():
-        return t.nn.functional.cross_entropy(readout(rnn(xs, h_0)[0]).flatten(0, 1), targets)
+    def loss(p, xs, targets, s_0):
+        states = list(s_0) if cell == "lstm" else [s_0]
+        hs, _ = rnn.stateless_call(p[0], fixed[0], xs, initial_state=states, training=True)
+        ys, _ = dense.stateless_call(p[1], fixed[1], hs)
+        return cross_entropy(ys, targets)
 
-    def run():
-        if what == "forward":
-            with t.no_grad():
-                out = (loss(),)
-        else:
-            value = loss()
-            out = value, *t.autograd.grad(value, asked)
-        if device == "cuda":
-            t.cuda.synchronize()
-        return out
+    def leaves(p):
+        (w_xh, w_hh, bias), (w_hy, b_y) = p
+        own = {"b_h": swap(bias[0]), "b_n": bias[1, -shape.hidden :]} if cell == "gru" else {"b_h": bias}
+        return {"w_xh": swap(w_xh), "w_hh": swap(w_hh), "w_hy": w_hy, "b_y": b_y} | own
 
-    def seconds(threads):
-        t.set_num_threads(threads)
-        run()
-        return min(timeit.repeat(run, number=1, repeat=3))
-
-    t.set_num_threads(min(range(1, cores() + 1), key=seconds))
-
-    def result():
-        value, *gradients = (x.detach().cpu().numpy().astype(np.float64) for x in run())
-        named = dict(zip(map(id, asked), gradients, strict=False))
-        leaves = zip(LEAVES, parameters, strict=True) if gradients else ()
-        return {"loss": value} | {name: named[id(parameter)].T for name, parameter in leaves}
-
-    return Raced(run, result)
-
-
-def numpy(shape: Shape, what: str) -> Raced:
-    """Products before and after the two loops, everything written into arrays that are made once."""
-    w, xs, targets, h_0 = make_problem(shape)
-    time, batch, inputs, hidden, outputs = shape
-    rows = time * batch
-    w_hh_t, w_hy_t = np.ascontiguousarray(w["w_hh"].T), np.ascontiguousarray(w["w_hy"].T)
-    flat_xs, flat_targets, every = xs.reshape(rows, inputs), targets.reshape(rows), np.arange(rows)
-    hs, d_as = np.empty((time + 1, batch, hidden), np.float32), np.empty((time, batch, hidden), np.float32)
-    ys, product = np.empty((rows, outputs), np.float32), np.empty((batch, hidden), np.float32)
-    hs[0] = h_0
-
-    def forward():
-        flat_hs = hs[1:].reshape(rows, hidden)
-        np.matmul(flat_xs, w["w_xh"], out=flat_hs)
-        flat_hs += w["b_h"]
-        for t in range(time):
-            h_t = hs[t + 1]
-            h_t += np.matmul(hs[t], w["w_hh"], out=product)
-            np.tanh(h_t, out=h_t)
-        np.matmul(flat_hs, w["w_hy"], out=ys)
-        ys.__iadd__(w["b_y"])
-        ys.__isub__(ys.max(-1, keepdims=True))
-        right = ys[every, flat_targets]
-        np.exp(ys, out=ys)
-        total = ys.sum(-1, keepdims=True)
-        return np.mean(np.log(total[:, 0]) - right), total
-
-    def gradient():
-        loss, total = forward()
-        ys.__itruediv__(total * np.float32(rows))  # now the cotangent of ys
-        ys[every, flat_targets] -= np.float32(1 / rows)
-        flat_das, flat_hs = d_as.reshape(rows, hidden), hs[1:].reshape(rows, hidden)
-        np.matmul(ys, w_hy_t, out=flat_das)
-        slopes = 1 - hs[1:] * hs[1:]
-        d_as[-1] *= slopes[-1]
-        for t in range(time - 2, -1, -1):
-            d_a = d_as[t]
-            d_a += np.matmul(d_as[t + 1], w_hh_t, out=product)
-            d_a *= slopes[t]
-        d_w_hh = hs[:-1].reshape(rows, hidden).T @ flat_das
-        return loss, flat_xs.T @ flat_das, d_w_hh, flat_das.sum(0), flat_hs.T @ ys, ys.sum(0)
-
-    if what == "forward":
-        return Raced(forward, lambda: {"loss": np.asarray(forward()[0], np.float64)})
-    result = lambda: {n: np.asarray(x, np.float64) for n, x in zip(("loss", *LEAVES), gradient(), strict=True)}  # noqa: E731
-    return Raced(gradient, result)
+    return race(Model(params, (xs, targets, s_0), loss, leaves), what)

@@ -53,11 +53,11 @@ def pool() -> Iterator[list[Worker]]:
             stop(worker)
 
 
-def start(name: str, shape: Shape, what: str, device: str) -> Worker:
+def start(name: str, cell: str, shape: Shape, what: str, device: str) -> Worker:
     """A new process for a contender."""
     log = tempfile.NamedTemporaryFile(prefix=f"race-{name}-")
     pipe, its = SPAWN.Pipe()
-    process = SPAWN.Process(target=work, args=(its, log.name, name, shape, what, device), daemon=True)
+    process = SPAWN.Process(target=work, args=(its, log.name, name, cell, shape, what, device), daemon=True)
     process.start()
     its.close()
     return Worker(name, process, pipe, log)
@@ -101,10 +101,10 @@ def hear(worker: Worker, limit: float = PATIENCE_S) -> dict[str, Any]:
 
 
 @functools.cache
-def truth(shape: Shape, what: str) -> Result:
-    """The float64 result, computed once a shape, on the CPU."""
+def truth(cell: str, shape: Shape, what: str) -> Result:
+    """The float64 result, computed once per cell and shape, on the CPU."""
     with pool() as workers:
-        workers.append(start("truth", shape, what, "cpu"))
+        workers.append(start("truth", cell, shape, what, "cpu"))
         hear(workers[0])
         return ask(workers[0], "result")
 
@@ -113,6 +113,7 @@ class Heat(NamedTuple):
     """A race to run: its series ("race", or the sweep it is a point of), and who takes part."""
 
     series: str
+    cell: str
     shape: Shape
     what: str
     device: str
@@ -121,13 +122,14 @@ class Heat(NamedTuple):
 
     @property
     def title(self) -> str:
-        """What, where, on which shape."""
-        return f"{self.what} of {self.shape.name} on {self.device}"
+        """What, of which cell, on which shape, where."""
+        return f"{self.what} of {self.cell} {self.shape.name} on {self.device}"
 
 
 def run(heat: Heat, say: Callable[[str], None]) -> tuple[list[dict], list[dict]]:
     """The rows of a race, one a contender, and who is not in it and why."""
-    of_heat = {"series": heat.series, "shape": heat.shape, "what": heat.what, "device": heat.device}
+    problem = heat.cell, heat.shape, heat.what
+    of_heat = {"series": heat.series, "cell": heat.cell, "shape": heat.shape, "what": heat.what, "device": heat.device}
     rows: dict[str, dict] = {}
     missing: dict[str, dict] = {}
 
@@ -144,11 +146,11 @@ def run(heat: Heat, say: Callable[[str], None]) -> tuple[list[dict], list[dict]]
 
     with pool() as workers:
         for name in heat.names:
-            if why := obstacle(name, heat.shape, heat.what, heat.device):
+            if why := obstacle(name, *problem, heat.device):
                 drop(name, why)
         names = [name for name in heat.names if name not in missing]
-        workers += [start(name, heat.shape, heat.what, heat.device) for name in names]
-        right = truth(heat.shape, heat.what) if names else {}
+        workers += [start(name, *problem, heat.device) for name in names]
+        right = truth(*problem) if names else {}
         there = [worker for worker in workers if attempt(worker, hear)]
         for worker in there:  # all have been imported: from here on one process works at a time
             if about := attempt(worker, ask, "prepare", right):
@@ -172,7 +174,8 @@ def run(heat: Heat, say: Callable[[str], None]) -> tuple[list[dict], list[dict]]
 
 
 def _row(heat: Heat, name: str, about: dict, error: float) -> dict:
-    amount = {"flops": flops(heat.shape, heat.what), "bytes": traffic(heat.shape, heat.what)}
+    problem = heat.cell, heat.shape, heat.what
+    amount = {"flops": flops(*problem), "bytes": traffic(*problem)}
     kept = {key: about[key] for key in ("compile_s", "temp_bytes", "calls")}
     return {"contender": name, "role": find(name).role} | amount | kept | {"error": error, "seconds": []}
 
@@ -182,7 +185,7 @@ def measure_machine(device: str, turns: int = 5) -> dict[str, Any]:
     rates: dict[str, Any] = {}
     with pool() as workers:
         for name, amount in WORK.items():
-            workers.append(worker := start(name, Shape(1, 1, 1, 1, 1), "gradient", device))
+            workers.append(worker := start(name, "vanilla", Shape(1, 1, 1, 1, 1), "gradient", device))
             rates["kind"] = hear(worker)["device_kind"]
             ask(worker, "prepare")
             rates[name] = [amount[device] / ask(worker, "time")["seconds"] for _ in range(turns)]

@@ -1,13 +1,10 @@
-"""The network in JAX: as people write it and JAX differentiates it, and by the methods of this library.
+"""The network in JAX, as people write it and JAX differentiates it; and how a model in JAX becomes a contender.
 
-Each of `textbook` to `own` builds a contender of a shape; `race` compiles it. Our methods are not asked for a gradient
-in the inputs or the first state.
+Each of `textbook` to `split` builds a contender of a cell and a shape; `race` compiles it. A loss takes the step of a
+cell: `step(p, z_t, s_tm1) -> s_t` with `z_t = x_t W_xh + b_h`, and states as tuples of parts, h first.
 """
 
-import importlib
 import inspect
-import math
-import os
 import time
 from collections.abc import Callable
 from functools import partial
@@ -18,19 +15,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
 
 import rnn_jax
 
-from .contenders import OWN, Raced
+from .contenders import Raced
 from .problems import Shape, make_problem
 
 OPTIMIZER = rnn_jax.clipped_sgd(0.1, momentum=0.9, max_norm=1.0)
-Builder = Callable[[Shape, str], Raced]
+Builder = Callable[[str, Shape, str], Raced]
 
 
 class Model(NamedTuple):
-    """A network in a contender's own terms, over `data`: `loss(params, *data)`, and the way back to our five leaves.
+    """A network in a contender's own terms, over `data`: `loss(params, *data)`, and the way back to our `leaves`.
 
     `value_and_grad(params, *data)` is autodiff's unless given, `init` and `step` are optax around it unless given.
     """
@@ -114,51 +110,76 @@ def as_numpy(tree: dict[str, Any]) -> dict[str, np.ndarray]:
 # Autodiff
 
 
+def vanilla(p, z, s):
+    """One step of tanh units."""
+    (h,) = s
+    return (jnp.tanh(z + h @ p["w_hh"]),)
+
+
+def gru(p, z, s):
+    """One step of gated recurrent units, the reset after the product."""
+    (h,) = s
+    (z_r, z_k, z_n), (u_r, u_k, u_n) = jnp.split(z, 3, -1), jnp.split(h @ p["w_hh"], 3, -1)
+    r, k = jax.nn.sigmoid(z_r + u_r), jax.nn.sigmoid(z_k + u_k)
+    n = jnp.tanh(z_n + r * (u_n + p["b_n"]))
+    return ((1 - k) * n + k * h,)
+
+
+def lstm(p, z, s):
+    """One step of long short-term memory."""
+    h, c = s
+    i, f, g, o = jnp.split(z + h @ p["w_hh"], 4, -1)
+    c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return jax.nn.sigmoid(o) * jnp.tanh(c), c
+
+
+STEPS = {"vanilla": vanilla, "gru": gru, "lstm": lstm}
+
+
 def cross_entropy(ys, targets):
     """The mean over all steps."""
     log_p = jax.nn.log_softmax(ys)
     return -jnp.mean(jnp.take_along_axis(log_p, targets[..., None], -1))
 
 
-def textbook_loss(p, xs, targets, h_0):
+def textbook_loss(step, p, xs, targets, s_0):
     """The whole step inside the scan, readout included."""
 
-    def body(h, x):
-        h = jnp.tanh(x @ p["w_xh"] + h @ p["w_hh"] + p["b_h"])
-        return h, h @ p["w_hy"] + p["b_y"]
+    def body(s, x):
+        s = step(p, x @ p["w_xh"] + p["b_h"], s)
+        return s, s[0] @ p["w_hy"] + p["b_y"]
 
-    return cross_entropy(lax.scan(body, h_0, xs)[1], targets)
+    return cross_entropy(lax.scan(body, s_0, xs)[1], targets)
 
 
-def hoisted_loss(p, xs, targets, h_0, *, scan=lax.scan):
+def hidden_states(step, p, xs, s, scan=lax.scan):
+    """The last states and all h, with the input projection before the scan."""
+
+    def body(s, z):
+        s = step(p, z, s)
+        return s, s[0]
+
+    return scan(body, s, xs @ p["w_xh"] + p["b_h"])
+
+
+def hoisted_loss(step, p, xs, targets, s_0, *, scan=lax.scan):
     """The input projection before the scan, the readout after it."""
-
-    def body(h, z):
-        h = jnp.tanh(z + h @ p["w_hh"])
-        return h, h
-
-    _, hs = scan(body, h_0, xs @ p["w_xh"] + p["b_h"])
+    _, hs = hidden_states(step, p, xs, s_0, scan)
     return cross_entropy(hs @ p["w_hy"] + p["b_y"], targets)
 
 
-def remat_loss(p, xs, targets, h_0):
+def remat_loss(step, p, xs, targets, s_0):
     """A block of about √T steps at a time, projection and readout inside, recomputed in the backward pass."""
     block = nearest_divisor(xs.shape[0], lambda k: abs(k - xs.shape[0] ** 0.5))
 
     @jax.checkpoint
-    def body(h, now):
+    def body(s, now):
         xs_block, targets_block = now
-        zs = xs_block @ p["w_xh"] + p["b_h"]
-
-        def inner(h, z):
-            h = jnp.tanh(z + h @ p["w_hh"])
-            return h, h
-
-        h, hs = lax.scan(inner, h, zs)
-        return h, cross_entropy(hs @ p["w_hy"] + p["b_y"], targets_block)
+        s, hs = hidden_states(step, p, xs_block, s)
+        return s, cross_entropy(hs @ p["w_hy"] + p["b_y"], targets_block)
 
     parts = jax.tree.map(lambda a: a.reshape(-1, block, *a.shape[1:]), (xs, targets))
-    return jnp.mean(lax.scan(body, h_0, parts)[1])
+    return jnp.mean(lax.scan(body, s_0, parts)[1])
 
 
 def nearest_divisor(number: int, distance: Callable[[int], float]) -> int:
@@ -167,11 +188,10 @@ def nearest_divisor(number: int, distance: Callable[[int], float]) -> int:
 
 
 def _by_autodiff(loss, dtype=jnp.float32) -> Builder:
-    def build(shape: Shape, what: str) -> Raced:
-        weights, xs, targets, h_0 = make_problem(shape)
-        weights = {name: jnp.asarray(w, dtype) for name, w in weights.items()}
-        data = jnp.asarray(xs, dtype), jnp.asarray(targets), jnp.asarray(h_0, dtype)
-        return race(Model(weights, data, loss, dict), what)
+    def build(cell: str, shape: Shape, what: str) -> Raced:
+        weights, xs, targets, s_0 = make_problem(cell, shape)
+        weights, xs, s_0 = jax.tree.map(lambda x: jnp.asarray(x, dtype), (weights, xs, s_0))
+        return race(Model(weights, (xs, jnp.asarray(targets), s_0), partial(loss, STEPS[cell]), dict), what)
 
     return build
 
@@ -183,99 +203,8 @@ remat = _by_autodiff(remat_loss)
 truth = _by_autodiff(remat_loss, jnp.float64)  # the process has 64 bits enabled; recomputed, so that any length fits
 
 
-def split(shape: Shape, what: str) -> Raced:
+def split(cell: str, shape: Shape, what: str) -> Raced:
     """Hoisted, with the weight gradient's products moved out of the reverse scan by JAX itself, where it can."""
     if "_split_transpose" not in inspect.signature(lax.scan).parameters:
         raise NotImplementedError(f"lax.scan of JAX {jax.__version__} has no `_split_transpose`")
-    return _by_autodiff(partial(hoisted_loss, scan=partial(lax.scan, _split_transpose=True)))(shape, what)
-
-
-# By hand
-
-
-def lean_plan(shape: Shape) -> rnn_jax.Plan:
-    """The fastest plan within a quarter of the textbook's temporaries; without one, the contender is out."""
-    time, batch, inputs, hidden, outputs = shape
-    sizes = {"input_size": inputs, "hidden_size": hidden, "output_size": outputs}
-    params = jax.eval_shape(lambda: rnn_jax.init_params(jax.random.key(0), **sizes))
-    xs = jax.ShapeDtypeStruct((time, batch, inputs), jnp.float32)
-    targets = jax.ShapeDtypeStruct((time, batch), jnp.int32)
-    h_0 = (jax.ShapeDtypeStruct((batch, hidden), jnp.float32),)
-    textbook_bytes = 4 * time * batch * (4 * hidden + outputs)  # four times the states and once the outputs, about
-    try:
-        return rnn_jax.plan_memory((params, rnn_jax.Batch(inputs=xs, targets=targets), h_0), textbook_bytes / 4)
-    except ValueError as e:
-        raise NotImplementedError("the textbook has so few temporaries that no plan fits a quarter of them") from e
-
-
-def checkpointed_plan(shape: Shape) -> rnn_jax.Plan:
-    """One state kept every √T / 2 steps, the others recomputed.
-
-    Not √T, for the steps of one segment need more than their states: 4 s of them and T / s are fewest at √T / 2.
-    """
-    size = nearest_divisor(shape.time, lambda n: abs(math.log(4 * n * n / shape.time)))
-    return rnn_jax.Plan(block=size, segments=(size,))
-
-
-def own_method(shape: Shape) -> Any:
-    """The method that `RACE_METHOD=module:expression` names."""
-    del shape
-    module, expression = os.environ[OWN].split(":", 1)
-    return eval(expression, {"rnn_jax": rnn_jax} | vars(importlib.import_module(module)))
-
-
-def leaves(params) -> dict:
-    """The five leaves of one layer and its readout."""
-    (cell,), readout = params
-    return {"w_xh": cell.w_xh, "w_hh": cell.w_hh, "b_h": cell.b_h, "w_hy": readout.w_hy, "b_y": readout.b_y}
-
-
-def _by_hand(method: Any, shape: Shape) -> Model:
-    grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy")
-    w, xs, targets, h_0 = jax.tree.map(jnp.asarray, make_problem(shape))
-    cell = rnn_jax.CellParams(w["w_xh"], w["w_hh"], w["b_h"], "tanh")
-    params = rnn_jax.Params((cell,), rnn_jax.ReadoutParams(w["w_hy"], w["b_y"]))
-    trainer = rnn_jax.make_trainer(grad_fn, OPTIMIZER, carry=True)
-
-    def loss(params, batch, h_0):
-        return grad_fn(params, batch, h_0)[0][0]
-
-    def value_and_grad(params, batch, h_0):
-        (loss, _), gradients = grad_fn(params, batch, h_0)
-        return loss, gradients.params
-
-    def step(state, batch, h_0):
-        state, info = trainer.step(state._replace(h_0=h_0), batch)  # from the same state each time, as the others
-        return state, info.loss
-
-    data = (rnn_jax.Batch(inputs=xs, targets=targets), (h_0,))
-    init = lambda params: trainer.init(params, (h_0,))  # noqa: E731
-    return Model(params, data, loss, leaves, value_and_grad, init, step, lambda state: state.params)
-
-
-def _by_method(method: Callable[[Shape], Any]) -> Builder:
-    return lambda shape, what: race(_by_hand(method(shape), shape), what)
-
-
-stepwise = _by_method(lambda shape: rnn_jax.Stepwise())
-bptt = _by_method(lambda shape: rnn_jax.BPTT())
-blocked = _by_method(lambda shape: rnn_jax.Blocked())
-lean = _by_method(lambda shape: rnn_jax.Blocked(plan=lean_plan(shape)))
-checkpointed = _by_method(lambda shape: rnn_jax.Blocked(plan=checkpointed_plan(shape)))
-own = _by_method(own_method)
-
-
-def sharded(shape: Shape, what: str) -> Raced:
-    """The default plan with the batch split over all devices of the process, before the clock starts."""
-    devices = jax.devices()
-    model = _by_hand(rnn_jax.Sharded(rnn_jax.Blocked(), devices), shape)
-    mesh = jax.make_mesh((len(devices),), ("batch",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
-    on = lambda *axes: NamedSharding(mesh, PartitionSpec(*axes))  # noqa: E731
-    (batch, h_0), make = model.data, model.init
-    h_0 = jax.device_put(h_0, on("batch"))
-
-    def init(params):
-        return jax.device_put(make(params), on())._replace(h_0=jax.tree.map(jnp.copy, h_0))
-
-    data = jax.device_put(batch, on(None, "batch")), h_0
-    return race(model._replace(params=jax.device_put(model.params, on()), data=data, init=init), what)
+    return _by_autodiff(partial(hoisted_loss, scan=partial(lax.scan, _split_transpose=True)))(cell, shape, what)

@@ -14,15 +14,16 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
 AXES = {"T": ("time", "time steps T"), "B": ("batch", "batch B"), "hid": ("hidden", "hidden units")}
-COLORS = dict(zip(CONTENDERS, [*plt.get_cmap("tab10").colors, *plt.get_cmap("Dark2").colors], strict=False))
+PALETTES = ("tab10", "Dark2", "Set2")
+COLORS = dict(zip(CONTENDERS, [color for name in PALETTES for color in plt.get_cmap(name).colors], strict=False))
 MARKERS = {"textbook": "s", "ours": "o", "autodiff": "^", "peer": "D"}
 BEST_RIVAL = "best rival"
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 
 
 def save_pictures(data: dict, folder: Path) -> list[Path]:
-    """Every picture that the run has data for."""
-    rows = summarise(data["rows"], data["machines"]).query("what == 'gradient'")
+    """Every picture that the run has data for; of the vanilla cell."""
+    rows = summarise(data["rows"], data["machines"]).query("what == 'gradient' and cell == 'vanilla'")
     saved = []
     for device, rates in data["machines"].items():
         here = rows[rows["device"] == device]

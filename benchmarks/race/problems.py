@@ -1,15 +1,36 @@
 """The problems of the race: their shapes, their numbers, and how much work they are. NumPy only.
 
-A tanh network with a readout of every step and the mean softmax cross-entropy over all steps, float features. Every
-process makes the same numbers from the same seed, in float32; the truth is computed from those numbers in float64.
+A layer of tanh, GRU or LSTM units with a readout of every step and the mean softmax cross-entropy over all steps, float
+features. Every process makes the same numbers from the same seed, in float32; the truth is computed from those numbers
+in float64.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-LEAVES = ("w_xh", "w_hh", "b_h", "w_hy", "b_y")
 SEED = 0
+
+
+class Cell(NamedTuple):
+    """Blocks of columns in `w_xh`, `w_hh` and `b_h`, parts of a state, and parameters with one value per unit."""
+
+    gates: int
+    parts: int
+    own: tuple[str, ...] = ()
+
+    @property
+    def leaves(self) -> tuple[str, ...]:
+        """The names of the weights, the readout's last."""
+        return ("w_xh", "w_hh", "b_h", *self.own, "w_hy", "b_y")
+
+
+CELLS = {  # gates in the order of their columns
+    "vanilla": Cell(1, 1),
+    "gru": Cell(3, 1, ("b_n",)),  # r, k, n: the reset r after the product, k the part of h that is kept
+    "lstm": Cell(4, 2),  # i, f, g, o
+}
+GATED = ("gru", "lstm")
 
 
 class Shape(NamedTuple):
@@ -51,48 +72,53 @@ SWEEPS = {
 
 
 class Problem(NamedTuple):
-    """Weights by the names of `LEAVES`, features `(T, B, in)`, classes `(T, B)`, the first state `(B, hid)`."""
+    """Weights by name, features `(T, B, in)`, classes `(T, B)`, and the parts `(B, hid)` of the first state."""
 
     weights: dict[str, np.ndarray]
     xs: np.ndarray
     targets: np.ndarray
-    h_0: np.ndarray
+    s_0: tuple[np.ndarray, ...]
 
 
-def make_problem(shape: Shape) -> Problem:
+def make_problem(cell: str, shape: Shape) -> Problem:
     """The numbers of a shape, float32. The recurrent weights are orthogonal, so that gradients reach the first step."""
     rng = np.random.default_rng((SEED, *shape))
     time, batch, inputs, hidden, outputs = shape
+    gates, parts, own = CELLS[cell]
     normal = lambda *size: rng.standard_normal(size, np.float32)  # noqa: E731
+    orthogonal = lambda: np.linalg.qr(rng.standard_normal((hidden, hidden)))[0].astype(np.float32)  # noqa: E731
     weights = {
-        "w_xh": normal(inputs, hidden) / np.float32(np.sqrt(inputs)),
-        "w_hh": np.linalg.qr(rng.standard_normal((hidden, hidden)))[0].astype(np.float32),
-        "b_h": normal(hidden) / 10,
+        "w_xh": normal(inputs, gates * hidden) / np.float32(np.sqrt(inputs)),
+        "w_hh": np.concatenate([orthogonal() for _ in range(gates)], 1),
+        "b_h": normal(gates * hidden) / 10,
         "w_hy": normal(hidden, outputs) / np.float32(np.sqrt(hidden)),
         "b_y": normal(outputs) / 10,
     }
-    targets = rng.integers(0, outputs, (time, batch), np.int32)
-    return Problem(weights, normal(time, batch, inputs), targets, normal(batch, hidden) / 2)
+    targets, xs = rng.integers(0, outputs, (time, batch), np.int32), normal(time, batch, inputs)
+    s_0 = tuple(normal(batch, hidden) / 2 for _ in range(parts))
+    return Problem(weights | {name: normal(hidden) / 10 for name in own}, xs, targets, s_0)
 
 
-def flops(shape: Shape, what: str) -> int:
+def flops(cell: str, shape: Shape, what: str) -> int:
     """What no method can avoid: the matrix products of the loss, and of its gradient in the weights.
 
     Forward three products a step; backward two for each of them, except that the gradient in `xs` is not asked for.
     """
     time, batch, inputs, hidden, outputs = shape
-    forward = hidden * (inputs + hidden + outputs)
-    backward = hidden * (inputs + 2 * hidden + 2 * outputs)
+    gates = CELLS[cell].gates
+    forward = hidden * (gates * (inputs + hidden) + outputs)
+    backward = hidden * (gates * (inputs + 2 * hidden) + 2 * outputs)
     return 2 * time * batch * (forward if what == "forward" else forward + backward)
 
 
-def traffic(shape: Shape, what: str) -> int:
+def traffic(cell: str, shape: Shape, what: str) -> int:
     """Bytes that must cross: data once, states out and back once, weights once a pass, gradients once."""
     time, batch, inputs, hidden, outputs = shape
-    weights = hidden * (inputs + hidden + outputs + 1) + outputs
+    gates, parts, own = CELLS[cell]
+    weights = hidden * (gates * (inputs + hidden + 1) + len(own) + outputs) + outputs
     data = time * batch * (inputs + 1)
     forward = data + weights
-    return 4 * (forward if what == "forward" else forward + 2 * time * batch * hidden + 2 * weights)
+    return 4 * (forward if what == "forward" else forward + 2 * time * batch * parts * hidden + 2 * weights)
 
 
 def parse_shape(text: str) -> Shape:

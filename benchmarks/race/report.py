@@ -1,4 +1,4 @@
-"""The race in words: a Markdown table a shape, who was refused, the targets, and where a GPU overtakes."""
+"""The race in words: a Markdown table per cell and shape, who was refused, the targets, and where a GPU overtakes."""
 
 from collections.abc import Iterable
 
@@ -19,14 +19,14 @@ NO_GPU = "This machine has no CUDA device, so the GPU columns and the CPU/GPU cr
 
 
 def markdown(data: dict) -> str:
-    """All of `race.json`."""
+    """All that was written of a race."""
     rows = summarise(data["rows"], data["machines"])
     parts = ["# The race", machine(data), *targets_table(rows), *summary(rows), *legend(rows)]
     for key, group in rows[rows["series"] == "race"].groupby(KEY, sort=False):
         parts += [table(group), *absences(data, key)]
     parts += crossover(rows, data)
-    for series in ("T", "B", "hid", "long"):
-        parts += sweep(rows[rows["series"] == series], series)
+    for (series, cell), group in rows[rows["series"] != "race"].groupby(["series", "cell"], sort=False):
+        parts += sweep(group, series, cell)
     return "\n\n".join(parts) + "\n"
 
 
@@ -69,9 +69,19 @@ def targets_table(rows: pd.DataFrame) -> list[str]:
 
 def summary(rows: pd.DataFrame) -> list[str]:
     """A line a race: the headline beside the textbook and the best of the rivals."""
-    head = ("what", "on", "shape", "textbook ms", "best rival ms", "ours ms", "to textbook", "to the best rival")
+    head = (
+        "what",
+        "on",
+        "cell",
+        "shape",
+        "textbook ms",
+        "best rival ms",
+        "ours ms",
+        "to textbook",
+        "to the best rival",
+    )
     lines = []
-    for (_, name, what, device), group in rows[rows["series"] == "race"].groupby(KEY, sort=False):
+    for (_, cell, name, what, device), group in rows[rows["series"] == "race"].groupby(KEY, sort=False):
         by_name, rivals = group.set_index("contender"), group[group["role"].isin(RIVALS)]
         if not {HEADLINE, "textbook"} <= set(by_name.index) or rivals.empty:
             continue
@@ -79,7 +89,7 @@ def summary(rows: pd.DataFrame) -> list[str]:
         best = rivals.loc[rivals["ms"].idxmin()]
         ms = f"{textbook['ms']:.3f}", f"{best['ms']:.3f} {best['contender']}", f"{ours['ms']:.3f}"
         speeds = [f"{speed(ours['seconds'], other['seconds']).median:.2f}x" for other in (textbook, best)]
-        lines.append((what, device, name, *ms, *speeds, f"{ours['of_floor']:.3f}"))
+        lines.append((what, device, cell, name, *ms, *speeds, f"{ours['of_floor']:.3f}"))
     return [f"## {HEADLINE}, shape by shape", grid(lines, (*head, "of floor"))] if lines else []
 
 
@@ -93,7 +103,7 @@ def legend(rows: pd.DataFrame) -> list[str]:
 def table(rows: pd.DataFrame) -> str:
     """One race."""
     first = rows.iloc[0]
-    title = f"## {first['what']} {first['name']} on {first['device']}"
+    title = f"## {first['what']} {first['cell']} {first['name']} on {first['device']}"
     return f"{title}\n\n{grid((cells(row) for _, row in rows.iterrows()), COLUMNS)}"
 
 
@@ -122,7 +132,7 @@ def absences(data: dict, key: tuple) -> list[str]:
     whys = [
         f"{entry['contender']}: {entry['why']}"
         for entry in data["missing"]
-        if (entry["series"], Shape(*entry["shape"]).name, entry["what"], entry["device"]) == key
+        if (entry["series"], entry["cell"], Shape(*entry["shape"]).name, entry["what"], entry["device"]) == key
     ]
     return [f"Not in this race: {'; '.join(whys)}."] if whys else []
 
@@ -132,24 +142,31 @@ def crossover(rows: pd.DataFrame, data: dict) -> list[str]:
     if not {"cpu", "cuda"} <= set(data["machines"]):
         return []
     gradients = rows[rows["what"] == "gradient"]
-    best = gradients.loc[gradients.groupby(["series", "name", "device"], sort=False)["ms"].idxmin()]
+    best = gradients.loc[gradients.groupby(["series", "cell", "name", "device"], sort=False)["ms"].idxmin()]
     cpu, gpu = (best[best["device"] == device] for device in ("cpu", "cuda"))
-    both = cpu.merge(gpu[["series", "name", "ms", "contender"]], on=["series", "name"], suffixes=("", "_gpu"))
+    race = ["series", "cell", "name"]
+    both = cpu.merge(gpu[[*race, "ms", "contender"]], on=race, suffixes=("", "_gpu"))
     both["a_step"] = both["flops"] / both["time"] / 1e6  # what a device can do at once
     both["ahead"] = both["ms"] / both["ms_gpu"]
     lines = [
-        (p.name, f"{p.a_step:.3g}", f"{p.ms:.3f} {p.contender}", f"{p.ms_gpu:.3f} {p.contender_gpu}", f"{p.ahead:.2f}x")
+        (
+            p.cell,
+            p.name,
+            f"{p.a_step:.3g}",
+            f"{p.ms:.3f} {p.contender}",
+            f"{p.ms_gpu:.3f} {p.contender_gpu}",
+            f"{p.ahead:.2f}x",
+        )
         for p in both.sort_values("a_step", kind="stable").itertuples(index=False)
     ]
-    head = ("shape", "MFLOP per step", "best on CPU, ms", "best on GPU, ms", "GPU ahead by")
-    said = [overtakes(both[both["series"] == series], series) for series in ("T", "B", "hid")]
-    return ["## CPU/GPU crossover", grid(lines, head), *filter(None, said)]
+    head = ("cell", "shape", "MFLOP per step", "best on CPU, ms", "best on GPU, ms", "GPU ahead by")
+    swept = both[both["series"].isin(("T", "B", "hid"))].groupby(["series", "cell"], sort=False)
+    said = [overtakes(points, f"{series} of {cell}") for (series, cell), points in swept]
+    return ["## CPU/GPU crossover", grid(lines, head), *said]
 
 
-def overtakes(points: pd.DataFrame, series: str) -> str | None:
+def overtakes(points: pd.DataFrame, series: str) -> str:
     """The first point of a sweep from which the GPU stays ahead."""
-    if points.empty:
-        return None
     points = points.sort_values(list(Shape._fields))
     behind = [place for place, ahead in enumerate(points["ahead"]) if ahead <= 1]
     first = behind[-1] + 1 if behind else 0
@@ -158,7 +175,7 @@ def overtakes(points: pd.DataFrame, series: str) -> str | None:
     return f"Along {series} the GPU is ahead from {points['name'].iloc[first]} on."
 
 
-def sweep(rows: pd.DataFrame, series: str) -> list[str]:
+def sweep(rows: pd.DataFrame, series: str, cell: str) -> list[str]:
     """Milliseconds of every contender along a sweep; of the long one temporaries and compile time too."""
     titles = {"ms": ("ms", ".3g")}
     if series == "long":
@@ -169,5 +186,5 @@ def sweep(rows: pd.DataFrame, series: str) -> list[str]:
         for column, (title, form) in titles.items():
             along = here.pivot(index="name", columns="contender", values=column).reindex(here["name"].unique())[names]
             lines = [(name, *(known(value, form) for value in values)) for name, *values in along.itertuples(name=None)]
-            parts += [f"## Along {series} on {device}: {title}", grid(lines, ("shape", *names))]
+            parts += [f"## {cell} along {series} on {device}: {title}", grid(lines, ("shape", *names))]
     return parts

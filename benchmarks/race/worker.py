@@ -4,6 +4,7 @@ import contextlib
 import gc
 import math
 import os
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -26,7 +27,7 @@ WORK = {  # of the contenders that measure the machine: operations, bytes
 Result = dict[str, np.ndarray]
 
 
-def work(pipe: Connection, log: str, name: str, shape: Shape, what: str, device: str) -> None:
+def work(pipe: Connection, log: str, name: str, cell: str, shape: Shape, what: str, device: str) -> None:
     """Build the contender, say so, and obey until the pipe closes. Whatever is printed goes to the log."""
     os.setsid()  # Ctrl-C reaches the parent alone
     messages = os.open(log, os.O_WRONLY | os.O_APPEND)
@@ -38,7 +39,7 @@ def work(pipe: Connection, log: str, name: str, shape: Shape, what: str, device:
         make = builder(name)
         pipe.send({"ready": True} | _about_device(name, device))
         with contextlib.suppress(EOFError):
-            _obey(pipe, lambda: make(shape, what))
+            _obey(pipe, lambda: make(cell, shape, what))
     except NotImplementedError as e:
         pipe.send({"out": str(e)})
 
@@ -56,8 +57,11 @@ def environment(device: str) -> dict[str, str]:
 
 
 def _set_up(name: str) -> None:
-    """The settings that JAX wants before it starts."""
-    cores = find(name).cores
+    """Where this library is, and the settings that JAX wants before it starts."""
+    row = find(name)
+    cores = row.cores
+    if row.source:  # before anything of this library is imported
+        sys.path.insert(0, row.source)
     if name == "truth" or cores > 1:  # the others may do without JAX
         import jax
 
@@ -132,22 +136,22 @@ def warm_up(raced: Raced) -> float:
     return float(np.median(seconds))
 
 
-def product(shape: Shape, what: str) -> Raced:
+def product(cell: str, shape: Shape, what: str) -> Raced:
     """A large float32 product, on all cores. `WORK` says how much work it is."""
     import jax
 
-    del shape, what
+    del cell, shape, what
     side = SIDE[jax.devices()[0].platform.replace("gpu", "cuda")]
     a, b = (jax.random.normal(key, (side, side)) for key in jax.random.split(jax.random.key(0)))
     compiled = jax.jit(jax.numpy.matmul).lower(a, b).compile()
     return Raced(lambda: jax.block_until_ready(compiled(a, b)), dict)
 
 
-def copy(shape: Shape, what: str) -> Raced:
+def copy(cell: str, shape: Shape, what: str) -> Raced:
     """A large array read once and written back once."""
     import jax
 
-    del shape, what
+    del cell, shape, what
     xs = jax.numpy.ones(COPIED[jax.devices()[0].platform.replace("gpu", "cuda")], jax.numpy.float32)
     compiled = jax.jit(lambda xs: -xs, donate_argnums=0).lower(xs).compile()
     held = [jax.block_until_ready(xs)]

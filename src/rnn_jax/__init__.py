@@ -1,4 +1,4 @@
-"""Every gradient of a recurrent network, as pure JAX functions. `__init__.pyi` lists the public names.
+"""Gradients of recurrent networks in JAX, as pure functions. `__init__.pyi` lists the public names.
 
 `_cells/`, `_nn/`, `_gradients/`     one step; the loops over time and the whole network; the gradient methods
 `_losses`, `_training`               values and cotangents of each step; one optimizer step

@@ -8,7 +8,10 @@ from . import tasks as tasks
 from . import typing as typing
 from . import verify as verify
 from ._batches import check_batch as check_batch
+from ._cells.elementwise import elementwise as elementwise
+from ._cells.gru import GRUParams as GRUParams
 from ._cells.leaky import LeakyParams as LeakyParams
+from ._cells.lstm import LSTMParams as LSTMParams
 from ._cells.vanilla import CellParams as CellParams
 from ._gradients.autodiff import Autodiff as Autodiff
 from ._gradients.blocked import Blocked as Blocked

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from ._cells.leaky import LeakyParams
-from ._cells.vanilla import CellParams
+from ._cells.kinds import OURS
 from ._serialization import make_savable
 
 Step = Float[Array, "*batch in"] | Int[Array, "*batch"]  # features or tokens of one step
@@ -26,7 +25,8 @@ Trajectory = Float[Array, "time *batch state"]
 Outputs = Float[Array, "last *batch out"]
 Flags = Bool[Array, "time *batch"]
 Scalar = Float[Array, ""]
-States = tuple[Array, ...]  # one `State` per layer
+States = tuple[Array, ...]  # one `State` per layer; their widths may differ
+Trajectories = tuple[Array, ...]  # one `Trajectory` per layer
 
 
 class ReadoutParams(NamedTuple):
@@ -39,7 +39,7 @@ class ReadoutParams(NamedTuple):
 class Params(NamedTuple):
     """A stack of layers, lowest first, and the readout of the highest layer. A gradient is a `Params` too."""
 
-    cells: tuple[Any, ...]  # each a `Cell`: `CellParams`, `LeakyParams`
+    cells: tuple[Any, ...]  # each a `Cell`, like `CellParams`
     readout: ReadoutParams
 
 
@@ -91,7 +91,7 @@ class Gradients(NamedTuple):
     inputs: Float[Array, "time *batch in"] | None
 
 
-make_savable((CellParams, LeakyParams), (ReadoutParams, Params, Drop, Batch, Gradients))
+make_savable(OURS, (ReadoutParams, Params, Drop, Batch, Gradients))
 
 
 @runtime_checkable

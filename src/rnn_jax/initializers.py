@@ -1,7 +1,8 @@
 """Initial weights, in the form of `jax.nn.initializers`: functions `(key, shape, dtype) -> array`."""
 
+import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -9,10 +10,10 @@ import jax.numpy as jnp
 from jax.nn import initializers as of_jax
 from jaxtyping import Array, Float, Key
 
-from ._require import POSITIVE, Number, require_known, require_number
-from ._types import accumulation_dtype
+from ._require import POSITIVE, Number, require_key, require_known, require_number, require_sizes
+from ._types import Params, accumulation_dtype
 
-__all__ = ["INITS", "RECURRENT_INITS", "identity", "normal", "orthogonal", "spectral_radius"]
+__all__ = ["INITS", "RECURRENT_INITS", "chrono", "identity", "normal", "orthogonal", "spectral_radius"]
 
 Initializer = Callable[..., Array]  # (key, shape, dtype) -> array, as in jax.nn.initializers
 
@@ -109,6 +110,48 @@ def _normal_by_fan_in(gain: Number) -> Initializer:
         return normal(gain / math.sqrt(shape[0]))(key, shape, dtype)
 
     return init
+
+
+def chrono(key: Key[Array, ""], params: Params, max_steps: int) -> Params:
+    """`params` with gates that remember for up to `max_steps` steps: one time scale per unit.
+
+    With `b = log u`, `u` uniform from 1 to `max_steps - 1`, each unit forgets within about `u` steps. In an LSTM, b is
+    the bias of the forget gate and -b that of the input gate. In a GRU, b is the bias of the update gate k. The other
+    biases stay as they are.
+
+    Args:
+        key: the randomness of the time scales.
+        params: the network, whose layers must all have gates, like those of `init_params(cell="lstm")`.
+        max_steps: the longest time scale, in steps; at least 3.
+
+    Returns:
+        The network with new biases.
+
+    Raises:
+        ValueError: for fewer than 3 steps.
+        TypeError: if `max_steps` is not an integer, or a layer has no gates that keep the past.
+
+    References: Tallec and Ollivier (2018), ICLR, arXiv:1804.11188, section 2, for the LSTM equation 16.
+
+    >>> import jax, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), cell="gru", input_size=3, hidden_size=5, output_size=2)
+    >>> params = rnn_jax.initializers.chrono(jax.random.key(1), params, 100)
+    >>> bool((params.cells[0].b_h[5:10] > 0).all())  # the gate k
+    True
+    """
+    require_key(key)
+    require_sizes(least=3, max_steps=max_steps)
+    cells = []
+    for cell, cell_key in zip(params.cells, jax.random.split(key, len(params.cells)), strict=True):
+        signs: Mapping[str, int] = getattr(cell, "memory", {})
+        if not signs:
+            raise TypeError(f"`chrono` needs layers with gates that keep the past, got {type(cell).__name__}.")
+        gates = dict(zip(cell.gate_names, jnp.split(cell.b_h, cell.gates), strict=True))
+        units, dtype = cell.w_hh.shape[:1], accumulation_dtype(cell.b_h.dtype)
+        b = jnp.log(jax.random.uniform(cell_key, units, dtype, 1, max_steps - 1))
+        gates |= {gate: (sign * b).astype(cell.b_h.dtype) for gate, sign in signs.items()}
+        cells.append(dataclasses.replace(cell, b_h=jnp.concatenate(list(gates.values()))))
+    return params._replace(cells=tuple(cells))
 
 
 RECURRENT_INITS: dict[str, Callable[[Number], Initializer]] = {

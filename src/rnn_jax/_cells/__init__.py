@@ -4,5 +4,8 @@
 `activations`  tanh, relu, identity: φ and φ'
 `vanilla`      `CellParams`: one activation, one leak for all units
 `leaky`        `LeakyParams`: a leak per unit, with a gradient
+`gates`, `gru`, `lstm`  what cells with gates share, and the two: `GRUParams`, `LSTMParams`
+`elementwise`  a class of cells from a map of your own
+`kinds`        the cells by name
 `tangents`     the linear transpose of `backward`: forward mode and Jacobians
 """

@@ -43,6 +43,7 @@ class LeakyParams:
 
     gates: ClassVar[int] = 1
     parts: ClassVar[int] = 1
+    gate_names: ClassVar[tuple[str, ...]] = ("a",)
     from_states: ClassVar[bool] = False
     lean: ClassVar[bool] = True
 
@@ -76,6 +77,10 @@ class LeakyParams:
         """`φ'(a_t)` from what is kept."""
         phi = activation_of(self.activation)
         return phi.slope_at(kept[0]) if phi.d_phi is None else phi.d_phi(kept[0])
+
+    def slopes(self, kept: tuple[Array, Array], z: Array, u: Array) -> tuple[Array, ...]:
+        """`φ'(a_t)`."""
+        return (self.d_phi(kept),)
 
     def backward_by_slope(self, slope_t: Array, d_s_t: Array) -> tuple[Deltas, Array | None]:
         """`backward` from `φ'(a_t)`, without the cotangent of the leak."""

@@ -50,7 +50,10 @@ class Cell(Protocol):
     keeps less per step than `Blocked` keeps within one block.
 
     A cell may also have `slope(z, u)` and `backward_by_slope(slope, d_s)`, for Jacobians: the derivative to full
-    precision where the cell saturates.
+    precision where the cell saturates. For `anatomy`, it may have `gate_names` and `slopes(kept, z, u)`: one array
+    (*steps, hid) per gate, the derivative of its activation divided by the largest that it can be. For `init_params`, a
+    class may have `gate_names` and `bias`, which is added to the bias of a gate, and `own_start`, the first values of
+    its own parameters. What they do not name is zero.
     """
 
     gates: ClassVar[int]
@@ -86,10 +89,15 @@ class Cell(Protocol):
         ...
 
 
-def own_names(cell: Cell) -> tuple[str, ...]:
-    """The names of the cell's own parameters, which have one value per unit."""
+def own_names(cell: Cell | type[Any]) -> tuple[str, ...]:
+    """The names of the own parameters of a cell, or of a class of cells, which have one value per unit."""
     fields = dataclasses.fields(cell)  # type: ignore[arg-type]
     return tuple(field.name for field in fields[3:] if not field.metadata.get("static"))
+
+
+def keeps_more(cell: Cell) -> bool:
+    """Whether `backward` needs more than the states, and so much of it that keeping it can be worth its memory."""
+    return not (cell.from_states or cell.lean)
 
 
 def num_units(cell: Cell) -> int:

@@ -51,6 +51,7 @@ class CellParams:
 
     gates: ClassVar[int] = 1
     parts: ClassVar[int] = 1
+    gate_names: ClassVar[tuple[str, ...]] = ("a",)
 
     w_xh: Leaf
     w_hh: Leaf
@@ -96,6 +97,10 @@ class CellParams:
         """`φ'(a_t)` from what is kept."""
         phi = activation_of(self.activation)
         return phi.slope_at(kept) if phi.d_phi is None else phi.d_phi(kept)
+
+    def slopes(self, kept: Array, z: Array, u: Array) -> tuple[Array, ...]:
+        """`φ'(a_t)`."""
+        return (self.d_phi(kept),)
 
     def backward_by_slope(self, slope_t: Array, d_s_t: Array) -> tuple[Deltas, Array | None]:
         """`backward` from `φ'(a_t)`."""

@@ -11,6 +11,7 @@ from .._reporting.errors import InputError
 
 LEARNING_RATES = {"sgd": 0.25, "adam": 0.002}
 UNBOUNDED = {"sgd": 0.05, "adam": 0.002}  # without activation, where nothing bounds the states
+GATED = {"sgd": 1.0, "adam": 0.01}
 
 
 def _named(option: str) -> tyro.constructors.PrimitiveConstructorSpec[Path]:
@@ -61,12 +62,14 @@ class TrainConfig:
     """Units in each recurrent layer."""
     num_layers: int = 1
     """Number of recurrent layers."""
+    cell: Literal["vanilla", "gru", "lstm"] = "vanilla"
+    """Kind of the recurrent layers. A GRU has 3 gates, an LSTM 4: each is as large as a vanilla layer."""
     activation: Literal["tanh", "relu", "identity"] = "tanh"
-    """φ in h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)."""
+    """φ in h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h) of vanilla layers."""
     leak: float = 1.0
-    """α in h_t = (1 - α) h_{t-1} + α φ(…), for leaky units; 1 means no leak."""
+    """α in h_t = (1 - α) h_{t-1} + α φ(…), for leaky vanilla units; 1 means no leak."""
     recurrent_init: Literal["orthogonal", "identity", "normal", "spectral_radius"] = "orthogonal"
-    """How the initial W_hh is drawn."""
+    """How the initial W_hh is drawn, of each gate by itself."""
     recurrent_scale: float | None = None
     """Gain of the initial W_hh. At gain 1 its spectral radius is 1; with --recurrent-init normal, about 1. Default: 1;
     0.9 with --activation identity.
@@ -115,7 +118,9 @@ class TrainConfig:
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The optax optimizer."""
     learning_rate: float | None = None
-    """Peak learning rate. Default: 0.25 for sgd, or 0.05 with --activation identity; 0.002 for adam."""
+    """Peak learning rate. Default: 0.25 for sgd, or 0.05 with --activation identity; 0.002 for adam. With --cell gru or
+    lstm: 1 for sgd, 0.01 for adam.
+    """
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to zero over the steps; constant does not fall."""
     momentum: float = 0.9
@@ -159,16 +164,16 @@ class SampleConfig:
 class GradcheckConfig:
     """Check every gradient method in float64 against independent witnesses, over a grid of options.
 
-    The witnesses: central differences of the method's own loss, the complex step (for tanh and the identity), autodiff
-    of the plain scan, a NumPy loop, and real-time recurrent learning, which only goes forward. Each figure is the worst
-    error of all entries of all gradients, relative to the largest entry of the same array. The exit status is 1 if a
-    gradient is wrong.
+    The cells are vanilla, with a leak per unit, GRU and LSTM. The witnesses are central differences of the method's own
+    loss, the complex step (not for relu), autodiff of the plain scan, a NumPy loop, and real-time recurrent learning,
+    which only goes forward. Each figure is the worst error of all entries of all gradients, relative to the largest
+    entry of the same array. The exit status is 1 if a gradient is wrong.
     """
 
     methods: tuple[str, ...] = ()
     """Methods to check. Default: all."""
     grid: Literal["small", "full"] = "small"
-    """small: every pair of the main options, half a minute per method. full: every triple of all options, some
+    """small: every pair of the main options, a minute per method. full: every triple of all options, some
     minutes.
     """
     picture: Picture | None = None
@@ -226,10 +231,12 @@ class AnatomyConfig:
     """Without RUN: units in each layer."""
     num_layers: int = 1
     """Without RUN: number of layers."""
+    cell: Literal["vanilla", "gru", "lstm"] = "vanilla"
+    """Without RUN: kind of the layers."""
     activation: Literal["tanh", "relu", "identity"] = "tanh"
-    """Without RUN: φ."""
+    """Without RUN: φ of vanilla layers."""
     leak: float = 1.0
-    """Without RUN: α of leaky units."""
+    """Without RUN: α of leaky vanilla units."""
     recurrent_init: Literal["orthogonal", "identity", "normal", "spectral_radius"] = "normal"
     """Without RUN: how W_hh is drawn. At gain 1 its spectral radius is 1; with normal, about 1, as in `train`."""
     seed: int = 0
@@ -254,6 +261,14 @@ class ExperimentConfig:
     """Parent of the folder to write into: NAME, or NAME-quick with --quick."""
 
 
+def units_of(config: TrainConfig | AnatomyConfig) -> str:
+    """The layers of a network, as a person calls them: `2 layers of 64 tanh units`."""
+    layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
+    kind = config.activation if config.cell == "vanilla" else config.cell.upper()
+    leak = f", leak {config.leak}" if config.leak != 1 else ""
+    return f"{layers} of {config.hidden_size} {kind} units{leak}"
+
+
 UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
 UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
@@ -268,6 +283,8 @@ def bytes_of(text: str) -> float | None:
 
 def default_rate(config: TrainConfig) -> float:
     """The learning rate of a run without --learning-rate."""
+    if config.cell != "vanilla":
+        return GATED[config.optimizer]
     return (UNBOUNDED if config.activation == "identity" else LEARNING_RATES)[config.optimizer]
 
 

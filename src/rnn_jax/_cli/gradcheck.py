@@ -11,7 +11,7 @@ from .._reporting.console import say
 from .._reporting.errors import InputError
 from ..typing import GradFn
 from ..verify import WITNESSES, Case, Report, make_problem
-from ..verify._grid import OPTIONS, covering
+from ..verify._grid import OPTIONS, covering, with_other_cells
 from .config import GradcheckConfig
 
 DIFFERENCES = "differences"
@@ -20,8 +20,9 @@ MAIN = OPTIONS | {"num_layers": [1, 2], "batch": [(3,)], "time": [7, 1], "last":
 
 
 def cases(grid: str) -> list[Case]:
-    """Cases in which every pair (small) or triple (full) of options occurs."""
-    return covering(OPTIONS, 3) if grid == "full" else covering(MAIN, 2)
+    """Cases in which every pair (small) or triple (full) of options occurs: of the vanilla cell, then of the others."""
+    options, together = (OPTIONS, 3) if grid == "full" else (MAIN, 2)
+    return covering(options, together) + covering(with_other_cells(options), together)
 
 
 def gradcheck(config: GradcheckConfig) -> int:

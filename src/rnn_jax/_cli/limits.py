@@ -62,6 +62,7 @@ def check_train_config(config: TrainConfig) -> None:
     known = "a text encoding that Python knows, like utf-8, latin-1 or utf-16"
     _require(config, "encoding", _is_encoding(config.encoding), known)
     _require(config, "encoding", bool(config.files) or config.encoding == "utf-8", "left out without FILE")
+    _check_cell(config)
     _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
     if config.memory is not None:
         _require(config, "memory", bool(bytes_of(config.memory)), "a number of bytes above 0, like 200MB or 64MiB")
@@ -81,6 +82,13 @@ def check_train_config(config: TrainConfig) -> None:
     elif cut:
         _require(config, "k2", config.k2 is not None, "given with --k1, unless --adaptive-bias is given")
         _require(config, "k2", (config.k1 or 1) <= (config.k2 or 0), f"at least --k1, which is {config.k1}")
+
+
+def _check_cell(config: TrainConfig | AnatomyConfig) -> None:
+    """Raise an `InputError` for options of a vanilla layer with another kind of layers."""
+    for name, default in (("activation", "tanh"), ("leak", 1)):
+        holds = config.cell == "vanilla" or getattr(config, name) == default
+        _require(config, name, holds, f"left out with --cell {config.cell}, whose gates have fixed activations")
 
 
 def _is_encoding(name: str) -> bool:
@@ -115,9 +123,10 @@ def check_truncation_config(config: TruncationConfig) -> None:
 def check_anatomy_config(config: AnatomyConfig, given: set[str]) -> None:
     """Raise an `InputError` for the first setting out of range, or a setting of a random network with a run."""
     if config.run is not None:
-        for name in sorted(given & {"hidden_size", "num_layers", "activation", "leak", "recurrent_init"}):
+        for name in sorted(given & {"hidden_size", "num_layers", "cell", "activation", "leak", "recurrent_init"}):
             raise InputError(f"--{name.replace('_', '-')} must be left out with RUN: the network is that of the run.")
     _check_ranges(config)
+    _check_cell(config)
     _require(config, "window", config.window >= 2, "at least 2")
     for name in ("run", "page"):
         check_path(config, name)

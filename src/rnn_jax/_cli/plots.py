@@ -98,7 +98,8 @@ def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
         profile.fill_between(steps, values[:, 1], values[:, 3], color=color, alpha=0.25, linewidth=0)
         profile.plot(steps, values[:, 2], color=color, marker=".", label=f"layer {layer + 1}")
         radius, norm = (column[name][:, layer] for name in ("spectral_radius", "largest_singular_value"))
-        spectrum.plot(steps, radius, color=color, marker=".", label=f"layer {layer + 1}: radius")
+        if not np.isnan(radius).all():  # a layer with gates has none
+            spectrum.plot(steps, radius, color=color, marker=".", label=f"layer {layer + 1}: radius")
         spectrum.plot(steps, norm, color=color, linestyle="--", **_dots(steps), label=f"layer {layer + 1}: norm")
         units.plot(steps, 100 * column["saturated"][:, layer], color=color, marker=".", label=f"layer {layer + 1}")
     words = with_zeros("‖δ$_t$‖: median over time, quartiles, range", quantiles)
@@ -117,7 +118,7 @@ def watched(path: Path, records: list[dict[str, Any]], title: str) -> None:
     spectrum.axhline(1, color="0.5", linewidth=0.8)
     spectrum.set_ylim(0, 1.5 * spectrum.get_ylim()[1])
     spectrum.set(ylabel="factor", title="W$_{hh}$: spectral radius and norm; growth", xlabel="step")
-    units.set(ylabel="%", title="units with φ' below 0.1", xlabel="step", ylim=(-0.05, None))
+    units.set(ylabel="%", title="saturated: φ' below 0.1 of its largest value", xlabel="step", ylim=(-0.05, None))
     for axes in panels.flat:
         axes.grid(alpha=0.25)
     for axes in (profile, spectrum, units):

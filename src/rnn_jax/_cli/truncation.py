@@ -13,7 +13,7 @@ from ..analysis import TruncationReport, truncation_report
 from ..data import window_batch
 from ..data._corpus import Corpus
 from ..data._held_out import held_out_of_run, least_characters
-from .config import TrainConfig, TruncationConfig
+from .config import TrainConfig, TruncationConfig, units_of
 from .run_folder import TRUNCATION
 from .sample import trained
 
@@ -40,9 +40,7 @@ def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str,
     from . import plots
 
     picture = config.run / TRUNCATION if config.picture is None else config.picture
-    plots.truncation(
-        picture, report, f"{config.run}: {settings.num_layers} x {settings.hidden_size} {settings.activation}"
-    )
+    plots.truncation(picture, report, f"{config.run}: {units_of(settings)}")
     say(f"picture: {picture}")
     settings = dataclasses.replace(settings, files=config.files or settings.files)
     say(advice(report, settings, len(corpus.text)))

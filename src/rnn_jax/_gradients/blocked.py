@@ -16,11 +16,12 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._batches import num_read
+from .._cells.protocol import keeps_more
 from .._checks import is_tokens
 from .._nn.apply import last_states
 from .._nn.events import Events, cut
 from .._nn.layer import layers_of
-from .._nn.loops import residuals_of
+from .._nn.loops import Residuals, residuals_of
 from .._require import are_numbers, require_sizes
 from .._types import Batch, Gradients, Objective, Params, Result, Scalar, States, Trajectory, accumulation_dtype
 from .autodiff import Autodiff
@@ -34,7 +35,7 @@ class Stretch(NamedTuple):
 
     The loss reads the last `read` steps of each. If `inner` is None, they are blocks, and all their states are kept.
     Otherwise they are segments: only the state at the start of each is kept. `inner` lists the stretches that a segment
-    consists of; their steps are counted from the start of the segment.
+    consists of; their steps are counted from the start of the segment. `remake` is that of `Plan`.
     """
 
     start: int
@@ -42,6 +43,7 @@ class Stretch(NamedTuple):
     size: int
     read: int
     inner: tuple["Stretch", ...] | None = None
+    remake: bool = True
 
 
 class Block(NamedTuple):
@@ -133,7 +135,7 @@ def stretches_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Stre
     """
     length = time - first
     if not plan.segments and (length == plan.block or (are_numbers(length) and 0 < length < plan.block)):
-        return (Stretch(first, 1, length, last),)
+        return (Stretch(first, 1, length, last, remake=plan.remake),)
     for size in (plan.block, *plan.segments):
         if not are_numbers(time, last) and (plan.keep or time % size != 0 or last % size != 0):
             raise ValueError(
@@ -164,7 +166,10 @@ def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tupl
     if not plan.segments:
         block = min(plan.block, max(length, 1))
         count, rest = divmod(length, block)
-        stretches = Stretch(start, count, block, read * block), Stretch(start + count * block, 1, rest, read * rest)
+        stretches = (
+            Stretch(start, count, block, read * block, remake=plan.remake),
+            Stretch(start + count * block, 1, rest, read * rest, remake=plan.remake),
+        )
         return tuple(stretch for stretch in stretches if stretch.pieces and stretch.size)
     size, inner, count = outermost(plan, length, keep)
     left = split(inner, start + count * size, length - count * size, keep, read=read)
@@ -174,7 +179,8 @@ def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tupl
 def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: States) -> tuple[States, list[Any]]:
     """The last states, and what is kept of each stretch.
 
-    For segments, the states where they begin are kept; for blocks, the states before the first block and all within.
+    For segments, the states where they begin are kept; for blocks, the states before the first block, and for all steps
+    within the states and what cells keep in addition.
     """
     kept = []
     for stretch in stretches:
@@ -183,13 +189,19 @@ def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: Stat
             start = offset + stretch.start + i * stretch.size
             if stretch.inner is not None:
                 return reach(problem, stretch, start, h), h
-            hs, _ = forward_layers(bptt(problem.way.unroll), problem.params, _steps(problem, stretch, start), h)
-            return last_states(h, hs), hs
+            loops = bptt(problem.way.unroll, keep=not stretch.remake)
+            hs, saved = forward_layers(loops, problem.params, _steps(problem, stretch, start), h)
+            return last_states(h, hs), (hs, _beside_states(saved, stretch))
 
         first = h
         h, made = _scan(body, h, stretch)
         kept.append(made if stretch.inner is not None else (first, made))
     return h, kept
+
+
+def _beside_states(saved: list[Residuals], stretch: Stretch) -> list[Any]:
+    """What each cell keeps in addition to its states; None if that is nothing, or is recomputed."""
+    return [r.kept if keeps_more(r.layer.cell) and not stretch.remake else None for r in saved]
 
 
 def reach(problem: Problem, segment: Stretch, offset: Any, h: States) -> States:
@@ -222,7 +234,7 @@ def retreat(problem: Problem, stretches: Sequence[Stretch], offset: Any, kept: S
 
         def body(carry: Carry, now: Any, stretch: Stretch = stretch, made: Any = made) -> tuple[Carry, None]:
             i, piece = now
-            piece = piece if stretch.inner is not None else (_states_before(i, *made), piece)
+            piece = piece if stretch.inner is not None else (_states_before(i, made[0], made[1][0]), piece)
             return retreat_piece(problem, stretch, offset + stretch.start + i * stretch.size, piece, carry), None
 
         pieces = made if stretch.inner is not None else made[1]
@@ -239,17 +251,17 @@ def _states_before(i: Any, first: States, blocks: States) -> States:
 def retreat_piece(problem: Problem, stretch: Stretch, start: Any, piece: Any, carry: Carry) -> Carry:
     """Back through one block or segment of a stretch, which begins at step `start`.
 
-    For a segment, `piece` holds the states at its start; for a block, these and all states within.
+    For a segment, `piece` holds the states at its start; for a block, these and what `advance` kept of it.
     """
     if stretch.inner is not None:
         _, kept = advance(problem, stretch.inner, start, piece)
         return retreat(problem, stretch.inner, start, kept, carry)
-    h, hs = piece
+    h, (hs, kept) = piece
     steps = _steps(problem, stretch, start)
     events = Events(steps.mask, steps.reset, cut(problem.sent, start, stretch.size))
     saved, xs = [], steps.inputs
-    for layer, s_0, ss in zip(layers_of(problem.params, steps.drop), h, hs, strict=True):
-        saved.append(residuals_of(layer, s_0, xs, ss, events))
+    for layer, s_0, ss, kept_here in zip(layers_of(problem.params, steps.drop), h, hs, kept, strict=True):
+        saved.append(residuals_of(layer, s_0, xs, ss, events, kept_here))
         xs = layer.up(ss)
     loss, (d_params, d_h, d_xs) = problem.way.backward(problem, Block(steps, start, hs[-1], saved), carry.d_h)
     if d_xs is not None and carry.d_xs is not None:

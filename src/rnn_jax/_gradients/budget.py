@@ -2,13 +2,13 @@
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
 
 from .._batches import check_call, num_read
-from .._cells.protocol import Cell, num_units
+from .._cells.protocol import Cell, keeps_more, num_units
 from .._checks import is_tokens, steps_shape
 from .._nn.blocks import even
 from .._require import POSITIVE, Number, are_numbers, require_known_number
@@ -44,13 +44,15 @@ def plan_cost(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> PlanCos
     XLA lays them out. The temporaries are the sum of:
 
     - 3.5 times the states of the block, plus the states of its widest layer, plus its inputs;
+    - for cells that need more than their states: the pre-activations of the block, what the way back reads (if gates
+      are kept, that of all steps whose states are kept), and what the loop back emits beyond one number per unit;
     - the larger of three times its outputs, and its outputs (once or twice) with a copy of `w_hy`;
     - 0.95 times the weights of the cells.
 
     The factors are fitted in float32 to `memory_analysis()` on a CPU. From 8 MB on they agree with it within 10 %
-    (leaky units: 12 %). The exception is a loop over segments that runs only once: XLA unrolls it and does not share
-    memory between segments; `plan_memory` avoids such plans. Half precision counts as 6 bytes per number, because a CPU
-    converts it. The estimate does not take `compute_dtype` into account.
+    (leaky and gated units: 12 %). The exception is a loop over segments that runs only once: XLA unrolls it and does
+    not share memory between segments; `plan_memory` avoids such plans. Half precision counts as 6 bytes per number,
+    because a CPU converts it. The estimate does not take `compute_dtype` into account.
 
     Args:
         shapes: the arguments `(params, batch, h_0)` of the gradient function: arrays, or what `jax.eval_shape` returns.
@@ -82,10 +84,11 @@ def _plan_cost(plan: Plan, batch: Batch, sizes: "Sizes") -> PlanCost:
     time, last = batch.inputs.shape[0], num_read(batch)
     phases = [(time - last, max(plan.keep - last, 0)), (last, min(plan.keep, last))]
     states = sum(_kept_states(plan, length, keep) for length, keep in phases)
+    gates = 0 if plan.remake else sum(_kept_steps(plan, length, keep) for length, keep in phases)
     again = sum(_recomputed(plan, length, keep) for length, keep in phases)
     unread, read = (_longest_block(plan, length, keep) for length, keep in phases)
     block = max(unread, read)
-    temporaries = states * sizes.states + _block_bytes(sizes, block, read)
+    temporaries = states * sizes.states + gates * sizes.kept + _block_bytes(sizes, plan, block, read)
     if plan.segments and plan.segments[-1] <= plan.block and not plan.keep:  # states are computed where they are used
         temporaries -= 2 * sizes.states * min(plan.segments[-1], block)
     return PlanCost(time, again, int(temporaries))
@@ -120,7 +123,9 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: Number) -> Plan:
     )
     params, batch, _ = shapes
     sizes = _sizes(params, batch)
-    costs = {plan: _plan_cost(plan, batch, sizes) for plan in _candidates(params, batch)}
+    ways = (False, True) if sizes.kept else (True,)  # gates kept, then recomputed
+    plans = (plan._replace(remake=remake) for plan in _candidates(params, batch) for remake in ways)
+    costs = {plan: _plan_cost(plan, batch, sizes) for plan in plans}
     fitting = [plan for plan, cost in costs.items() if cost.temporary_bytes <= budget_bytes]
     if not fitting:
         least = min(cost.temporary_bytes for cost in costs.values())
@@ -128,8 +133,8 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: Number) -> Plan:
     num_sequences = max(math.prod(steps_shape(batch.inputs)[1:]), 1)
 
     def slowness(plan: Plan) -> float:  # in units of the time when all states are kept, in large blocks
-        cost = costs[plan]
-        return 1 + 0.3 * cost.recomputed_steps / max(cost.steps, 1) + 60 / (plan.block * num_sequences)
+        cost, gates = costs[plan], 0.3 if plan.remake and sizes.kept else 0
+        return 1 + gates + 0.3 * cost.recomputed_steps / max(cost.steps, 1) + 60 / (plan.block * num_sequences)
 
     return min(fitting, key=lambda plan: (slowness(plan), costs[plan].temporary_bytes))
 
@@ -175,6 +180,15 @@ def _kept_states(plan: Plan, length: int, keep: int) -> int:
     return count + max(of_one, _kept_states(inner, length - count * size, keep))
 
 
+def _kept_steps(plan: Plan, length: int, keep: int) -> int:
+    """Steps whose gates are in memory at once, if gates are kept: those of the end or, later, of one segment."""
+    if not plan.segments:
+        return length
+    size, inner, count = outermost(plan, length, keep)
+    of_one = _kept_steps(inner, size, 0) if count else 0
+    return max(of_one, _kept_steps(inner, length - count * size, keep))
+
+
 def _recomputed(plan: Plan, length: int, keep: int) -> int:
     """The number of recomputed steps; a step that is recomputed twice counts twice."""
     if not plan.segments:
@@ -201,7 +215,9 @@ class Sizes(NamedTuple):
     outputs: int
     cells: int
     readout: int
+    emitted: int
     made_again: int
+    kept: int
 
 
 def _sizes(params: Params, batch: Batch) -> Sizes:
@@ -220,23 +236,32 @@ def _sizes(params: Params, batch: Batch) -> Sizes:
         outputs=step * params.readout.w_hy.shape[1],
         cells=item * cells,
         readout=item * params.readout.w_hy.size,
-        made_again=step * sum(map(_made_again, params.cells)),
+        emitted=step * sum(_emitted(cell) - num_units(cell) for cell in params.cells),
+        made_again=step * sum(cell.b_h.shape[0] + _kept(cell) for cell in params.cells if not cell.from_states),
+        kept=step * sum(map(_kept, filter(keeps_more, params.cells))),
     )
 
 
-def _block_bytes(sizes: Sizes, block: int, read: int) -> float:
+def _block_bytes(sizes: Sizes, plan: Plan, block: int, read: int) -> float:
     outputs, readout = read * sizes.outputs, sizes.readout
     beside_d_w_hy = readout + (2 if readout < 2 * outputs else 1) * outputs
-    of_steps = block * (3.5 * sizes.states + sizes.made_again + sizes.widest + sizes.inputs)
+    made_again = sizes.made_again - (0 if plan.remake else sizes.kept)
+    of_steps = block * (3.5 * sizes.states + sizes.emitted + made_again + sizes.widest + sizes.inputs)
     return of_steps + max(3 * outputs, beside_d_w_hy) + 0.95 * sizes.cells
 
 
-def _made_again(cell: Cell) -> int:
-    """How many numbers one step of one sequence recomputes on the way back: z + u, and what the cell keeps."""
-    if cell.from_states:
-        return 0
-    z, s = (
-        jax.ShapeDtypeStruct((wide,), cell.w_hh.dtype) for wide in (cell.b_h.shape[0], cell.parts * num_units(cell))
-    )
-    kept = jax.tree.leaves(jax.eval_shape(cell.kept, z, z, s, s))
-    return int(z.shape[0] + sum(leaf.shape[-1] for leaf in kept))
+def _kept(cell: Cell) -> int:
+    """How many numbers `backward` reads for one step of one sequence."""
+    return _width(lambda cell, z, s: cell.kept(z, z, s, s), cell)
+
+
+def _emitted(cell: Cell) -> int:
+    """How many numbers the loop back emits for one step of one sequence: the cotangents of z, u and own parameters."""
+    return _width(lambda cell, z, s: cell.backward(cell.kept(z, z, s, s), s)[0], cell)
+
+
+def _width(of_step: Callable[..., Any], cell: Cell) -> int:
+    """The numbers that `of_step(cell, z, s)` returns for one step of one sequence."""
+    sizes = (cell.b_h.shape[0], cell.parts * num_units(cell))
+    z, s = (jax.ShapeDtypeStruct((size,), cell.w_hh.dtype) for size in sizes)
+    return sum(leaf.shape[-1] for leaf in jax.tree.leaves(jax.eval_shape(of_step, cell, z, s)))

@@ -10,6 +10,7 @@ so the time to compile does not depend on the length of the sequence.
 import itertools
 from typing import NamedTuple
 
+from .._cells.protocol import keeps_more
 from .._checks import steps_shape
 from .._nn.blocks import ROWS, even, num_sequences
 from .._require import are_numbers, require_sizes
@@ -28,6 +29,8 @@ class Plan(NamedTuple):
             of a segment is kept; on the way back, the segment runs forward again. An empty tuple keeps the states of
             all steps.
         keep: at least this many steps at the end keep their states in any case, because they are needed first.
+        remake: whether the gates of gated cells are recomputed from the states. Otherwise they are kept wherever states
+            are kept, which is faster but takes several times the memory. Cells without gates need only their states.
 
     >>> import rnn_jax
     >>> print(rnn_jax.Plan(block=50, segments=(100,), keep=100))
@@ -37,11 +40,13 @@ class Plan(NamedTuple):
     block: int
     segments: tuple[int, ...] = ()
     keep: int = 0
+    remake: bool = True
 
     def __str__(self) -> str:
         blocks = f"blocks of {in_steps(self.block)}"
+        kept = "states" if self.remake else "states and gates"
         if not self.segments:
-            return f"{blocks}; all states are kept"
+            return f"{blocks}; all {kept} are kept"
         within = " and, within them, per ".join(in_steps(size) for size in self.segments)
         text = f"{blocks}; one state is kept per {within}; the others are recomputed"
         return f"{text}, except for the last {self.keep:,}" if self.keep else text
@@ -72,16 +77,24 @@ def default_plan(params: Params, batch: Batch) -> Plan:
 
     A short sequence is one block, so that no states have to be moved. The exception is a lean cell, for which autodiff
     would keep less than one block does. A sequence with a symbolic number of steps (`jax.export`) is one block too.
+
+    The gates of gated cells are kept. Then at most a quarter of the steps is one block, so that everything together
+    takes no more than autodiff keeps. A loop over blocks has two sets of weight gradients: where these are larger than
+    what a smaller block saves, the sequence is one block.
     """
     time, *batch_axes = steps_shape(batch.inputs)
     if not are_numbers(time):
         return Plan(time)
-    sequences = num_sequences(batch_axes)
-    states, outputs = (sequences * size * params.readout.w_hy.dtype.itemsize for size in params.readout.w_hy.shape)
+    sequences, itemsize = num_sequences(batch_axes), params.readout.w_hy.dtype.itemsize
+    states, outputs = (sequences * size * itemsize for size in params.readout.w_hy.shape)
+    gated = any(map(keeps_more, params.cells))
+    weights = itemsize * sum(cell.w_xh.size + cell.w_hh.size for cell in params.cells)
+    small = min(SMALL_BYTES, weights // 8) if gated else SMALL_BYTES
     keeps_much = not any(cell.lean for cell in params.cells)
-    if keeps_much and time * states <= SMALL_BYTES and time * outputs <= SMALL_BYTES:
-        return Plan(max(time, 1))
-    return Plan(even(time, min(ROWS // sequences, OUTPUT_BYTES // max(outputs, 1))))
+    if keeps_much and time * states <= small and time * outputs <= SMALL_BYTES:
+        return Plan(max(time, 1), remake=not gated)
+    longest = time // 4 if gated else time
+    return Plan(even(time, min(ROWS // sequences, OUTPUT_BYTES // max(outputs, 1), longest)), remake=not gated)
 
 
 def outermost(plan: Plan, length: int, keep: int) -> tuple[int, Plan, int]:

@@ -13,7 +13,19 @@ from .._nn.apply import last_states, readout
 from .._nn.dropout import between_of, dropped
 from .._nn.events import Events
 from .._nn.layer import layers_of
-from .._types import Batch, Gradients, Hiddens, Objective, Params, ReadoutParams, Result, Scalar, States, Trajectory
+from .._types import (
+    Batch,
+    Gradients,
+    Hiddens,
+    Objective,
+    Params,
+    ReadoutParams,
+    Result,
+    Scalar,
+    States,
+    Trajectories,
+    Trajectory,
+)
 
 
 class Loops(NamedTuple):
@@ -35,7 +47,7 @@ def backpropagate(loops: Loops, objective: Objective, params: Params, batch: Bat
     return (loss, last_states(h_0, hs)), gradients
 
 
-def forward_layers(loops: Loops, params: Params, batch: Batch, h_0: States) -> tuple[tuple[Trajectory, ...], list[Any]]:
+def forward_layers(loops: Loops, params: Params, batch: Batch, h_0: States) -> tuple[Trajectories, list[Any]]:
     """The states and the residuals of each layer. Layer l + 1 reads the states of layer l."""
     all_hs, saved = [], []
     xs, events = batch.inputs, Events(batch.mask, batch.reset)

@@ -17,7 +17,7 @@ from .._checks import (
     check_states,
 )
 from .._require import are_numbers, is_below, require_callable, require_sizes
-from .._types import Drop, Flags, Inputs, Outputs, Params, ReadoutParams, State, States, Step, Trajectory
+from .._types import Drop, Flags, Inputs, Outputs, Params, ReadoutParams, State, States, Step, Trajectories, Trajectory
 from .affine import affine
 from .dropout import between_of, constant, dropped, recurrent_of
 from .events import Events
@@ -47,7 +47,7 @@ def readout(params: ReadoutParams, hs: Float[Array, "*steps hid"]) -> Float[Arra
     return affine(hs, params.w_hy, params.b_y)
 
 
-def last_states(h_0: States, hs: tuple[Trajectory, ...]) -> States:
+def last_states(h_0: States, hs: Trajectories) -> States:
     """`h_T` of each layer; `h_0` when there are no steps."""
     return tuple(_last(h, layer) for h, layer in zip(h_0, hs, strict=True))
 

@@ -9,13 +9,13 @@ from jaxtyping import Array, Float
 from .._cells.protocol import Cell, hidden
 from .._checks import check_cell, check_flags, check_inputs, check_layout, check_state, steps_shape
 from .._require import require_callable
-from .._types import Flags, Hidden, Inputs, Trajectory
+from .._types import Flags, Hidden, Inputs, State, Trajectory
 from .unroll_bptt import unroll_bptt
 
 
 def bidirectional(
     cells: tuple[Cell, Cell],
-    h_0: tuple[Hidden, Hidden],
+    h_0: tuple[Array, Array],
     xs: Inputs,
     *,
     mask: Flags | None = None,
@@ -30,8 +30,8 @@ def bidirectional(
 
     Args:
         cells: the cells of the forward and of the backward direction.
-        h_0: their initial states, (*batch, hid) each. Backwards, each sequence starts from `h_0[1]` at its own last
-            step that exists.
+        h_0: their initial states, (*batch, hid) each, or (*batch, 2 hid) for an LSTM. Backwards, each sequence starts
+            from `h_0[1]` at its own last step that exists.
         xs: features (time, *batch, in) or integer tokens (time, *batch).
         mask: booleans (time, *batch), false at steps that do not exist; see `unroll`.
         reset: booleans (time, *batch), true at the first step of a sequence. It separates the sequences of a row in
@@ -72,7 +72,7 @@ def bidirectional(
     return jnp.concatenate([hidden(there, hs), hidden(back, hs_back)], -1)
 
 
-def _check_direction(i: int, cell: Cell, h_0: Hidden, xs: Inputs, r: Hidden | None) -> None:
+def _check_direction(i: int, cell: Cell, h_0: State, xs: Inputs, r: Hidden | None) -> None:
     """Raise unless the arguments of direction `i` fit each other."""
     cell_name, h_name = f"cells[{i}]", f"h_0[{i}]"
     check_cell(cell, cell_name)

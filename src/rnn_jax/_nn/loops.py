@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._cells.protocol import Cell, Deltas, add_to_hidden, only_hidden, own_names
+from .._cells.protocol import Cell, Deltas, add_to_hidden, keeps_more, only_hidden, own_names
 from .._cells.tangents import has_one_delta, push
 from .._checks import is_tokens, steps_shape
 from .._require import are_numbers
@@ -41,32 +41,38 @@ class Residuals(NamedTuple):
     kept: Any
 
 
-def forward(layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1) -> tuple[Array, Residuals]:
+def forward(
+    layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1, keep: bool = False
+) -> tuple[Array, Residuals]:
     """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`. The input projection z is one product before the scan.
 
-    With dropout, `W_hh` reads `h_{t-1}` times the mask.
+    With dropout, `W_hh` reads `h_{t-1}` times the mask. If `keep` is true, what the cell's `backward` reads is kept;
+    otherwise it is recomputed from the states, and always for lean cells.
     """
     cell = layer.cell
+    keep = keep and keeps_more(cell)
 
-    def body(s_tm1: Array, now: Any) -> tuple[Array, Array]:
+    def body(s_tm1: Array, now: Any) -> tuple[Array, Any]:
         z_t, event = now
         s_met = event.enter(s_tm1)
         u_t = layer.read(s_met) @ cell.w_hh
-        s_t = event.leave(cell.forward(z_t, u_t, s_met), s_tm1)
-        return s_t, s_t
+        s_new = cell.forward(z_t, u_t, s_met)
+        s_t = event.leave(s_new, s_tm1)
+        return s_t, (s_t, cell.kept(z_t, u_t, s_met, s_new) if keep else None)
 
     zs = affine(events.visible(xs), cell.w_xh, cell.b_h)
-    _, ss = lax.scan(body, s_0, (zs, events), unroll=unroll if are_numbers(zs.shape[0]) else 1)
-    return ss, residuals_of(layer, s_0, xs, ss, events)
+    _, (ss, kept) = lax.scan(body, s_0, (zs, events), unroll=unroll if are_numbers(zs.shape[0]) else 1)
+    return ss, residuals_of(layer, s_0, xs, ss, events, kept)
 
 
-def residuals_of(layer: Layer, s_0: Array, xs: Inputs, ss: Array, events: Events) -> Residuals:
-    """What `forward` keeps, from its arguments and its states."""
+def residuals_of(layer: Layer, s_0: Array, xs: Inputs, ss: Array, events: Events, kept: Any = None) -> Residuals:
+    """What `forward` keeps, from its arguments and its states; what the cell reads is recomputed unless it was kept."""
     cell, residuals = layer.cell, Residuals(layer, s_0, events.visible(xs), ss, events, ss)
     if cell.from_states:
         return residuals
-    zs, us = pre_activations(residuals)
-    return residuals._replace(kept=cell.kept(zs, us, states_met(residuals), ss))
+    if kept is None:
+        kept = cell.kept(*pre_activations(residuals), states_met(residuals), ss)
+    return residuals._replace(kept=kept)
 
 
 def pre_activations(residuals: Residuals) -> tuple[Array, Array]:
@@ -131,11 +137,12 @@ def backward_in_blocks(
 
     def of_steps(carry: tuple[Cell, Array], start: Any, size: int) -> Any:
         d_cell, d_s = carry
-        xs_now, ss_now, events, d_hs_now = cut((xs, ss, residuals.events, d_hs), start, size)
+        kept = residuals.kept if keeps_more(layer.cell) else None  # None: recomputed for each block
+        xs_now, d_hs_now, (ss_now, events, kept_now) = cut((xs, d_hs, (ss, residuals.events, kept)), start, size)
         s_before = jnp.where(
             start == 0, residuals.s_0, lax.dynamic_index_in_dim(ss, jnp.maximum(start - 1, 0), keepdims=False)
         )
-        now = residuals_of(layer, s_before, xs_now, ss_now, events)
+        now = residuals_of(layer, s_before, xs_now, ss_now, events, kept_now)
         d_cell_now, d_s, d_xs = backward(now, d_hs_now, d_s)
         return (jax.tree.map(jnp.add, d_cell, d_cell_now), d_s), d_xs
 

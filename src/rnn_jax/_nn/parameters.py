@@ -1,7 +1,7 @@
 """Initial parameters and states."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from .._cells.activations import Phi, check_activation
+from .._cells.kinds import require_kind
 from .._cells.leaky import LeakyParams
-from .._cells.protocol import num_units
+from .._cells.protocol import num_units, own_names
 from .._cells.vanilla import LEAK, CellParams, known_leak
 from .._checks import check_params
 from .._require import Number, are_numbers, require_float, require_floating, require_key, require_shape, require_sizes
@@ -27,6 +28,7 @@ def init_params(
     hidden_size: int,
     output_size: int,
     num_layers: int = 1,
+    cell: str | type[Any] = "vanilla",
     activation: Phi = "tanh",
     leak: Number = 1.0,
     recurrent_init: str | Initializer = "orthogonal",
@@ -46,14 +48,16 @@ def init_params(
         hidden_size: the number of units of each layer.
         output_size: the number of outputs, or of classes.
         num_layers: the number of layers.
+        cell: "vanilla", "gru", "lstm", or a class of cells, like one that `elementwise` made.
         activation: a name ("tanh", "relu", "identity"), a function φ, or an `Activation`.
         leak: the α of leaky integration, above 0 and at most 1. Pass one number for all units (see `CellParams`), or an
             array (hid,) with one leak per unit. The array may be traced; each layer is then a `LeakyParams`, which
             trains it.
-        recurrent_init: the initialiser of `w_hh` (hid, hid); orthogonal by default.
-        input_init: the initialiser of `w_xh` (in, hid); by default normal with variance 1 / fan-in (LeCun).
+        recurrent_init: the initialiser of each gate's part of `w_hh`, (hid, hid); orthogonal by default.
+        input_init: the initialiser of each gate's part of `w_xh`, (in, hid); by default normal with variance 1 / fan-in
+            (LeCun).
         readout_init: the initialiser of `w_hy` (hid, out), with the same default as `input_init`.
-        bias_init: the initialiser of all biases; zeros by default.
+        bias_init: the initialiser of all biases; zeros by default. The bias of an LSTM's forget gate is 1 larger.
         dtype: a floating point type of the weights.
 
     Returns:
@@ -73,7 +77,8 @@ def init_params(
     check_activation(activation)
     require_floating("dtype", dtype)
     dtype = jnp.zeros((), dtype).dtype  # float64 without jax_enable_x64: JAX warns here and gives float32
-    layer_of = _layers(leak, hidden_size, dtype)
+    kind = require_kind(cell)
+    layer_of = _layers(kind, activation, leak, hidden_size, dtype)
     draw_dtype = accumulation_dtype(dtype)  # JAX has no matrix decompositions in half precision
 
     inits: dict[str, str | Initializer] = {
@@ -86,16 +91,20 @@ def init_params(
     def draw(name: str, key: Key[Array, ""], *shape: int) -> Array:
         return _drawn(name, initializer_of(inits[name], name), key, shape, draw_dtype).astype(dtype)
 
+    def draw_gates(name: str, key: Key[Array, ""], *shape: int) -> Array:
+        """One array per gate, side by side."""
+        keys = [key] if kind.gates == 1 else jax.random.split(key, kind.gates)
+        return jnp.concatenate([draw(name, one, *shape, hidden_size) for one in keys], -1)
+
     ykey, *cell_keys = jax.random.split(key, num_layers + 1)
-    cells: list[CellParams | LeakyParams] = []
+    cells = []
     for layer, cell_key in enumerate(cell_keys):
         xkey, hkey = jax.random.split(cell_key)
         cells.append(
             layer_of(
-                w_xh=draw("input_init", xkey, hidden_size if layer else input_size, hidden_size),
-                w_hh=draw("recurrent_init", hkey, hidden_size, hidden_size),
-                b_h=draw("bias_init", jax.random.fold_in(cell_key, 2), hidden_size),
-                activation=activation,
+                w_xh=draw_gates("input_init", xkey, hidden_size if layer else input_size),
+                w_hh=draw_gates("recurrent_init", hkey, hidden_size),
+                b_h=_with_bias(kind, draw_gates("bias_init", jax.random.fold_in(cell_key, 2))),
             )
         )
     readout = ReadoutParams(
@@ -107,15 +116,31 @@ def init_params(
     return params
 
 
-def _layers(leak: Any, hidden_size: int, dtype: Any) -> Callable[..., CellParams | LeakyParams]:
-    """The class of cell for this leak. One leak for all units is static; one for each unit is a parameter."""
-    if not getattr(leak, "ndim", 0):
-        return partial(CellParams, leak=known_leak(leak))
+def _layers(kind: type[Any], activation: Phi, leak: Any, hidden_size: int, dtype: Any) -> Callable[..., Any]:
+    """What makes a layer from `w_xh`, `w_hh` and `b_h`: a class, with the rest of its fields."""
+    one_leak = not getattr(leak, "ndim", 0)
+    if kind is not CellParams:
+        if activation != "tanh" or not one_leak or leak != 1:
+            raise ValueError(f"`activation` and `leak` belong to the vanilla cell: leave them out for {kind.__name__}.")
+        start: Mapping[str, float] = getattr(kind, "own_start", {})
+        own = {name: jnp.full(hidden_size, start.get(name, 0.0), dtype) for name in own_names(kind)}
+        return lambda **weights: kind(**weights, **own)
+    if one_leak:  # static
+        return partial(CellParams, activation=activation, leak=known_leak(leak))
     require_float("leak", leak)
     require_shape("leak", jnp.asarray(leak), "(hid,)", (hidden_size,), "`hidden_size`")
     if not isinstance(leak, jax.core.Tracer) and not all(map(LEAK.holds, np.asarray(leak, dtype).astype(float))):
         raise ValueError(f"`leak` must hold numbers above 0 and at most 1, got {leak!r}.")
-    return lambda w_xh, **parts: LeakyParams(w_xh, leak=jnp.array(leak, dtype), **parts)  # a copy for each layer
+    return lambda **weights: LeakyParams(**weights, activation=activation, leak=jnp.array(leak, dtype))  # each a copy
+
+
+def _with_bias(kind: type[Any], b_h: Array) -> Array:
+    """`b_h`, and what the cell adds to the bias of some of its gates."""
+    more: Mapping[str, float] = getattr(kind, "bias", {})
+    if not more:
+        return b_h
+    each = jnp.asarray([more.get(gate, 0.0) for gate in kind.gate_names], b_h.dtype)
+    return b_h + jnp.repeat(each, b_h.shape[0] // kind.gates)
 
 
 def _drawn(name: str, init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:

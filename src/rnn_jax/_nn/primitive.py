@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import hijax
 from jaxtyping import Array
 
+from .._cells.protocol import keeps_more
 from .._require import are_numbers
 from .._types import Hiddens, Trajectory
 from .events import Events
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
         in_avals_flat: list[Any]
         in_tree: jax.tree_util.PyTreeDef
+        out_tree: jax.tree_util.PyTreeDef
 
         def __call__(self, *args: Any) -> Any: ...
 
@@ -45,7 +47,10 @@ class Members(NamedTuple):
 
 
 class Unroll(Base):
-    """`(cell, h_0, xs, events, r) -> hs` for arguments of the types `in_avals`.
+    """`(cell, h_0, xs, events, r) -> (hs, kept)` for arguments of the types `in_avals`.
+
+    `kept` is what the derivative of a gated cell reads in addition to the states; None for the other cells. It is a
+    result so that the way back need not recompute it. XLA drops it where nobody asks for a derivative.
 
     `ensemble` lists the `vmap`s over weights, outermost first. A `vmap` over sequences only is not in the list: it
     becomes one more batch axis.
@@ -58,8 +63,10 @@ class Unroll(Base):
         sizes = tuple(members.size for members in ensemble)
         self.h_0 = len(jax.tree.leaves(cell))  # its index among the leaves; those of the cell come first
         time, batch_hid = xs.shape[_num_axes(ensemble, self.h_0 + 1)], h_0.shape[_num_axes(ensemble, self.h_0) :]
-        self.in_avals = in_avals
-        self.out_aval = h_0.update(shape=(*sizes, time, *batch_hid), weak_type=False)
+        self.in_avals, self.ensemble, self.in_tree = in_avals, ensemble, jax.tree.structure(in_avals)
+        hs = h_0.update(shape=(*sizes, time, *batch_hid), weak_type=False)
+        kept = jax.eval_shape(self._for_each_member(_run), in_avals, None)[1] if keeps_more(cell) else None
+        self.out_aval = hs, jax.tree.map(lambda x: hs.update(shape=x.shape), kept)
         self.params = {"ensemble": ensemble}
         super().__init__()
 
@@ -73,28 +80,30 @@ class Unroll(Base):
         return self.ensemble, self.in_avals_flat, self.in_tree
 
     def expand(self, *args: Any) -> Any:
-        return self._for_each_member(_states)(args)
+        return self._for_each_member(_run)(args, None)
 
     def vjp_fwd(self, nzs_in: Any, *args: Any) -> tuple[Any, Any]:
         del nzs_in
-        hs = self(*args)
-        return hs, (args, hs)
+        results = self(*args)
+        return results, (args, results)
 
-    def vjp_bwd_retval(self, residuals: Any, d_hs: Any) -> Any:
-        args, hs = residuals
-        d_args = self._for_each_member(_pullback, transposed=True)(args, hs, _dense(d_hs))
+    def vjp_bwd_retval(self, residuals: Any, d_results: Any) -> Any:
+        (args, results), (d_hs, d_kept) = residuals, d_results
+        unused = all(isinstance(d, hijax.Zero) for d in jax.tree.leaves(d_kept))  # but for derivatives of derivatives
+        d_results = _dense(d_hs), None if unused else jax.tree.map(_dense, d_kept)
+        d_args = self._for_each_member(_pullback, transposed=True)(args, None, results, d_results)
         return jax.tree.unflatten(self.in_tree, map(_or_float0, self._leaves(d_args), self.in_avals_flat))
 
     def jvp(self, primals: Any, tangents: Any) -> tuple[Any, Any]:
-        hs = self(*primals)
-        return hs, self.linearized((primals, hs), *tangents)
+        results = self(*primals)
+        return results, self.linearized((primals, results), *tangents)
 
     lin = vjp_fwd
 
     def linearized(self, residuals: Any, *tangents: Any) -> Any:
-        args, hs = residuals
+        args, results = residuals
         known = jax.tree.unflatten(self.in_tree, map(_or_none, self._leaves(tangents)))
-        return self._for_each_member(_pushforward)(args, hs, known)
+        return self._for_each_member(_pushforward)(args, known, results)
 
     def transpose(self, out_ct: Any, *maybe_accums: Any) -> NoReturn:
         raise TypeError(
@@ -102,15 +111,15 @@ class Unroll(Base):
             "of `jax.linearize`, or use `unroll`."
         )
 
-    def batch(self, axis_data: Any, args: Any, dims: Any) -> tuple[Any, int | None]:
+    def batch(self, axis_data: Any, args: Any, dims: Any) -> tuple[Any, Any]:
         xs, dims = self._leaves(args), self._leaves(dims)
         mapped = tuple(dim is not None for dim in dims)
         if not any(mapped):
-            return self(*args), None
+            return self(*args), self._all_results(None)
         if any(mapped[: self.h_0]):
             ensemble = (Members(axis_data.size, mapped), *self.ensemble)
             leaves = [x if dim is None else jnp.moveaxis(x, dim, 0) for x, dim in zip(xs, dims, strict=True)]
-            return bind(jax.tree.unflatten(self.in_tree, leaves), ensemble), 0
+            return bind(jax.tree.unflatten(self.in_tree, leaves), ensemble), self._all_results(0)
 
         r = () if args[-1] is None else (len(xs) - 1,)
         timeless = {self.h_0, *r}  # all others have time before the batch
@@ -123,7 +132,12 @@ class Unroll(Base):
 
         first = self.h_0
         leaves = xs[:first] + [as_batch_axis(leaf, xs[leaf], dims[leaf]) for leaf in range(first, len(xs))]
-        return bind(jax.tree.unflatten(self.in_tree, leaves), self.ensemble), len(self.ensemble) + 1
+        results = bind(jax.tree.unflatten(self.in_tree, leaves), self.ensemble)
+        return results, self._all_results(len(self.ensemble) + 1)
+
+    def _all_results(self, dim: int | None) -> Any:
+        """The same axis for every result."""
+        return jax.tree.unflatten(self.out_tree, [dim] * self.out_tree.num_leaves)
 
     def _leaves(self, tree: Any) -> list[Any]:
         """The entries of `tree`, including None, one for each leaf of the arguments."""
@@ -131,7 +145,10 @@ class Unroll(Base):
         return leaves
 
     def _for_each_member(self, rule: Callable[..., Any], *, transposed: bool = False) -> Callable[..., Any]:
-        """`rule(args, ...)` vmapped over the ensemble. A transposed rule sums the cotangents of shared leaves."""
+        """`rule(args, dots, ...)`, with `dots` like `args` or None, vmapped over the ensemble.
+
+        A transposed rule sums the cotangents of shared leaves.
+        """
         for members in reversed(self.ensemble):
             rule = self._vmapped(rule, members, transposed)
         return rule
@@ -139,9 +156,9 @@ class Unroll(Base):
     def _vmapped(self, rule: Callable[..., Any], members: Members, transposed: bool) -> Callable[..., Any]:
         axes = jax.tree.unflatten(self.in_tree, [0 if mapped else None for mapped in members.mapped])
 
-        def vmapped(args: tuple[Any, ...], *rest: Any) -> Any:
-            in_axes = (axes, *(axes if isinstance(x, tuple) else 0 for x in rest))
-            out = jax.vmap(rule, in_axes, axis_size=members.size)(args, *rest)
+        def vmapped(args: tuple[Any, ...], dots: Any, *rest: Any) -> Any:
+            in_axes = (axes, None if dots is None else axes, *(0 for _ in rest))
+            out = jax.vmap(rule, in_axes, axis_size=members.size)(args, dots, *rest)
             if not transposed:
                 return out
             pairs = zip(self._leaves(out), members.mapped, strict=True)
@@ -152,8 +169,14 @@ class Unroll(Base):
 
 
 def bind(args: tuple[Any, ...], ensemble: tuple[Members, ...] = ()) -> Any:
-    """The states, computed by the primitive for arguments of these types."""
+    """The states and what is kept, computed by the primitive for arguments of these types."""
     return Unroll(jax.tree.map(jax.typeof, args), ensemble)(*args)
+
+
+def states(args: tuple[Any, ...]) -> Trajectory:
+    """The states."""
+    hs: Trajectory = bind(args)[0]
+    return hs
 
 
 def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
@@ -161,24 +184,52 @@ def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
     return sum(members.mapped[leaf] for members in ensemble)
 
 
-def _states(args: tuple[Any, ...]) -> Trajectory:
+def _run(args: tuple[Any, ...], _: None) -> tuple[Trajectory, Any]:
     (cell, h_0, xs), (events, r) = args[:3], args[3:]
-    return forward(Layer(cell, r), h_0, xs, events)[0]
+    hs, residuals = forward(Layer(cell, r), h_0, xs, events, keep=True)
+    return hs, residuals.kept if keeps_more(cell) else None
 
 
-def _residuals(args: tuple[Any, ...], hs: Hiddens) -> Residuals:
+def _residuals(args: tuple[Any, ...], hs: Hiddens, kept: Any) -> Residuals:
     (cell, h_0, xs), (events, r) = args[:3], args[3:]
-    return residuals_of(Layer(cell, r), h_0, xs, hs, events)
+    return residuals_of(Layer(cell, r), h_0, xs, hs, events, kept)
 
 
-def _pullback(args: tuple[Any, ...], hs: Array, d_hs: Array) -> tuple[Any, ...]:
-    *_, r = args
+def _kept(args: tuple[Any, ...]) -> Callable[..., Any]:
+    """What is kept as a function of `(cell, h_0, xs, hs)`: to differentiate it where derivatives are differentiated."""
+    return lambda cell, h_0, xs, hs: _residuals((cell, h_0, xs, *args[3:]), hs, None).kept
+
+
+def _pullback(args: tuple[Any, ...], _: None, results: Any, d_results: Any) -> tuple[Any, ...]:
+    (hs, kept), (d_hs, d_kept), r = results, d_results, args[-1]
     d_r = None if r is None else jnp.zeros_like(r)  # a constant: this is never read
-    return *pullback(_residuals(args, hs), d_hs), Events(), d_r  # the flags are booleans: no cotangent
+    if d_kept is None:
+        return *pullback(_residuals(args, hs, kept), d_hs), Events(), d_r  # the flags are booleans: no cotangent
+    *more, d_hs_more = jax.vjp(_kept(args), *args[:3], hs)[1](d_kept)
+    d_args = pullback(_residuals(args, hs, kept), d_hs + d_hs_more)
+    d_args = jax.tree.map(lambda d, d_more: d if d is None else d + d_more, d_args, tuple(more), is_leaf=_is_none)
+    return *d_args, Events(), d_r
 
 
-def _pushforward(args: tuple[Any, ...], hs: Array, tangents: tuple[Any, ...]) -> Array:
-    return pushforward(_residuals(args, hs), *tangents[:3])
+def _pushforward(args: tuple[Any, ...], tangents: tuple[Any, ...], results: Any) -> tuple[Array, Any]:
+    hs, kept = results
+    hs_dot = pushforward(_residuals(args, hs, kept), *tangents[:3])
+    if kept is None:
+        return hs_dot, None
+    dots = jax.tree.map(_or_zeros, args[:3], tangents[:3], is_leaf=_is_none)
+    return hs_dot, jax.jvp(_kept(args), (*args[:3], hs), (*dots, hs_dot))[1]
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _or_zeros(x: Any, dot: Any) -> Any:
+    """The tangent of `x`, with zeros for None; those of integers have a type of their own."""
+    if dot is not None:
+        return dot
+    floating = jnp.issubdtype(x.dtype, jnp.floating)
+    return jnp.zeros_like(x) if floating else np.zeros(x.shape, jax.dtypes.float0)
 
 
 def _dense(d: Any) -> Any:

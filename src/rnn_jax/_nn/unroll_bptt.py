@@ -24,7 +24,7 @@ def _reverse_only(cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden 
 def _reverse_only_forward(
     cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden | None
 ) -> tuple[Trajectory, Residuals]:
-    return forward(Layer(cell, r), h_0, xs, events)
+    return forward(Layer(cell, r), h_0, xs, events, keep=True)
 
 
 def _reverse_only_backward(residuals: Residuals, d_hs: Array) -> tuple[Any, ...]:
@@ -49,7 +49,7 @@ def _fallback(args: tuple[Any, ...]) -> Trajectory:
 
 _unroll: Callable[[tuple[Any, ...]], Trajectory]
 try:
-    from .primitive import bind as _unroll
+    from .primitive import states as _unroll
 except ImportError:
     _unroll = _fallback
 

@@ -10,14 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._cells.leaky import LeakyParams
-from .._cells.vanilla import CellParams
+from .._cells import kinds
 from .._checks import check_params
 from .._require import require_values
 from .._types import Params, ReadoutParams
 from . import npz
 
-OURS: dict[str, type] = {"CellParams": CellParams, "LeakyParams": LeakyParams}
+OURS: dict[str, type] = {kind.__name__: kind for kind in kinds.OURS}
 
 
 def save_params(path: str | os.PathLike[str], params: Params) -> None:
@@ -71,7 +70,7 @@ def load_params(path: str | os.PathLike[str], *, cells: Iterable[type] = ()) -> 
 
     Args:
         path: the file.
-        cells: your own classes of cells that the file has. `CellParams` and `LeakyParams` are known.
+        cells: your own classes of cells that the file has. Those of this library are known.
 
     Returns:
         Parameters whose arrays are on JAX's default device.

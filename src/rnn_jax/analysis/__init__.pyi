@@ -1,4 +1,5 @@
 from ._anatomy import Anatomy as Anatomy
+from ._anatomy import GateAnatomy as GateAnatomy
 from ._anatomy import LayerAnatomy as LayerAnatomy
 from ._anatomy import anatomy as anatomy
 from ._cut import Cut as Cut

@@ -19,10 +19,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from .._batches import check_call
-from .._cells.protocol import Cell
+from .._cells.protocol import Cell, only_hidden
 from .._losses import make_objective
 from .._mesh import promote, refuse_explicit
-from .._nn.loops import Residuals
+from .._nn.loops import Residuals, pre_activations
 from .._nn.step import weight_gradients as products_back
 from .._numerics import norms, tree_norm, unit_and_norm
 from .._require import are_numbers, require_sizes
@@ -43,18 +43,35 @@ from ._passed import OfLayer, full_pass, steps_of
 SATURATED = 0.1
 
 
+class GateAnatomy(NamedTuple):
+    """The derivative of the activation of one gate, divided by its largest value: `4 σ (1 - σ)`, `1 - tanh²`, `φ'`.
+
+    `slope`        of each step and unit, the mean over the sequences that have the step; 0 if none has it.
+    `saturated`    the share of units and sequences where it is below 0.1 at each step; 0 if no sequence has the step.
+    """
+
+    slope: Float[Array, "time hid"]
+    saturated: Float[Array, " time"]
+
+
 class LayerAnatomy(NamedTuple):
     """One layer. Norms are over its units; a step that does not exist adds nothing.
 
+    In an LSTM, and in each cell whose state has more parts than h, `h_t` is the whole state here, `(h_t, c_t)`: `d_hs`
+    has the axes (time, *batch, 2 hid), its first half is what arrives at `h_t` from the readout, the layer above and
+    the gates of the next step, and its second half what arrives at `c_t` from `c_{t+1}`. What `c_t` gets through `h_t`
+    is in the first half only.
+
     `d_hs`         `δ_t = ∂L/∂h_t`.
-    `d_hs_local`   the local part of it, `∂L_t/∂h_t`: from the loss of step t only.
+    `d_hs_local`   the local part of it, `∂L_t/∂h_t`: from the loss of step t only; zero for parts other than h.
     `d_h_norms`    `‖δ_t‖` of each step and sequence.
     `local_norms`  the norm of the local part of each step and sequence.
     `part_norms`   the norm of what each step adds to the gradient of each weight, summed over the sequences.
     `part_cosines` the cosine between that and the whole gradient: `Σ_t norm_t cosine_t` is the norm of the whole.
-    `d_phi`        `φ'(a_t)` of each step and unit, the mean over the sequences that have the step; 0 if none has it.
-    `saturated`    the share of units and sequences with `φ'(a_t)` below 0.1 at each step; 0 if no sequence has the
-                   step.
+    `gates`        a `GateAnatomy` for each gate, by its name: "r", "k" and "n" of a GRU, "i", "f", "g" and "o" of an
+                   LSTM. A vanilla layer has one, "a". Empty for a class of cells without `slopes`, like those that
+                   `elementwise` makes.
+    `d_phi`, `saturated` of the only gate; None if the layer does not have exactly one.
     """
 
     d_hs: Hiddens
@@ -63,8 +80,17 @@ class LayerAnatomy(NamedTuple):
     local_norms: Float[Array, "time *batch"]
     part_norms: Cell
     part_cosines: Cell
-    d_phi: Float[Array, "time hid"]
-    saturated: Float[Array, " time"]
+    gates: dict[str, GateAnatomy]
+
+    @property
+    def d_phi(self) -> Any:
+        """`φ'(a_t)` of each step and unit of a vanilla layer, (time, hid)."""
+        return next(iter(self.gates.values())).slope if len(self.gates) == 1 else None
+
+    @property
+    def saturated(self) -> Any:
+        """The share of saturated units of a vanilla layer at each step, (time,)."""
+        return next(iter(self.gates.values())).saturated if len(self.gates) == 1 else None
 
 
 class Anatomy(NamedTuple):
@@ -73,7 +99,8 @@ class Anatomy(NamedTuple):
     `loss`, `h_T`, `gradients` as `make_grad_fn("bptt")` returns them.
     `layers`      a `LayerAnatomy` for each layer.
     `lag_norms`   the lag grid, one for each layer: `lag_norms[layer][lag, i - 1]` is `‖∂L_i/∂h_{i-lag}‖` of each
-                  sequence, i = 1..T. It is 0 where there is no such state (`lag > i`), and where a reset lies between.
+                  sequence, i = 1..T, where h is the whole state as in `LayerAnatomy`. It is 0 where there is no such
+                  state (`lag > i`), and where a reset lies between.
     `decay`       the factor by which `‖∂L_i/∂h_{i-lag}‖` falls or grows per step of lag, all layers together, from a
                   line through the log of the mean norms; norms of zero do not count. None if `lags` is below 2; 0 if
                   fewer than two lags have a norm above zero.
@@ -166,9 +193,8 @@ def layer_anatomy(residuals: Residuals, layer: OfLayer) -> LayerAnatomy:
         return norm_and_cosine(products_back(residuals.layer.cell, *now), layer.d_cell)
 
     part_norms, part_cosines = lax.map(of_step, steps_of(residuals, layer.deltas))
-    d_phi, saturated = saturation(residuals)
-    d_hs, local = layer.d_hs, layer.local
-    return LayerAnatomy(d_hs, local, norms(d_hs), norms(local), part_norms, part_cosines, d_phi, saturated)
+    d_hs, local = layer.d_hs, only_hidden(residuals.layer.cell, layer.local)
+    return LayerAnatomy(d_hs, local, norms(d_hs), norms(local), part_norms, part_cosines, saturation(residuals))
 
 
 def norm_and_cosine(part: Cell, whole: Cell) -> tuple[Cell, Cell]:
@@ -177,10 +203,17 @@ def norm_and_cosine(part: Cell, whole: Cell) -> tuple[Cell, Cell]:
     return jax.tree.map(tree_norm, part), cosines
 
 
-def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Array, " time"]]:
-    """`φ'` of each step and unit, the mean over sequences; the share of them below `SATURATED`."""
+def saturation(residuals: Residuals) -> dict[str, GateAnatomy]:
+    """The slopes of each gate of the layer, by its name; nothing for a cell that does not know them."""
     cell: Any = residuals.layer.cell
-    d_phi = cell.d_phi(residuals.kept)
+    if not hasattr(cell, "slopes"):
+        return {}
+    slopes = cell.slopes(residuals.kept, *pre_activations(residuals))
+    return {name: of_gate(residuals, slope) for name, slope in zip(cell.gate_names, slopes, strict=True)}
+
+
+def of_gate(residuals: Residuals, d_phi: Float[Array, "time *batch hid"]) -> GateAnatomy:
+    """The mean of the slopes over sequences; the share of them below `SATURATED`."""
     time, *batch_axes, hid = d_phi.shape
     d_phi = d_phi.astype(accumulation_dtype(d_phi.dtype)).reshape(time, math.prod(batch_axes), hid)
     mask = residuals.events.mask
@@ -188,4 +221,4 @@ def saturation(residuals: Residuals) -> tuple[Float[Array, "time hid"], Float[Ar
     num = jnp.maximum(jnp.sum(exists, 1, dtype=d_phi.dtype), 1)
     weights = exists.astype(d_phi.dtype)[..., None] / num[:, None, None]
     low = (d_phi < SATURATED).astype(d_phi.dtype)
-    return jnp.sum(weights * d_phi, 1), jnp.mean(jnp.sum(weights * low, 1), 1)
+    return GateAnatomy(jnp.sum(weights * d_phi, 1), jnp.mean(jnp.sum(weights * low, 1), 1))

@@ -20,7 +20,8 @@ class Cut(NamedTuple):
     `params`     the truncated gradient.
     `lost`       for each leaf, the distance from the full gradient, relative to its norm; infinite if only the full
                  gradient is zero.
-    `d_a_norms`  for each layer, `‖d_a_t - truncated d_a_t‖` of each step and sequence.
+    `d_a_norms`  for each layer, `‖d_a_t - truncated d_a_t‖` of each step and sequence; with gates, all of them in one
+                 norm, and of `z_t = x_t W_xh + b_h` where it is not the same as that of `h_{t-1} W_hh`.
     """
 
     params: Params

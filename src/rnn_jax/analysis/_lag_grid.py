@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from .._cells.protocol import Deltas
+from .._cells.protocol import Deltas, add_to_hidden
 from .._gradients.truncation.windows import Pieces, Windows, fold, neighbours, one_pass, side_by_side
 from .._numerics import norms
 from .._types import Batch, Scalar, States
@@ -32,7 +32,8 @@ def lag_grid(passed: Passed, batch: Batch, lags: int) -> tuple[Float[Array, "lag
             below.layer.down(d_a.z[0] @ above.layer.cell.w_xh.T)
             for d_a, below, above in zip(d_as[1:], passed.saved, passed.saved[1:], strict=False)
         )
-        return (*map(jnp.add, entering[:-1], from_above), entering[-1])
+        below = zip(passed.saved, entering, from_above, strict=False)
+        return (*(add_to_hidden(r.layer.cell, d_s, d_h) for r, d_s, d_h in below), entering[-1])
 
     def of_losses(d_hs: States, left: States, q: Any) -> tuple[Array, ...]:
         """Move `d_hs[i]` from step i to the step of its loss, q steps later. Before the first step is `h_0`."""

@@ -18,6 +18,7 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
+from .._cells.protocol import hidden
 from .._checks import check_inputs, check_params, check_states
 from .._nn.step import step
 from .._require import POSITIVE, Number, require_known_number, require_sizes, require_values
@@ -28,7 +29,7 @@ from ..verify._subject import in_float64
 class FixedPoints(NamedTuple):
     """What `fixed_points` found, the slowest point first; layers together, axes `(point, ...)`.
 
-    `states`      one array `(point, hid)` per layer.
+    `states`      one array `(point, hid)` per layer; `(point, 2 hid)` for an LSTM, whose state is `(h, c)`.
     `speeds`      `‖F(h) - h‖`: how far one step moves the state. If it is not near zero, the search has ended at a slow
                   point or nowhere special.
     `eigenvalues` of the Jacobian of F there, largest first, complex.
@@ -108,8 +109,8 @@ def _found(params: Params, starts: States, x_t: Step, max_steps: int, tolerance:
     def velocity(h: Array) -> Array:
         below, h_t = x_t, []
         for cell, h_l in zip(params.cells, unravel(h), strict=True):
-            below = step(cell, h_l, below)
-            h_t.append(below)
+            h_t.append(step(cell, h_l, below))
+            below = hidden(cell, h_t[-1])
         return ravel_pytree(tuple(h_t))[0] - h
 
     @jax.jit

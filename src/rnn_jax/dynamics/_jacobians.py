@@ -32,7 +32,7 @@ def step_jacobians(
     mask: Flags | None = None,
     reset: Flags | None = None,
     r: Hidden | None = None,
-) -> Float[Array, "time *batch hid hid"]:
+) -> Float[Array, "time *batch state state"]:
     """Compute `J_t[i, j] = ∂h_t[i] / ∂h_{t-1}[j]` along the states of `unroll`: `J_t = diag(φ'(a_t)) W_hhᵀ`.
 
     A tangent, as a column, goes forward as `J_t ḣ_{t-1}`; a cotangent, as a row, goes back as `δ_t J_t`. With a leak α,
@@ -40,16 +40,20 @@ def step_jacobians(
     does not exist, J is the identity; at a reset it is zero. φ' is computed from `a_t`, so a saturated unit keeps
     its small slope.
 
+    For other cells, `J_t` is the derivative of their own step, of the whole state: for an LSTM, `h_t` stands for
+    `(h_t, c_t)`, and `J_t` is (2 hid, 2 hid). A GRU or LSTM computes the slopes of its gates from their values, which
+    are zero where a gate is closed, or open, to the precision of the dtype.
+
     Args:
         cell: the cell of one layer.
-        h_0: the first state, `(*batch, hid)`.
+        h_0: the first state, `(*batch, hid)`; `(*batch, 2 hid)` for an LSTM.
         xs: the inputs, `(time, *batch, in)`, or tokens, `(time, *batch)`.
         mask: which steps exist, `(time, *batch)`; None for all.
         reset: before which steps the state is set to zero, `(time, *batch)`; None for none.
         r: the recurrent dropout mask, `(*batch, hid)`; None for none.
 
     Returns:
-        The Jacobians, `(time, *batch, hid, hid)`.
+        The Jacobians, `(time, *batch, hid, hid)`; `(time, *batch, 2 hid, 2 hid)` for an LSTM.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other.

@@ -73,7 +73,7 @@ def lyapunov_exponents(
         params: the network.
         h_0: the states from which the trajectory starts, one array per layer.
         xs: the inputs, `(time, *batch, in)`, or tokens, `(time, *batch)`.
-        num: how many exponents; None for all, one per unit.
+        num: how many exponents; None for all, one per unit, or two per unit of an LSTM, whose state is `(h, c)`.
         num_steps: the number of steps, if there is no `xs`.
         skip: how many of the first steps do not count: the states settle in them, and the directions turn.
 
@@ -293,5 +293,5 @@ def _check(
     num = size if num is None else num
     require_sizes(num=num)
     if num > size:
-        raise ValueError(f"`num` must be at most the {size} units of all layers, got {num}.")
+        raise ValueError(f"`num` must be at most {size}, the size of the states of all layers, got {num}.")
     return steps, num

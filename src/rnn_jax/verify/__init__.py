@@ -6,7 +6,7 @@
 `_findings`, `_report`                       what is wrong, in words; the outcome
 `_clock`, `_steps`                           a clock built into the problem; the wrong time steps that it reveals
 `_problems`, `_grid`                         small problems; the grid of their options
-`_witnesses`, `_numpy_witnesses`             gradients derived in other ways
+`_witnesses`, `_numpy_witnesses`, `_numpy_cells`   gradients derived in other ways; the cells in NumPy
 """
 
 import lazy_loader

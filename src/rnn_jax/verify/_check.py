@@ -24,7 +24,7 @@ from ._findings import Finding, about_leaf
 from ._next_to import decided_next_to
 from ._report import LeafReport, Report, StepReport
 from ._steps import by_steps
-from ._subject import Leaf, Subject, in_float64, low_precision, of_grad_fn, of_rule
+from ._subject import Leaf, Subject, gates_of, in_float64, low_precision, of_grad_fn, of_rule
 
 NUM_DIRECTIONS = 3
 WITNESS_TOLERANCE = 1e-12  # for a witness that is exact except for rounding
@@ -157,6 +157,7 @@ def _beside_witness(fn: GradFn, witness: GradFn, args: tuple[Any, ...]) -> tuple
     if not same_structure(mine, its):
         raise ValueError("`witness` must return a result with the tree structure of the result of `fn`.")
     everything = max(largest(np.asarray(x)) for x in jax.tree.leaves(its[1]))
+    gates = gates_of(args[0])
     leaves, findings = [], []
     for (path, x), y in zip(jax.tree.leaves_with_path(_parts(mine)), jax.tree.leaves(_parts(its)), strict=True):
         x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
@@ -172,7 +173,7 @@ def _beside_witness(fn: GradFn, witness: GradFn, args: tuple[Any, ...]) -> tuple
         everywhere = Sample(leaf, np.arange(y.size), np.zeros((0, y.size)))
         report = leaf_report(everywhere, beside, WITNESS_TOLERANCE, floor=1e-3 * everything)  # for a leaf of zeros
         leaves.append(report)
-        findings += [] if report.passed else [about_leaf(leaf.name, x, y, worst(report))]
+        findings += [] if report.passed else [about_leaf(leaf.name, x, y, worst(report), gates.get(leaf.name, ()))]
     return leaves, findings
 
 

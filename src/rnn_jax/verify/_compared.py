@@ -148,7 +148,7 @@ def about(gradient: np.ndarray, sample: Sample, beside: Beside, report: LeafRepo
     leaf = sample.leaf
     d = gradient[leaf.entries].reshape(leaf.shape)
     right = beside.numeric[: d.size].reshape(leaf.shape) if len(sample.entries) == d.size else None
-    return about_leaf(leaf.name, d, right, worst(report))
+    return about_leaf(leaf.name, d, right, worst(report), leaf.gates)
 
 
 def doubtful(sample: Sample, beside: Beside) -> bool:

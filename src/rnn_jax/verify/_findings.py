@@ -42,8 +42,10 @@ def pattern(analytic: np.ndarray, right: np.ndarray, along_time: bool) -> str:
     return ""
 
 
-def about_leaf(leaf: str, analytic: np.ndarray, right: np.ndarray | None, worst: str) -> Finding:
-    """One sentence on a wrong leaf; `right` is None if not every entry is known."""
+def about_leaf(
+    leaf: str, analytic: np.ndarray, right: np.ndarray | None, worst: str, gates: tuple[str, ...] = ()
+) -> Finding:
+    """One sentence on a wrong leaf; `right` is None if not every entry is known, `gates` name groups of columns."""
     if not np.all(np.isfinite(analytic)):
         bad = tuple(map(int, np.argwhere(~np.isfinite(analytic))[0]))
         return Finding(leaf, f"{leaf} is not finite: {analytic[bad]} at {bad}.", explained=False)
@@ -54,6 +56,10 @@ def about_leaf(leaf: str, analytic: np.ndarray, right: np.ndarray | None, worst:
     words = pattern(analytic, right, along_time=leaf == "inputs")
     if words:
         return Finding(leaf, f"{leaf} {words}.", explained=True)
+    if len(gates) > 1:
+        words, which = _of_gates(analytic, right, gates)
+        words = f"{words}." if words else f"is wrong{which}: {worst}."
+        return Finding(leaf, f"{leaf} {words}", explained=False)
     where = ""
     wrong, told = _wrong_rows(np.atleast_2d(analytic), np.atleast_2d(right))
     if leaf == "inputs" and len(wrong):
@@ -61,6 +67,18 @@ def about_leaf(leaf: str, analytic: np.ndarray, right: np.ndarray | None, worst:
     elif leaf.startswith("h_0") and right.ndim > 1 and 0 < len(wrong) < len(right):
         where = f" in {len(wrong)} of {len(right)} sequences, {_list(wrong)}"
     return Finding(leaf, f"{leaf} is wrong{where}: {worst}.", explained=False)
+
+
+def _of_gates(analytic: np.ndarray, right: np.ndarray, gates: tuple[str, ...]) -> tuple[str, str]:
+    """What is wrong with the columns of some gates, "" if no pattern fits; and which gates, "" if it is all."""
+    ours, theirs = (np.stack(np.split(x, len(gates), -1)) for x in (analytic, right))
+    wrong, _ = _wrong_rows(ours, theirs)
+    names = " and ".join(gates[i] for i in wrong)
+    if len(wrong) == 2 and _same(ours[wrong], theirs[wrong[::-1]]):
+        return f"has the columns of the gates {names} exchanged", ""
+    which = f" in the columns of {names}" if 0 < len(wrong) < len(gates) else ""
+    words = pattern(ours[wrong[0]], theirs[wrong[0]], along_time=False) if len(wrong) == 1 else ""
+    return (f"{words}{which}" if words else ""), which
 
 
 def about_steps(leaf: str, analytic: np.ndarray, right: np.ndarray) -> str:

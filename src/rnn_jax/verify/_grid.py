@@ -21,6 +21,14 @@ OPTIONS: dict[str, list[Any]] = {
     "leak": [1.0, 0.3],
     "drop": [False, True],
 }
+"""The options of the vanilla cell."""
+
+OTHER_CELLS: list[Any] = ["gru", "lstm", "leaky"]
+
+
+def with_other_cells(options: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The same options of the other cells, which have no activation and no common leak to choose."""
+    return {name: options[name] for name in options if name not in ("activation", "leak")} | {"cell": OTHER_CELLS}
 
 
 def covering(options: dict[str, list[Any]], together: int, tries: int = 50) -> list[Case]:
@@ -42,5 +50,5 @@ def covering(options: dict[str, list[Any]], together: int, tries: int = 50) -> l
                 row[i] = value
         best = max(rows, key=lambda row: len(covered(row)))
         missing -= covered(best)
-        cases.append(Case(*best))
+        cases.append(Case(**dict(zip(options, best, strict=True))))
     return cases

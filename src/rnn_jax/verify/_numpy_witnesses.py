@@ -5,42 +5,15 @@ makes a `GradFn` that returns float64 NumPy arrays. They are written to be obvio
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from .._cells.activations import activation_of
-from .._cells.vanilla import CellParams, plain
+from .._cells.protocol import num_units, own_names
 from .._types import Batch, GradFn, Gradients, Params, States
-
-PHI: dict[str, Callable[[Any], Any]] = {"tanh": np.tanh, "relu": lambda a: np.maximum(a, 0.0), "identity": lambda a: a}
-D_PHI: dict[str, Callable[[Any], Any]] = {
-    "tanh": lambda a: 1 / np.cosh(a) ** 2,
-    "relu": lambda a: 1.0 * (a > 0),
-    "identity": np.ones_like,
-}
-
-
-def _phi(cell: CellParams) -> Callable[[Any], Any]:
-    """φ by NumPy, or your own φ by JAX, in float64."""
-    return PHI[cell.activation] if isinstance(cell.activation, str) else _by_jax(activation_of(cell.activation).phi)
-
-
-def _d_phi(cell: CellParams) -> Callable[[Any], Any]:
-    if isinstance(cell.activation, str):
-        return D_PHI[cell.activation]
-    return _by_jax(jax.vmap(jax.grad(activation_of(cell.activation).phi)))
-
-
-def _by_jax(fn: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def of_numpy(a: Any) -> Any:
-        with jax.enable_x64(True):
-            return np.asarray(fn(jnp.asarray(a, jnp.float64)))
-
-    return of_numpy
+from ._numpy_cells import is_analytic, numpy_cell
 
 
 class Arrays(NamedTuple):
@@ -76,7 +49,7 @@ def _read(params: Params, batch: Batch, h_0: States, reduction: str) -> Arrays:
         counted = np.abs(weights) if reduction == "mean" else mask[steps[0] - last :] | (weights != 0)
         total = counted.sum()
         weights = weights / total if total else 0 * weights
-    ones = tuple(np.ones_like(h) for h in h_0)
+    ones = tuple(np.ones((*s.shape[:-1], num_units(cell))) for cell, s in zip(params.cells, h_0, strict=True))
     drop: Any = batch.drop or (None, None)
     up, on = (ones if units is None else tuple(np.array(r, np.float64) for r in units) for units in drop)
     return Arrays(params, h_0, inputs.astype(np.float64), targets, weights, mask, reset, tokens, up, on)
@@ -108,27 +81,31 @@ def _zeros_like(p: Arrays) -> Gradients:
 
 
 class _Trace(NamedTuple):
-    """What one layer did with one sequence: the state before each step, the pre-activation, the state after it."""
+    """What one layer did with one sequence: the state before each step, its z and u, the state after it."""
 
     met: list[Any]
-    pre: list[Any]
+    pre: list[tuple[Any, Any]]
     left: list[Any]
+
+
+def _rows(cell: Any, x: Any) -> Any:
+    """The gates, or the parts of a state, as rows (gates or parts, hid)."""
+    return x.reshape(-1, num_units(cell))
 
 
 def _run(p: Arrays, b: tuple[int, ...], exists: list[int]) -> list[_Trace]:
     traces, below = [], [p.xs[(t, *b)] for t in exists]
-    for layer, (cell, h) in enumerate(zip(plain(p.params.cells, "This witness"), p.h_0, strict=True)):
-        trace = _Trace([], [], [])
-        h_tm1: Any = h[b]
+    for layer, (cell, s_0) in enumerate(zip(p.params.cells, p.h_0, strict=True)):
+        trace, s = _Trace([], [], []), _rows(cell, s_0[b])
         for x_t, t in zip(below, exists, strict=True):
-            h_tm1 = np.zeros_like(h_tm1) if p.reset[(t, *b)] else h_tm1
-            a_t = x_t @ cell.w_xh + (p.on[layer][b] * h_tm1) @ cell.w_hh + cell.b_h
-            trace.met.append(h_tm1)
-            trace.pre.append(a_t)
-            h_tm1 = (1 - cell.leak) * h_tm1 + cell.leak * _phi(cell)(a_t)
-            trace.left.append(h_tm1)
+            s = np.zeros_like(s) if p.reset[(t, *b)] else s
+            z, u = x_t @ cell.w_xh + cell.b_h, (p.on[layer][b] * s[0]) @ cell.w_hh
+            trace.met.append(s)
+            trace.pre.append((_rows(cell, z), _rows(cell, u)))
+            s = numpy_cell(cell).step(cell, *trace.pre[-1], s)
+            trace.left.append(s)
         traces.append(trace)
-        below = [p.up[layer][b] * h_t for h_t in trace.left]
+        below = [p.up[layer][b] * s[0] for s in trace.left]
     return traces
 
 
@@ -141,8 +118,8 @@ def _total_loss(p: Arrays, loss: str) -> Any:
     total = 0.0
     for b, exists, read in _sequences(p):
         left = _run(p, b, exists)[-1].left
-        states = [*left, p.h_0[-1][b]]
-        total += sum(_step_loss(p, loss, t, b, states[_position(exists, t)])[0] for t in read)
+        states = [*left, _rows(p.params.cells[-1], p.h_0[-1][b])]
+        total += sum(_step_loss(p, loss, t, b, states[_position(exists, t)][0])[0] for t in read)
     return total
 
 
@@ -154,35 +131,41 @@ def loop(loss: str, reduction: str) -> GradFn:
         total, h_T, d = 0.0, jax.tree.map(np.array, p.h_0), _zeros_like(p)
         for b, exists, read in _sequences(p):
             traces = _run(p, b, exists)
-            d_left = [np.zeros_like(p.h_0[-1][b]) for _ in exists]  # what the losses send to the states they read
+            top = p.params.cells[-1]
+            d_s_0 = [_rows(cell, d_s[b]) for cell, d_s in zip(p.params.cells, d.h_0, strict=True)]  # views
+            states = [*traces[-1].left, _rows(top, p.h_0[-1][b])]
+            d_left = [np.zeros(num_units(top)) for _ in exists]  # what the losses send to the h they read
             for layer, trace in enumerate(traces):
-                h_T[layer][b] = trace.left[-1] if exists else p.h_0[layer][b]
+                h_T[layer][b] = trace.left[-1].ravel() if exists else p.h_0[layer][b]
             for t in read:
                 i = _position(exists, t)
-                h = traces[-1].left[i] if i >= 0 else p.h_0[-1][b]
-                value, d_y = _step_loss(p, loss, t, b, h)
+                value, d_y = _step_loss(p, loss, t, b, states[i][0])
                 total += value
-                d.params.readout.w_hy[...] += np.outer(p.up[-1][b] * h, d_y)
+                d.params.readout.w_hy[...] += np.outer(p.up[-1][b] * states[i][0], d_y)
                 d.params.readout.b_y[...] += d_y
-                d_left_t = d_left[i] if i >= 0 else d.h_0[-1][b]
-                d_left_t += p.up[-1][b] * (p.params.readout.w_hy @ d_y)
+                d_h = d_left[i] if i >= 0 else d_s_0[-1][0]
+                d_h += p.up[-1][b] * (p.params.readout.w_hy @ d_y)
             for layer in reversed(range(len(traces))):
                 cell, d_cell, trace = p.params.cells[layer], d.params.cells[layer], traces[layer]
                 on = p.on[layer][b]
                 up = p.up[layer - 1][b] if layer else 1.0  # inputs are not dropped
-                read = traces[layer - 1].left if layer else [p.xs[(t, *b)] for t in exists]
+                xs = [s[0] for s in traces[layer - 1].left] if layer else [p.xs[(t, *b)] for t in exists]
                 d_below: list[np.ndarray] = []
-                d_h_next = np.zeros_like(p.h_0[layer][b])
+                d_s = np.zeros_like(d_s_0[layer])
                 for i in reversed(range(len(exists))):
-                    d_h = d_left[i] + d_h_next
-                    d_a = cell.leak * d_h * _d_phi(cell)(trace.pre[i])
-                    d_cell.w_xh[...] += np.outer(up * read[i], d_a)
-                    d_cell.w_hh[...] += np.outer(on * trace.met[i], d_a)
-                    d_cell.b_h[...] += d_a
-                    d_below.insert(0, up * (cell.w_xh @ d_a))
-                    d_h_next = on * (cell.w_hh @ d_a) + (1 - cell.leak) * d_h
-                    d_h_next = np.zeros_like(d_h_next) if p.reset[(exists[i], *b)] else d_h_next
-                d.h_0[layer][b] += d_h_next
+                    d_s[0] += d_left[i]
+                    by = numpy_cell(cell).partials(cell, *trace.pre[i], trace.met[i])
+                    d_z, d_u = (np.einsum("ph,pgh->gh", d_s, by_gates).ravel() for by_gates in (by.z, by.u))
+                    d_cell.w_xh[...] += np.outer(up * xs[i], d_z)
+                    d_cell.w_hh[...] += np.outer(on * trace.met[i][0], d_u)
+                    d_cell.b_h[...] += d_z
+                    for name in own_names(cell):
+                        getattr(d_cell, name)[...] += np.sum(d_s * by.own[name], axis=0)
+                    d_below.insert(0, up * (cell.w_xh @ d_z))
+                    d_s = np.einsum("ph,pqh->qh", d_s, by.s)
+                    d_s[0] += on * (cell.w_hh @ d_u)
+                    d_s = np.zeros_like(d_s) if p.reset[(exists[i], *b)] else d_s
+                d_s_0[layer][...] += d_s
                 d_left = d_below
             if d.inputs is not None:
                 for i, t in enumerate(exists):
@@ -202,8 +185,9 @@ def rtrl(loss: str, reduction: str) -> GradFn:
     """Real-time recurrent learning: the sensitivities `∂h_t/∂θ` are carried forward; no states are kept, no step goes
     back.
 
-    `∂h_t/∂θ = φ'(a_t) ∘ (W_hhᵀ ∂h_{t-1}/∂θ + W_xhᵀ ∂x_t/∂θ + the direct term)`, for every layer and every `θ`: weights,
-    first states and inputs. Memory grows with hid³, so it is for small networks.
+    `∂s_t/∂θ = ∂s_t/∂z ∂z/∂θ + ∂s_t/∂u ∂u/∂θ + ∂s_t/∂s_{t-1} ∂s_{t-1}/∂θ`, with `∂z/∂θ = W_xhᵀ ∂x_t/∂θ + x_t`,
+    `∂u/∂θ = W_hhᵀ ∂h_{t-1}/∂θ + h_{t-1}` and the direct terms of the cell's own parameters, for every layer and every
+    `θ`: weights, first states and inputs. Memory grows with hid³, so it is for small networks.
 
     References: Williams and Zipser (1989), Neural Computation 1(2).
     """
@@ -215,37 +199,47 @@ def rtrl(loss: str, reduction: str) -> GradFn:
             own = (p.params.cells, tuple(h[b] for h in p.h_0), p.xs[(slice(None), *b)])
             size = sum(leaf.size for leaf in jax.tree.leaves(own))
             columns, columns_h_0, columns_xs = _numbered(own)  # each θ has its own column of the sensitivities
-            h: list[Any] = [x[b] for x in p.h_0]
-            s = [np.eye(size)[columns] for columns in columns_h_0]  # s[layer]: (hid, θ)
+            cells = p.params.cells
+            s = [_rows(cell, x[b]) for cell, x in zip(cells, p.h_0, strict=True)]
+            by_theta = [np.eye(size)[_rows(*each)] for each in zip(cells, columns_h_0, strict=True)]  # (parts, hid, θ)
             d_theta = np.zeros(size)
             for t in range(p.mask.shape[0]):
                 if t in exists:
-                    below, s_below = p.xs[(t, *b)], np.eye(size)[columns_xs[t]]
-                    for layer, cell in enumerate(plain(p.params.cells, "This witness")):
+                    below, by_below = p.xs[(t, *b)], np.eye(size)[columns_xs[t]]
+                    for layer, cell in enumerate(cells):
                         if p.reset[(t, *b)]:
-                            h[layer], s[layer] = np.zeros_like(h[layer]), np.zeros_like(s[layer])
-                        on, up = p.on[layer][b], p.up[layer][b]
-                        a = below @ cell.w_xh + (on * h[layer]) @ cell.w_hh + cell.b_h
-                        s_a = cell.w_xh.T @ s_below + cell.w_hh.T @ (on[:, None] * s[layer])
-                        for k in range(len(a)):
-                            s_a[k, columns[layer].w_xh[:, k]] += below
-                            s_a[k, columns[layer].w_hh[:, k]] += on * h[layer]
-                            s_a[k, columns[layer].b_h[k]] += 1
-                        kept, new = 1 - cell.leak, cell.leak
-                        h[layer] = kept * h[layer] + new * _phi(cell)(a)
-                        s[layer] = kept * s[layer] + new * _d_phi(cell)(a)[:, None] * s_a
-                        below, s_below = up * h[layer], up[:, None] * s[layer]
+                            s[layer], by_theta[layer] = np.zeros_like(s[layer]), np.zeros_like(by_theta[layer])
+                        on, up, its = p.on[layer][b], p.up[layer][b], columns[layer]
+                        z, u = below @ cell.w_xh + cell.b_h, (on * s[layer][0]) @ cell.w_hh
+                        z_by = cell.w_xh.T @ by_below
+                        u_by = cell.w_hh.T @ (on[:, None] * by_theta[layer][0])
+                        for k in range(len(z)):
+                            z_by[k, its.w_xh[:, k]] += below
+                            z_by[k, its.b_h[k]] += 1
+                            u_by[k, its.w_hh[:, k]] += on * s[layer][0]
+                        gates = _rows(cell, z), _rows(cell, u)
+                        by = numpy_cell(cell).partials(cell, *gates, s[layer])
+                        by_theta[layer] = (
+                            np.einsum("pgh,ghn->phn", by.z, z_by.reshape(*gates[0].shape, size))
+                            + np.einsum("pgh,ghn->phn", by.u, u_by.reshape(*gates[0].shape, size))
+                            + np.einsum("pqh,qhn->phn", by.s, by_theta[layer])
+                        )
+                        for name in own_names(cell):
+                            by_theta[layer] += by.own[name][:, :, None] * np.eye(size)[getattr(its, name)]
+                        s[layer] = numpy_cell(cell).step(cell, *gates, s[layer])
+                        below, by_below = up * s[layer][0], up[:, None] * by_theta[layer][0]
                 if t in read:
-                    value, d_y = _step_loss(p, loss, t, b, h[-1])
+                    h = s[-1][0]
+                    value, d_y = _step_loss(p, loss, t, b, h)
                     total += value
-                    d.params.readout.w_hy[...] += np.outer(p.up[-1][b] * h[-1], d_y)
+                    d.params.readout.w_hy[...] += np.outer(p.up[-1][b] * h, d_y)
                     d.params.readout.b_y[...] += d_y
-                    d_theta += (p.up[-1][b] * (p.params.readout.w_hy @ d_y)) @ s[-1]
+                    d_theta += (p.up[-1][b] * (p.params.readout.w_hy @ d_y)) @ by_theta[-1][0]
             for d_leaf, index in zip(jax.tree.leaves(d.params.cells), jax.tree.leaves(columns), strict=True):
                 d_leaf += d_theta[index]
             for layer, index in enumerate(columns_h_0):
                 d.h_0[layer][b] += d_theta[index]
-                h_T[layer][b] = h[layer]
+                h_T[layer][b] = s[layer].ravel()
             if d.inputs is not None:
                 d.inputs[(slice(None), *b)] += d_theta[columns_xs]
         return (np.float64(total), h_T), d
@@ -256,14 +250,14 @@ def rtrl(loss: str, reduction: str) -> GradFn:
 def complex_step(loss: str, reduction: str, step: float = 1e-30) -> GradFn:
     """`∂L/∂θ = Im L(θ + iε) / ε`, entry by entry: without differences, so without rounding, and without a derivative.
 
-    It needs analytic activations: tanh and the identity.
+    It needs analytic cells: those with gates, and those with the activation tanh or identity.
 
     References: Squire and Trapp (1998), SIAM Review 40(1).
     """
 
     def grad_fn(params: Params, batch: Batch, h_0: States) -> Any:
         real = _read(params, batch, h_0, reduction)
-        other = [cell.activation for cell in params.cells if cell.activation not in ("tanh", "identity")]
+        other = [cell.activation for cell in params.cells if not is_analytic(cell)]
         if other:
             raise ValueError(f"The complex step needs an analytic activation, 'tanh' or 'identity', got {other[0]!r}.")
         d = _zeros_like(real)
@@ -278,7 +272,7 @@ def complex_step(loss: str, reduction: str, step: float = 1e-30) -> GradFn:
         h_T = jax.tree.map(np.array, real.h_0)
         for b, exists, _ in _sequences(real):
             for layer, trace in enumerate(_run(real, b, exists)):
-                h_T[layer][b] = trace.left[-1] if exists else real.h_0[layer][b]
+                h_T[layer][b] = trace.left[-1].ravel() if exists else real.h_0[layer][b]
         return (np.float64(np.real(_total_loss(real, loss))), h_T), d
 
     return grad_fn

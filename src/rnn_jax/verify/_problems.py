@@ -7,6 +7,9 @@ import numpy as np
 from jaxtyping import Array
 
 from .._cells.activations import Phi
+from .._cells.kinds import require_kind
+from .._cells.leaky import LeakyParams
+from .._cells.protocol import own_names
 from .._cells.vanilla import CellParams, Leak
 from .._types import Batch, Drop, Params, ReadoutParams, States
 
@@ -20,10 +23,13 @@ class Case(NamedTuple):
     `activation` a name or your own function; `num_layers` the number of layers.
     `batch`      the batch axes, `()` for none; `time` the number of steps.
     `loss`, `reduction` as in `make_grad_fn`; they decide the kind of targets.
-    `weights`, `mask`, `reset`, `drop` whether the batch has them.
+    `weights`, `mask`, `reset` whether the batch has them.
     `last`       how many of the last steps have targets: "all", "some" or "one".
     `inputs`     "features" or "tokens".
     `leak`       the leak of every unit; 1 for none.
+    `drop`       whether the batch has dropout masks.
+    `cell`       "vanilla", "leaky" (a leak per unit), "gru", "lstm", or a class of cells. `activation` and `leak` are
+                 for "vanilla" only.
     """
 
     activation: Phi = "tanh"
@@ -39,6 +45,7 @@ class Case(NamedTuple):
     inputs: str = "features"  # features, tokens
     leak: Leak = 1.0
     drop: bool = False
+    cell: str | type[Any] = "vanilla"
 
 
 def make_problem(case: Case, seed: int = 0, dtype: Any = float) -> tuple[Params, Batch, States]:
@@ -55,21 +62,32 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = float) -> tuple[Params,
     Returns:
         `(params, batch, h_0)`, with 3 inputs, 4 hidden units per layer and 5 outputs.
 
+    Raises:
+        ValueError: for an unknown cell, or if another cell than "vanilla" gets an activation or a leak.
+
     >>> import rnn_jax
     >>> params, batch, h_0 = rnn_jax.verify.make_problem(rnn_jax.verify.Case(time=9, num_layers=2, mask=True))
     >>> batch.inputs.shape, [h.shape for h in h_0]
     ((9, 3, 3), [(3, 4), (3, 4)])
     """
+    kind: type[Any] = LeakyParams if case.cell == "leaky" else require_kind(case.cell)
     rng = np.random.default_rng(seed)
+    plain = {"activation": case.activation, "leak": case.leak}
+    if kind is not CellParams and plain != {"activation": "tanh", "leak": 1.0}:
+        raise ValueError(f"`activation` and `leak` are for cell='vanilla' only, got {plain} with {case.cell!r}.")
 
     def normal(scale: float, *shape: int) -> Array:
         return jnp.asarray(scale * rng.standard_normal(shape), dtype)
 
-    def cell(in_size: int) -> CellParams:
-        rotation, _ = np.linalg.qr(rng.standard_normal((HID, HID)))
+    def cell(in_size: int) -> Any:
+        wide = kind.gates * HID
+        rotations = [np.linalg.qr(rng.standard_normal((HID, HID)))[0] for _ in range(kind.gates)]
         gain = GAIN[case.activation] if isinstance(case.activation, str) else 1.5
-        w_hh = jnp.asarray(gain * rotation + 0.1 * rng.standard_normal((HID, HID)), dtype)
-        return CellParams(normal(in_size**-0.5, in_size, HID), w_hh, normal(0.1, HID), case.activation, case.leak)
+        w_hh = jnp.asarray(gain * np.hstack(rotations) + 0.1 * rng.standard_normal((HID, wide)), dtype)
+        weights = normal(in_size**-0.5, in_size, wide), w_hh, normal(0.1, wide)
+        if kind is CellParams:
+            return CellParams(*weights, case.activation, case.leak)
+        return kind(*weights, **{name: jnp.asarray(rng.uniform(0.1, 1, HID), dtype) for name in own_names(kind)})
 
     cells = tuple(cell(HID if layer else IN) for layer in range(case.num_layers))
     params = Params(cells, ReadoutParams(normal(HID**-0.5, HID, OUT), normal(0.1, OUT)))
@@ -98,13 +116,14 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = float) -> tuple[Params,
         inputs = jnp.asarray(features if mask is None else np.where(mask[..., None], features, np.nan), dtype)
     classes = case.loss == "cross_entropy"
     targets = jnp.asarray(rng.integers(0, OUT, steps)) if classes else normal(1.0, *steps, OUT)
-    h_0 = tuple(normal(0.5, *case.batch, HID) for _ in cells)
+    h_0 = tuple(normal(0.5, *case.batch, kind.parts * HID) for _ in cells)
     weights = None if weights is None else jnp.asarray(weights, dtype)
     mask, reset = (None if flags is None else jnp.asarray(flags) for flags in (mask, reset))
     drop = None
     if case.drop:
         between, recurrent = (
-            tuple(jnp.asarray((rng.random(h.shape) < keep) / keep, dtype) for h in h_0) for keep in (0.75, 0.8)
+            tuple(jnp.asarray((rng.random((*case.batch, HID)) < keep) / keep, dtype) for _ in cells)
+            for keep in (0.75, 0.8)
         )
         drop = Drop(between, recurrent)
     return params, Batch(inputs, targets, weights, mask, reset, drop=drop), h_0

@@ -11,13 +11,14 @@ from jaxtyping import Array
 
 from .._checks import is_tokens
 from .._results import require_result, same_structure
-from .._types import Batch, GradFn, Gradients
+from .._types import Batch, GradFn, Gradients, Params
 
 
 class Leaf(NamedTuple):
     name: str
     shape: tuple[int, ...]
     entries: slice  # of the vector θ
+    gates: tuple[str, ...] = ()  # the gates whose columns stand in it, one after the other
 
 
 class Subject(NamedTuple):
@@ -33,6 +34,16 @@ class Subject(NamedTuple):
     def moved(self, theta: np.ndarray) -> "Subject":
         """The same function at another place, with its gradient there."""
         return self._replace(theta=theta, gradient=self.gradient_at(theta))
+
+
+def gates_of(params: Any) -> dict[str, tuple[str, ...]]:
+    """The gates of the leaves that have a group of columns for each, by the name of the leaf."""
+    cells = enumerate(params.cells) if isinstance(params, Params) else ()
+    return {
+        f"params.cells[{layer}].{field}": getattr(cell, "gate_names", ())
+        for layer, cell in cells
+        for field in ("w_xh", "w_hh", "b_h")
+    }
 
 
 def in_float64(x: Any) -> Any:
@@ -83,7 +94,8 @@ def of_grad_fn(fn: GradFn, params: Any, batch: Batch, h_0: Any) -> Subject:
         params, h_0, inputs = unravel(theta)
         return fn(params, batch if inputs is None else batch._replace(inputs=inputs), h_0)[1]
 
-    return _subject(value, theta, unravel, at, gradients, "")
+    subject, gates = _subject(value, theta, unravel, at, gradients, ""), gates_of(params)
+    return subject._replace(leaves=[leaf._replace(gates=gates.get(leaf.name, ())) for leaf in subject.leaves])
 
 
 def of_rule(fn: Callable[..., Any], args: tuple[Any, ...], seed: int) -> Subject:

@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import jax
 
-from .._cells.vanilla import CellParams
 from .._gradients.methods import make_grad_fn
 from .._types import GradFn, Params
 from . import _numpy_witnesses as numpy_witnesses
+from ._numpy_cells import NUMPY_CELLS, is_analytic
 
 
 class Witness(NamedTuple):
@@ -22,12 +22,12 @@ def _any(params: Params) -> bool:
     return True
 
 
-def _plain(params: Params) -> bool:
-    return all(isinstance(cell, CellParams) for cell in params.cells)
+def _in_numpy(params: Params) -> bool:
+    return all(type(cell) in NUMPY_CELLS for cell in params.cells)
 
 
 def _analytic(params: Params) -> bool:
-    return _plain(params) and all(cell.activation in ("tanh", "identity") for cell in params.cells)
+    return _in_numpy(params) and all(map(is_analytic, params.cells))
 
 
 WITNESSES: dict[str, Witness] = {
@@ -35,7 +35,7 @@ WITNESSES: dict[str, Witness] = {
     "autodiff": Witness(
         lambda loss, reduction: jax.jit(make_grad_fn("autodiff", loss=loss, reduction=reduction)), _any
     ),
-    "NumPy loop": Witness(numpy_witnesses.loop, _plain),
-    "RTRL": Witness(numpy_witnesses.rtrl, _plain),
+    "NumPy loop": Witness(numpy_witnesses.loop, _in_numpy),
+    "RTRL": Witness(numpy_witnesses.rtrl, _in_numpy),
 }
 """Each computes its own loss and gradient; the central differences of `check_gradients` use the method's own loss."""

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
-from ... import Batch, Params, init_params, unroll, zero_state
+from ... import Batch, CellParams, Params, init_params, unroll, zero_state
+from ..._cells.protocol import hidden
 from ..._reporting.errors import InputError
 from ...analysis import Anatomy, TruncationReport, anatomy, truncation_report
 from ...data import window_batch
@@ -20,7 +21,7 @@ from ...data._held_out import held_out_of_run, num_held_out
 from ...dynamics import kaplan_yorke, log_singular_values, lyapunov_exponents, step_jacobians
 from ...initializers import RECURRENT_INITS
 from ...typing import States
-from ..config import AnatomyConfig, TrainConfig
+from ..config import AnatomyConfig, TrainConfig, units_of
 from ..sample import trained
 
 CHAOS_STEPS, CHAOS_SKIP, MOST_EXPONENTS = 1000, 100, 64
@@ -57,7 +58,7 @@ class Findings(NamedTuple):
     whole: Anatomy
     product_lags: list[int]
     singular_values: list[np.ndarray]  # of each layer: (lags, hid), natural logs
-    eigenvalues: list[np.ndarray]  # of (1 - α) I + α W_hh
+    eigenvalues: list[np.ndarray]  # of (1 - α) I + α W_hh; none for layers with gates, which have no such step
     w_hh_norms: list[float]
     truncation: TruncationReport  # of one k2, see `reach`
     num_counted: int  # steps that the exponents are averages of
@@ -72,21 +73,16 @@ def random_subject(config: AnatomyConfig) -> Subject:
         hidden_size=config.hidden_size,
         output_size=8,
         num_layers=config.num_layers,
+        cell=config.cell,
         activation=config.activation,
         leak=config.leak,
         recurrent_init=RECURRENT_INITS[config.recurrent_init](1.0),
     )
     inputs = jax.random.normal(xkey, (config.window, config.streams, 8))
     batch = Batch(inputs, jax.random.randint(ykey, inputs.shape[:2], 0, 8))
-    name = f"{_layers(config)}, W_hh drawn {config.recurrent_init}, driven by noise"
+    name = f"{units_of(config)}, W_hh drawn {config.recurrent_init}, driven by noise"
     driving = jax.random.normal(dkey, (CHAOS_STEPS + CHAOS_SKIP, 8))
     return Subject(name, params, batch, zero_state(params, config.streams), driving)
-
-
-def _layers(config: AnatomyConfig | TrainConfig) -> str:
-    leak = f", leak {config.leak}" if config.leak != 1 else ""
-    layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
-    return f"{layers} of {config.hidden_size} {config.activation} units{leak}"
 
 
 def trained_subject(
@@ -98,7 +94,7 @@ def trained_subject(
     if len(driving) < LEAST_HELD_OUT:
         raise InputError(f"{str(run)!r} must hold out at least {LEAST_HELD_OUT} characters, got {len(driving)}.")
     params = trained(run, settings, facts["symbols"])
-    name = f"{run}: {_layers(settings)}, on text held out of {corpus.source}"
+    name = f"{run}: {units_of(settings)}, on text held out of {corpus.source}"
     batch = window_batch(streams, 0, config.window)
     return Subject(name, params, batch, zero_state(params, config.streams), driving)
 
@@ -150,12 +146,13 @@ def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) ->
         for cell, h in zip(network.cells, h_0, strict=True):
             jacobians = step_jacobians(cell, h[0], xs)
             singular_values.append(np.asarray(log_singular_values(jacobians, product_lags), np.float64))
-            xs = unroll(cell, h[0], xs)
+            xs = hidden(cell, unroll(cell, h[0], xs))
         bar.update()
         k2 = reach(spectra[gains.index(detailed)].exponents[0], time)
         truncated = truncation_report(network, batch, h_0, [k2], lags=1)
         bar.update()
     w_hhs = [np.asarray(cell.w_hh, np.float64) for cell in network.cells]
+    plain = [(cell.leak, w) for cell, w in zip(network.cells, w_hhs, strict=True) if isinstance(cell, CellParams)]
     return Findings(
         subject,
         gains,
@@ -165,7 +162,7 @@ def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) ->
         whole,
         product_lags,
         singular_values,
-        [(1 - cell.leak) + cell.leak * np.linalg.eigvals(w) for cell, w in zip(network.cells, w_hhs, strict=True)],
+        [(1 - leak) + leak * np.linalg.eigvals(w) for leak, w in plain],
         [float(np.linalg.norm(w, 2)) for w in w_hhs],
         truncated,
         len(subject.driving) - CHAOS_SKIP,

@@ -10,6 +10,9 @@ from ..plots import above_zero, mark_dead, say_if_empty, with_zeros
 from .examine import Findings
 from .verdict import verdict
 
+SATURATED = "Where the activation lets no gradient through"
+WITHOUT = "Eigenvalues of a step without activation"
+
 
 def page(found: Findings) -> str:
     """The page as text."""
@@ -181,6 +184,13 @@ def lyapunov(found: Findings) -> Section:
 
 def eigenvalues(found: Findings) -> Section:
     """Eigenvalues of `W_hh` and the unit circle."""
+    if not found.eigenvalues:
+        return Section(
+            WITHOUT,
+            None,
+            "A layer with gates has no such step, because its gates multiply what W_hh passes on: see the Lyapunov "
+            "exponents.",
+        )
     figure, panels = plt.subplots(1, len(found.eigenvalues), figsize=(9, 4), layout="constrained", squeeze=False)
     circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
     for layer, (values, axes) in enumerate(zip(found.eigenvalues, panels[0], strict=True)):
@@ -192,7 +202,7 @@ def eigenvalues(found: Findings) -> Section:
     radii = [np.abs(values).max() for values in found.eigenvalues]
     outside = [int((np.abs(values) > 1).sum()) for values in found.eigenvalues]
     return Section(
-        "Eigenvalues of a step without activation",
+        WITHOUT,
         png(figure),
         "The eigenvalues of (1 - α) I + α W_hh; without leak, of W_hh. Without activation, a gradient explodes along "
         "eigenvectors outside of the unit circle and vanishes along those inside. If the largest singular value of "
@@ -203,26 +213,45 @@ def eigenvalues(found: Findings) -> Section:
 
 
 def saturation(found: Findings) -> Section:
-    """`φ'` of each unit and step."""
+    """The slope of each gate, unit and step; of a vanilla layer `φ'`."""
     layers = found.whole.layers
-    figure, panels = plt.subplots(1, len(layers), figsize=(9, 4), layout="constrained", squeeze=False)
+    names = found.subject.params.cells[0].gate_names if layers[0].gates else ()
+    if not names:
+        return Section(SATURATED, None, "The slopes of these cells are not known, so their saturation cannot be shown.")
+    gated = len(names) > 1
+    size = (9, 1 + 2 * len(names)) if gated else (9, 4)
+    figure, panels = plt.subplots(len(names), len(layers), figsize=size, layout="constrained", squeeze=False)
     rows = []
-    for i, (layer, axes) in enumerate(zip(layers, panels[0], strict=True)):
-        d_phi = np.asarray(layer.d_phi, np.float64)
-        order = np.argsort(np.nanmean(d_phi, 0))
-        extent = (0.5, len(d_phi) + 0.5, 0.5, d_phi.shape[1] + 0.5)
-        image = axes.imshow(
-            d_phi[:, order].T, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=1, cmap="magma"
+    for i, layer in enumerate(layers):
+        for name, axes in zip(names, panels[:, i], strict=True):
+            d_phi = np.asarray(layer.gates[name].slope, np.float64)
+            order = np.argsort(np.nanmean(d_phi, 0))
+            extent = (0.5, len(d_phi) + 0.5, 0.5, d_phi.shape[1] + 0.5)
+            image = axes.imshow(
+                d_phi[:, order].T, origin="lower", aspect="auto", extent=extent, vmin=0, vmax=1, cmap="magma"
+            )
+            axes.set(title=f"layer {i + 1}, gate {name}" if gated else f"layer {i + 1}")
+            means = np.nanmean(d_phi), 100 * np.nanmean(layer.gates[name].saturated)
+            rows.append((i + 1, name, *means) if gated else (i + 1, *means))
+        axes.set(xlabel="step t")
+    panels[0, 0].set_ylabel("unit" if gated else "unit, the most saturated first")
+    figure.colorbar(image, ax=panels, label="slope" if gated else "φ'(a$_t$), mean over the sequences")
+    if not gated:
+        return Section(
+            SATURATED,
+            png(figure),
+            "Dark units are saturated: φ' is near 0, and a gradient that goes back through them is lost, whatever W_hh "
+            "is.",
+            ("layer", "mean of φ'", "% below 0.1"),
+            rows,
         )
-        axes.set(xlabel="step t", title=f"layer {i + 1}")
-        rows.append((i + 1, np.nanmean(d_phi), 100 * np.nanmean(layer.saturated)))
-    panels[0, 0].set_ylabel("unit, the most saturated first")
-    figure.colorbar(image, label="φ'(a$_t$), mean over the sequences")
     return Section(
-        "Where the activation lets no gradient through",
+        "Where the gates let no gradient through",
         png(figure),
-        "Dark units are saturated: φ' is near 0, and a gradient that goes back through them is lost, whatever W_hh is.",
-        ("layer", "mean of φ'", "% below 0.1"),
+        "The slope of each gate, 4 σ (1 - σ) or 1 - tanh², the mean over the sequences; the most saturated unit first. "
+        "Dark units are saturated: a gate that is open or closed, to which no gradient comes. A gradient that goes "
+        "past the gate does not mind: an open forget gate f of an LSTM, or update gate k of a GRU, passes it on whole.",
+        ("layer", "gate", "mean slope", "% below 0.1"),
         rows,
     )
 

@@ -113,6 +113,7 @@ def initial_params(config: TrainConfig, num_symbols: int) -> Params:
         hidden_size=config.hidden_size,
         output_size=num_symbols,
         num_layers=config.num_layers,
+        cell=config.cell,
         activation=config.activation,
         leak=config.leak,
         recurrent_init=RECURRENT_INITS[config.recurrent_init](scale),

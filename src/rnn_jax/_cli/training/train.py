@@ -20,7 +20,7 @@ from ...data._ngrams import ngram_bits
 from ...typing import Trainer, TrainState
 from .. import run_folder
 from ..anatomy.examine import window_of_run
-from ..config import AnatomyConfig, TrainConfig
+from ..config import AnatomyConfig, TrainConfig, units_of
 from ..metrics import read_metrics, write_metrics
 from .checkpoint import checkpoints, restore, set_aside, warn_of_damage
 from .loop import Run, signals, train_until
@@ -46,8 +46,7 @@ def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     state = jax.jit(lambda: initial_state(config, trainer, len(data.symbols)))()
     with run_folder.new_folder(config) if config.resume is None else contextlib.nullcontext(config.resume) as folder:
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-        layers = f"{config.num_layers} layer{'s' if config.num_layers > 1 else ''}"
-        _say("network", f"{layers} of {config.hidden_size} {config.activation} units, {size:,} parameters")
+        _say("network", f"{units_of(config)}, {size:,} parameters")
         _say("gradient", _compare_with_autodiff(config, data, state.params))
         if config.memory is not None:
             _say("memory", "; ".join(map(str, make_plan(config, len(data.symbols)))))

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 
 from ... import Batch, Params, clip_gradients
-from ...analysis import Anatomy, anatomy
+from ...analysis import Anatomy, LayerAnatomy, anatomy
 from ...typing import GradFn, States
 from ..config import TrainConfig
 
@@ -25,8 +25,9 @@ def make_watch(
 
     From the gradient of the training: `grad_norm` before clipping, and `clip_ratio`, the share that clipping leaves.
     From the full gradient (with `--memory`, of the first 50 steps): for each layer the quantiles over time of `‖δ_t‖`,
-    all streams together, and the share of saturated units; `growth`, the factor of `‖∂L_i/∂h_{i-lag}‖` per step back.
-    From `W_hh`: the spectral radius and the largest singular value.
+    all streams together, and the share of saturated units, of all gates together; `growth`, the factor of
+    `‖∂L_i/∂h_{i-lag}‖` per step back. From `W_hh`: the largest singular value, and the spectral radius, None for a
+    layer with gates, whose `W_hh` is not square.
     """
     most = config.window if config.memory is None else min(config.window, 50)  # the anatomy keeps all states
     clip = clip_gradients(max_norm=config.max_norm, max_value=config.max_value)
@@ -47,7 +48,7 @@ def make_watch(
     def watch(state: Any, streams: jax.Array) -> dict[str, Any]:
         record = {name: _rounded(value) for name, value in look(state, streams).items()}
         w_hhs = [np.asarray(cell.w_hh, np.float64) for cell in state.params.cells]
-        record["spectral_radius"] = [_rounded(np.abs(np.linalg.eigvals(w)).max()) for w in w_hhs]
+        record["spectral_radius"] = [_rounded(_radius(w)) for w in w_hhs]
         record["largest_singular_value"] = [_rounded(np.linalg.norm(w, 2)) for w in w_hhs]
         return record
 
@@ -59,9 +60,19 @@ def _summary(found: Anatomy) -> dict[str, jax.Array | None]:
     profiles = [jnp.linalg.norm(layer.d_h_norms, axis=1) for layer in found.layers]
     return {
         "d_h_quantiles": jnp.stack([jnp.quantile(profile, levels) for profile in profiles]),
-        "saturated": jnp.stack([jnp.mean(layer.saturated) for layer in found.layers]),
+        "saturated": jnp.stack([_share(layer) for layer in found.layers]),
         "growth": found.decay,
     }
+
+
+def _share(layer: LayerAnatomy) -> jax.Array:
+    """The share of saturated units, of all gates together."""
+    return jnp.mean(jnp.stack([jnp.mean(gate.saturated) for gate in layer.gates.values()]))
+
+
+def _radius(w: np.ndarray) -> float:
+    """The spectral radius of a square matrix, otherwise NaN."""
+    return float(np.abs(np.linalg.eigvals(w)).max()) if w.shape[0] == w.shape[1] else float("nan")
 
 
 def _rounded(values: Any) -> Any:

@@ -8,8 +8,12 @@ the factor β or faster at each step, all these terms together are at most
 
 summed over windows, sequences and layers. β is the factor per step by which the sum fell in the last k1 steps, in the
 windows that had k1 more steps before them. With `g` the gradient of the cells so far, the relative bias is at most `r /
-(‖g‖ - r)`, by the triangle inequality. This bound is only an estimate in two cases: in a stack, where a lower layer
-also gets what higher layers send down on the way, and for cells with their own parameters per unit.
+(‖g‖ - r)`, by the triangle inequality. This bound is only an estimate in three cases: in a stack, where a lower layer
+also gets what higher layers send down on the way; for cells with their own parameters per unit; and for cells with
+gates, where a gate's `d_a` grows with what the gate multiplies. With `d_h` of the whole state,
+
+    ‖d_a_t‖ ≤ √(2.1 + c² / 8) ‖d_h_t‖   in an LSTM, c the largest |c_{t-1}|
+    ‖d_a_t‖ ≤ √(1 + q² / 16) ‖d_h_t‖    in a GRU, q the largest |u_n + b_n|, from states of at most 1
 
 References: Aicher, Foti and Fox (2019), UAI, arXiv:1905.07473: the assumption of geometric decay, and the bound.
 """

@@ -1,0 +1,122 @@
+"""A cell of your own, from its map alone: JAX differentiates the map, the engine does the rest."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .._require import require_callable, require_sizes
+from .gates import Gated, joined, split
+from .protocol import Deltas, Leaf
+
+
+class Elementwise(Gated):
+    """A cell whose `backward` is the transposed derivative of its map, by `jax.vjp`."""
+
+    gates: ClassVar[int]
+    parts: ClassVar[int]
+    fn: ClassVar[Callable[..., Any]]
+    own_start: ClassVar[Mapping[str, float]]
+    apart: ClassVar[bool]
+
+    def forward(self, z_t: Array, u_t: Array, s_tm1: Array) -> Array:
+        """`s_t`, the parts of a state side by side."""
+        return self._of_map(self._point(z_t, u_t, s_tm1), self._own_of(s_tm1))
+
+    def kept(self, z: Array, u: Array, s_before: Array, s: Array) -> tuple[tuple[Array, ...], Array]:
+        """The arguments of the map."""
+        return self._point(z, u, s_before)
+
+    def backward(self, kept_t: tuple[tuple[Array, ...], Array], d_s_t: Array) -> tuple[Deltas, Array]:
+        """`d_s_t` through the map, by JAX."""
+        steps = d_s_t.shape[:-1]  # of many cotangents at one point, the point is the same
+        kept_t = jax.tree.map(lambda x: jnp.broadcast_to(x, (*steps, x.shape[-1])), kept_t)
+        _, pull = jax.vjp(self._of_map, kept_t, self._own_of(kept_t[1]))
+        (d_before, d_s_tm1), d_own = pull(d_s_t)
+        return Deltas(*d_before)._replace(own=d_own), d_s_tm1
+
+    def _point(self, z: Array, u: Array, s_before: Array) -> tuple[tuple[Array, ...], Array]:
+        return ((z, u) if self.apart else (z + u,)), s_before
+
+    def _own_of(self, s: Array) -> dict[str, Array]:
+        """The own parameters of each unit, once for each step and sequence."""
+        shape = (*s.shape[:-1], s.shape[-1] // self.parts)
+        return {name: jnp.broadcast_to(getattr(self, name), shape) for name in self.own_start}
+
+    def _of_map(self, point: tuple[tuple[Array, ...], Array], own: dict[str, Array]) -> Array:
+        before, s_before = point
+        s_t = type(self).fn(*(split(x, self.gates) for x in before), split(s_before, self.parts), **own)
+        parts = s_t if isinstance(s_t, (tuple, list)) else (s_t,)
+        if len(parts) != self.parts:
+            raise ValueError(f"The map of {type(self).__name__} must return {self.parts} arrays, got {len(parts)}.")
+        return joined(*parts)
+
+
+def elementwise(
+    fn: Callable[..., Any],
+    *,
+    num_gates: int = 1,
+    num_parts: int = 1,
+    own: Mapping[str, float] | None = None,
+    apart: bool = False,
+) -> type[Elementwise]:
+    """Make a class of cells from a map of each unit; the derivative is JAX's, of this map alone.
+
+        a_t = x_t W_xh + b_h + h_{t-1} W_hh        s_t = fn(a_t, s_{t-1})
+
+    All methods, plans and transformations take it. The products, the loop over time and the weight gradients stay
+    those of the library; only the map is differentiated by JAX, step by step.
+
+    Args:
+        fn: `fn(a, s, **own) -> s_t`. `a` is a list of one array (*batch, hid) per gate, `s` a list of one per part of
+            the state, h first. It returns the parts of the new state: an array, or a tuple for several. Each sequence
+            and step must be computed from its own values; units may be mixed, as layer normalisation does.
+        num_gates: the number of gates: of values per unit in `a`.
+        num_parts: the number of parts of the state. The first is h, which the recurrence and the readout read.
+        own: the names of further parameters with one value per unit (hid,), with the value that `init_params` gives
+            them. `fn` gets each by its name.
+        apart: whether `fn(z, u, s, **own)` takes `z = x_t W_xh + b_h` and `u = h_{t-1} W_hh` apart, as a GRU needs,
+            whose reset gate multiplies one of them only.
+
+    Returns:
+        A class of cells, with the fields `w_xh` (in, num_gates · hid), `w_hh` (hid, num_gates · hid), `b_h`
+        (num_gates · hid,), and one (hid,) for each name of `own`. It is called as `fn` is. Make it once: with a new
+        class in each call, each call is compiled again.
+
+    Raises:
+        TypeError: if `fn` is not a function, or a number is not an integer.
+        ValueError: if a number is below 1, or a name of `own` is that of a field.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> def light_gru(a, s):  # Ravanelli et al. (2018), without its batch normalisation
+    ...     k = jax.nn.sigmoid(a[0])
+    ...     return k * s[0] + (1 - k) * jax.nn.relu(a[1])
+    >>> LightGRU = rnn_jax.elementwise(light_gru, num_gates=2)
+    >>> params = rnn_jax.init_params(jax.random.key(0), cell=LightGRU, input_size=3, hidden_size=5, output_size=2)
+    >>> batch = rnn_jax.Batch(jnp.ones((7, 3)), jnp.ones(7, int))
+    >>> grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")
+    >>> rnn_jax.check_gradients(grad_fn, params, batch, rnn_jax.zero_state(params)).passed
+    True
+    """
+    require_callable(fn=fn)
+    require_sizes(num_gates=num_gates, num_parts=num_parts)
+    start = dict(own or {})
+    taken = {"w_xh", "w_hh", "b_h", *dir(Elementwise)} & start.keys()
+    if taken:
+        raise ValueError(f"`own` must have names that a cell does not have, got {', '.join(sorted(taken))}.")
+    static = {"gates": num_gates, "parts": num_parts, "own_start": start, "apart": apart, "fn": staticmethod(fn)}
+    name = getattr(fn, "__name__", type(fn).__name__)
+    name = name if name.isidentifier() else "Elementwise"
+    made = dataclasses.make_dataclass(
+        name,
+        [(field, Leaf) for field in ("w_xh", "w_hh", "b_h", *start)],
+        bases=(Elementwise,),
+        namespace={**static, "__doc__": fn.__doc__ or f"Cells made by `elementwise` from `{name}`."},
+        frozen=True,
+        eq=False,
+    )
+    made.__module__ = getattr(fn, "__module__", __name__)
+    return jax.tree_util.register_dataclass(made)
