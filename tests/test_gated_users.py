@@ -1,5 +1,8 @@
 """What a person does with a network, done with gated cells, a cell of their own, and layers of different cells."""
 
+import importlib.util
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +17,7 @@ from rnn_jax import Blocked, Plan, Truncated
 from test_anatomy import beside_autodiff, they_add_up
 from test_cells import CELLS, Peephole, problem_of
 
+EXAMPLE = Path(__file__).parents[1] / "examples" / "recurrent_policy.py"
 NETWORKS = ["gru", "lstm", "peephole", "stack"]
 FLAGS = Case(batch=(4,), time=9, num_layers=3, weights=True, mask=True, reset=True, drop=True, last="some")
 PLAIN = Case(batch=(4,), time=8, num_layers=3)
@@ -174,3 +178,11 @@ def test_what_is_only_for_vanilla_layers_says_so(name):
     problem, kind = problem_of(name, Case()), CELLS[name].__name__
     with pytest.raises(TypeError, match=rf"`penalise_norms` needs layers of CellParams, got {kind}\.$"):
         rnn_jax.analysis.penalise_norms(1.0, loss="cross_entropy")(*problem)
+
+
+def test_the_recurrent_policy_learns_what_only_memory_can_tell():
+    """Without memory half of the turns are right. The example trains twice as long."""
+    spec = importlib.util.spec_from_file_location("recurrent_policy", EXAMPLE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.main(num_windows=150) > 0.9
