@@ -12,6 +12,7 @@ from ._cells.elementwise import elementwise as elementwise
 from ._cells.gru import GRUParams as GRUParams
 from ._cells.leaky import LeakyParams as LeakyParams
 from ._cells.lstm import LSTMParams as LSTMParams
+from ._cells.protocol import hidden as hidden
 from ._cells.vanilla import CellParams as CellParams
 from ._gradients.autodiff import Autodiff as Autodiff
 from ._gradients.blocked import Blocked as Blocked

@@ -173,7 +173,7 @@ def zero_state(params: Params, *batch: int) -> States:
         batch: the sizes of the batch axes; none for a single sequence.
 
     Returns:
-        A tuple of one state (*batch, hid) per layer.
+        A tuple of one state (*batch, hid) per layer; (*batch, 2 hid) for an LSTM.
 
     Raises:
         ValueError: for a negative size, or `params` that do not fit each other.

@@ -17,15 +17,15 @@ from .dropout import dropped
 def step(cell: Cell, h_tm1: State, x_t: Step) -> State:
     """One step, `h_t = φ(x_t W_xh + h_{t-1} W_hh + b_h)`, over zero or more batch axes.
 
-    With a leak α below 1 it is `h_t = (1 - α) h_{t-1} + α φ(…)`.
+    With a leak α below 1 it is `h_t = (1 - α) h_{t-1} + α φ(…)`. `GRUParams` and `LSTMParams` have their equations.
 
     Args:
         cell: the weights of one layer.
-        h_tm1: the state before the step, (*batch, hid).
+        h_tm1: the state before the step, (*batch, hid); (*batch, 2 hid) for an LSTM, h first.
         x_t: features (*batch, in) or integer tokens (*batch,).
 
     Returns:
-        The state after the step, (*batch, hid).
+        The state after the step, as wide as `h_tm1`.
 
     Raises:
         ValueError: if the shapes of `cell`, `h_tm1` and `x_t` do not fit each other.

@@ -40,7 +40,7 @@ def unroll(
 
     Args:
         cell: the weights of one layer.
-        h_0: the initial state (*batch, hid).
+        h_0: the initial state (*batch, hid); (*batch, 2 hid) for an LSTM, h first.
         xs: features (time, *batch, in) or integer tokens (time, *batch).
         mask: booleans (time, *batch). Where false the step does not exist: `h_t = h_{t-1}`, and neither `x_t` nor
             `reset` is read.
@@ -48,7 +48,7 @@ def unroll(
         r: a dropout mask (*batch, hid), the same at every step: `W_hh` reads `h_{t-1} ∘ r`. It gets no gradient.
 
     Returns:
-        The states `h_1..h_T`, (time, *batch, hid).
+        The states `h_1..h_T`, (time, *batch, hid), or as wide as `h_0`; `hidden` returns the h of each.
 
     Raises:
         ValueError: if the shapes of the arguments do not fit each other.
