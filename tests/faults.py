@@ -230,8 +230,8 @@ CELLS = [
     backward("the loss sent to c, not to h", "add_to_hidden", "jnp.concatenate([d_h + hidden(cell, d_s), d_s[..., num_units(cell) :]], -1)", "jnp.concatenate([hidden(cell, d_s), d_h + d_s[..., num_units(cell) :]], -1)", LSTM, "_cells.protocol"),
     backward("a reset that lets d_c through", "deltas.body", "event.d_enter(d_s_met, d_s_t)", "jnp.concatenate([event.d_enter(d_s_met, d_s_t)[..., :4], d_s_met[..., 4:]], -1)", LSTM_STACK),
     backward("a mask that stops d_c", "deltas.body", "event.d_enter(d_s_met, d_s_t)", "jnp.concatenate([event.d_enter(d_s_met, d_s_t)[..., :4], event.d_enter(d_s_met, 0 * d_s_t)[..., 4:]], -1)", LSTM_STACK),
-    Fault("gates recomputed from the states after their steps", Change("_nn.loops", "residuals_of", "states_met(residuals)", "residuals.ss"), beside("blocked", GRU_STACK, plan=Plan(2))),
-    Fault("gates kept of the state before a reset", Change("_nn.loops", "forward.body", "cell.kept(z_t, u_t, s_met, s_new)", "cell.kept(z_t, u_t, s_tm1, s_new)"), beside("blocked", GRU_STACK, plan=Plan(2, remake=False))),
+    Fault("gates recomputed from the states after their steps", Change("_nn.loops", "residuals_of", "states_met(residuals)", "residuals.ss"), beside("blocked", GRU_STACK, plan=Plan(2, remake=True))),
+    Fault("gates kept of the state before a reset", Change("_nn.loops", "forward.body", "cell.kept(z_t, u_t, s_met, s_new)", "cell.kept(z_t, u_t, s_tm1, s_new)"), beside("blocked", GRU_STACK, plan=Plan(2))),
     backward("a leak's gradient without the state before", "LeakyParams.backward", "f_t - s_tm1", "f_t", LEAKY, "_cells.leaky"),
     backward("a leak's gradient of one unit for all", "weight_gradients", "jnp.sum(d, tuple(range(d.ndim - 1)), dtype=accumulation_dtype(d.dtype))", "jnp.sum(d, tuple(range(d.ndim - 1)), dtype=accumulation_dtype(d.dtype))[:1] + 0 * d[0, 0]", LEAKY, "_nn.step"),
 ]  # fmt: skip

@@ -24,7 +24,7 @@ PLAIN = Case(batch=(4,), time=8, num_layers=3)
 METHODS = {
     "blocked": Blocked(),
     "blocked in segments": Blocked(plan=Plan(2, (4,), 2)),
-    "gates kept": Blocked(plan=Plan(2, (4,), 2, remake=False)),
+    "gates recomputed": Blocked(plan=Plan(2, (4,), 2, remake=True)),
     "truncated": Truncated(k1=2, k2=5),
     "randomised": rnn_jax.Randomised(mean_reach=3.0),
     "burn-in": rnn_jax.BurnIn(Blocked(), 3),

@@ -1,4 +1,4 @@
-"""Initial weights, in the form of `jax.nn.initializers`: functions `(key, shape, dtype) -> array`."""
+"""Initial weights, in the form of `jax.nn.initializers`, and `chrono`, which gives a network new biases."""
 
 import dataclasses
 import math

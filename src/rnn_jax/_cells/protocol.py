@@ -51,9 +51,9 @@ class Cell(Protocol):
 
     A cell may also have `slope(z, u)` and `backward_by_slope(slope, d_s)`, for Jacobians: the derivative to full
     precision where the cell saturates. For `anatomy`, it may have `gate_names` and `slopes(kept, z, u)`: one array
-    (*steps, hid) per gate, the derivative of its activation divided by the largest that it can be. For `init_params`, a
-    class may have `gate_names` and `bias`, which is added to the bias of a gate, and `own_start`, the first values of
-    its own parameters. What they do not name is zero.
+    (*steps, hid) per gate, the derivative of its activation, scaled so that 1 is the largest for the sigmoid and the
+    tanh; your own φ is not scaled. For `init_params`, a class may have `gate_names` and `bias`, which is added to the
+    bias of a gate, and `own_start`, the first values of its own parameters. What they do not name is zero.
     """
 
     gates: ClassVar[int]

@@ -1,4 +1,4 @@
-"""Loss and gradient fused, one block of time after the other: only the hidden states are kept for the whole sequence.
+"""Loss and gradient fused, one block of time after the other: only states, and gates, are kept for all steps.
 
 Forward, a block passes through all layers before the next block starts. Backward, the blocks come in reverse order, and
 each one goes through readout, loss, cotangents, reverse scan and weight-gradient products. Logits, pre-activations and
@@ -43,7 +43,7 @@ class Stretch(NamedTuple):
     size: int
     read: int
     inner: tuple["Stretch", ...] | None = None
-    remake: bool = True
+    remake: bool = False
 
 
 class Block(NamedTuple):
@@ -91,7 +91,7 @@ class Blocked:
     """The fused gradient by hand, one block of time after the other; `plan` says which states are kept or recomputed.
 
     Args:
-        plan: a `Plan`, for example from `plan_memory`. None keeps all states, in blocks of a default size.
+        plan: a `Plan`, for example from `plan_memory`. None keeps all states and gates, in blocks of a default size.
         unroll: how many steps one iteration of a loop over time takes, as in `BPTT`.
 
     Raises:
@@ -189,7 +189,7 @@ def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: Stat
             start = offset + stretch.start + i * stretch.size
             if stretch.inner is not None:
                 return reach(problem, stretch, start, h), h
-            loops = bptt(problem.way.unroll, keep=not stretch.remake)
+            loops = bptt(problem.way.unroll, remake=stretch.remake)
             hs, saved = forward_layers(loops, problem.params, _steps(problem, stretch, start), h)
             return last_states(h, hs), (hs, _beside_states(saved, stretch))
 

@@ -1,4 +1,4 @@
-"""Backpropagation through time by hand: only `d_h` travels back; every other product covers many steps at once."""
+"""Backpropagation through time by hand: only `d_s` travels back; every other product covers many steps at once."""
 
 import dataclasses
 from functools import partial
@@ -10,9 +10,9 @@ from .autodiff import Autodiff
 from .through_layers import Loops, backpropagate
 
 
-def bptt(unroll: int = 1, *, keep: bool = False) -> Loops:
-    """The loops over time, with `unroll` steps in each iteration; `keep` as in `loops.forward`."""
-    return Loops(partial(forward, unroll=unroll, keep=keep), partial(backward, unroll=unroll))
+def bptt(unroll: int = 1, *, remake: bool = True) -> Loops:
+    """The loops over time, with `unroll` steps in each iteration; `remake` as in `loops.forward`."""
+    return Loops(partial(forward, unroll=unroll, remake=remake), partial(backward, unroll=unroll))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,4 +43,4 @@ class BPTT:
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """The loss, the last states and the gradients."""
-        return backpropagate(bptt(self.unroll, keep=True), objective, params, batch, h_0)
+        return backpropagate(bptt(self.unroll, remake=False), objective, params, batch, h_0)

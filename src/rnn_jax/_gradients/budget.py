@@ -84,11 +84,11 @@ def _plan_cost(plan: Plan, batch: Batch, sizes: "Sizes") -> PlanCost:
     time, last = batch.inputs.shape[0], num_read(batch)
     phases = [(time - last, max(plan.keep - last, 0)), (last, min(plan.keep, last))]
     states = sum(_kept_states(plan, length, keep) for length, keep in phases)
-    gates = 0 if plan.remake else sum(_kept_steps(plan, length, keep) for length, keep in phases)
+    with_gates = 0 if plan.remake else sum(_kept_steps(plan, length, keep) for length, keep in phases)
     again = sum(_recomputed(plan, length, keep) for length, keep in phases)
     unread, read = (_longest_block(plan, length, keep) for length, keep in phases)
     block = max(unread, read)
-    temporaries = states * sizes.states + gates * sizes.kept + _block_bytes(sizes, plan, block, read)
+    temporaries = states * sizes.states + with_gates * sizes.kept + _block_bytes(sizes, plan, block, read)
     if plan.segments and plan.segments[-1] <= plan.block and not plan.keep:  # states are computed where they are used
         temporaries -= 2 * sizes.states * min(plan.segments[-1], block)
     return PlanCost(time, again, int(temporaries))
@@ -123,7 +123,7 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: Number) -> Plan:
     )
     params, batch, _ = shapes
     sizes = _sizes(params, batch)
-    ways = (False, True) if sizes.kept else (True,)  # gates kept, then recomputed
+    ways = (False, True) if sizes.kept else (False,)  # gates kept, then recomputed
     plans = (plan._replace(remake=remake) for plan in _candidates(params, batch) for remake in ways)
     costs = {plan: _plan_cost(plan, batch, sizes) for plan in plans}
     fitting = [plan for plan, cost in costs.items() if cost.temporary_bytes <= budget_bytes]
@@ -133,8 +133,8 @@ def plan_memory(shapes: tuple[Any, Any, Any], budget_bytes: Number) -> Plan:
     num_sequences = max(math.prod(steps_shape(batch.inputs)[1:]), 1)
 
     def slowness(plan: Plan) -> float:  # in units of the time when all states are kept, in large blocks
-        cost, gates = costs[plan], 0.3 if plan.remake and sizes.kept else 0
-        return 1 + gates + 0.3 * cost.recomputed_steps / max(cost.steps, 1) + 60 / (plan.block * num_sequences)
+        cost, remade = costs[plan], 0.3 if plan.remake else 0
+        return 1 + remade + 0.3 * cost.recomputed_steps / max(cost.steps, 1) + 60 / (plan.block * num_sequences)
 
     return min(fitting, key=lambda plan: (slowness(plan), costs[plan].temporary_bytes))
 

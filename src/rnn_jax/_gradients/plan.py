@@ -30,7 +30,8 @@ class Plan(NamedTuple):
             all steps.
         keep: at least this many steps at the end keep their states in any case, because they are needed first.
         remake: whether the gates of gated cells are recomputed from the states. Otherwise they are kept wherever states
-            are kept, which is faster but takes several times the memory. Cells without gates need only their states.
+            are kept, which is faster but takes several times the memory. The same holds for the pre-activations of an
+            `Activation` without `d_phi`. Other cells need only their states, and recompute what a leak needs.
 
     >>> import rnn_jax
     >>> print(rnn_jax.Plan(block=50, segments=(100,), keep=100))
@@ -40,16 +41,16 @@ class Plan(NamedTuple):
     block: int
     segments: tuple[int, ...] = ()
     keep: int = 0
-    remake: bool = True
+    remake: bool = False
 
     def __str__(self) -> str:
         blocks = f"blocks of {in_steps(self.block)}"
-        kept = "states" if self.remake else "states and gates"
+        gates = "; gates are recomputed" if self.remake else ""
         if not self.segments:
-            return f"{blocks}; all {kept} are kept"
+            return f"{blocks}; all states are kept{gates}"
         within = " and, within them, per ".join(in_steps(size) for size in self.segments)
         text = f"{blocks}; one state is kept per {within}; the others are recomputed"
-        return f"{text}, except for the last {self.keep:,}" if self.keep else text
+        return text + (f", except for the last {self.keep:,}" if self.keep else "") + gates
 
 
 def in_steps(count: int) -> str:
@@ -65,6 +66,8 @@ def check_plan(plan: Plan) -> None:
         raise TypeError(f"`plan.segments` must be a tuple of lengths, got {type(plan.segments).__name__}.")
     require_sizes(**{"plan.block": plan.block})
     require_sizes(least=0, **{"plan.keep": plan.keep})
+    if not isinstance(plan.remake, bool):
+        raise TypeError(f"`plan.remake` must be True or False, got {plan.remake!r}.")
     for size in plan.segments:
         require_sizes(**{"plan.segments": size})
     for outer, inner in itertools.pairwise(plan.segments):
@@ -92,9 +95,9 @@ def default_plan(params: Params, batch: Batch) -> Plan:
     small = min(SMALL_BYTES, weights // 8) if gated else SMALL_BYTES
     keeps_much = not any(cell.lean for cell in params.cells)
     if keeps_much and time * states <= small and time * outputs <= SMALL_BYTES:
-        return Plan(max(time, 1), remake=not gated)
+        return Plan(max(time, 1))
     longest = time // 4 if gated else time
-    return Plan(even(time, min(ROWS // sequences, OUTPUT_BYTES // max(outputs, 1), longest)), remake=not gated)
+    return Plan(even(time, min(ROWS // sequences, OUTPUT_BYTES // max(outputs, 1), longest)))
 
 
 def outermost(plan: Plan, length: int, keep: int) -> tuple[int, Plan, int]:

@@ -27,10 +27,10 @@ from .step import weight_gradients as products_back
 
 
 class Residuals(NamedTuple):
-    """What the forward pass keeps. The only new array for the whole sequence is the states `ss`.
+    """What the forward pass keeps. The only new arrays for the whole sequence are the states `ss`, and `kept`.
 
-    `kept` is what the cell's `backward` reads. If states are enough for it, it is `ss`; otherwise it is not kept, but
-    recomputed by one product over all steps.
+    `kept` is what the cell's `backward` reads. If states are enough for it, it is `ss`. Otherwise the forward pass has
+    kept it, or it is recomputed by one product over all steps.
     """
 
     layer: Layer
@@ -42,15 +42,15 @@ class Residuals(NamedTuple):
 
 
 def forward(
-    layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1, keep: bool = False
+    layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1, remake: bool = True
 ) -> tuple[Array, Residuals]:
     """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`. The input projection z is one product before the scan.
 
-    With dropout, `W_hh` reads `h_{t-1}` times the mask. If `keep` is true, what the cell's `backward` reads is kept;
-    otherwise it is recomputed from the states, and always for lean cells.
+    With dropout, `W_hh` reads `h_{t-1}` times the mask. What the cell's `backward` reads is kept, unless `remake` says
+    to recompute it from the states, or the cell is lean.
     """
     cell = layer.cell
-    keep = keep and keeps_more(cell)
+    keep = keeps_more(cell) and not remake
 
     def body(s_tm1: Array, now: Any) -> tuple[Array, Any]:
         z_t, event = now

@@ -186,7 +186,7 @@ def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
 
 def _run(args: tuple[Any, ...], _: None) -> tuple[Trajectory, Any]:
     (cell, h_0, xs), (events, r) = args[:3], args[3:]
-    hs, residuals = forward(Layer(cell, r), h_0, xs, events, keep=True)
+    hs, residuals = forward(Layer(cell, r), h_0, xs, events, remake=False)
     return hs, residuals.kept if keeps_more(cell) else None
 
 

@@ -24,7 +24,7 @@ def _reverse_only(cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden 
 def _reverse_only_forward(
     cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden | None
 ) -> tuple[Trajectory, Residuals]:
-    return forward(Layer(cell, r), h_0, xs, events, keep=True)
+    return forward(Layer(cell, r), h_0, xs, events, remake=False)
 
 
 def _reverse_only_backward(residuals: Residuals, d_hs: Array) -> tuple[Any, ...]:

@@ -4,7 +4,8 @@ Let `δ_t = ∂L/∂h_t` be the whole gradient at step t, and `∂L_t/∂h_t` it
 
     d_W_xh = Σ_t C_t,   C_t = x_tᵀ d_a_t        d_W_hh = Σ_t h_{t-1}ᵀ d_a_t        d_b_h = Σ_t d_a_t
 
-and `δ_t` of the highest layer is `Σ_i ∂L_i/∂h_t`, the column t of the lag grid.
+and `δ_t` of the highest layer is `Σ_i ∂L_i/∂h_t`, the column t of the lag grid. In a GRU, `d_a_t` is `d_z_t` for `W_xh`
+and `b_h`, and `d_u_t` for `W_hh`.
 
 References: Bengio, Simard and Frasconi (1994), IEEE Transactions on Neural Networks 5(2); Pascanu, Mikolov and Bengio
 (2013), ICML, arXiv:1211.5063.
