@@ -33,9 +33,14 @@ def walk(params, world, key):
         return (h, place, cue, length), (x, begins, (reward, ends), y[:, 2], {"action": action, "log_p": log_p})
 
     world, (xs, begins, outcome, values, seen) = jax.lax.scan(step, world, jax.random.split(key, (TIME, 3)))
+
+    def discounted(later, now):
+        reward, ends = now
+        return (jnp.where(ends, reward, 0.97 * later),) * 2
+
     _, returns = jax.lax.scan(
-        lambda r, now: (jnp.where(now[1], now[0], 0.97 * r),) * 2, values[-1], outcome, reverse=True
-    )
+        discounted, values[-1], outcome, reverse=True
+    )  # the last value for that of the next state
     seen |= {"advantage": returns - values, "return": returns}
     batch = rnn_jax.Batch(xs, jax.tree.map(lambda x: x[BURN_IN:], seen), reset=begins)
     return world, batch, jnp.sum(outcome[0] > 0) / jnp.sum(outcome[1])
