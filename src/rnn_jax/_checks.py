@@ -1,5 +1,6 @@
 """Checks of parameters, inputs, states and flags: their shapes and dtypes, at trace time."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._cells.protocol import Cell, num_units, own_names
+from ._cells.protocol import Cell, lacking, num_units, own_names
 from ._require import (
     require_array,
     require_dtype,
@@ -25,9 +26,15 @@ def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
 
 def check_cell(cell: Cell, name: str = "cell") -> None:
     """Raise unless `cell` is a cell whose arrays fit each other."""
-    if not isinstance(cell, Cell) or isinstance(cell, type):
+    kind = type(cell).__name__
+    if not dataclasses.is_dataclass(cell) or isinstance(cell, type):
         hint = ", which holds cells: use `params.cells[0]`" if isinstance(cell, Params) else ""
-        raise TypeError(f"`{name}` must be a cell, like CellParams, got {type(cell).__name__}{hint}.")
+        raise TypeError(f"`{name}` must be a cell, like CellParams, got {kind}{hint}.")
+    if lacks := lacking(cell):
+        raise TypeError(f"`{name}` must be a cell, but {kind} lacks {lacks}: see `rnn_jax.typing.Cell`.")
+    if jax.tree_util.all_leaves([cell]):
+        told = "put `@jax.tree_util.register_dataclass` before the class"
+        raise TypeError(f"`{name}` must be a tree of JAX, but {kind} is not registered: {told}.")
     cell.check(name)
     own = own_names(cell)
     for leaf in ("w_xh", "w_hh", "b_h", *own):

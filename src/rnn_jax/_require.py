@@ -5,6 +5,7 @@ traced. A number that decides a shape, a program or a static field must be known
 `require_sizes`.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -139,6 +140,17 @@ def require_callable(**functions: object) -> None:
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(f"`{name}` must be a function, got {function!r}.")
+
+
+def takes(function: Any, *args: Any, **kwargs: Any) -> bool:
+    """Whether `function` can be called with these arguments, as far as its signature is known."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:  # not a function, or it takes other arguments
+        return False
+    except ValueError:  # a built-in whose signature is not known
+        return True
+    return True
 
 
 def require_key(key: object) -> None:

@@ -89,6 +89,19 @@ class Cell(Protocol):
         ...
 
 
+MEMBERS = (
+    *("gates", "parts", "w_xh", "w_hh", "b_h"),
+    *("from_states", "lean", "forward", "kept", "backward", "check"),
+)
+"""What a `Cell` must have."""
+
+
+def lacking(cell: object) -> str:
+    """What a dataclass, or a value of it, lacks to be a `Cell`: names separated by commas, or nothing."""
+    fields = {field.name for field in dataclasses.fields(cell)}  # type: ignore[arg-type]
+    return ", ".join(name for name in MEMBERS if name not in fields and not hasattr(cell, name))
+
+
 def own_names(cell: Cell | type[Any]) -> tuple[str, ...]:
     """The names of the own parameters of a cell, or of a class of cells, which have one value per unit."""
     fields = dataclasses.fields(cell)  # type: ignore[arg-type]
