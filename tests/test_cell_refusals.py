@@ -15,11 +15,17 @@ from rnn_jax._cells.protocol import MEMBERS, Cell
 
 pytestmark = pytest.mark.usefixtures("annotations_unchecked")  # they would speak first
 LSTM, BATCH, H_0 = make_problem(Case(cell="lstm"))
+TWO_LSTM = make_problem(Case(cell="lstm", num_layers=2))[0]
+H, C = H_0[0][..., :4], H_0[0][..., 4:]
 VANILLA = make_problem(Case())[0]
 
 
 def init(**changes):
     return rnn_jax.init_params(jax.random.key(0), **({"input_size": 2, "hidden_size": 3, "output_size": 2} | changes))
+
+
+def chrono(params):
+    return rnn_jax.initializers.chrono(jax.random.key(0), params, 100)
 
 
 def apply(params=LSTM, h_0=H_0):
@@ -106,6 +112,20 @@ BAD = [
     (lambda: init(cell=Half), TypeError, f"{KINDS}, but {LACKS}"),
     (lambda: apply(with_cell(Half)), TypeError, f"`params.cells[0]` must be a cell, but {LACKS}"),
     (lambda: init(cell=Unregistered), TypeError, "`params.cells[0]` must be a tree of JAX, but Unregistered is not registered: put `@jax.tree_util.register_dataclass` before the class."),
+    # states
+    (lambda: apply(h_0=((H, C),)), TypeError, "`h_0[0]` must be one array, got tuple: use `jnp.concatenate([h, c], -1)`."),
+    (lambda: apply(h_0=(H, C)), ValueError, "`h_0` must hold one state for each of the 1 layers, got 2: use `(jnp.concatenate([h, c], -1),)`."),
+    (lambda: apply(TWO_LSTM, (H, C)), ValueError, "`h_0[0]` must have shape (*batch, 2 hid) = (3, 8) to match `inputs` and `params.cells[0].w_hh`, got (3, 4): use `jnp.concatenate([h, c], -1)`."),
+    (lambda: rnn_jax.step(LSTM.cells[0], (H, C), BATCH.inputs[0]), TypeError, "must be one array, got tuple: use `jnp.concatenate([h, c], -1)`."),
+    (lambda: rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), rnn_jax.clipped_sgd(0.1), carry=True).init(LSTM, ((H, C),)), TypeError, "`h_0[0]` must be one array, got tuple: use `jnp.concatenate([h, c], -1)`."),
+    (lambda: apply(VANILLA, (H, C)), ValueError, "`h_0` must hold one state for each of the 1 layers, got 2."),
+    (lambda: rnn_jax.hidden(LSTM, H_0[0]), TypeError, "`cell` must be a cell, like CellParams, got Params, which holds cells: use `params.cells[0]`."),
+    (lambda: rnn_jax.hidden(LSTM.cells[0], H_0), TypeError, "`s` must be one array, got tuple"),
+    (lambda: rnn_jax.hidden(LSTM.cells[0], H), ValueError, "`s` must have shape (*steps, 2 hid) = (3, 8) to match `cell.w_hh`, got (3, 4): use `jnp.concatenate([h, c], -1)`."),
+    (lambda: rnn_jax.hidden(VANILLA.cells[0], H_0[0]), ValueError, "`s` must have shape (*steps, hid) = (3, 4) to match `cell.w_hh`, got (3, 8)."),
+    # gates
+    (lambda: chrono(LSTM.cells[0]), TypeError, "`params` must be Params, got LSTMParams."),
+    (lambda: chrono(LSTM._replace(cells=(LSTM.cells[0], make_problem(Case(num_layers=2))[0].cells[1]))), TypeError, "`params.cells[1]` must have gates that keep the past, like LSTMParams, got CellParams."),
     # maps of your own
     (lambda: made(lambda a, s: a[0]), TypeError, "`fn` must have a name, which the class gets, got <lambda>: give it a name with def."),
     (lambda: made(3), TypeError, "`fn` must be a function, got 3."),

@@ -178,11 +178,11 @@ def require_float(name: str, x: object) -> None:
         )
 
 
-def require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str) -> None:
-    """Raise a `ValueError` unless `x` has the shape `expected`, whose axes are called `legend`."""
+def require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str, hint: str = "") -> None:
+    """Raise a `ValueError`, with a `hint` what to do, unless `x` has the shape `expected` of the axes `legend`."""
     if x.shape != expected:
         swapped = len(expected) > 1 and x.shape == (expected[1], expected[0], *expected[2:])
-        hint = ": swap its first two axes" if swapped else ""
+        hint = ": swap its first two axes" if swapped else hint
         for axis in range(2, len(expected)):
             if x.shape == (*expected[1 : axis + 1], expected[0], *expected[axis + 1 :]):
                 hint = f": use `jnp.moveaxis({name}, {axis}, 0)`"

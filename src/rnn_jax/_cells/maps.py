@@ -41,8 +41,8 @@ def check_map(fn: Callable[..., Any], num_gates: int, num_parts: int, own: Itera
     except Exception as error:
         raise ValueError(
             f"{who} must work for any number of units, with `num_gates={num_gates}` and `num_parts={num_parts}`, but "
-            f"with arrays {EACH.shape} it raised {type(error).__name__}, {_words(error)}: change it or these numbers, and "
-            "give it values of units by `own`."
+            f"with arrays {EACH.shape} it raised {type(error).__name__}, {_words(error)}: change it or these numbers, "
+            "and give it values of units by `own`."
         ) from error
     parts = parts_of(s_t)
     if len(parts) != num_parts:
