@@ -72,7 +72,8 @@ def elementwise(
     Args:
         fn: `fn(a, s, **own) -> s_t`. `a` is a list of one array (*batch, hid) per gate, `s` a list of one per part of
             the state, h first. It returns the parts of the new state: an array, or a tuple for several. Each sequence
-            and step must be computed from its own values; units may be mixed, as layer normalisation does.
+            and step must be computed from its own values; units may be mixed, as layer normalisation does. It must work
+            for any number of units; values of single units go into `own`.
         num_gates: the number of gates: of values per unit in `a`.
         num_parts: the number of parts of the state. The first is h, which the recurrence and the readout read.
         own: the names of further parameters with one value per unit (hid,), with the value that `init_params` gives
