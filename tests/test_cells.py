@@ -179,7 +179,7 @@ def test_witnesses_in_numpy_are_for_cells_of_the_library():
 @pytest.mark.parametrize("cell", ["gru", "leaky", LSTMParams])
 def test_activation_and_leak_are_of_the_vanilla_cell(cell):
     for options in ({"activation": "relu"}, {"leak": 0.3}):
-        with pytest.raises(ValueError, match="`activation` and `leak` are for cell='vanilla' only, got .*"):
+        with pytest.raises(ValueError, match="`activation` and `leak` are for the vanilla cell only, got .*"):
             make_problem(Case(cell=cell, **options))
     with pytest.raises(ValueError, match="No cell named 'grus'"):
         make_problem(Case(cell="grus"))
@@ -225,8 +225,8 @@ def test_equal_leaks_are_one_leak():
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_training_saving_and_the_rest(name):
-    """What stands above the engine takes them as well: memory plans, the trainer, generation, the anatomy's sums."""
+def test_plans_the_trainer_and_single_steps(name):
+    """Every cell: `plan_memory` finds a plan, the trainer learns, and `apply_step` computes what `apply` does."""
     case = CASES["tokens"]._replace(batch=(2,), last="all", time=12)
     params, batch, h_0 = jax.tree.map(
         lambda x: x.astype(jnp.float32) if x.dtype == jnp.float64 else x, problem_of(name, case)
@@ -255,7 +255,7 @@ def test_training_saving_and_the_rest(name):
     assert_trees_close(h, h_T, rtol=1e-4)
 
 
-def test_a_missing_own_parameter_is_told():
+def test_an_own_parameter_or_a_state_of_the_wrong_shape_is_told():
     params, batch, h_0 = problem_of("leaky", CASES["plain"])
     wrong = dataclasses.replace(params.cells[0], leak=jnp.ones(HID + 1))
     with pytest.raises(ValueError, match=r"`params.cells\[0\].leak` must have shape \(hid,\) = \(4,\) to match"):

@@ -12,7 +12,6 @@ from ._cells.elementwise import elementwise as elementwise
 from ._cells.gru import GRUParams as GRUParams
 from ._cells.leaky import LeakyParams as LeakyParams
 from ._cells.lstm import LSTMParams as LSTMParams
-from ._cells.protocol import hidden as hidden
 from ._cells.vanilla import CellParams as CellParams
 from ._gradients.autodiff import Autodiff as Autodiff
 from ._gradients.blocked import Blocked as Blocked
@@ -36,6 +35,7 @@ from ._losses import pointwise as pointwise
 from ._losses import squared_error as squared_error
 from ._nn.apply import apply as apply
 from ._nn.apply import apply_step as apply_step
+from ._nn.apply import hidden as hidden
 from ._nn.apply import readout as readout
 from ._nn.bidirectional import bidirectional as bidirectional
 from ._nn.dropout import drop_units as drop_units

@@ -1,5 +1,6 @@
 """Checks of parameters, inputs, states and flags: their shapes and dtypes, at trace time."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ._cells.protocol import Cell, num_units, own_names
+from ._cells.protocol import Cell, lacking, num_units, own_names
 from ._require import (
     require_array,
     require_dtype,
@@ -25,9 +26,15 @@ def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
 
 def check_cell(cell: Cell, name: str = "cell") -> None:
     """Raise unless `cell` is a cell whose arrays fit each other."""
-    if not isinstance(cell, Cell) or isinstance(cell, type):
+    kind = type(cell).__name__
+    if not dataclasses.is_dataclass(cell) or isinstance(cell, type):
         hint = ", which holds cells: use `params.cells[0]`" if isinstance(cell, Params) else ""
-        raise TypeError(f"`{name}` must be a cell, like CellParams, got {type(cell).__name__}{hint}.")
+        raise TypeError(f"`{name}` must be a cell, like CellParams, got {kind}{hint}.")
+    if lacks := lacking(cell):
+        raise TypeError(f"`{name}` must be a cell, but {kind} lacks {lacks}: see `rnn_jax.typing.Cell`.")
+    if jax.tree_util.all_leaves([cell]):
+        told = "put `@jax.tree_util.register_dataclass` before the class"
+        raise TypeError(f"`{name}` must be a tree of JAX, but {kind} is not registered: {told}.")
     cell.check(name)
     own = own_names(cell)
     for leaf in ("w_xh", "w_hh", "b_h", *own):
@@ -167,12 +174,36 @@ def check_state(
 ) -> None:
     """Raise unless `h` is a state `(*batch, parts · hid)` of `cell`; `parts` is the cell's unless given."""
     h_name, x_name = names
-    require_float(h_name, h)
     parts = cell.parts if parts is None else parts
-    legend = "(*batch, hid)" if parts == 1 else f"(*batch, {parts} hid)"
+    _require_one(h_name, h, parts)
     match = f"`{cell_name}.w_hh`" if x_name == h_name else f"`{x_name}` and `{cell_name}.w_hh`"
-    require_shape(h_name, h, legend, (*batch, parts * num_units(cell)), match)
+    _require_wide(h_name, h, "*batch", batch, parts, num_units(cell), match)
     require_dtype(h_name, h, cell.w_hh.dtype, f"`{cell_name}.w_hh`")
+
+
+def check_width(cell: Cell, s: Array) -> None:
+    """Raise unless the last axis of `s` is that of the states of `cell`."""
+    _require_one("s", s, cell.parts)
+    _require_wide("s", s, "*steps", s.shape[:-1], cell.parts, num_units(cell), "`cell.w_hh`")
+
+
+def _require_one(name: str, s: object, parts: int) -> None:
+    """Raise unless a state is one array."""
+    if parts > 1 and isinstance(s, (tuple, list)):
+        raise TypeError(f"`{name}` must be one array, got {type(s).__name__}: use `{_side_by_side(parts)}`.")
+    require_float(name, s)
+
+
+def _require_wide(name: str, s: Array, axes: str, steps: tuple[int, ...], parts: int, hid: int, match: str) -> None:
+    """Raise unless `s` has the shape of states, `(*steps, parts · hid)`."""
+    legend = f"({axes}, hid)" if parts == 1 else f"({axes}, {parts} hid)"
+    hint = f": use `{_side_by_side(parts)}`" if parts > 1 and s.shape == (*steps, hid) else ""
+    require_shape(name, s, legend, (*steps, parts * hid), match, hint)
+
+
+def _side_by_side(parts: int) -> str:
+    """How to make a state of its parts."""
+    return f"jnp.concatenate([h, {'c' if parts == 2 else '...'}], -1)"
 
 
 def check_cotangent(name: str, d_x: Array, x: Array, match: str) -> None:
@@ -213,10 +244,12 @@ def check_states(
         several = f"tuple({name})" if len(params.cells) > 1 else f"({name},)"
         hint = f": use `{several}`" if hasattr(h_0, "shape") else ""
         raise TypeError(f"`{name}` must be a tuple of one state per layer, got {type(h_0).__name__}{hint}.")
-    if len(h_0) != len(params.cells):
-        raise ValueError(f"`{name}` must hold one state for each of the {len(params.cells)} layers, got {len(h_0)}.")
+    layers, first = len(params.cells), params.cells[0].parts if parts is None else parts
+    if len(h_0) != layers:
+        hint = f": use `({_side_by_side(first)},)`" if layers == 1 < len(h_0) == first else ""
+        raise ValueError(f"`{name}` must hold one state for each of the {layers} layers, got {len(h_0)}{hint}.")
     if batch is None:
-        require_float(f"{name}[0]", h_0[0])
+        _require_one(f"{name}[0]", h_0[0], first)
         batch, match = h_0[0].shape[:-1], f"{name}[0]"
     for layer, (cell, h) in enumerate(zip(params.cells, h_0, strict=True)):
         names, cell_name = (f"{name}[{layer}]", match), f"params.cells[{layer}]"

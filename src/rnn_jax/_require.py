@@ -5,6 +5,7 @@ traced. A number that decides a shape, a program or a static field must be known
 `require_sizes`.
 """
 
+import inspect
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -141,6 +142,17 @@ def require_callable(**functions: object) -> None:
             raise TypeError(f"`{name}` must be a function, got {function!r}.")
 
 
+def takes(function: Any, *args: Any, **kwargs: Any) -> bool:
+    """Whether `function` can be called with these arguments, as far as its signature is known."""
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError:  # not a function, or it takes other arguments
+        return False
+    except ValueError:  # a built-in whose signature is not known
+        return True
+    return True
+
+
 def require_key(key: object) -> None:
     """Raise a `TypeError` unless `key` is one typed key, as `jax.random.key` makes it."""
     if not isinstance(key, jax.Array) or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape != ():
@@ -166,11 +178,11 @@ def require_float(name: str, x: object) -> None:
         )
 
 
-def require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str) -> None:
-    """Raise a `ValueError` unless `x` has the shape `expected`, whose axes are called `legend`."""
+def require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str, hint: str = "") -> None:
+    """Raise a `ValueError`, with a `hint` what to do, unless `x` has the shape `expected` of the axes `legend`."""
     if x.shape != expected:
         swapped = len(expected) > 1 and x.shape == (expected[1], expected[0], *expected[2:])
-        hint = ": swap its first two axes" if swapped else ""
+        hint = ": swap its first two axes" if swapped else hint
         for axis in range(2, len(expected)):
             if x.shape == (*expected[1 : axis + 1], expected[0], *expected[axis + 1 :]):
                 hint = f": use `jnp.moveaxis({name}, {axis}, 0)`"

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as of_jax
 from jaxtyping import Array, Float, Key
 
+from ._checks import check_params
 from ._require import POSITIVE, Number, require_key, require_known, require_number, require_sizes
 from ._types import Params, accumulation_dtype
 
@@ -128,8 +129,9 @@ def chrono(key: Key[Array, ""], params: Params, max_steps: int) -> Params:
         The network with new biases.
 
     Raises:
-        ValueError: for fewer than 3 steps.
-        TypeError: if `max_steps` is not an integer, or a layer has no gates that keep the past.
+        ValueError: for fewer than 3 steps, or `params` that do not fit each other.
+        TypeError: if `max_steps` is not an integer, `params` are no parameters, or a layer has no gates that keep the
+            past.
 
     References: Tallec and Ollivier (2018), ICLR, arXiv:1804.11188, section 2, for the LSTM equation 16.
 
@@ -141,11 +143,13 @@ def chrono(key: Key[Array, ""], params: Params, max_steps: int) -> Params:
     """
     require_key(key)
     require_sizes(least=3, max_steps=max_steps)
+    check_params(params)
     cells = []
-    for cell, cell_key in zip(params.cells, jax.random.split(key, len(params.cells)), strict=True):
+    for layer, (cell, cell_key) in enumerate(zip(params.cells, jax.random.split(key, len(params.cells)), strict=True)):
         signs: Mapping[str, int] = getattr(cell, "memory", {})
         if not signs:
-            raise TypeError(f"`chrono` needs layers with gates that keep the past, got {type(cell).__name__}.")
+            wanted = f"`params.cells[{layer}]` must have gates that keep the past, like LSTMParams"
+            raise TypeError(f"{wanted}, got {type(cell).__name__}.")
         gates = dict(zip(cell.gate_names, jnp.split(cell.b_h, cell.gates), strict=True))
         units, dtype = cell.w_hh.shape[:1], accumulation_dtype(cell.b_h.dtype)
         b = jnp.log(jax.random.uniform(cell_key, units, dtype, 1, max_steps - 1))

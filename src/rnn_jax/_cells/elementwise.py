@@ -1,6 +1,7 @@
 """A cell of your own, from its map alone: JAX differentiates the map, the engine does the rest."""
 
 import dataclasses
+import keyword
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -8,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._require import require_callable, require_sizes
+from .._require import Range, require_callable, require_known_number, require_sizes
 from .gates import Gated, joined, split
+from .maps import check_map, name_of, parts_of
 from .protocol import Deltas, Leaf
 
 
@@ -49,10 +51,7 @@ class Elementwise(Gated):
     def _of_map(self, point: tuple[tuple[Array, ...], Array], own: dict[str, Array]) -> Array:
         before, s_before = point
         s_t = type(self).fn(*(split(x, self.gates) for x in before), split(s_before, self.parts), **own)
-        parts = s_t if isinstance(s_t, (tuple, list)) else (s_t,)
-        if len(parts) != self.parts:
-            raise ValueError(f"The map of {type(self).__name__} must return {self.parts} arrays, got {len(parts)}.")
-        return joined(*parts)
+        return joined(*parts_of(s_t))
 
 
 def elementwise(
@@ -73,7 +72,8 @@ def elementwise(
     Args:
         fn: `fn(a, s, **own) -> s_t`. `a` is a list of one array (*batch, hid) per gate, `s` a list of one per part of
             the state, h first. It returns the parts of the new state: an array, or a tuple for several. Each sequence
-            and step must be computed from its own values; units may be mixed, as layer normalisation does.
+            and step must be computed from its own values; units may be mixed, as layer normalisation does. It must work
+            for any number of units; values of single units go into `own`.
         num_gates: the number of gates: of values per unit in `a`.
         num_parts: the number of parts of the state. The first is h, which the recurrence and the readout read.
         own: the names of further parameters with one value per unit (hid,), with the value that `init_params` gives
@@ -83,12 +83,15 @@ def elementwise(
 
     Returns:
         A class of cells, with the fields `w_xh` (in, num_gates · hid), `w_hh` (hid, num_gates · hid), `b_h`
-        (num_gates · hid,), and one (hid,) for each name of `own`. It is called as `fn` is. Make it once: with a new
+        (num_gates · hid,), and one (hid,) for each name of `own`. Its name is that of `fn`. Make it once: with a new
         class in each call, each call is compiled again.
 
     Raises:
-        TypeError: if `fn` is not a function, or a number is not an integer.
-        ValueError: if a number is below 1, or a name of `own` is that of a field.
+        TypeError: if `fn` is not a function with a name, or does not take these arguments; if it returns another dtype
+            than it takes; if `own` is not a mapping from names to numbers; if a number is not an integer, or `apart`
+            is not a boolean.
+        ValueError: if a number is below 1, or a name of `own` is one that cells use; if `fn` raises an error, or
+            returns another number of parts, or other shapes. It is tried once with float32 arrays, without computing.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> def light_gru(a, s):  # Ravanelli et al. (2018), without its batch normalisation
@@ -103,13 +106,12 @@ def elementwise(
     """
     require_callable(fn=fn)
     require_sizes(num_gates=num_gates, num_parts=num_parts)
-    start = dict(own or {})
-    taken = {"w_xh", "w_hh", "b_h", *dir(Elementwise)} & start.keys()
-    if taken:
-        raise ValueError(f"`own` must have names that a cell does not have, got {', '.join(sorted(taken))}.")
+    if not isinstance(apart, bool):
+        raise TypeError(f"`apart` must be True or False, got {apart!r}.")
+    start = _starts(own)
+    check_map(fn, num_gates, num_parts, tuple(start), apart)
     static = {"gates": num_gates, "parts": num_parts, "own_start": start, "apart": apart, "fn": staticmethod(fn)}
-    name = getattr(fn, "__name__", type(fn).__name__)
-    name = name if name.isidentifier() else "Elementwise"
+    name = name_of(fn)
     made = dataclasses.make_dataclass(
         name,
         [(field, Leaf) for field in ("w_xh", "w_hh", "b_h", *start)],
@@ -120,3 +122,28 @@ def elementwise(
     )
     made.__module__ = getattr(fn, "__module__", __name__)
     return jax.tree_util.register_dataclass(made)
+
+
+PROBED = {"slope", "slopes", "backward_by_slope", "gate_names", "bias", "memory", "own_start"}
+"""What a cell may have, and is then used."""
+
+TAKEN = (
+    {name for kind in Elementwise.__mro__ for name in (*vars(kind), *getattr(kind, "__annotations__", {}))}
+    | {"w_xh", "w_hh", "b_h", "a", "z", "u", "s"}
+    | PROBED
+)
+"""Names that an own parameter cannot have: those of a cell, and those of the arguments of a map."""
+
+
+def _starts(own: Any) -> dict[str, float]:
+    """The first value of each own parameter, checked."""
+    if own is not None and not isinstance(own, Mapping):
+        raise TypeError(f'`own` must map names to numbers, like {{"gain": 1.0}}, got {type(own).__name__}.')
+    for name in own or {}:
+        if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+            raise ValueError(f'`own` must have names of arguments of `fn`, like "gain", got {name!r}.')
+        if name in TAKEN:
+            raise ValueError(f"`own` must have names that cells do not use, got {name!r}: take another, my_{name}.")
+    later = "set traced values with `replace`, after `init_params`"
+    any_number = Range("a finite number", lambda x: True)
+    return {name: require_known_number(f"own[{name!r}]", x, any_number, later) for name, x in (own or {}).items()}

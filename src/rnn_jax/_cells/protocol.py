@@ -89,6 +89,19 @@ class Cell(Protocol):
         ...
 
 
+MEMBERS = (
+    *("gates", "parts", "w_xh", "w_hh", "b_h"),
+    *("from_states", "lean", "forward", "kept", "backward", "check"),
+)
+"""What a `Cell` must have."""
+
+
+def lacking(cell: object) -> str:
+    """What a dataclass, or a value of it, lacks to be a `Cell`: names separated by commas, or nothing."""
+    fields = {field.name for field in dataclasses.fields(cell)}  # type: ignore[arg-type]
+    return ", ".join(name for name in MEMBERS if name not in fields and not hasattr(cell, name))
+
+
 def own_names(cell: Cell | type[Any]) -> tuple[str, ...]:
     """The names of the own parameters of a cell, or of a class of cells, which have one value per unit."""
     fields = dataclasses.fields(cell)  # type: ignore[arg-type]
@@ -106,21 +119,7 @@ def num_units(cell: Cell) -> int:
 
 
 def hidden(cell: Cell, s: Array) -> Array:
-    """The part h of states: what `W_hh`, the layer above and the readout read.
-
-    Args:
-        cell: the cell of the layer.
-        s: its states, (*steps, hid), or (*steps, 2 hid) for an LSTM.
-
-    Returns:
-        The h of each, (*steps, hid).
-
-    >>> import jax, jax.numpy as jnp, rnn_jax
-    >>> params = rnn_jax.init_params(jax.random.key(0), cell="lstm", input_size=2, hidden_size=3, output_size=1)
-    >>> states = rnn_jax.unroll_bptt(params.cells[0], rnn_jax.zero_state(params, 5)[0], jnp.ones((7, 5, 2)))
-    >>> states.shape, rnn_jax.hidden(params.cells[0], states).shape
-    ((7, 5, 6), (7, 5, 3))
-    """
+    """The part h of the states `s`, (*steps, hid): what `W_hh`, the layer above and the readout read."""
     return s if cell.parts == 1 else s[..., : num_units(cell)]
 
 

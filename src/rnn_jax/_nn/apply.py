@@ -5,8 +5,10 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from .._cells.protocol import hidden
+from .._cells import protocol
+from .._cells.protocol import Cell
 from .._checks import (
+    check_cell,
     check_drop,
     check_flags,
     check_inputs,
@@ -15,14 +17,53 @@ from .._checks import (
     check_read,
     check_sequence,
     check_states,
+    check_width,
 )
 from .._require import are_numbers, is_below, require_callable, require_sizes
-from .._types import Drop, Flags, Inputs, Outputs, Params, ReadoutParams, State, States, Step, Trajectories, Trajectory
+from .._types import (
+    Drop,
+    Flags,
+    Hidden,
+    Inputs,
+    Outputs,
+    Params,
+    ReadoutParams,
+    State,
+    States,
+    Step,
+    Trajectories,
+    Trajectory,
+)
 from .affine import affine
 from .dropout import between_of, constant, dropped, recurrent_of
 from .events import Events
 from .step import step_forward
 from .unroll import unroll
+
+
+def hidden(cell: Cell, s: State) -> Hidden:
+    """The part h of states: what `W_hh`, the layer above and the readout read.
+
+    Args:
+        cell: the cell of the layer.
+        s: its states, (*steps, hid), or (*steps, 2 hid) for an LSTM.
+
+    Returns:
+        The h of each, (*steps, hid).
+
+    Raises:
+        ValueError: if `s` has another width than the states of the cell.
+        TypeError: if `cell` is not a cell, or `s` holds no floating point numbers.
+
+    >>> import jax, jax.numpy as jnp, rnn_jax
+    >>> params = rnn_jax.init_params(jax.random.key(0), cell="lstm", input_size=2, hidden_size=3, output_size=1)
+    >>> states = rnn_jax.unroll_bptt(params.cells[0], rnn_jax.zero_state(params, 5)[0], jnp.ones((7, 5, 2)))
+    >>> states.shape, rnn_jax.hidden(params.cells[0], states).shape
+    ((7, 5, 6), (7, 5, 3))
+    """
+    check_cell(cell)
+    check_width(cell, s)
+    return protocol.hidden(cell, s)
 
 
 def readout(params: ReadoutParams, hs: Float[Array, "*steps hid"]) -> Float[Array, "*steps out"]:
@@ -165,5 +206,5 @@ def apply_step(
     for layer, (cell, h) in enumerate(zip(params.cells, h_tm1, strict=True)):
         h_new, _ = step_forward(cell, event.enter(h), event.visible(x_t), constant(recurrent_of(drop, layer)))
         h_t.append(event.leave(h_new, h))
-        x_t = dropped(hidden(cell, h_t[-1]), constant(between_of(drop, layer)))
+        x_t = dropped(protocol.hidden(cell, h_t[-1]), constant(between_of(drop, layer)))
     return readout(params.readout, x_t), tuple(h_t)

@@ -1,6 +1,5 @@
 """Initial parameters and states."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -11,12 +10,21 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from .._cells.activations import Phi, check_activation
-from .._cells.kinds import require_kind
+from .._cells.kinds import require_kind, require_plain
 from .._cells.leaky import LeakyParams
 from .._cells.protocol import num_units, own_names
 from .._cells.vanilla import LEAK, CellParams, known_leak
 from .._checks import check_params
-from .._require import Number, are_numbers, require_float, require_floating, require_key, require_shape, require_sizes
+from .._require import (
+    Number,
+    are_numbers,
+    require_float,
+    require_floating,
+    require_key,
+    require_shape,
+    require_sizes,
+    takes,
+)
 from .._types import Params, ReadoutParams, States, accumulation_dtype
 from ..initializers import Initializer, initializer_of
 
@@ -48,7 +56,8 @@ def init_params(
         hidden_size: the number of units of each layer.
         output_size: the number of outputs, or of classes.
         num_layers: the number of layers.
-        cell: "vanilla", "gru", "lstm", or a class of cells, like one that `elementwise` made.
+        cell: "vanilla", "gru", "lstm", or a class of cells, like one that `elementwise` made. `LeakyParams` is the
+            vanilla cell with an array for `leak`.
         activation: a name ("tanh", "relu", "identity"), a function φ, or an `Activation`.
         leak: the α of leaky integration, above 0 and at most 1. Pass one number for all units (see `CellParams`), or an
             array (hid,) with one leak per unit. The array may be traced; each layer is then a `LeakyParams`, which
@@ -57,15 +66,18 @@ def init_params(
         input_init: the initialiser of each gate's part of `w_xh`, (in, hid); by default normal with variance 1 / fan-in
             (LeCun).
         readout_init: the initialiser of `w_hy` (hid, out), with the same default as `input_init`.
-        bias_init: the initialiser of all biases; zeros by default. The bias of an LSTM's forget gate is 1 larger.
+        bias_init: the initialiser of the biases `b_h` and `b_y`; zeros by default. The bias of an LSTM's forget gate is
+            1 larger. The `b_n` of a GRU starts at 0, whatever `bias_init` is.
         dtype: a floating point type of the weights.
 
     Returns:
         The parameters of the network.
 
     Raises:
-        ValueError: for a size below one, an unknown name or a leak out of range.
-        TypeError: for an argument of the wrong type, or a traced leak for all units.
+        ValueError: for a size below one, an unknown name or a leak out of range; for an activation or a leak with a
+            cell that has none, or `LeakyParams` without one leak per unit.
+        TypeError: for an argument of the wrong type, a class of cells that lacks something, or a traced leak for all
+            units.
 
     >>> import jax, rnn_jax
     >>> params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=5, output_size=2, num_layers=2)
@@ -118,14 +130,14 @@ def init_params(
 
 def _layers(kind: type[Any], activation: Phi, leak: Any, hidden_size: int, dtype: Any) -> Callable[..., Any]:
     """What makes a layer from `w_xh`, `w_hh` and `b_h`: a class, with the rest of its fields."""
-    one_leak = not getattr(leak, "ndim", 0)
-    if kind is not CellParams:
-        if activation != "tanh" or not one_leak or leak != 1:
-            raise ValueError(f"`activation` and `leak` belong to the vanilla cell: leave them out for {kind.__name__}.")
+    if kind not in (CellParams, LeakyParams):
+        require_plain(kind, activation, leak)
         start: Mapping[str, float] = getattr(kind, "own_start", {})
         own = {name: jnp.full(hidden_size, start.get(name, 0.0), dtype) for name in own_names(kind)}
         return lambda **weights: kind(**weights, **own)
-    if one_leak:  # static
+    if not getattr(leak, "ndim", 0):  # static
+        if kind is LeakyParams:
+            raise ValueError(f"`leak` must be an array (hid,) = ({hidden_size},) for LeakyParams, got {leak!r}.")
         return partial(CellParams, activation=activation, leak=known_leak(leak))
     require_float("leak", leak)
     require_shape("leak", jnp.asarray(leak), "(hid,)", (hidden_size,), "`hidden_size`")
@@ -146,23 +158,13 @@ def _with_bias(kind: type[Any], b_h: Array) -> Array:
 def _drawn(name: str, init: Any, key: Key[Array, ""], shape: tuple[int, ...], dtype: Any) -> Array:
     """`init(key, shape, dtype)`, where `init` may be the caller's own."""
     wanted = f"a function (key, shape, dtype) -> array, like `orthogonal()`, got {init!r}"
-    if not _takes(init, key, shape, dtype):
+    if not takes(init, key, shape, dtype):
         raise TypeError(f"`{name}` must be {wanted}.")
     w = init(key, shape, dtype)
     if not isinstance(w, (jax.Array, np.ndarray)):
         hint = ": call it first" if callable(w) else ""
         raise TypeError(f"`{name}` must be {wanted}, which returns a {type(w).__name__}{hint}.")
     return jnp.asarray(w)
-
-
-def _takes(function: Any, *args: Any) -> bool:
-    try:
-        inspect.signature(function).bind(*args)
-    except TypeError:  # not a function, or it takes other arguments
-        return False
-    except ValueError:  # a built-in whose signature is not known
-        return True
-    return True
 
 
 def zero_state(params: Params, *batch: int) -> States:

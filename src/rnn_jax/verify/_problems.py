@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._cells.activations import Phi
-from .._cells.kinds import require_kind
+from .._cells.kinds import require_kind, require_plain
 from .._cells.leaky import LeakyParams
 from .._cells.protocol import own_names
 from .._cells.vanilla import CellParams, Leak
@@ -72,9 +72,8 @@ def make_problem(case: Case, seed: int = 0, dtype: Any = float) -> tuple[Params,
     """
     kind: type[Any] = LeakyParams if case.cell == "leaky" else require_kind(case.cell)
     rng = np.random.default_rng(seed)
-    plain = {"activation": case.activation, "leak": case.leak}
-    if kind is not CellParams and plain != {"activation": "tanh", "leak": 1.0}:
-        raise ValueError(f"`activation` and `leak` are for cell='vanilla' only, got {plain} with {case.cell!r}.")
+    if kind is not CellParams:
+        require_plain(kind, case.activation, case.leak)
 
     def normal(scale: float, *shape: int) -> Array:
         return jnp.asarray(scale * rng.standard_normal(shape), dtype)
