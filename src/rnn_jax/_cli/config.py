@@ -173,8 +173,8 @@ class GradcheckConfig:
     methods: tuple[str, ...] = ()
     """Methods to check. Default: all."""
     grid: Literal["small", "full"] = "small"
-    """small: every pair of the main options, a minute per method. full: every triple of all options, some
-    minutes.
+    """small: every pair of the main options. full: every triple of all options, several times as long. Of cells with
+    gates, each option or every pair.
     """
     picture: Picture | None = None
     """Write a picture of all errors to this PNG file."""

@@ -20,9 +20,9 @@ MAIN = OPTIONS | {"num_layers": [1, 2], "batch": [(3,)], "time": [7, 1], "last":
 
 
 def cases(grid: str) -> list[Case]:
-    """Cases in which every pair (small) or triple (full) of options occurs: of the vanilla cell, then of the others."""
+    """Cases in which every pair (small) or triple (full) of options occurs; of gated cells, each option or every pair."""
     options, together = (OPTIONS, 3) if grid == "full" else (MAIN, 2)
-    return covering(options, together) + covering(with_other_cells(options), together)
+    return covering(options, together) + covering(with_other_cells(options), together - 1)
 
 
 def gradcheck(config: GradcheckConfig) -> int:
