@@ -20,7 +20,7 @@ MAIN = OPTIONS | {"num_layers": [1, 2], "batch": [(3,)], "time": [7, 1], "last":
 
 
 def cases(grid: str) -> list[Case]:
-    """Cases in which every pair (small) or triple (full) of options occurs; of gated cells, each option or every pair."""
+    """Cases with every pair (small) or triple (full) of options; of gated cells, with each option or every pair."""
     options, together = (OPTIONS, 3) if grid == "full" else (MAIN, 2)
     return covering(options, together) + covering(with_other_cells(options), together - 1)
 
