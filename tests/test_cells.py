@@ -263,3 +263,23 @@ def test_an_own_parameter_or_a_state_of_the_wrong_shape_is_told():
     params, batch, h_0 = problem_of("lstm", CASES["plain"])
     with pytest.raises(ValueError, match=r"`h_0\[0\]` must have shape \(\*batch, 2 hid\) = \(3, 8\) to match"):
         grad_fn_of("bptt", CASES["plain"])(params, batch, (h_0[0][..., :HID],))
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_kept_gates_take_no_more_than_autodiff_keeps(cell):
+    """The temporaries of the default plan, which `plan_cost` foretells; recomputed gates take a quarter of autodiff's."""
+    params = rnn_jax.init_params(
+        jax.random.key(0), cell=cell, input_size=64, hidden_size=128, output_size=64, dtype=jnp.float32
+    )
+    batch = rnn_jax.Batch(jnp.zeros((200, 16, 64), jnp.float32), jnp.zeros((200, 16), int))
+    shapes = params, batch, rnn_jax.zero_state(params, 16)
+
+    def temporaries(method):
+        grad_fn = rnn_jax.make_grad_fn(method, loss="cross_entropy")
+        return jax.jit(grad_fn).lower(*shapes).compile().memory_analysis().temp_size_in_bytes
+
+    kept, autodiff = temporaries(rnn_jax.Blocked()), temporaries(rnn_jax.Autodiff())
+    lean = temporaries(rnn_jax.Blocked(plan=Plan(10, remake=True)))
+    assert kept <= autodiff and 4 * lean <= autodiff
+    for plan, measured in ((None, kept), (Plan(10, remake=True), lean)):
+        assert abs(rnn_jax.plan_cost(shapes, plan).temporary_bytes / measured - 1) < 0.12

@@ -92,7 +92,7 @@ def test_generate_step_by_step(name):
     for b, length in enumerate([4, 1, 3, 2]):
         h, y = jax.tree.map(lambda s, b=b: s[b], h_0), None
         for x in (*batch.inputs[:length, b], *outputs[:, b]):
-            if y is not None and h_T is not None:
+            if y is not None:
                 last = h
             y, h = step(params, h, x)
         assert_trees_close(last, jax.tree.map(lambda s, b=b: s[b], h_T), rtol=1e-12)
