@@ -109,8 +109,6 @@ if BEFORE in os.environ:
 LACKS = {  # of which cell a contender has no equal, and why
     ("haiku", "gru"): "its GRU resets before the product, which is another network",
     ("keras", "vanilla"): "we wrote only its gated cells",
-    ("before", "gru"): "it is compared at the vanilla cell only",
-    ("before", "lstm"): "it is compared at the vanilla cell only",
 }
 HEADLINE = "blocked"
 RIVALS = ("autodiff", "peer")

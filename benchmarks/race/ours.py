@@ -111,6 +111,8 @@ def before(cell: str, shape: Shape, what: str) -> Raced:
     """The default plan of the library in the folder that `RACE_BEFORE` names."""
     if not Path(rnn_jax.__file__).is_relative_to(CONTENDERS["before"].source):
         raise NotImplementedError(f"there is no rnn_jax in {CONTENDERS['before'].source}")
+    if not hasattr(rnn_jax, KINDS[cell]):
+        raise NotImplementedError(f"it has no {KINDS[cell]}")
     return blocked(cell, shape, what)
 
 

@@ -21,7 +21,7 @@ from .._checks import is_tokens
 from .._nn.apply import last_states
 from .._nn.events import Events, cut
 from .._nn.layer import layers_of
-from .._nn.loops import Residuals, residuals_of
+from .._nn.loops import Residuals, Room, residuals_of
 from .._require import are_numbers, require_sizes
 from .._types import Batch, Gradients, Objective, Params, Result, Scalar, States, Trajectory, accumulation_dtype
 from .autodiff import Autodiff
@@ -184,24 +184,45 @@ def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: Stat
     """
     kept = []
     for stretch in stretches:
+        if stretch.inner is None:
+            first = h
+            h, made = advance_blocks(problem, stretch, offset, h)
+            kept.append((first, made))
+            continue
 
-        def body(h: States, i: Any, stretch: Stretch = stretch) -> tuple[States, Any]:
-            start = offset + stretch.start + i * stretch.size
-            if stretch.inner is not None:
-                return reach(problem, stretch, start, h), h
-            loops = bptt(problem.way.unroll, remake=stretch.remake)
-            hs, saved = forward_layers(loops, problem.params, _steps(problem, stretch, start), h)
-            return last_states(h, hs), (hs, _beside_states(saved, stretch))
+        def body(h: States, i: Any, stretch: Stretch = stretch) -> tuple[States, States]:
+            return reach(problem, stretch, offset + stretch.start + i * stretch.size, h), h
 
-        first = h
         h, made = _scan(body, h, stretch)
-        kept.append(made if stretch.inner is not None else (first, made))
+        kept.append(made)
     return h, kept
 
 
-def _beside_states(saved: list[Residuals], stretch: Stretch) -> list[Any]:
-    """What each cell keeps in addition to its states; None if that is nothing, or is recomputed."""
-    return [r.kept if keeps_more(r.layer.cell) and not stretch.remake else None for r in saved]
+def advance_blocks(problem: Problem, stretch: Stretch, offset: Any, h: States) -> tuple[States, Any]:
+    """`advance` through blocks: the last states, and all states with what cells keep in addition, block by block."""
+    loops = bptt(problem.way.unroll, remake=stretch.remake)
+
+    def through(i: Any, h: States, rows: Any) -> tuple[Any, list[Residuals]]:
+        rooms = [Room(rows_of_layer, i * stretch.size) for rows_of_layer in rows]
+        steps = _steps(problem, stretch, offset + stretch.start + i * stretch.size)
+        return forward_layers(loops, problem.params, steps, h, rooms)
+
+    def beside_states(saved: list[Residuals]) -> list[Any]:  # None: nothing, or it is recomputed
+        return [r.kept if keeps_more(r.layer.cell) and not stretch.remake else None for r in saved]
+
+    def body(carry: tuple[States, Any], i: Any) -> tuple[tuple[States, Any], Any]:
+        h, rows = carry
+        hs, saved = through(i, h, rows)
+        return (last_states(h, hs), beside_states(saved)), hs
+
+    none = [None] * len(h)
+    if stretch.pieces == 1:
+        hs, saved = through(0, h, none)
+        return last_states(h, hs), (hs, beside_states(saved))
+    of_block = jax.eval_shape(lambda h: beside_states(through(0, h, none)[1]), h)
+    rows = jax.tree.map(lambda x: jnp.zeros((stretch.pieces * x.shape[0], *x.shape[1:]), x.dtype), of_block)
+    (h, rows), hs = _scan(body, (h, rows), stretch)
+    return h, (hs, jax.tree.map(lambda x: x.reshape(stretch.pieces, -1, *x.shape[1:]), rows))
 
 
 def reach(problem: Problem, segment: Stretch, offset: Any, h: States) -> States:

@@ -1,6 +1,6 @@
 """The reverse pass through loss, readout and layers, written by hand once for all cells."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from .._nn.apply import last_states, readout
 from .._nn.dropout import between_of, dropped
 from .._nn.events import Events
 from .._nn.layer import layers_of
+from .._nn.loops import Room
 from .._types import (
     Batch,
     Gradients,
@@ -31,7 +32,7 @@ from .._types import (
 class Loops(NamedTuple):
     """The unroll of a layer and its hand-written derivative.
 
-    `forward(layer, s_0, xs, events) -> (ss, residuals)`
+    `forward(layer, s_0, xs, events) -> (ss, residuals)`, for some loops with a `Room`
     `backward(residuals, d_hs, d_s_T) -> (d_cell, d_s_0, d_xs)`
     """
 
@@ -47,12 +48,14 @@ def backpropagate(loops: Loops, objective: Objective, params: Params, batch: Bat
     return (loss, last_states(h_0, hs)), gradients
 
 
-def forward_layers(loops: Loops, params: Params, batch: Batch, h_0: States) -> tuple[Trajectories, list[Any]]:
+def forward_layers(
+    loops: Loops, params: Params, batch: Batch, h_0: States, rooms: Sequence[Room] | None = None
+) -> tuple[Trajectories, list[Any]]:
     """The states and the residuals of each layer. Layer l + 1 reads the states of layer l."""
     all_hs, saved = [], []
     xs, events = batch.inputs, Events(batch.mask, batch.reset)
-    for layer, s_0 in zip(layers_of(params, batch.drop), h_0, strict=True):
-        ss, residuals = loops.forward(layer, s_0, xs, events)
+    for i, (layer, s_0) in enumerate(zip(layers_of(params, batch.drop), h_0, strict=True)):
+        ss, residuals = loops.forward(layer, s_0, xs, events, *(rooms[i : i + 1] if rooms else ()))
         xs = layer.up(ss)
         all_hs.append(ss)
         saved.append(residuals)

@@ -41,13 +41,31 @@ class Residuals(NamedTuple):
     kept: Any
 
 
+class Room(NamedTuple):
+    """Arrays for what is kept of many steps; `forward` writes from row `start` on. Without them, each block is copied.
+
+    `rows` is None for a layer that keeps nothing in addition to its states.
+    """
+
+    rows: Any
+    start: Any = 0
+
+
 def forward(
-    layer: Layer, s_0: Array, xs: Inputs, events: Events, *, unroll: int = 1, remake: bool = True
+    layer: Layer,
+    s_0: Array,
+    xs: Inputs,
+    events: Events,
+    room: Room = Room(None),
+    *,
+    unroll: int = 1,
+    remake: bool = True,
 ) -> tuple[Array, Residuals]:
     """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`. The input projection z is one product before the scan.
 
     With dropout, `W_hh` reads `h_{t-1}` times the mask. What the cell's `backward` reads is kept, unless `remake` says
-    to recompute it from the states, or the cell is lean.
+    to recompute it from the states, or the cell is lean. If there is a `room`, it is written there, and the `kept` of
+    the residuals are all its rows.
     """
     cell = layer.cell
     keep = keeps_more(cell) and not remake
@@ -60,8 +78,19 @@ def forward(
         s_t = event.leave(s_new, s_tm1)
         return s_t, (s_t, cell.kept(z_t, u_t, s_met, s_new) if keep else None)
 
+    def into_room(carry: tuple[Array, Any], now: Any) -> tuple[tuple[Array, Any], Array]:
+        s_tm1, rows = carry
+        row, step = now
+        s_t, (_, kept_t) = body(s_tm1, step)
+        return (s_t, jax.tree.map(lambda x, x_t: lax.dynamic_update_index_in_dim(x, x_t, row, 0), rows, kept_t)), s_t
+
     zs = affine(events.visible(xs), cell.w_xh, cell.b_h)
-    _, (ss, kept) = lax.scan(body, s_0, (zs, events), unroll=unroll if are_numbers(zs.shape[0]) else 1)
+    unroll = unroll if are_numbers(zs.shape[0]) else 1
+    if room.rows is None:
+        _, (ss, kept) = lax.scan(body, s_0, (zs, events), unroll=unroll)
+    else:
+        rows = room.start + jnp.arange(zs.shape[0])
+        (_, kept), ss = lax.scan(into_room, (s_0, room.rows), (rows, (zs, events)), unroll=unroll)
     return ss, residuals_of(layer, s_0, xs, ss, events, kept)
 
 
