@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from .._batches import num_read
 from .._cells.protocol import keeps_more
 from .._checks import is_tokens
+from .._mesh import promote
 from .._nn.apply import last_states
 from .._nn.events import Events, cut
 from .._nn.layer import layers_of
@@ -221,7 +222,7 @@ def advance_blocks(problem: Problem, stretch: Stretch, offset: Any, h: States) -
         return last_states(h, hs), (hs, beside_states(saved))
     of_block = jax.eval_shape(lambda h: beside_states(through(0, h, none)[1]), h)
     rows = jax.tree.map(lambda x: jnp.zeros((stretch.pieces * x.shape[0], *x.shape[1:]), x.dtype), of_block)
-    (h, rows), hs = _scan(body, (h, rows), stretch)
+    (h, rows), hs = _scan(body, promote((h, rows)), stretch)
     return h, (hs, jax.tree.map(lambda x: x.reshape(stretch.pieces, -1, *x.shape[1:]), rows))
 
 
