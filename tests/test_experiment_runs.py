@@ -200,7 +200,7 @@ def test_a_missing_package_names_its_extra():
 
 def test_the_list_answers_without_jax(tmp_path):
     result = process("experiment", "list", cwd=tmp_path)
-    assert result.returncode == 0 and len(result.stdout.splitlines()) == 10
+    assert result.returncode == 0 and len(result.stdout.splitlines()) == 11
     for name in ("notebooks", "by-hand-vs-autodiff", "temporal-order", "flossing", "text"):
         assert name in result.stdout
 

@@ -7,7 +7,7 @@
 `_statistics`, `_differences`    means and intervals over seeds; how many seeds a difference needs
 `_flossing`                      initial weights with Lyapunov exponents near zero
 `_data`                          digits and sunspots
-`catalogue/`                     the ten experiments of `rnn-jax experiment`
+`catalogue/`                     the eleven experiments of `rnn-jax experiment`
 """
 
 import lazy_loader

@@ -14,6 +14,7 @@ CATALOGUE = {  # name: module, what it asks
         "flossing",
         "Delayed XOR at delays of 10 to 50, with the Lyapunov exponents brought to zero and without",
     ),
+    "cells": ("cells", "Tanh units, GRU and LSTM at equal numbers of parameters, and at equal times, on four tasks"),
     "digits": ("digits", "Handwritten digits, one pixel or one row per step, compared with scikit-learn"),
     "forecast": ("forecast", "Sunspots months to years ahead, compared with persistence and an autoregression"),
     "text": ("text", "Bits per character, compared with n-gram models"),
