@@ -41,6 +41,19 @@ def long_problem(loss, time, seed, dtype=jnp.float32):
     return cast((params, rnn_jax.Batch(inputs, targets), (normal(0.5, 2, HID),)), dtype)
 
 
+@functools.cache
+def slow_problem(kind, time):
+    """Units that remember for hundreds of steps; the numbers are those of bfloat16, held in float32."""
+    key, xs_key = jax.random.split(jax.random.key(0))
+    slow = {"leak": 0.01} if kind == "leaky" else {"leak": jnp.full(HID, 0.01)} if kind == "leaks" else {"cell": kind}
+    params = rnn_jax.init_params(key, input_size=IN, hidden_size=HID, output_size=OUT, **slow)
+    if kind in ("gru", "lstm"):  # the update gate, the forget gate
+        (cell,) = params.cells
+        params = params._replace(cells=(cell.replace(b_h=cell.b_h.at[HID : 2 * HID].set(6.0)),))
+    batch = rnn_jax.Batch(jax.random.normal(xs_key, (time, 2, IN)), jnp.array([[1, 4]]))  # targets of the last step
+    return cast(cast((params, batch, rnn_jax.zero_state(params, 2)), jnp.bfloat16), jnp.float32)
+
+
 def leaf_errors(actual, truth):
     """The largest error of each leaf, relative to the largest entry of that leaf, by name."""
     pairs = zip(jax.tree.leaves_with_path(actual), jax.tree.leaves(truth), strict=True)

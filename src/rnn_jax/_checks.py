@@ -16,7 +16,7 @@ from ._require import (
     require_shape,
     require_storable,
 )
-from ._types import Drop, Params, ReadoutParams, States
+from ._types import Drop, Params, ReadoutParams, States, accumulation_dtype
 
 
 def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
@@ -172,13 +172,25 @@ def check_state(
     cell_name: str,
     parts: int | None = None,
 ) -> None:
-    """Raise unless `h` is a state `(*batch, parts · hid)` of `cell`; `parts` is the cell's unless given."""
+    """Raise unless `h` is a state `(*batch, parts · hid)` of `cell`; `parts` is the cell's unless given.
+
+    The state of leaky units and of cells with gates may be in float32 while the weights have fewer bits.
+    """
     h_name, x_name = names
+    dtype = state_dtype(cell) if parts is None and getattr(h, "dtype", None) == state_dtype(cell) else cell.w_hh.dtype
     parts = cell.parts if parts is None else parts
     _require_one(h_name, h, parts)
     match = f"`{cell_name}.w_hh`" if x_name == h_name else f"`{x_name}` and `{cell_name}.w_hh`"
     _require_wide(h_name, h, "*batch", batch, parts, num_units(cell), match)
-    require_dtype(h_name, h, cell.w_hh.dtype, f"`{cell_name}.w_hh`")
+    require_dtype(h_name, h, dtype, f"`{cell_name}.w_hh`")
+
+
+def state_dtype(cell: Cell) -> Any:
+    """The dtype in which a state lasts: that of the weights, but at least float32 if a part of `s_{t-1}` is added up.
+
+    With fewer bits, what one step adds to a long memory is rounded away.
+    """
+    return cell.w_hh.dtype if cell.from_states else accumulation_dtype(cell.w_hh.dtype)
 
 
 def check_width(cell: Cell, s: Array) -> None:

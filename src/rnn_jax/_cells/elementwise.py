@@ -46,7 +46,7 @@ class Elementwise(Gated):
     def _own_of(self, s: Array) -> dict[str, Array]:
         """The own parameters of each unit, once for each step and sequence."""
         shape = (*s.shape[:-1], s.shape[-1] // self.parts)
-        return {name: jnp.broadcast_to(getattr(self, name), shape) for name in self.own_start}
+        return {name: jnp.broadcast_to(getattr(self, name).astype(s.dtype), shape) for name in self.own_start}
 
     def _of_map(self, point: tuple[tuple[Array, ...], Array], own: dict[str, Array]) -> Array:
         before, s_before = point

@@ -66,7 +66,8 @@ class GRUParams(Gated):
     def values(self, z: Array, u: Array) -> tuple[Array, Array, Array, Array]:
         """`r_t`, `k_t`, `n_t`, and `q_t = u_n + b_n`, of which the reset gate lets a part through."""
         (z_r, z_k, z_n), (u_r, u_k, u_n) = split(z, 3), split(u, 3)
-        r, k, q = jax.nn.sigmoid(z_r + u_r), jax.nn.sigmoid(z_k + u_k), u_n + jnp.broadcast_to(self.b_n, u_n.shape)
+        b_n = jnp.broadcast_to(self.b_n.astype(u.dtype), u_n.shape)
+        r, k, q = jax.nn.sigmoid(z_r + u_r), jax.nn.sigmoid(z_k + u_k), u_n + b_n
         return r, k, jnp.tanh(z_n + r * q), q
 
     def slopes(self, kept: object, z: Array, u: Array) -> tuple[Array, ...]:

@@ -88,7 +88,7 @@ class LeakyParams:
         return Deltas(leak * d_s_t * slope_t), (1 - leak) * d_s_t
 
     def _leak_of(self, s: Array) -> Array:
-        return jnp.broadcast_to(self.leak, s.shape)
+        return jnp.broadcast_to(self.leak.astype(s.dtype), s.shape)
 
     def replace(self, **changes: Any) -> "LeakyParams":
         """The cell with some fields changed."""

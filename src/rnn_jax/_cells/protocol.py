@@ -34,6 +34,11 @@ class Deltas(NamedTuple):
         """The cotangent of u."""
         return self.z if self.u is None else self.u
 
+    def for_products(self, cell: "Cell") -> "Deltas":
+        """Those of z and u in the dtype of the weights, with which they are multiplied."""
+        dtype = cell.w_hh.dtype
+        return self._replace(z=self.z.astype(dtype), u=None if self.u is None else self.u.astype(dtype))
+
 
 Pull = Callable[[Array], tuple[Deltas, Array | None]]
 """`d_s_t -> (deltas_t, d_s_tm1)`: the `backward` of a cell at some point."""
@@ -119,8 +124,11 @@ def num_units(cell: Cell) -> int:
 
 
 def hidden(cell: Cell, s: Array) -> Array:
-    """The part h of the states `s`, (*steps, hid): what `W_hh`, the layer above and the readout read."""
-    return s if cell.parts == 1 else s[..., : num_units(cell)]
+    """The part h of the states `s`, (*steps, hid): what `W_hh`, the layer above and the readout read.
+
+    It has the dtype of the weights. The states of a cell with gates may have a wider one.
+    """
+    return (s if cell.parts == 1 else s[..., : num_units(cell)]).astype(cell.w_hh.dtype)
 
 
 def only_hidden(cell: Cell, d_h: Array) -> Array:
@@ -133,6 +141,7 @@ def only_hidden(cell: Cell, d_h: Array) -> Array:
 
 def add_to_hidden(cell: Cell, d_s: Array, d_h: Array) -> Array:
     """`d_s` with `d_h` added to its part h, or to all of `d_s` if both have the same width."""
+    d_h = d_h.astype(d_s.dtype)
     if d_h.shape[-1] == d_s.shape[-1]:
         return d_h + d_s
-    return jnp.concatenate([d_h + hidden(cell, d_s), d_s[..., num_units(cell) :]], -1)
+    return jnp.concatenate([d_h + d_s[..., : num_units(cell)], d_s[..., num_units(cell) :]], -1)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 
 from .._batches import check_call
-from .._checks import is_tokens
+from .._checks import is_tokens, state_dtype
 from .._losses import make_objective
 from .._mesh import promote, refuse_explicit
 from .._require import require_floating, require_known
@@ -92,9 +92,10 @@ def make_grad_fn(
             burn-in. A name in `GRADIENTS` stands for the method with its defaults.
         loss: the loss of a step: a name in `LOSSES`, or a pair, like `pointwise(...)`.
         reduction: how the losses of the steps are added up: `"mean"`, `"mean_over_steps"` or `"sum"`.
-        compute_dtype: the dtype of states and products; None for that of the arguments. The loss and the weight
-            gradients are accumulated in float32 or better. The exception is `Autodiff`: it adds weight gradients up as
-            JAX does, in `compute_dtype` itself, where long sums lose small terms.
+        compute_dtype: the dtype of states and products; None for that of the arguments. The states of leaky units and
+            of cells with gates stay in float32 or better; otherwise a long memory would be rounded away. The loss and
+            the weight gradients are accumulated in float32 or better. The exception is `Autodiff`: it adds weight
+            gradients up as JAX does, in `compute_dtype` itself, where long sums lose small terms.
 
     Returns:
         A `GradFn`. It returns the loss, `()`; `h_T`, with the shapes of `h_0`; and `Gradients` for the parameters,
@@ -132,6 +133,8 @@ def _at_the_door(method: Method, settle: Callable[[Params, Batch], Objective], c
         features = None if is_tokens(batch.inputs) else batch.inputs
         arguments = Gradients(params, h_0, features)
         p, h, xs = arguments if compute_dtype is None else _cast(arguments, compute_dtype)
+        if compute_dtype is not None:
+            h = tuple(s.astype(state_dtype(cell)) for cell, s in zip(p.cells, h_0, strict=True))
         cast_batch = batch if xs is None else batch._replace(inputs=xs)
         if compute_dtype is not None:
             cast_batch = cast_batch._replace(drop=_cast(batch.drop, compute_dtype))

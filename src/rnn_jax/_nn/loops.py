@@ -56,7 +56,7 @@ def forward(
     s_0: Array,
     xs: Inputs,
     events: Events,
-    room: Room = Room(None),
+    room: Room | None = None,
     *,
     unroll: int = 1,
     remake: bool = True,
@@ -74,6 +74,7 @@ def forward(
         z_t, event = now
         s_met = event.enter(s_tm1)
         u_t = layer.read(s_met) @ cell.w_hh
+        z_t, u_t = z_t.astype(s_met.dtype), u_t.astype(s_met.dtype)
         s_new = cell.forward(z_t, u_t, s_met)
         s_t = event.leave(s_new, s_tm1)
         return s_t, (s_t, cell.kept(z_t, u_t, s_met, s_new) if keep else None)
@@ -86,7 +87,7 @@ def forward(
 
     zs = affine(events.visible(xs), cell.w_xh, cell.b_h)
     unroll = unroll if are_numbers(zs.shape[0]) else 1
-    if room.rows is None:
+    if room is None or room.rows is None:
         _, (ss, kept) = lax.scan(body, s_0, (zs, events), unroll=unroll)
     else:
         rows = room.start + jnp.arange(zs.shape[0])
@@ -105,9 +106,10 @@ def residuals_of(layer: Layer, s_0: Array, xs: Inputs, ss: Array, events: Events
 
 
 def pre_activations(residuals: Residuals) -> tuple[Array, Array]:
-    """`z` and `u` of all steps: one product each."""
-    cell = residuals.layer.cell
-    return affine(residuals.xs, cell.w_xh, cell.b_h), states_read(residuals) @ cell.w_hh
+    """`z` and `u` of all steps, in the dtype of the states: one product each."""
+    cell, dtype = residuals.layer.cell, residuals.ss.dtype
+    zs, us = affine(residuals.xs, cell.w_xh, cell.b_h), states_read(residuals) @ cell.w_hh
+    return zs.astype(dtype), us.astype(dtype)
 
 
 def backward(
@@ -141,7 +143,7 @@ def deltas(
         d_h_read, kept_t, event = now
         d_s_t = add_to_hidden(cell, d_s_next, d_h_read)
         deltas_t, d_s_kept = cell.backward(kept_t, d_s_t)
-        deltas_t = jax.tree.map(event.d_leave, deltas_t)
+        deltas_t = jax.tree.map(event.d_leave, deltas_t.for_products(cell))
         d_h_met = dropped(deltas_t.of_u @ w_hh_t, layer.recurrent)
         d_s_met = only_hidden(cell, d_h_met) if d_s_kept is None else add_to_hidden(cell, d_s_kept, d_h_met)
         return event.d_enter(d_s_met, d_s_t), emit(d_s_t, deltas_t)
@@ -204,28 +206,29 @@ def pushforward(residuals: Residuals, cell_dot: Any, s_0_dot: Array | None, xs_d
     `ż_t = ẋ_t W_xh + x_t Ẇ_xh + ḃ_h` and `u̇_t = h_{t-1} Ẇ_hh + ḣ_{t-1} W_hh`; the derivative of the cell maps them to
     `ṡ_t`. Only the last product is in the loop.
     """
-    layer, s_0, xs = residuals.layer, residuals.s_0, residuals.xs
+    layer, s_0, xs, dtype = residuals.layer, residuals.s_0, residuals.xs, residuals.ss.dtype
     cell = layer.cell
     zero_b = jnp.zeros_like(cell.b_h)
-    z_dot = jnp.zeros((*residuals.ss.shape[:-1], cell.b_h.shape[0]), residuals.ss.dtype)
+    z_dot = jnp.zeros((*residuals.ss.shape[:-1], cell.b_h.shape[0]), dtype)
     if xs_dot is not None:
-        z_dot += affine(xs_dot, cell.w_xh, zero_b)
+        z_dot += affine(xs_dot, cell.w_xh, zero_b).astype(dtype)
     if cell_dot.w_xh is not None:
-        z_dot += affine(xs, cell_dot.w_xh, zero_b)
+        z_dot += affine(xs, cell_dot.w_xh, zero_b).astype(dtype)
     if cell_dot.b_h is not None:
-        z_dot += jnp.broadcast_to(cell_dot.b_h, z_dot.shape)
+        z_dot += jnp.broadcast_to(cell_dot.b_h.astype(dtype), z_dot.shape)
     kept_1 = jax.tree.map(lambda x: jnp.zeros(x.shape[1:], x.dtype), residuals.kept)
     tied = has_one_delta(partial(cell.backward, kept_1), s_0)
     u_dot = None if tied else jnp.zeros_like(z_dot)
     if cell_dot.w_hh is not None:
-        by_w_hh = states_read(residuals) @ cell_dot.w_hh
+        by_w_hh = (states_read(residuals) @ cell_dot.w_hh).astype(dtype)
         z_dot, u_dot = (z_dot + by_w_hh, None) if u_dot is None else (z_dot, u_dot + by_w_hh)
-    own = {name: getattr(cell_dot, name) for name in own_names(cell) if getattr(cell_dot, name) is not None}
+    own_dots = {name: getattr(cell_dot, name) for name in own_names(cell)}
+    own = {name: dot.astype(dtype) for name, dot in own_dots.items() if dot is not None}
 
     def body(s_tm1_dot: Array, now: Any) -> tuple[Array, Array]:
         z_t_dot, u_t_dot, kept_t, event = now
         s_met_dot = event.enter(s_tm1_dot)
-        by_h = layer.read(s_met_dot) @ cell.w_hh
+        by_h = (layer.read(s_met_dot) @ cell.w_hh).astype(dtype)
         here = {name: jnp.broadcast_to(dot, s_met_dot.shape[:-1] + dot.shape) for name, dot in own.items()}
         dots = Deltas(z_t_dot + by_h, None, here) if u_t_dot is None else Deltas(z_t_dot, u_t_dot + by_h, here)
         s_t_dot = event.leave(push(partial(cell.backward, kept_t), dots, s_met_dot), s_tm1_dot)

@@ -85,8 +85,9 @@ def step_forward(cell: Cell, h_tm1: State, x_t: Step, r: Hidden | None = None) -
 
 
 def products(cell: Cell, h_tm1: State, x_t: Step, r: Hidden | None = None) -> tuple[Array, Array]:
-    """`z_t = x_t W_xh + b_h` and `u_t = (h_{t-1} ∘ r) W_hh`."""
-    return affine(x_t, cell.w_xh, cell.b_h), dropped(hidden(cell, h_tm1), r) @ cell.w_hh
+    """`z_t = x_t W_xh + b_h` and `u_t = (h_{t-1} ∘ r) W_hh`, in the dtype of the state, as the cell reads them."""
+    z_t, u_t = affine(x_t, cell.w_xh, cell.b_h), dropped(hidden(cell, h_tm1), r) @ cell.w_hh
+    return z_t.astype(h_tm1.dtype), u_t.astype(h_tm1.dtype)
 
 
 def step_backward(
@@ -130,6 +131,7 @@ def step_backward(
         check_state(cell, residuals.r, batch, names=("residuals.r", "residuals.x_t"), cell_name="cell", parts=1)
     check_cotangent("d_h_t", d_h_t, residuals.h_t, "`residuals.h_t`")
     deltas, d_h_kept = cell.backward(residuals.kept, d_h_t)
+    deltas = deltas.for_products(cell)
     d_cell = weight_gradients(cell, residuals.x_t, dropped(hidden(cell, residuals.h_tm1), residuals.r), deltas)
     d_h_tm1 = dropped(deltas.of_u @ cell.w_hh.T, residuals.r)
     if d_h_kept is not None:
