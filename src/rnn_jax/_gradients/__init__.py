@@ -4,6 +4,6 @@
 `over_devices`                              any method, with its batch split over devices
 `truncation/`                               windows of fixed, adaptive and random reach; the last steps only
 `through_layers`                            back through loss, readout and layers, for every method by hand
-`plan`, `budget`                            blocks and segments; what a plan costs, and which plan fits a memory budget
+`plan`, `stretches`, `budget`               blocks and segments; a plan applied; what it costs, which one fits a budget
 `methods`, `of_loss`                        their names and `make_grad_fn`; gradients of a loss over whole sequences
 """

@@ -22,29 +22,14 @@ from .._mesh import promote
 from .._nn.apply import last_states
 from .._nn.events import Events, cut
 from .._nn.layer import layers_of
-from .._nn.loops import Residuals, Room, residuals_of
-from .._require import are_numbers, require_sizes
+from .._nn.loops import Room, residuals_of
+from .._require import require_sizes
 from .._types import Batch, Gradients, Objective, Params, Result, Scalar, States, Trajectory, accumulation_dtype
 from .autodiff import Autodiff
 from .bptt import bptt
-from .plan import Plan, check_plan, default_plan, outermost
+from .plan import Plan, check_plan, default_plan
+from .stretches import Stretch, split, stretches_of
 from .through_layers import backward_layers, forward_layers
-
-
-class Stretch(NamedTuple):
-    """Equal blocks or equal segments, one after the other: `pieces` of `size` steps, the first at step `start`.
-
-    The loss reads the last `read` steps of each. If `inner` is None, they are blocks, and all their states are kept.
-    Otherwise they are segments: only the state at the start of each is kept. `inner` lists the stretches that a segment
-    consists of; their steps are counted from the start of the segment. `remake` is that of `Plan`.
-    """
-
-    start: int
-    pieces: int
-    size: int
-    read: int
-    inner: tuple["Stretch", ...] | None = None
-    remake: bool = False
 
 
 class Block(NamedTuple):
@@ -129,24 +114,6 @@ def planned(plan: Plan | None, problem: Problem) -> tuple[Stretch, ...]:
     return stretches_of(plan, problem.batch.inputs.shape[0], num_read(problem.batch))
 
 
-def stretches_of(plan: Plan, time: int, last: int, first: int = 0) -> tuple[Stretch, ...]:
-    """The stretches from step `first` on: those before the steps that the loss reads, then those that it reads.
-
-    If all steps fit into one block, they are one stretch: two would take the memory of two sets of weight gradients.
-    """
-    length = time - first
-    if not plan.segments and (length == plan.block or (are_numbers(length) and 0 < length < plan.block)):
-        return (Stretch(first, 1, length, last, remake=plan.remake),)
-    for size in (plan.block, *plan.segments):
-        if not are_numbers(time, last) and (plan.keep or time % size != 0 or last % size != 0):
-            raise ValueError(
-                f"`plan` must cut {time} steps, {last} of them read, into equal blocks and segments, with keep = 0, "
-                f"got {tuple(plan)}: export for `{size} * n` steps, or without a plan."
-            )
-    before = split(plan, first, length - last, max(plan.keep - last, 0) if plan.keep else 0, read=False)
-    return before + split(plan, time - last, last, min(plan.keep, last) if plan.keep else 0, read=True)
-
-
 def there_and_back(problem: Problem, stretches: Sequence[Stretch], h: States, d_h_T: States | None = None) -> Result:
     """The loss, last states and gradients of the steps in `stretches`, from the states `h` before them.
 
@@ -162,68 +129,53 @@ def there_and_back(problem: Problem, stretches: Sequence[Stretch], h: States, d_
     return (loss, h_T), Gradients(d_params, d_h, d_xs)
 
 
-def split(plan: Plan, start: int, length: int, keep: int, *, read: bool) -> tuple[Stretch, ...]:
-    """The stretches of `length` steps from `start` on: segments while more than `keep` steps are left, then blocks."""
-    if not plan.segments:
-        block = min(plan.block, max(length, 1))
-        count, rest = divmod(length, block)
-        stretches = (
-            Stretch(start, count, block, read * block, remake=plan.remake),
-            Stretch(start + count * block, 1, rest, read * rest, remake=plan.remake),
-        )
-        return tuple(stretch for stretch in stretches if stretch.pieces and stretch.size)
-    size, inner, count = outermost(plan, length, keep)
-    left = split(inner, start + count * size, length - count * size, keep, read=read)
-    return (Stretch(start, count, size, read * size, split(inner, 0, size, 0, read=read)), *left) if count else left
-
-
 def advance(problem: Problem, stretches: Sequence[Stretch], offset: Any, h: States) -> tuple[States, list[Any]]:
     """The last states, and what is kept of each stretch.
 
     For segments, the states where they begin are kept; for blocks, the states before the first block, and for all steps
     within the states and what cells keep in addition.
     """
-    kept = []
+    kept: list[Any] = []
     for stretch in stretches:
+        first = h
         if stretch.inner is None:
-            first = h
             h, made = advance_blocks(problem, stretch, offset, h)
             kept.append((first, made))
-            continue
-
-        def body(h: States, i: Any, stretch: Stretch = stretch) -> tuple[States, States]:
-            return reach(problem, stretch, offset + stretch.start + i * stretch.size, h), h
-
-        h, made = _scan(body, h, stretch)
-        kept.append(made)
+        else:
+            h, begins = advance_segments(problem, stretch, offset, h)
+            kept.append(begins)
     return h, kept
 
 
+def advance_segments(problem: Problem, stretch: Stretch, offset: Any, h: States) -> tuple[States, States]:
+    """`advance` through segments: the last states, and those where the segments begin."""
+    start = offset + stretch.start
+    return _scan(lambda h, i: (reach(problem, stretch, start + i * stretch.size, h), h), h, stretch)
+
+
 def advance_blocks(problem: Problem, stretch: Stretch, offset: Any, h: States) -> tuple[States, Any]:
-    """`advance` through blocks: the last states, and all states with what cells keep in addition, block by block."""
-    loops = bptt(problem.way.unroll, remake=stretch.remake)
+    """`advance` through blocks: the last states; all states, and what cells keep in addition, block by block."""
 
-    def through(i: Any, h: States, rows: Any) -> tuple[Any, list[Residuals]]:
-        rooms = [Room(rows_of_layer, i * stretch.size) for rows_of_layer in rows]
+    def through(i: Any, h: States, rows: Any) -> tuple[Any, Any]:
+        """The states of block `i`, and what is kept of it: None for nothing, or if it is recomputed."""
+        rooms = () if stretch.remake else [Room(of_layer, i * stretch.size) for of_layer in rows]
         steps = _steps(problem, stretch, offset + stretch.start + i * stretch.size)
-        return forward_layers(loops, problem.params, steps, h, rooms)
-
-    def beside_states(saved: list[Residuals]) -> list[Any]:  # None: nothing, or it is recomputed
-        return [r.kept if keeps_more(r.layer.cell) and not stretch.remake else None for r in saved]
+        hs, saved = forward_layers(bptt(problem.way.unroll), problem.params, steps, h, rooms)
+        return hs, [r.kept if keeps_more(r.layer.cell) and rooms else None for r in saved]
 
     def body(carry: tuple[States, Any], i: Any) -> tuple[tuple[States, Any], Any]:
         h, rows = carry
-        hs, saved = through(i, h, rows)
-        return (last_states(h, hs), beside_states(saved)), hs
+        hs, rows = through(i, h, rows)
+        return (last_states(h, hs), rows), hs
 
-    none = [None] * len(h)
+    nothing = [None] * len(h)
     if stretch.pieces == 1:
-        hs, saved = through(0, h, none)
-        return last_states(h, hs), (hs, beside_states(saved))
-    of_block = jax.eval_shape(lambda h: beside_states(through(0, h, none)[1]), h)
+        hs, kept = through(0, h, nothing)
+        return last_states(h, hs), (hs, kept)
+    _, of_block = jax.eval_shape(lambda h: through(0, h, nothing), h)
     rows = jax.tree.map(lambda x: jnp.zeros((stretch.pieces * x.shape[0], *x.shape[1:]), x.dtype), of_block)
-    (h, rows), hs = _scan(body, promote((h, rows)), stretch)
-    return h, (hs, jax.tree.map(lambda x: x.reshape(stretch.pieces, -1, *x.shape[1:]), rows))
+    (h, rows), hs = lax.scan(body, promote((h, rows)), jnp.arange(stretch.pieces))
+    return h, (hs, jax.tree.map(lambda x: x.reshape(stretch.pieces, stretch.size, *x.shape[1:]), rows))
 
 
 def reach(problem: Problem, segment: Stretch, offset: Any, h: States) -> States:

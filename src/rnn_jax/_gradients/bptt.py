@@ -3,16 +3,16 @@
 import dataclasses
 from functools import partial
 
-from .._nn.loops import backward, forward
+from .._nn.loops import Room, backward, forward
 from .._require import require_sizes
 from .._types import Batch, Objective, Params, Result, States
 from .autodiff import Autodiff
 from .through_layers import Loops, backpropagate
 
 
-def bptt(unroll: int = 1, *, remake: bool = True) -> Loops:
-    """The loops over time, with `unroll` steps in each iteration; `remake` as in `loops.forward`."""
-    return Loops(partial(forward, unroll=unroll, remake=remake), partial(backward, unroll=unroll))
+def bptt(unroll: int = 1) -> Loops:
+    """The loops over time, with `unroll` steps in each iteration."""
+    return Loops(partial(forward, unroll=unroll), partial(backward, unroll=unroll))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,4 +43,4 @@ class BPTT:
 
     def gradient(self, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
         """The loss, the last states and the gradients."""
-        return backpropagate(bptt(self.unroll, remake=False), objective, params, batch, h_0)
+        return backpropagate(bptt(self.unroll), objective, params, batch, h_0, [Room()] * len(h_0))

@@ -32,7 +32,7 @@ from .._types import (
 class Loops(NamedTuple):
     """The unroll of a layer and its hand-written derivative.
 
-    `forward(layer, s_0, xs, events) -> (ss, residuals)`, for some loops with a `Room`
+    `forward(layer, s_0, xs, events) -> (ss, residuals)`; some loops also take a `room`
     `backward(residuals, d_hs, d_s_T) -> (d_cell, d_s_0, d_xs)`
     """
 
@@ -40,22 +40,27 @@ class Loops(NamedTuple):
     backward: Callable[..., Any]
 
 
-def backpropagate(loops: Loops, objective: Objective, params: Params, batch: Batch, h_0: States) -> Result:
-    """The loss, last states and gradients of the whole sequence at once."""
-    hs, saved = forward_layers(loops, params, batch, h_0)
+def backpropagate(
+    loops: Loops, objective: Objective, params: Params, batch: Batch, h_0: States, rooms: Sequence[Room] = ()
+) -> Result:
+    """The loss, last states and gradients of the whole sequence at once; `rooms` as in `forward_layers`."""
+    hs, saved = forward_layers(loops, params, batch, h_0, rooms)
     d_h_T = tuple(map(jnp.zeros_like, h_0))  # no step comes after T
     loss, gradients = backward_layers(loops, objective, params, batch, (hs[-1], saved), d_h_T)
     return (loss, last_states(h_0, hs)), gradients
 
 
 def forward_layers(
-    loops: Loops, params: Params, batch: Batch, h_0: States, rooms: Sequence[Room] | None = None
+    loops: Loops, params: Params, batch: Batch, h_0: States, rooms: Sequence[Room] = ()
 ) -> tuple[Trajectories, list[Any]]:
-    """The states and the residuals of each layer. Layer l + 1 reads the states of layer l."""
+    """The states and the residuals of each layer. Layer l + 1 reads the states of layer l.
+
+    `rooms` are those for what each layer keeps; without them it is recomputed.
+    """
     all_hs, saved = [], []
     xs, events = batch.inputs, Events(batch.mask, batch.reset)
     for i, (layer, s_0) in enumerate(zip(layers_of(params, batch.drop), h_0, strict=True)):
-        ss, residuals = loops.forward(layer, s_0, xs, events, *(rooms[i : i + 1] if rooms else ()))
+        ss, residuals = loops.forward(layer, s_0, xs, events, **({"room": rooms[i]} if rooms else {}))
         xs = layer.up(ss)
         all_hs.append(ss)
         saved.append(residuals)

@@ -42,12 +42,12 @@ class Residuals(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Arrays for what is kept of many steps; `forward` writes from row `start` on. Without them, each block is copied.
+    """Where `forward` keeps what the cell's `backward` reads: in `rows`, from row `start` on; in new arrays if None.
 
-    `rows` is None for a layer that keeps nothing in addition to its states.
+    The rows of all blocks are one array, so that no block has to be copied.
     """
 
-    rows: Any
+    rows: Any = None
     start: Any = 0
 
 
@@ -56,19 +56,18 @@ def forward(
     s_0: Array,
     xs: Inputs,
     events: Events,
-    room: Room | None = None,
     *,
+    room: Room | None = None,
     unroll: int = 1,
-    remake: bool = True,
 ) -> tuple[Array, Residuals]:
     """`s_t = f(z_t, h_{t-1} W_hh, s_{t-1})`. The input projection z is one product before the scan.
 
-    With dropout, `W_hh` reads `h_{t-1}` times the mask. What the cell's `backward` reads is kept, unless `remake` says
-    to recompute it from the states, or the cell is lean. If there is a `room`, it is written there, and the `kept` of
-    the residuals are all its rows.
+    With dropout, `W_hh` reads `h_{t-1}` times the mask. What the cell's `backward` reads is kept in the `room`; then
+    the `kept` of the residuals are all rows of the room. Without a room, and for cells that keep little, it is
+    recomputed from the states.
     """
     cell = layer.cell
-    keep = keeps_more(cell) and not remake
+    keep = keeps_more(cell) and room is not None
 
     def body(s_tm1: Array, now: Any) -> tuple[Array, Any]:
         z_t, event = now

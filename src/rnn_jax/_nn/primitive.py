@@ -17,7 +17,7 @@ from .._require import are_numbers
 from .._types import Hiddens, Trajectory
 from .events import Events
 from .layer import Layer
-from .loops import Residuals, forward, pullback, pushforward, residuals_of
+from .loops import Residuals, Room, forward, pullback, pushforward, residuals_of
 
 if TYPE_CHECKING:
 
@@ -186,7 +186,7 @@ def _num_axes(ensemble: tuple[Members, ...], leaf: int) -> int:
 
 def _run(args: tuple[Any, ...], _: None) -> tuple[Trajectory, Any]:
     (cell, h_0, xs), (events, r) = args[:3], args[3:]
-    hs, residuals = forward(Layer(cell, r), h_0, xs, events, remake=False)
+    hs, residuals = forward(Layer(cell, r), h_0, xs, events, room=Room())
     return hs, residuals.kept if keeps_more(cell) else None
 
 

@@ -12,7 +12,7 @@ from .._types import Flags, Hidden, Inputs, State, Trajectory
 from .dropout import constant
 from .events import Events
 from .layer import Layer
-from .loops import Residuals, forward, pullback
+from .loops import Residuals, Room, forward, pullback
 from .unroll import check_unroll
 
 
@@ -24,7 +24,7 @@ def _reverse_only(cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden 
 def _reverse_only_forward(
     cell: Cell, h_0: State, xs: Inputs, events: Events, r: Hidden | None
 ) -> tuple[Trajectory, Residuals]:
-    return forward(Layer(cell, r), h_0, xs, events, remake=False)
+    return forward(Layer(cell, r), h_0, xs, events, room=Room())
 
 
 def _reverse_only_backward(residuals: Residuals, d_hs: Array) -> tuple[Any, ...]:

@@ -8,8 +8,9 @@ from ..._batches import num_read
 from ..._checks import steps_shape
 from ..._require import are_numbers, require_sizes
 from ..._types import Batch, Gradients, Objective, Params, Result, States
-from ..blocked import Problem, Stretch, WayBack, planned, reach, split, stretches_of, there_and_back
+from ..blocked import Problem, WayBack, planned, reach, there_and_back
 from ..plan import Plan, check_plan, default_plan
+from ..stretches import Stretch, split, stretches_of
 from .references import WindowsByAutodiff
 from .windows import Windows, whole_windows, window_plan
 

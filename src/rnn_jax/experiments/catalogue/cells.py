@@ -149,7 +149,8 @@ def better(task: Compared, trials: Sequence[Trial]) -> Trial:
 
 def seconds(trial: Trial) -> np.ndarray:
     """The training time of one seed until each evaluation."""
-    return trial.steps * (trial.seconds / max(trial.steps[-1], 1) / len(trial.seeds))
+    times: np.ndarray = trial.steps * (trial.seconds / max(trial.steps[-1], 1) / len(trial.seeds))
+    return times
 
 
 def after(trial: Trial, metric: str, time: float) -> np.ndarray:
