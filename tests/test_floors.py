@@ -19,7 +19,18 @@ FLOORS = [  # a module imports from its own floor and from those before it
         ["_types", "_numerics", "_checks", "_batches", "_results"],
     ),
     *(["_reporting"], ["_saving"], ["_losses"], ["initializers"], ["_nn"], ["_gradients"], ["_training", "_ridge"]),
-    *(["data"], ["tasks"], ["verify"], ["analysis"], ["dynamics"], ["typing"], ["experiments"], ["_cli"], ["saving"]),
+    *(
+        ["data"],
+        ["tasks"],
+        ["verify"],
+        ["analysis"],
+        ["dynamics"],
+        ["typing"],
+        ["experiments"],
+        ["_cli"],
+        ["saving"],
+        ["__main__"],
+    ),
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 NAMESPACES = ["analysis", "data", "dynamics", "experiments", "initializers", "saving", "tasks", "typing", "verify"]
