@@ -18,8 +18,19 @@ FLOORS = [  # a module imports from its own floor and from those before it
         ["_cells"],
         ["_types", "_numerics", "_checks", "_batches", "_results"],
     ),
-    *(["_reporting"], ["_saving"], ["_losses"], ["initializers"], ["_nn"], ["_gradients"], ["_training"]),
-    *(["data"], ["tasks"], ["verify"], ["analysis"], ["dynamics"], ["typing"], ["experiments"], ["_cli"], ["saving"]),
+    *(["_reporting"], ["_saving"], ["_losses"], ["initializers"], ["_nn"], ["_gradients"], ["_training", "_ridge"]),
+    *(
+        ["data"],
+        ["tasks"],
+        ["verify"],
+        ["analysis"],
+        ["dynamics"],
+        ["typing"],
+        ["experiments"],
+        ["_cli"],
+        ["saving"],
+        ["__main__"],
+    ),
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
 NAMESPACES = ["analysis", "data", "dynamics", "experiments", "initializers", "saving", "tasks", "typing", "verify"]
@@ -122,7 +133,7 @@ def test_the_public_surface():
     make_trainer clip_gradients clipped_sgd CellParams LeakyParams ReadoutParams Params Batch Gradients
     check_gradients check_batch"""
     assert set(promised.split()) <= set(rnn_jax.__all__)
-    assert set(NAMESPACES) <= set(rnn_jax.__all__) and 35 <= len(rnn_jax.__all__) - len(NAMESPACES) <= 52
+    assert set(NAMESPACES) <= set(rnn_jax.__all__) and 35 <= len(rnn_jax.__all__) - len(NAMESPACES) <= 54
     with pytest.raises(AttributeError):
         _ = rnn_jax.no_such_name
 

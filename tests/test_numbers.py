@@ -83,6 +83,11 @@ def penalised(weight):
     return rnn_jax.analysis.penalise_norms(weight, loss="cross_entropy")(PARAMS, BATCH, H_0)
 
 
+def ridge_with(penalty):
+    real = BATCH._replace(targets=jnp.sin(jnp.arange(BATCH.targets.size * 2.0)).reshape(*BATCH.targets.shape, -1))
+    return rnn_jax.ridge_readout(PARAMS, real, H_0, penalty).readout
+
+
 def case_of(leak):
     return make_problem(Case(leak=leak), dtype=jnp.float32)[0].cells[0]
 
@@ -108,6 +113,7 @@ TRACED = {
     "Adaptive.bias": Row(gradients_by(adaptive), (1.0, 2.0**-10), NOT_POSITIVE, False),  # decides how far back
     "Randomised.mean_reach": Row(gradients_by(lambda x: rnn_jax.Randomised(mean_reach=x)), (4.0, 1.5), NO_REACH),
     "analysis.penalise_norms.weight": Row(penalised, (2.0, 0.5), NOT_POSITIVE),
+    "ridge_readout.penalty": Row(ridge_with, (2.0, 0.5), (-1.0, *NOT_FINITE)),
     "initializers.orthogonal.scale": Row(drawn(initializers.orthogonal), (2.0, 0.5), NOT_POSITIVE),
     "initializers.identity.scale": Row(drawn(initializers.identity), (2.0, 0.5), NOT_POSITIVE),
     "initializers.normal.stddev": Row(drawn(initializers.normal), (2.0, 0.5), NOT_POSITIVE),

@@ -1,7 +1,7 @@
 """Gradients of recurrent networks in JAX, as pure functions. `__init__.pyi` lists the public names.
 
 `_cells/`, `_nn/`, `_gradients/`     one step; the loops over time and the whole network; the gradient methods
-`_losses`, `_training`               values and cotangents of each step; one optimizer step
+`_losses`, `_training`, `_ridge`     values and cotangents of each step; one optimizer step; a readout by regression
 `initializers`, `typing`             weights of the recurrence; types for annotations
 `saving`, `_saving/`                 save and load parameters, read runs of the command
 `data/`, `tasks/`, `verify/`, `analysis/`, `dynamics/`, `experiments/`   data and tasks; checks, analyses, experiments

@@ -23,6 +23,7 @@ from ._gradients.methods import make_grad_fn as make_grad_fn
 from ._gradients.of_loss import grad_fn_of as grad_fn_of
 from ._gradients.over_devices import Sharded as Sharded
 from ._gradients.plan import Plan as Plan
+from ._gradients.reparametrised import reparametrised as reparametrised
 from ._gradients.stepwise import Stepwise as Stepwise
 from ._gradients.truncation.adaptive import Adaptive as Adaptive
 from ._gradients.truncation.burn_in import BurnIn as BurnIn
@@ -50,6 +51,7 @@ from ._nn.step import step_backward as step_backward
 from ._nn.step import step_forward as step_forward
 from ._nn.unroll import unroll as unroll
 from ._nn.unroll_bptt import unroll_bptt as unroll_bptt
+from ._ridge import ridge_readout as ridge_readout
 from ._training import clip_gradients as clip_gradients
 from ._training import clipped_sgd as clipped_sgd
 from ._training import make_trainer as make_trainer

@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
+from platform import python_version
 from typing import TYPE_CHECKING, Any
 
 from .._reporting.console import be_printable, quiet, say, shown, warn
 from .._reporting.errors import InputError, OutputFailed, TrainingFailed
-from .._reporting.machine import cores
+from .._reporting.machine import cores, installed
 
 if TYPE_CHECKING:
     from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
@@ -31,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     be_printable()
     try:
         if argv == ["--version"]:
-            say(f"rnn-jax {version('rnn-jax-bptt')}")
+            say(_versions())
             return 0
         with contextlib.nullcontext() if verbose else quiet():
             command = _command(argv)
@@ -56,6 +57,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         warn("interrupted")
         return 130
+
+
+def _versions() -> str:
+    """What a report of a bug needs: versions, and the devices that JAX finds."""
+    import jax
+
+    found = installed(("jax", "jaxlib", "optax", "numpy"))
+    try:
+        devices = ", ".join(device.device_kind for device in jax.devices())
+    except RuntimeError as error:  # a plug-in that does not find its device
+        devices = f"none, {str(error).splitlines()[0]}"
+    libraries = ", ".join(f"{name} {number}" for name, number in found.items())
+    return f"rnn-jax {version('rnn-jax-bptt')}\nPython {python_version()}, {libraries}\ndevices: {devices}"
 
 
 def _command(argv: Sequence[str]) -> Callable[[], int]:
@@ -229,7 +243,3 @@ def _jax(dtype: str = "float32", num_devices: int = 1) -> contextlib.AbstractCon
     settings: contextlib.AbstractContextManager[None]
     settings = import_module(".jax_settings", __package__).jax_settings(dtype, num_devices)
     return settings
-
-
-if __name__ == "__main__":
-    sys.exit(main())
