@@ -59,8 +59,8 @@ def ridge_readout(params: Params, batch: Batch, h_0: States, penalty: Number = 1
     shown = params._replace(
         readout=ReadoutParams(jnp.eye(len(w_hy), dtype=w_hy.dtype), jnp.zeros(len(w_hy), w_hy.dtype))
     )
-    events = {"mask": batch.mask, "reset": batch.reset, "drop": batch.drop}
-    hs, _ = apply(shown, h_0, batch.inputs, last=num_read(batch), **events)
+    last, mask, reset = num_read(batch), batch.mask, batch.reset
+    hs, _ = apply(shown, h_0, batch.inputs, last=last, mask=mask, reset=reset, drop=batch.drop)
     w = step_weights(batch, dtype).reshape(-1, 1)
     hs, targets = hs.reshape(-1, hs.shape[-1]).astype(dtype), targets.reshape(-1, len(b_y)).astype(dtype)
     hs, targets = (jnp.where(w == 0, jnp.zeros_like(x), x) for x in (hs, targets))  # steps that do not count: not read

@@ -41,10 +41,10 @@ def reparametrised(grad_fn: GradFn, make: Callable[[Any], Params]) -> GradFn:
     """
     require_callable(grad_fn=grad_fn, make=make)
 
-    def free_grad_fn(free: Any, batch: Batch, h_0: States) -> Result:
-        params, pull = jax.vjp(make, free)
-        result, gradients = grad_fn(params, batch, h_0)
+    def of_free(params: Any, batch: Batch, h_0: States) -> Result:
+        network, pull = jax.vjp(make, params)
+        result, gradients = grad_fn(network, batch, h_0)
         (d_free,) = pull(gradients.params)
         return result, gradients._replace(params=d_free)
 
-    return free_grad_fn
+    return of_free
