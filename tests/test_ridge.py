@@ -139,6 +139,7 @@ def test_free_weights_may_be_any_tree():
     assert_trees_close(gradients.params["left"], whole.params.cells[0].w_hh @ free["right"], rtol=1e-12)
 
 
+@pytest.mark.usefixtures("annotations_unchecked")
 def test_what_is_no_function_is_refused():
     grad_fn = rnn_jax.make_grad_fn("blocked", loss="cross_entropy")
     with pytest.raises(TypeError, match="^`make` must be "):

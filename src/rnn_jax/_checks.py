@@ -16,7 +16,7 @@ from ._require import (
     require_shape,
     require_storable,
 )
-from ._types import Drop, Params, ReadoutParams, States, accumulation_dtype
+from ._types import Drop, Params, ReadoutParams, States, state_dtype
 
 
 def is_tokens(x: Array | np.ndarray | jax.ShapeDtypeStruct) -> bool:
@@ -183,14 +183,6 @@ def check_state(
     match = f"`{cell_name}.w_hh`" if x_name == h_name else f"`{x_name}` and `{cell_name}.w_hh`"
     _require_wide(h_name, h, "*batch", batch, parts, num_units(cell), match)
     require_dtype(h_name, h, dtype, f"`{cell_name}.w_hh`")
-
-
-def state_dtype(cell: Cell) -> Any:
-    """The dtype in which a state lasts: that of the weights, but at least float32 if a part of `s_{t-1}` is added up.
-
-    With fewer bits, what one step adds to a long memory is rounded away.
-    """
-    return cell.w_hh.dtype if cell.from_states else accumulation_dtype(cell.w_hh.dtype)
 
 
 def check_width(cell: Cell, s: Array) -> None:

@@ -64,10 +64,10 @@ def ridge_readout(params: Params, batch: Batch, h_0: States, penalty: Number = 1
     w = step_weights(batch, dtype).reshape(-1, 1)
     hs, targets = hs.reshape(-1, hs.shape[-1]).astype(dtype), targets.reshape(-1, len(b_y)).astype(dtype)
     hs, targets = (jnp.where(w == 0, jnp.zeros_like(x), x) for x in (hs, targets))  # steps that do not count: not read
-    mean_h, mean_target = (jnp.sum(w * x, 0) / jnp.sum(w) for x in (hs, targets))
+    mean_h, mean_target = (jnp.sum(w * x, 0, keepdims=True) / jnp.sum(w) for x in (hs, targets))
     below = jnp.sqrt(jnp.asarray(penalty, dtype)) * jnp.eye(len(w_hy), dtype=dtype)
     q, r = jnp.linalg.qr(jnp.concatenate([jnp.sqrt(w) * (hs - mean_h), below]))
     d_targets = jnp.concatenate([jnp.sqrt(w) * (targets - mean_target), jnp.zeros((len(w_hy), len(b_y)), dtype)])
     fitted = solve_triangular(r, q.T @ d_targets)
-    bias = mean_target - mean_h @ fitted
+    (bias,) = mean_target - mean_h @ fitted
     return params._replace(readout=ReadoutParams(fitted.astype(w_hy.dtype), bias.astype(b_y.dtype)))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from ._cells.kinds import OURS
+from ._cells.protocol import Cell
 from ._serialization import make_savable
 
 Step = Float[Array, "*batch in"] | Int[Array, "*batch"]  # features or tokens of one step
@@ -135,3 +136,11 @@ class Method(Protocol):
 def accumulation_dtype(dtype: Any) -> Any:
     """The type in which long sums of values of `dtype` are accumulated: float32 or better."""
     return jnp.dtype(dtype) if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
+
+
+def state_dtype(cell: Cell) -> Any:
+    """The dtype in which a state lasts: that of the weights, but at least float32 if a part of `s_{t-1}` is added up.
+
+    With fewer bits, what one step adds to a long memory is rounded away.
+    """
+    return cell.w_hh.dtype if cell.from_states else accumulation_dtype(cell.w_hh.dtype)

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 import jax
 
 from .._batches import check_call
-from .._checks import is_tokens, state_dtype
+from .._checks import is_tokens
 from .._losses import make_objective
 from .._mesh import promote, refuse_explicit
 from .._require import require_floating, require_known
 from .._results import require_gradient, require_method
-from .._types import Batch, GradFn, Gradients, Loss, Method, Objective, Params, Result, States
+from .._types import Batch, GradFn, Gradients, Loss, Method, Objective, Params, Result, States, state_dtype
 from .autodiff import Autodiff
 from .blocked import Blocked
 from .bptt import BPTT
