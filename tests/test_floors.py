@@ -149,8 +149,8 @@ def run_python(code):
 def test_the_core_needs_no_extra_and_changes_no_setting():
     code = """
 import sys
-extras = "tyro", "tqdm", "matplotlib", "orbax", "pandas", "sklearn", "statsmodels", "chex", "beartype", "pytest"
-others = "torch", "keras", "flax", "haiku", "equinox", "safetensors"
+extras = "tyro", "tqdm", "matplotlib", "orbax", "safetensors", "pandas", "sklearn", "statsmodels"
+others = "chex", "beartype", "pytest", "torch", "keras", "flax", "haiku", "equinox"
 for extra in extras + others:
     sys.modules[extra] = None  # importing it fails
 import jax

@@ -1,20 +1,27 @@
 """A file whose name ends in `.safetensors`: what is in it, who reads it, and 2,000 broken ones."""
 
+import contextlib
 import json
 import re
 import struct
+import sys
 import zlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from rnn_jax import CellParams, LSTMParams, Params, ReadoutParams, saving
+from rnn_jax._reporting.files import replacing
 from rnn_jax._saving import safetensors
 from test_saving_params import HID, assert_same, cell_of, params_of, refuses
 
 OURS = "`path` must be a file that `save_params` wrote, but "
+DAMAGED = "is no .safetensors file, or is damaged."
+CHANGED = "is damaged: its contents do not have its `crc32`."
 
 
 def network(dtype="float32"):
@@ -42,7 +49,7 @@ def whole(header, data, length=None):
 
 
 def test_what_is_in_the_file(saved):
-    """Names, shapes, dtypes and places; arrays from a multiple of eight on, one after the other, in little endian."""
+    """Names, shapes, dtypes and places; the arrays begin at a multiple of eight, in little endian."""
     data = saved.read_bytes()
     header, arrays = parts(data)
     metadata, params = header.pop("__metadata__"), network()
@@ -50,44 +57,57 @@ def test_what_is_in_the_file(saved):
         "readout.w_hy",
         "readout.b_y",
     }
-    assert header["cells[0].w_xh"] == {"dtype": "F32", "shape": [3, 4], "data_offsets": [0, 48]}
+    assert header["cells[0].w_xh"]["dtype"] == "F32" and header["cells[0].w_xh"]["shape"] == [3, 4]
     assert (len(data) - len(arrays)) % 8 == 0
     begin, end = header["cells[1].w_hh"]["data_offsets"]
     assert arrays[begin:end] == np.asarray(params.cells[1].w_hh, "<f4").tobytes()
     assert max(told["data_offsets"][1] for told in header.values()) == len(arrays)
+    assert list(metadata) == ["rnn_jax"]
     structure = json.loads(metadata["rnn_jax"])
     assert [cell["static"] for cell in structure["cells"]] == [
         {"activation": "tanh", "leak": 0.5},
         {"activation": "relu", "leak": 1.0},
     ]
-    assert all(isinstance(value, str) for value in metadata.values())
-    assert metadata["rnn_jax_crc32"] == f"{zlib.crc32(metadata['rnn_jax'].encode() + arrays):08x}"
+    crc = structure.pop("crc32")
+    leaves = [np.asarray(getattr(cell, w), "<f4") for cell in params.cells for w in ("w_xh", "w_hh", "b_h")]
+    leaves += [np.asarray(leaf, "<f4") for leaf in params.readout]
+    assert crc == zlib.crc32(json.dumps(structure).encode() + b"".join(leaf.tobytes() for leaf in leaves))
+
+
+def test_the_same_network_is_the_same_file(saved):
+    before = saved.read_bytes()
+    for _ in range(16):
+        saving.save_params(saved, network())
+        assert saved.read_bytes() == before
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
-def test_the_package_reads_it(dtype, tmp_path):
-    """Each array under its name, and the metadata; and the other way round, without our checksum."""
-    package = pytest.importorskip("safetensors")
-    from safetensors import numpy as of_numpy
-
+def test_other_programs_read_and_write_it(dtype, tmp_path):
+    """They read each array under its name. A file that they wrote is checked by its checksum, if it has one."""
     path, params = tmp_path / "network.safetensors", network(dtype)
     saving.save_params(path, params)
-    with package.safe_open(path, "np") as file:
-        metadata, names = file.metadata(), list(file.keys())
-        assert file.get_slice("cells[1].w_hh").get_shape() == [HID, HID]
-        if dtype == "bfloat16":  # which the NumPy of the package may not have
-            return
-        arrays = {name: file.get_tensor(name) for name in names}
-    assert np.array_equal(arrays["cells[1].w_hh"], params.cells[1].w_hh)
-    structure = {"rnn_jax": metadata["rnn_jax"]}
-    of_numpy.save_file(arrays, tmp_path / "theirs.safetensors", structure)
-    assert_same(saving.load_params(tmp_path / "theirs.safetensors"), params)
-    of_numpy.save_file(arrays, tmp_path / "theirs.safetensors", metadata)  # in another order, with the checksum
-    assert_same(saving.load_params(tmp_path / "theirs.safetensors"), params)
-    arrays["readout.b_y"] = arrays["readout.b_y"] + 1
-    of_numpy.save_file(arrays, tmp_path / "theirs.safetensors", metadata)
-    with pytest.raises(ValueError, match="is damaged: its contents do not have its `rnn_jax_crc32`"):
-        saving.load_params(tmp_path / "theirs.safetensors")
+    with safe_open(path, "numpy") as file:
+        metadata, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    assert arrays["cells[1].w_hh"].dtype == dtype and np.array_equal(arrays["cells[1].w_hh"], params.cells[1].w_hh)
+    structure = json.loads(metadata["rnn_jax"])
+    del structure["crc32"]
+    changed = arrays | {"readout.b_y": arrays["readout.b_y"] + np.ones(2, dtype)}
+    theirs, without = tmp_path / "theirs.safetensors", {"rnn_jax": json.dumps(structure), "of": "another program"}
+    save_file(arrays, theirs, metadata)
+    assert_same(saving.load_params(theirs), params)
+    save_file(changed, theirs, without)
+    b_y = saving.load_params(theirs).readout.b_y
+    assert np.array_equal(b_y, params.readout.b_y + jnp.ones(2, dtype))
+    save_file(changed, theirs, metadata)
+    refuses(lambda: saving.load_params(theirs), ValueError, CHANGED)
+
+
+@pytest.mark.parametrize("missing", ["safetensors", "safetensors.numpy"])
+def test_it_needs_the_extra(missing, saved, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    sentence = f"A .safetensors file needs {missing}: pip install 'rnn-jax-bptt[app]'."
+    refuses(lambda: saving.load_params(saved), ModuleNotFoundError, sentence)
+    refuses(lambda: saving.save_params(saved, network()), ModuleNotFoundError, sentence)
 
 
 def test_the_name_decides(tmp_path):
@@ -95,11 +115,14 @@ def test_the_name_decides(tmp_path):
     saving.save_params(tmp_path / "a.safetensors", network())
     saving.save_params(tmp_path / "a", network())
     (tmp_path / "a").rename(tmp_path / "b.safetensors")
-    refuses(lambda: saving.load_params(tmp_path / "b.safetensors"), ValueError, "is no .safetensors file")
+    refuses(lambda: saving.load_params(tmp_path / "b.safetensors"), ValueError, DAMAGED)
     (tmp_path / "a.safetensors").rename(tmp_path / "b")
     refuses(lambda: saving.load_params(tmp_path / "b"), ValueError, "is no .npz file.")
-    with pytest.raises(FileNotFoundError):
-        saving.load_params(tmp_path / "nothing.safetensors")
+    for name, error in (("nothing.safetensors", FileNotFoundError), ("folder.safetensors", IsADirectoryError)):
+        (tmp_path / "folder.safetensors").mkdir(exist_ok=True)
+        with pytest.raises(error) as raised:
+            saving.load_params(tmp_path / name)
+        assert raised.value.filename == str(tmp_path / name)
 
 
 def change_entry(**changes):
@@ -124,37 +147,36 @@ def longer(told, entries):
     told.update(shape=[entries], data_offsets=[begin, begin + 4 * entries])
 
 
-CANNOT_BE = "says about `cells[0].w_hh` what cannot be."
 LIES = [  # of the header
-    (lambda h: h.pop("readout.b_y") and None, "lacks the array `readout.b_y`."),
-    (lambda h: h.update(more=h["readout.b_y"]), "has `more`, which its `rnn_jax` does not name."),
-    (lambda h: h.pop("__metadata__") and None, "is another .safetensors file: its `__metadata__` has no `rnn_jax`."),
-    (lambda h: h.update(__metadata__=["rnn_jax"]), "is another .safetensors file"),
-    (lambda h: h["__metadata__"].update(rnn_jax=3), "is another .safetensors file"),
+    (lambda h: h.pop("readout.b_y") and None, DAMAGED),
+    (lambda h: h.update(more=h["readout.b_y"]), DAMAGED),
+    (lambda h: h.update({"more": h["readout.b_y"] | {"shape": [0], "data_offsets": [0, 0]}}), "has `more`, which its "),
+    (lambda h: h.update({"readout.b": h.pop("readout.b_y")}), "lacks the array `readout.b_y`."),
+    (lambda h: h.pop("__metadata__") and None, "is another .safetensors file: its metadata has no `rnn_jax`."),
+    (lambda h: h.update(__metadata__={"rnn": "{}"}), "is another .safetensors file: its metadata has no `rnn_jax`."),
+    (lambda h: h.update(__metadata__=["rnn_jax"]), DAMAGED),
+    (lambda h: h["__metadata__"].update(rnn_jax=3), DAMAGED),
     (lambda h: h["__metadata__"].update(rnn_jax="["), "has a `rnn_jax` that is not JSON."),
-    (lambda h: h["__metadata__"].update(rnn_jax_crc32=3), "is damaged: its contents do not have its `rnn_jax_crc32`."),
-    (lambda h: h["__metadata__"].update(rnn_jax=h["__metadata__"]["rnn_jax"].replace("0.5", "0.7")), "is damaged"),
+    (lambda h: h["__metadata__"].update(rnn_jax=h["__metadata__"]["rnn_jax"].replace("0.5", "0.7")), CHANGED),
+    (change_structure(lambda s: s.update(crc32="3")), CHANGED),
     (change_structure(lambda s: s.update(format=2)), "is of format 2, and this version of rnn_jax reads up to 1"),
-    (change_structure(lambda s: s["readout"].update(b_y="float16")), "has `readout.b_y` as float32, where float16 is"),
+    (change_structure(lambda s: s["readout"].update(b_y="float16")), "has `readout.b_y` as F32, where F16 is"),
     (change_entry(shape=[16]), "does not hold parameters: `params.cells[0].w_hh` must have shape"),
-    (change_entry(shape=[4, 5]), CANNOT_BE),
-    (change_entry(shape=[4, 4.0]), CANNOT_BE),
-    (change_entry(shape=[True, 16]), CANNOT_BE),
-    (change_entry(shape=[-4, -4]), CANNOT_BE),
-    (change_entry(shape=[4, 4, 1]), CANNOT_BE),
-    (change_entry(shape=None), CANNOT_BE),
-    (change_entry(shape="44"), CANNOT_BE),
-    (change_entry(dtype="F16"), CANNOT_BE),
-    (change_entry(dtype="I32"), CANNOT_BE),
-    (change_entry(dtype=["F32"]), CANNOT_BE),
-    (change_entry(data_offsets=[48]), CANNOT_BE),
-    (change_entry(data_offsets=[112, 48]), CANNOT_BE),
-    (change_entry(data_offsets=[48.0, 112.0]), CANNOT_BE),
-    (change_entry(more=1), CANNOT_BE),
-    (lambda h: h.update({"cells[0].w_hh": 3}), CANNOT_BE),
-    (change_entry(data_offsets=[0, 64]), "has arrays that overlap, or leave room between them."),
-    (change_entry(shape=[10**9, 10**9], data_offsets=[48, 48 + 4 * 10**18]), "has arrays that overlap"),
-    (lambda h: longer(h["readout.b_y"], 10**15), " bytes of arrays, where 4,000,000,000,000,"),
+    (change_entry(shape=[4, 4, 1]), "does not hold parameters: `params.cells[0].w_hh` must have shape"),
+    (change_entry(dtype="I32"), "has `cells[0].w_hh` as I32, where F32 is expected."),
+    (change_entry(dtype="F8_E4M3", shape=[4, 16]), "has `cells[0].w_hh` as F8_E4M3, where F32 is expected."),
+    (change_entry(dtype="F16"), DAMAGED),
+    (change_entry(dtype=["F32"]), DAMAGED),
+    (change_entry(shape=[4, 5]), DAMAGED),
+    (change_entry(shape=[4, 4.0]), DAMAGED),
+    (change_entry(shape=[-4, -4]), DAMAGED),
+    (change_entry(shape=None), DAMAGED),
+    (change_entry(shape=[2**40, 2**40]), DAMAGED),
+    (change_entry(data_offsets=[48]), DAMAGED),
+    (change_entry(data_offsets=[112, 48]), DAMAGED),
+    (change_entry(data_offsets=[0, 64]), DAMAGED),
+    (lambda h: h.update({"cells[0].w_hh": 3}), DAMAGED),
+    (lambda h: longer(h["readout.b_y"], 10**15), DAMAGED),
 ]  # fmt: skip
 
 
@@ -172,26 +194,26 @@ def test_a_header_that_lies(number, saved):
 
 def test_files_of_other_things(saved):
     header, data = parts(saved.read_bytes())
-    twice = json.dumps(header).replace("}, ", '}, "readout.b_y": 3, ', 1).encode()
-    for content, sentence in [
-        (b"", "is no .safetensors file, or it ends early."),
-        (b"a text", "is no .safetensors file, or it ends early."),
-        (b"a longer text", "is no .safetensors file, or it ends early."),
-        (whole(header, data, 2**64 - 1), "is no .safetensors file, or it ends early."),
-        (whole(header, b"", 10**12), "is no .safetensors file, or it ends early."),
-        (whole(b"", data), "is no .safetensors file: its header is not JSON, or has a name twice."),
-        (whole(b"\xff\xfe", data), "its header is not JSON"),
-        (whole(b"[" * 100_000, data), "its header is not JSON"),
-        (whole(b"9" * 100_000, data), "its header is not JSON"),
-        (whole(b"[1]", data), "is no .safetensors file: its header is no JSON object."),
-        (whole(twice, data), "its header is not JSON, or has a name twice."),
-        (whole({}, b""), "is another .safetensors file: its `__metadata__` has no `rnn_jax`."),
-        (whole({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}, b"1234"), "is another .safetensors file"),
-        (whole(header, data + b"0"), " bytes of arrays, where "),
-        (whole(header, data[:-1]), " bytes of arrays, where "),
+    other = {"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+    for content in [
+        b"",
+        b"a text",
+        b"a longer text",
+        whole(header, data, 2**64 - 1),
+        whole(header, b"", 10**12),
+        whole(b"", data),
+        whole(b"\xff\xfe", data),
+        whole(b"[" * 100_000, data),
+        whole(b"9" * 100_000, data),
+        whole(b"[1]", data),
+        whole(header, data + b"0"),
+        whole(header, data[:-1]),
     ]:
         saved.write_bytes(content)
-        refuses(lambda: saving.load_params(saved), ValueError, sentence)
+        refuses(lambda: saving.load_params(saved), ValueError, OURS + f"{str(saved)!r} {DAMAGED}")
+    for content in (whole({}, b""), whole(other, b"1234")):
+        saved.write_bytes(content)
+        refuses(lambda: saving.load_params(saved), ValueError, "is another .safetensors file: its metadata has no")
 
 
 def test_a_file_larger_than_the_memory(tmp_path):
@@ -210,19 +232,29 @@ def test_a_file_larger_than_the_memory(tmp_path):
     path.write_bytes(whole(header, b""))
     with open(path, "r+b") as file:
         file.truncate(path.stat().st_size + end)
-    refuses(lambda: saving.load_params(path), ValueError, "bytes, which the memory cannot hold.")
+    assert path.stat().st_size > 4e12
+    refuses(
+        lambda: saving.load_params(path),
+        ValueError,
+        f"has {path.stat().st_size:,} bytes, which the memory cannot hold.",
+    )
 
 
 def test_a_file_is_replaced_by_a_whole_one_or_not_at_all(saved, monkeypatch):
-    def stopped(*args):
-        raise OSError("no space left")
+    @contextlib.contextmanager
+    def full(path):
+        with replacing(path) as file:
+            yield file
+            raise OSError("no space left")
 
-    before = saved.read_bytes()
+    before, other = saved.read_bytes(), network("float16")
     with monkeypatch.context() as patch:
-        patch.setattr(safetensors.zlib, "crc32", stopped)
+        patch.setattr(safetensors, "replacing", full)
         with pytest.raises(OSError, match="no space left"):
-            saving.save_params(saved, network())
+            saving.save_params(saved, other)
     assert saved.read_bytes() == before and [path.name for path in saved.parent.iterdir()] == [saved.name]
+    saving.save_params(saved, other)
+    assert_same(saving.load_params(saved), other)
 
 
 def broken(rng, data):

@@ -23,9 +23,9 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
     """Save parameters in one file, from which `load_params` makes the same network again.
 
     The file holds every array with its dtype and, for each layer, the kind of its cell and its static fields, like
-    activation and leak. If its name ends in `.safetensors`, it is a safetensors file, which the package of this name
-    reads, with the kinds and fields in its metadata. Otherwise it is an .npz file: `numpy.load` reads it, without
-    pickle. An old file is replaced only when the new one is whole.
+    activation and leak. If its name ends in `.safetensors`, it is a safetensors file, with the kinds and fields in its
+    metadata; this needs the extra `app`. Otherwise it is an .npz file: `numpy.load` reads it, without pickle. An old
+    file is replaced only when the new one is whole.
 
     Args:
         path: the file; nothing is appended to its name.
@@ -34,6 +34,7 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
     Raises:
         TypeError, ValueError: if these are not parameters, or a file cannot hold them, because an activation is not a
             name, another static field is not a text, a number or None, or two classes of cells have the same name.
+        ModuleNotFoundError: if the name ends in `.safetensors` and the extra `app` is not installed.
         OSError: if the file cannot be written.
 
     >>> import pathlib, tempfile, jax, rnn_jax
@@ -80,6 +81,7 @@ def load_params(path: str | os.PathLike[str], *, cells: Iterable[type] = ()) -> 
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, of a newer format, or not from `save_params`; if the class of a cell is not
             given, or its fields have changed; if the file holds float64 and `jax_enable_x64` is off.
+        ModuleNotFoundError: if the name ends in `.safetensors` and the extra `app` is not installed.
 
     >>> import dataclasses, pathlib, tempfile, jax, rnn_jax
     >>> @jax.tree_util.register_dataclass
@@ -162,11 +164,12 @@ def _kind(path: Any, layer: int, described: dict[str, Any], known: dict[str, typ
 
 
 def _array(name: str, leaf: Any) -> np.ndarray:
+    """A leaf as an array of NumPy, in C order and this machine's order of bytes."""
     array = np.asarray(leaf)
     if array.dtype.name not in DTYPES:
         came = type(leaf).__name__ if array.dtype == object else array.dtype
         raise TypeError(f"`{name}` must be an array of {', '.join(DTYPES)} to be saved, got {came}.")
-    return array
+    return np.asarray(array, array.dtype.newbyteorder("="), order="C")
 
 
 def _storable(name: str, value: Any) -> Any:
