@@ -18,22 +18,15 @@ FLOORS = [  # a module imports from its own floor and from those before it
         ["_cells"],
         ["_types", "_numerics", "_checks", "_batches", "_results"],
     ),
-    *(["_reporting"], ["_saving"], ["_losses"], ["initializers"], ["_nn"], ["_gradients"], ["_training", "_ridge"]),
-    *(
-        ["data"],
-        ["tasks"],
-        ["verify"],
-        ["analysis"],
-        ["dynamics"],
-        ["typing"],
-        ["experiments"],
-        ["_cli"],
-        ["saving"],
-        ["__main__"],
-    ),
+    *(["_reporting"], ["_saving"], ["_losses"], ["interop"], ["initializers"], ["_nn"], ["_gradients"]),
+    *(["_training", "_ridge"], ["data"], ["tasks"], ["verify"], ["analysis"], ["dynamics"], ["typing"]),
+    *(["experiments"], ["_cli"], ["saving"], ["__main__"]),
 ]
 FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
-NAMESPACES = ["analysis", "data", "dynamics", "experiments", "initializers", "saving", "tasks", "typing", "verify"]
+NAMESPACES = [
+    *("analysis", "data", "dynamics", "experiments", "initializers", "interop"),
+    *("saving", "tasks", "typing", "verify"),
+]
 ON_THE_SURFACE = ("experiments", "_cli")  # these use the library as its users do
 
 
@@ -157,7 +150,9 @@ def run_python(code):
 def test_the_core_needs_no_extra_and_changes_no_setting():
     code = """
 import sys
-for extra in ("tyro", "tqdm", "matplotlib", "orbax", "pandas", "sklearn", "statsmodels", "chex", "beartype", "pytest"):
+extras = "tyro", "tqdm", "matplotlib", "orbax", "safetensors", "pandas", "sklearn", "statsmodels"
+others = "chex", "beartype", "pytest", "torch", "keras", "flax", "haiku", "equinox"
+for extra in extras + others:
     sys.modules[extra] = None  # importing it fails
 import jax
 before = dict(jax.config.values)

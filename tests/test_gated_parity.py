@@ -1,4 +1,4 @@
-"""GRU and LSTM of flax, equinox, haiku and Keras, from their weights: the same values and gradients.
+"""The cells of flax, equinox, haiku and Keras, from their weights: the same values and gradients.
 
 The numbers of each library are in files that tests/golden/make_gated_golden.py makes. Where a library is installed, a
 test computes them again.
@@ -13,7 +13,7 @@ import make_gated_golden as script
 import numpy as np
 import pytest
 from by_numpy import by_numpy
-from conversions import CARRY, CONVERT, by_methods, carry_of, haiku_lstm, nested, of_both_sums, state_of
+from conversions import CARRY, CONVERT, by_methods, carry_of, nested, of_both_sums, state_of
 from problems import EXACT, assert_trees_close
 
 import rnn_jax
@@ -29,7 +29,7 @@ def computed(library, cell, call=by_numpy, convert=None, order=None):
     """Values and gradients by each way of ours, all in one program; and the tree that is expected."""
     tree = nested(load(library), cell)
     problem, factors = tree.pop("problem"), tree.pop("factors")
-    convert, order, parts = convert or CONVERT[library][cell], order or CARRY[library], script.PARTS[cell]
+    convert, order, parts = convert or CONVERT[library], order or CARRY[library], script.PARTS[cell]
 
     def run(unroll, problem):
         states = unroll(convert(problem["weights"]), state_of(problem["carry"], order), problem["inputs"])
@@ -79,7 +79,7 @@ def test_the_tanh_of_keras_has_float32(cell):
 def test_the_problem_is_not_vacuous(library, cell):
     """The last output depends on the first input, and the last carry is in the second gradient only."""
     tree = jax.tree.map(jnp.asarray, nested(load(library), cell))
-    convert, order = CONVERT[library][cell], CARRY[library]
+    convert, order = CONVERT[library], CARRY[library]
     s_0 = state_of(tree["problem"]["carry"], order)
 
     def last(xs):
@@ -99,7 +99,11 @@ def test_a_carry_in_the_wrong_order_is_seen(library, order):
 @pytest.mark.parametrize("forget", [0.0, 2.0])
 def test_the_forget_bias_of_haiku_counts_once(forget):
     """Left out, or added twice: as when a bias of 1 is drawn, as in `init_params`, and haiku's 1 is added to it."""
-    convert = functools.partial(haiku_lstm, forget=forget)
+
+    def convert(w):
+        cell = CONVERT["haiku"](w)
+        return cell.replace(b_h=cell.b_h + jnp.repeat(jnp.array([0.0, forget - 1, 0.0, 0.0]), script.HID))
+
     (unrolled, _), (expected, _) = computed("haiku", "lstm", convert=convert)
     assert np.max(np.abs(unrolled["unroll"]["ys"] - expected["unroll"]["ys"])) > 0.05
 
@@ -112,8 +116,8 @@ def test_the_forget_bias_of_a_fresh_cell(library):
     """What the forget gate starts with. In haiku's weights it is not seen: they are zero."""
     pytest.importorskip(MODULES[library])
     weights, _ = script.make(library, "lstm")
-    assert library != "haiku" or not np.any(weights["b"])
-    b_h = CONVERT[library]["lstm"](weights).b_h
+    assert library != "haiku" or not np.any(weights["lstm/linear/b"])
+    b_h = CONVERT[library](weights).b_h
     np.testing.assert_array_equal(b_h, np.repeat([0.0, FORGET[library], 0.0, 0.0], script.HID))
     ours = rnn_jax.init_params(jax.random.key(0), cell="lstm", input_size=3, hidden_size=script.HID, output_size=2)
     np.testing.assert_array_equal(ours.cells[0].b_h, np.repeat([0.0, 1.0, 0.0, 0.0], script.HID))

@@ -77,37 +77,41 @@ CELLS = {
     "counting": (Counting, {"size": 2**70, "rate": float("inf"), "flag": True, "word": "ø \ud800"}),
 }
 DTYPES = ["bfloat16", "float16", "float32", "float64"]
+FILES = ["file", "file.safetensors"]
 
 
 @pytest.mark.usefixtures("annotations_unchecked")  # of the types of fields
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("name", CELLS)
-def test_every_kind_comes_back(name, tmp_path):
+def test_every_kind_comes_back(name, file, tmp_path):
     kind, static = CELLS[name]
     params = params_of(cell_of(kind, "float32", **static))
-    saving.save_params(tmp_path / "file", params)
+    saving.save_params(tmp_path / file, params)
     own = [kind] if kind in (Gru, Counting) else []
-    assert_same(saving.load_params(tmp_path / "file", cells=own), params)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert_same(saving.load_params(tmp_path / file, cells=own), params)
+    assert [path.name for path in tmp_path.iterdir()] == [file]
 
 
+@pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_every_dtype_comes_back_with_every_bit(dtype, tmp_path):
+def test_every_dtype_comes_back_with_every_bit(dtype, file, tmp_path):
     """Layers of several kinds; NaN with its bits, infinities, minus zero, the smallest and the largest numbers."""
     cells = [cell_of(CellParams, dtype, activation="relu"), cell_of(Gru, dtype, HID), cell_of(LeakyParams, dtype, HID)]
     cells.append(cell_of(CellParams, dtype, HID, leak=0.25))
     info = jnp.finfo(dtype)
     odd = jnp.stack([jnp.asarray(x, dtype) for x in (jnp.nan, -jnp.inf, -0.0, info.smallest_subnormal)])
     params = params_of(cells[0].replace(b_h=odd), *cells[1:])
-    saving.save_params(str(tmp_path / "file.npz"), params)
-    assert_same(saving.load_params(str(tmp_path / "file.npz"), cells=(Gru,)), params)
+    saving.save_params(str(tmp_path / file), params)
+    assert_same(saving.load_params(str(tmp_path / file), cells=(Gru,)), params)
 
 
 @pytest.mark.usefixtures("annotations_unchecked")
-def test_arrays_of_numpy_are_saved_too(tmp_path):
+@pytest.mark.parametrize("file", FILES)
+def test_arrays_of_numpy_are_saved_too(file, tmp_path):
     params = params_of(cell_of(CellParams, "float32"))
-    transposed = jax.tree.map(lambda x: np.asfortranarray(np.asarray(x)), params)
-    saving.save_params(tmp_path / "file", transposed)
-    assert_same(saving.load_params(tmp_path / "file"), params)
+    for change in (np.asfortranarray, lambda x: x.astype(x.dtype.newbyteorder())):  # the other order of bytes
+        saving.save_params(tmp_path / file, jax.tree.map(lambda x, change=change: change(np.asarray(x)), params))
+        assert_same(saving.load_params(tmp_path / file), params)
 
 
 def test_numpy_reads_the_file_without_pickle(tmp_path):

@@ -3,6 +3,7 @@
 `_cells/`, `_nn/`, `_gradients/`     one step; the loops over time and the whole network; the gradient methods
 `_losses`, `_training`, `_ridge`     values and cotangents of each step; one optimizer step; a readout by regression
 `initializers`, `typing`             weights of the recurrence; types for annotations
+`interop/`                           weights of other libraries
 `saving`, `_saving/`                 save and load parameters, read runs of the command
 `data/`, `tasks/`, `verify/`, `analysis/`, `dynamics/`, `experiments/`   data and tasks; checks, analyses, experiments
 `_cli/`, `_reporting/`               the command; pages, writes and messages that it shares with the experiments

@@ -3,6 +3,7 @@ from . import data as data
 from . import dynamics as dynamics
 from . import experiments as experiments
 from . import initializers as initializers
+from . import interop as interop
 from . import saving as saving
 from . import tasks as tasks
 from . import typing as typing

@@ -178,6 +178,15 @@ def require_float(name: str, x: object) -> None:
         )
 
 
+def require_float64(what: str) -> None:
+    """Raise a `ValueError` if JAX would round 64-bit numbers to 32 bits; `what` says which numbers these are."""
+    if jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
+        raise ValueError(
+            f"{what}, which JAX cannot hold without 64-bit numbers: turn them on first, "
+            f'`jax.config.update("jax_enable_x64", True)`.'
+        )
+
+
 def require_shape(name: str, x: Array, legend: str, expected: tuple[int, ...], match: str, hint: str = "") -> None:
     """Raise a `ValueError`, with a `hint` what to do, unless `x` has the shape `expected` of the axes `legend`."""
     if x.shape != expected:

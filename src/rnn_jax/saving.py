@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ._reporting.errors import InputError
-from ._saving.parameters import load_params, require_float64, save_params
+from ._require import require_float64
+from ._saving.parameters import load_params, save_params
 from ._training import TrainState
 from ._types import Params
 

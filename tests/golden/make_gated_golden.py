@@ -1,4 +1,4 @@
-"""What the GRU and LSTM of libraries on JAX compute, written to `gated_*.npz` for tests/test_gated_parity.py.
+"""What the cells of libraries on JAX compute, written to `gated_*.npz` for tests/test_gated_parity.py.
 
 Run by hand, with the libraries whose files are to be made:
 
@@ -20,9 +20,12 @@ import numpy as np
 
 os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it when it is imported
 PACKAGES = {"linen": "flax", "nnx": "flax", "equinox": "equinox", "haiku": "dm-haiku", "keras": "keras"}
-CELLS = {library: ("lstm",) if library == "haiku" else ("gru", "lstm") for library in PACKAGES}
+CELLS = {library: ("gru", "lstm", "rnn") for library in PACKAGES} | {
+    "equinox": ("gru", "lstm"),  # it has no vanilla cell
+    "haiku": ("lstm", "rnn"),  # its GRU resets before the product
+}
 SUMS = ("ys", "ys and last")  # weighted sums: of the outputs; of the outputs and of the last carry
-PARTS = {"gru": 1, "lstm": 2}
+PARTS = {"gru": 1, "lstm": 2, "rnn": 1}
 TIME, BATCH, IN, HID = 7, 3, 3, 4
 
 
@@ -123,13 +126,14 @@ def flat(tree, prefix=""):
 
 
 def linen(cell):
-    """`nn.GRUCell`, `nn.OptimizedLSTMCell`: a carry h, or (c, h)."""
+    """`nn.GRUCell`, `nn.OptimizedLSTMCell`, `nn.SimpleCell`: a carry h, or (c, h)."""
     import jax
     import jax.numpy as jnp
     from flax import linen as nn
     from flax.traverse_util import flatten_dict, unflatten_dict
 
-    module = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell}[cell](HID, param_dtype=jnp.float64)
+    kind = {"gru": nn.GRUCell, "lstm": nn.OptimizedLSTMCell, "rnn": nn.SimpleCell}[cell]
+    module = kind(HID, param_dtype=jnp.float64)
     x_t = jnp.zeros((BATCH, IN))
     key = jax.random.key(0)
     fresh = module.init(key, module.initialize_carry(key, x_t.shape), x_t)["params"]
@@ -143,14 +147,15 @@ def linen(cell):
 
 
 def nnx(cell):
-    """`nnx.GRUCell`, `nnx.OptimizedLSTMCell`: a carry h, or (c, h)."""
+    """`nnx.GRUCell`, `nnx.OptimizedLSTMCell`, `nnx.SimpleCell`: a carry h, or (c, h)."""
     import jax
     import jax.numpy as jnp
     from flax import nnx
     from flax.traverse_util import flatten_dict, unflatten_dict
 
-    kind = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell}[cell]
-    graph, state = nnx.split(kind(IN, HID, param_dtype=jnp.float64, rngs=nnx.Rngs(0)))
+    kind = {"gru": nnx.GRUCell, "lstm": nnx.OptimizedLSTMCell, "rnn": nnx.SimpleCell}[cell]
+    options = {"dtype": jnp.float64} if cell == "rnn" else {}  # its default is float32, whatever its parameters are
+    graph, state = nnx.split(kind(IN, HID, param_dtype=jnp.float64, rngs=nnx.Rngs(0), **options))
 
     def call(weights, xs, carry):
         full = jax.tree.map(lambda w: w, state)
@@ -186,26 +191,27 @@ def equinox(cell):
 
 
 def haiku(cell):
-    """`hk.LSTM`: a carry (hidden, cell), which adds 1 to the forget gate in each step."""
+    """`hk.LSTM`: a carry (hidden, cell), which adds 1 to the forget gate in each step. `hk.VanillaRNN`: a carry h."""
     import haiku as hk
     import jax
     import jax.numpy as jnp
 
-    assert cell == "lstm"
-    net = hk.without_apply_rng(
-        hk.transform(lambda xs, carry: hk.dynamic_unroll(hk.LSTM(HID), xs, hk.LSTMState(*carry)))
-    )
-    fresh = net.init(jax.random.key(0), jnp.zeros((TIME, BATCH, IN)), (jnp.zeros((BATCH, HID)),) * 2)
-    ((module, weights),) = fresh.items()
+    def unroll(xs, carry):
+        core, state = (hk.LSTM(HID), hk.LSTMState(*carry)) if cell == "lstm" else (hk.VanillaRNN(HID), carry)
+        return hk.dynamic_unroll(core, xs, state)
+
+    net, h = hk.without_apply_rng(hk.transform(unroll)), jnp.zeros((BATCH, HID))
+    fresh = net.init(jax.random.key(0), jnp.zeros((TIME, BATCH, IN)), (h, h) if cell == "lstm" else h)
 
     def call(weights, xs, carry):
-        return net.apply({module: weights}, xs, carry)
+        modules = {module: {leaf: weights[f"{module}/{leaf}"] for leaf in leaves} for module, leaves in fresh.items()}
+        return net.apply(modules, xs, carry)
 
-    return weights, call
+    return {f"{module}/{leaf}": w for module, leaves in fresh.items() for leaf, w in leaves.items()}, call
 
 
 def keras(cell, activation=None):
-    """`keras.layers.GRU` with `reset_after`, `keras.layers.LSTM`: a carry h, or [h, c].
+    """`keras.layers.GRU` with `reset_after`, `keras.layers.LSTM`, `keras.layers.SimpleRNN`: a carry h, or [h, c].
 
     On JAX, Keras casts to float32 for its own "tanh", whatever the dtype of the layer. So the layer gets JAX's.
     """
@@ -213,7 +219,7 @@ def keras(cell, activation=None):
     import jax.numpy as jnp
     import keras
 
-    kind = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM}[cell]
+    kind = {"gru": keras.layers.GRU, "lstm": keras.layers.LSTM, "rnn": keras.layers.SimpleRNN}[cell]
     layer = kind(HID, return_sequences=True, return_state=True, dtype="float64", activation=activation or jnp.tanh)
     layer.build((BATCH, TIME, IN))
     names = [variable.name for variable in layer.trainable_variables]

@@ -1,4 +1,4 @@
-"""What `torch.nn.GRU` and `torch.nn.LSTM` compute, written to `gated_torch.npz` for tests/test_gated_torch.py.
+"""What `nn.GRU`, `nn.LSTM` and `nn.RNN` of torch compute, written to `gated_torch.npz` for tests/test_gated_torch.py.
 
 Run by hand:
 
@@ -21,7 +21,7 @@ KINDS = {
     "2-packed": {"num_layers": 2},
     "2-bidirectional-packed": {"num_layers": 2, "bidirectional": True},
 }
-CASES = [f"{cell}-{kind}" for cell in PARTS for kind in KINDS]
+CASES = [f"{cell}-{kind}" for cell in ("gru", "lstm") for kind in KINDS] + ["rnn-2", "rnn-2-bidirectional-packed"]
 TIME, IN, HID = 6, 2, 3
 LENGTHS = (4, 6, 1)  # of packed sequences
 
@@ -37,7 +37,8 @@ def golden(torch) -> dict[str, np.ndarray]:
 def _case(torch, rng, case):
     """The problem and the results of one case."""
     cell, kind = case.split("-", 1)
-    model = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell](IN, HID, dtype=torch.float64, **KINDS[kind])
+    module = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM, "rnn": torch.nn.RNN}[cell]
+    model = module(IN, HID, dtype=torch.float64, **KINDS[kind])
     shapes = {name: tuple(w.shape) for name, w in model.named_parameters()}
     directions = 2 if model.bidirectional else 1
     steps, states = (TIME, len(LENGTHS)), (directions * model.num_layers, len(LENGTHS), HID)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
 
 EXTRA = {  # which extra brings a package
-    **dict.fromkeys(("tyro", "tqdm", "matplotlib", "orbax"), "app"),
+    **dict.fromkeys(("tyro", "tqdm", "matplotlib", "orbax", "safetensors"), "app"),
     **dict.fromkeys(("pandas", "scipy", "sklearn", "statsmodels"), "experiments"),
 }
 VERBOSE = "--verbose"  # of every command

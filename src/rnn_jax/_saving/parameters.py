@@ -6,15 +6,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .._cells import kinds
 from .._checks import check_params
-from .._require import require_values
+from .._require import require_float64, require_values
 from .._types import Params, ReadoutParams
-from . import npz
+from . import npz, safetensors
+from .structure import DTYPES, refusal
 
 OURS: dict[str, type] = {kind.__name__: kind for kind in kinds.OURS}
 
@@ -23,8 +23,9 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
     """Save parameters in one file, from which `load_params` makes the same network again.
 
     The file holds every array with its dtype and, for each layer, the kind of its cell and its static fields, like
-    activation and leak. It is an .npz file, whatever its name: `numpy.load` reads it, without pickle. An old file is
-    replaced only when the new one is whole.
+    activation and leak. If its name ends in `.safetensors`, it is a safetensors file, with the kinds and fields in its
+    metadata; this needs the extra `app`. Otherwise it is an .npz file: `numpy.load` reads it, without pickle. An old
+    file is replaced only when the new one is whole.
 
     Args:
         path: the file; nothing is appended to its name.
@@ -33,6 +34,7 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
     Raises:
         TypeError, ValueError: if these are not parameters, or a file cannot hold them, because an activation is not a
             name, another static field is not a text, a number or None, or two classes of cells have the same name.
+        ModuleNotFoundError: if the name ends in `.safetensors` and the extra `app` is not installed.
         OSError: if the file cannot be written.
 
     >>> import pathlib, tempfile, jax, rnn_jax
@@ -62,14 +64,14 @@ def save_params(path: str | os.PathLike[str], params: Params) -> None:
         static = {name: _storable(f"params.{owner}.{name}", getattr(cell, name)) for name in statics}
         cells.append({"kind": type(cell).__name__, "static": static, "arrays": held(owner, names, cell)})
     readout = held("readout", ReadoutParams._fields, params.readout)
-    npz.write(Path(path), {"cells": cells, "readout": readout}, arrays)
+    _format(path).write(Path(path), {"cells": cells, "readout": readout}, arrays)
 
 
 def load_params(path: str | os.PathLike[str], *, cells: Iterable[type] = ()) -> Params:
     """The parameters in a file of `save_params`: equal arrays, the same kinds of cells and static fields.
 
     Args:
-        path: the file.
+        path: the file. Its name decides how it is read, as in `save_params`.
         cells: your own classes of cells that the file has. Those of this library are known.
 
     Returns:
@@ -79,6 +81,7 @@ def load_params(path: str | os.PathLike[str], *, cells: Iterable[type] = ()) -> 
         FileNotFoundError: if there is no such file.
         ValueError: if the file is damaged, of a newer format, or not from `save_params`; if the class of a cell is not
             given, or its fields have changed; if the file holds float64 and `jax_enable_x64` is off.
+        ModuleNotFoundError: if the name ends in `.safetensors` and the extra `app` is not installed.
 
     >>> import dataclasses, pathlib, tempfile, jax, rnn_jax
     >>> @jax.tree_util.register_dataclass
@@ -96,7 +99,7 @@ def load_params(path: str | os.PathLike[str], *, cells: Iterable[type] = ()) -> 
     'Mine'
     """
     known = _kinds("cells", cells)
-    structure, arrays = npz.read(Path(path))
+    structure, arrays = _format(path).read(Path(path))
     kinds = [_kind(path, layer, described, known) for layer, described in enumerate(structure["cells"])]
     if any(array.dtype == np.float64 for array in arrays.values()):
         require_float64(f"{str(path)!r} holds float64")
@@ -112,17 +115,13 @@ def load_params(path: str | os.PathLike[str], *, cells: Iterable[type] = ()) -> 
         params = Params(stack, ReadoutParams(**leaves("readout", ReadoutParams._fields)))
         check_params(params)
     except (TypeError, ValueError) as error:
-        raise npz.refusal(path, f"does not hold parameters: {str(error).removesuffix('.')}") from error
+        raise refusal(path, f"does not hold parameters: {str(error).removesuffix('.')}") from error
     return params
 
 
-def require_float64(what: str) -> None:
-    """Raise a `ValueError` if JAX would round 64-bit numbers to 32 bits; `what` says which numbers these are."""
-    if jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
-        raise ValueError(
-            f"{what}, which JAX cannot hold without 64-bit numbers: turn them on first, "
-            f'`jax.config.update("jax_enable_x64", True)`.'
-        )
+def _format(path: str | os.PathLike[str]) -> Any:
+    """The module that reads and writes files with such a name."""
+    return safetensors if Path(path).suffix == safetensors.ENDING else npz
 
 
 def _fields(kind: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -165,11 +164,12 @@ def _kind(path: Any, layer: int, described: dict[str, Any], known: dict[str, typ
 
 
 def _array(name: str, leaf: Any) -> np.ndarray:
+    """A leaf as an array of NumPy, in C order and this machine's order of bytes."""
     array = np.asarray(leaf)
-    if array.dtype.name not in npz.STORED_AS:
+    if array.dtype.name not in DTYPES:
         came = type(leaf).__name__ if array.dtype == object else array.dtype
-        raise TypeError(f"`{name}` must be an array of {', '.join(npz.STORED_AS)} to be saved, got {came}.")
-    return array
+        raise TypeError(f"`{name}` must be an array of {', '.join(DTYPES)} to be saved, got {came}.")
+    return np.asarray(array, array.dtype.newbyteorder("="), order="C")
 
 
 def _storable(name: str, value: Any) -> Any:

@@ -1,0 +1,14 @@
+from ._equinox import from_equinox as from_equinox
+from ._equinox import to_equinox as to_equinox
+from ._haiku import from_haiku as from_haiku
+from ._haiku import to_haiku as to_haiku
+from ._keras import from_keras as from_keras
+from ._keras import to_keras as to_keras
+from ._linen import from_linen as from_linen
+from ._linen import to_linen as to_linen
+from ._nnx import from_nnx as from_nnx
+from ._nnx import to_nnx as to_nnx
+from ._torch import from_torch as from_torch
+from ._torch import from_torch_linear as from_torch_linear
+from ._torch import to_torch as to_torch
+from ._torch import to_torch_linear as to_torch_linear
