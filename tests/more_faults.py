@@ -248,7 +248,7 @@ def _fault(name, module, function, old, new, holds, killed_by):
 
 MORE = [
     _fault("steps of inner segments not counted", "_gradients.budget", "_recomputed", "size + _recomputed(inner, size, 0)", "size", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),
-    _fault("states at the end not counted", "_gradients.budget", "_kept_states", "max(of_one, _kept_states(inner, length - count * size, keep))", "of_one", states_kept, "test_blocked.py::test_the_forecast_of_bytes_is_what_xla_allots"),
+    _fault("states at the end not counted", "_gradients.budget", "_runs", "length - count * size", "0", states_kept, "test_blocked.py::test_the_forecast_of_bytes_is_what_xla_allots"),
     _fault("a plan twice the budget", "_gradients.budget", "plan_memory", "cost.temporary_bytes <= budget_bytes", "cost.temporary_bytes <= 2 * budget_bytes", within_the_budget, "test_blocked.py::test_plan_memory_stays_within_its_budget_and_spends_it"),
     Fault("what is left begins where the segments do", Change("_gradients.stretches", "split", "split(inner, start + count * size, length - count * size, keep, read=read)", "split(inner, start, length - count * size, keep, read=read)"), beside("blocked", FLAGGED_STACK, plan=Plan(2, (5,))), "test_blocked.py::test_equal_to_autodiff_under_every_plan"),
     _fault("what is kept at the end also kept before it", "_gradients.stretches", "stretches_of", "max(plan.keep - last, 0)", "plan.keep", steps_again, "test_blocked.py::test_one_product_a_step_and_as_many_steps_again_as_forecast"),

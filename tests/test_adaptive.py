@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from by_numpy import by_numpy
-from problems import Case, assert_trees_close, make_problem, run, thinned
+from problems import GATED, Case, assert_trees_close, make_problem, run, thinned
 from truncations import FLAGGED, decaying, definition
 
 import rnn_jax
@@ -39,9 +39,25 @@ def test_a_slower_decay_reaches_further_and_so_does_a_smaller_bias():
     assert reached == sorted(reached) and reached[0] < reached[-1]
 
 
-@pytest.mark.parametrize("time, last", thinned(itertools.product([12, 13, 1], ["all", "some", "one"]), 2))
-def test_adaptive_is_truncated_with_the_reach_that_it_chose(last, time):
-    case = FLAGGED._replace(last=last, time=time)
+@pytest.mark.parametrize("cell", GATED)
+def test_the_bias_stays_below_its_bound_in_gated_cells(cell):
+    """From `init_params`, where gates forget half in each step."""
+    params = rnn_jax.init_params(jax.random.key(0), cell=cell, input_size=3, hidden_size=12, output_size=5, dtype=float)
+    _, batch, _ = decaying(0.5, 96)
+    problem = params, batch, rnn_jax.zero_state(params, 4)
+    _, full = run("autodiff", Case(), problem)
+    for bias in (0.3, 0.03):
+        k2, (_, gradients) = chosen(problem, k1=4, bias=bias)
+        mine, its = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(d.params.cells)]) for d in (gradients, full))
+        assert 4 < k2 < 96 and 0 < np.linalg.norm(mine - its) <= bias * np.linalg.norm(its)
+
+
+CHOSEN = thinned(itertools.product([12, 13, 1], ["all", "some", "one"], ["vanilla"]), 2)
+
+
+@pytest.mark.parametrize("time, last, cell", [*CHOSEN, *thinned([(13, "some", "lstm"), (12, "all", "gru")], 2)])
+def test_adaptive_is_truncated_with_the_reach_that_it_chose(last, time, cell):
+    case = FLAGGED._replace(last=last, time=time, cell=cell)
     problem = make_problem(case)
     for bias in (10.0, 0.5):
         actual = run("adaptive", case, problem, k1=2, bias=bias)

@@ -15,11 +15,10 @@ TIME, HID, SYMBOLS = 12, 4, 5
 KEY = jax.random.key(0)
 
 
-def a_problem(batch):
+def a_problem(batch, cell):
     """A stack of two layers of equal width that reads and predicts tokens."""
-    params = rnn_jax.init_params(
-        KEY, input_size=SYMBOLS, hidden_size=HID, output_size=SYMBOLS, num_layers=2, dtype=float
-    )
+    sizes = {"input_size": SYMBOLS, "hidden_size": HID, "output_size": SYMBOLS}
+    params = rnn_jax.init_params(KEY, cell=cell, num_layers=2, dtype=float, **sizes)
     _, example, _ = make_problem(Case(batch=batch, time=TIME, inputs="tokens", mask=True, reset=True))
     inputs = jnp.abs(example.inputs) % SYMBOLS
     example = example._replace(inputs=inputs, targets=inputs, key=KEY)
@@ -43,6 +42,7 @@ def producers(params, example, h_0):
     state, _ = trainer.step(trainer.init(params, h_0), example)
     h_1, residuals = rnn_jax.step_forward(cell, h_0[0], example.inputs[0])
     _, d_h_0, _ = rnn_jax.step_backward(cell, residuals, h_1)
+    unrolled = rnn_jax.unroll(cell, h_0[0], example.inputs, **flags)
     yield "state of a layer", "step", rnn_jax.step(cell, h_0[0], example.inputs[0])
     yield "state of a layer", "step_forward", h_1
     yield "state of a layer", "step_backward", d_h_0
@@ -58,9 +58,10 @@ def producers(params, example, h_0):
     yield "params", "trainer", state.params
     yield "params", "clip_gradients", clipped(gradients.params)
     yield "inputs", "generate", outputs
-    yield "hidden states", "unroll", rnn_jax.unroll(cell, h_0[0], example.inputs, **flags)
-    yield "hidden states", "unroll_bptt", rnn_jax.unroll_bptt(cell, h_0[0], example.inputs, **flags)
-    yield "hidden states", "anatomy", analysis.anatomy(params, example, h_0).layers[0].d_hs
+    yield "states of all steps", "unroll", unrolled
+    yield "states of all steps", "unroll_bptt", rnn_jax.unroll_bptt(cell, h_0[0], example.inputs, **flags)
+    yield "states of all steps", "anatomy", analysis.anatomy(params, example, h_0).layers[0].d_hs
+    yield "hidden states", "hidden", rnn_jax.hidden(cell, unrolled)
     yield "batch", "drop_units", rnn_jax.drop_units(params, example, between=0.5, recurrent=0.5)
     yield "flags", "lengths_to_mask", data.lengths_to_mask(jnp.ones(batch, int), TIME)
     yield "jacobians", "step_jacobians", dynamics.step_jacobians(cell, h_0[0], example.inputs, **flags)
@@ -82,7 +83,7 @@ def consumers(params, example, h_0):
     yield "state of a layer", "unroll_bptt", lambda h: rnn_jax.unroll_bptt(cell, h, xs)
     yield "state of a layer", "bidirectional", lambda h: rnn_jax.bidirectional((cell, cell), (h, h), xs)
     yield "state of a layer", "step_jacobians", lambda h: dynamics.step_jacobians(cell, h, xs)
-    yield "state of a layer", "readout", lambda h: rnn_jax.readout(params.readout, h)
+    yield "state of a layer", "hidden", lambda h: rnn_jax.readout(params.readout, rnn_jax.hidden(cell, h))
     yield "states", "apply", lambda h: rnn_jax.apply(params, h, xs)
     yield "states", "apply_step", lambda h: rnn_jax.apply_step(params, h, xs[0])
     yield "states", "generate", lambda h: rnn_jax.generate(KEY, params, xs, 3, h_0=h)
@@ -104,6 +105,7 @@ def consumers(params, example, h_0):
     yield "inputs", "step_jacobians", lambda x: dynamics.step_jacobians(cell, h_0[0], x)
     yield "inputs", "bidirectional", lambda x: rnn_jax.bidirectional((cell, cell), h_0, x)
     yield "inputs", "lyapunov_exponents", lambda x: dynamics.lyapunov_exponents(KEY, params, h_0, x)
+    yield "states of all steps", "hidden", lambda hs: rnn_jax.readout(params.readout, rnn_jax.hidden(cell, hs))
     yield "hidden states", "readout", lambda hs: rnn_jax.readout(params.readout, hs)
     yield "hidden states", "unroll", lambda hs: rnn_jax.unroll(params.cells[1], h_0[1], hs)
     yield "hidden states", "step_jacobians", lambda hs: dynamics.step_jacobians(params.cells[1], h_0[1], hs)
@@ -126,11 +128,20 @@ def consumers(params, example, h_0):
     yield "exponents", "kaplan_yorke", dynamics.kaplan_yorke
 
 
-@pytest.mark.parametrize("batch", [(), (3,), (2, 2)], ids=str)
-def test_every_output_is_an_input(batch):
-    """By their shapes and dtypes, through all checks of arguments and annotations; nothing is computed."""
-    problem = a_problem(batch)
+LAYOUTS = [((), "vanilla"), ((3,), "vanilla"), ((2, 2), "vanilla"), ((3,), "lstm")]
+THOROUGH = [pytest.param(*one, marks=pytest.mark.thorough) for one in [((), "lstm"), ((2, 2), "lstm"), ((2, 2), "gru")]]
+
+
+@pytest.mark.parametrize("batch, cell", LAYOUTS + THOROUGH, ids=str)
+def test_every_output_is_an_input(batch, cell):
+    """By their shapes and dtypes, through all checks of arguments and annotations; nothing is computed.
+
+    A vanilla layer has no other state than h.
+    """
+    problem = a_problem(batch, cell)
     made = jax.eval_shape(lambda *problem: {(kind, name): x for kind, name, x in producers(*problem)}, *problem)
+    if cell == "vanilla":
+        made |= {("hidden states", name): x for (kind, name), x in made.items() if kind == "states of all steps"}
     read = list(consumers(*problem))
     assert {kind for kind, _ in made} == {kind for kind, _, _ in read}
     for (kind, producer), output in made.items():

@@ -13,6 +13,7 @@ from problems import HID, Case, assert_trees_close, grad_fn_of, make_problem, th
 import rnn_jax
 from rnn_jax import GRUParams, LeakyParams, LSTMParams, Plan
 from rnn_jax._cells.protocol import Cell, own_names
+from rnn_jax.verify._subject import gates_of
 
 
 def peephole_lstm(a, s, p_i, p_f, p_o):
@@ -32,6 +33,17 @@ def gru_with_layer_norm(z, u, s, gain, b_n):
 
 Peephole = rnn_jax.elementwise(peephole_lstm, num_gates=4, num_parts=2, own={"p_i": 0.0, "p_f": 0.0, "p_o": 0.0})
 Normed = rnn_jax.elementwise(gru_with_layer_norm, num_gates=3, own={"gain": 1.0, "b_n": 0.0}, apart=True)
+
+
+def lstm_by_autodiff(a, s):
+    """The map of `LSTMParams`."""
+    (a_i, a_f, a_g, a_o), (_, c) = a, s
+    c = jax.nn.sigmoid(a_f) * c + jax.nn.sigmoid(a_i) * jnp.tanh(a_g)
+    return jax.nn.sigmoid(a_o) * jnp.tanh(c), c
+
+
+GATES = {"gate_names": "ifgo", "bias": {"f": 1.0}, "memory": {"f": 1, "i": -1}}
+Named = rnn_jax.elementwise(lstm_by_autodiff, num_gates=4, num_parts=2, **GATES)
 CELLS = {"gru": GRUParams, "lstm": LSTMParams, "leaky": LeakyParams, "peephole": Peephole, "normed": Normed}
 CASES = {
     "plain": Case(batch=(3,), time=7),
@@ -185,9 +197,10 @@ def test_activation_and_leak_are_of_the_vanilla_cell(cell):
         make_problem(Case(cell="grus"))
 
 
-def test_a_finding_names_the_gates():
+@pytest.mark.parametrize("cell", ["lstm", pytest.param(Named, marks=pytest.mark.thorough)])
+def test_a_finding_names_the_gates(cell):
     """Two gates exchanged, one gate dropped, one gate wrong; a weight that has no gates is spoken of as ever."""
-    case = Case(cell="lstm", time=3)
+    case = Case(cell=cell, time=3)
     right, problem = jax.jit(grad_fn_of("blocked", case)), make_problem(case)
     columns = np.arange(4 * HID).reshape(4, HID)
 
@@ -208,6 +221,41 @@ def test_a_finding_names_the_gates():
     ):
         found = with_changed(change)
         assert all(words in finding for finding in found) and len(found) == 2, found
+
+
+def test_named_gates_start_as_those_of_the_library():
+    """The map of the LSTM, its gates named: the first weights and the biases by chrono are those of `"lstm"`."""
+    sizes = {"input_size": 3, "hidden_size": 50, "output_size": 2, "num_layers": 2}
+    own, ours = (rnn_jax.init_params(jax.random.key(0), cell=cell, **sizes) for cell in (Named, "lstm"))
+    for params in (own, rnn_jax.initializers.chrono(jax.random.key(1), own, 100)):
+        its = ours if params is own else rnn_jax.initializers.chrono(jax.random.key(1), ours, 100)
+        for mine, theirs in zip(params.cells, its.cells, strict=True):
+            assert all(map(np.array_equal, jax.tree.leaves(mine), jax.tree.leaves(theirs)))
+            i, f, g, o = np.split(np.asarray(mine.b_h), 4)
+            assert not np.any(g) and not np.any(o)
+            if params is own:
+                assert np.all(f == 1) and not np.any(i)
+            else:
+                assert np.all((0 <= f) & (f <= np.log(99))) and np.array_equal(i, -f) and np.std(f) > 0.5
+    assert gates_of(own) == gates_of(ours) and gates_of(own)["params.cells[1].w_hh"] == tuple("ifgo")
+    unnamed = rnn_jax.init_params(jax.random.key(0), cell=Peephole, **sizes)
+    assert not any(np.any(cell.b_h) for cell in unnamed.cells) and set(gates_of(unnamed).values()) == {()}
+
+
+@pytest.mark.parametrize("mixed", ["units", "sequences"])
+def test_a_map_that_mixes_sequences_differs_from_each_alone(mixed):
+    """The test of docs/cells.md. By itself such a map has the right gradient, which `check_gradients` confirms."""
+    axis = {"units": -1, "sequences": 0}[mixed]
+
+    def normed(a, s):
+        return jnp.tanh(jax.nn.standardize(a[0], axis=axis) + s[0])
+
+    case = Case(cell=rnn_jax.elementwise(normed), batch=(4,), time=3)
+    params, batch, (s_0,) = problem = make_problem(case)
+    assert rnn_jax.check_gradients(jax.jit(grad_fn_of("bptt", case)), *problem).passed
+    together = by_numpy(rnn_jax.unroll)(params.cells[0], s_0, batch.inputs)
+    alone = by_numpy(jax.vmap(rnn_jax.unroll, (None, 0, 1), 1))(params.cells[0], s_0, batch.inputs)
+    assert np.allclose(together, alone, rtol=1e-12) == (mixed == "units")
 
 
 def test_equal_leaks_are_one_leak():

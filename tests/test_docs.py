@@ -78,6 +78,9 @@ LIBRARIES = {
     "flax linen": "flax",
     "flax nnx": "flax",
     "haiku": "haiku",
+    "linen: `nn.RNN`": "flax",
+    "equinox: `lax.scan`": "equinox",
+    "haiku: `hk.dynamic_unroll`": "haiku",
     "Masks, resets, dropout, and the state": "flax",
     "Decay and freeze": "optax",
 }
@@ -89,7 +92,8 @@ def test_our_network_in_a_model_of_another_library(heading):
     pytest.importorskip(LIBRARIES[heading])
     text = MODULES_PAGE.read_text(encoding="utf-8")
     shared, *all_codes = blocks_of(text, "python")
-    (code,) = blocks_of(text.split(f"\n## {heading}\n")[1].split("\n## ")[0], "python")
+    _, *parts = re.split(r"^##+ (.*)\n", text, flags=re.M)
+    (code,) = blocks_of(dict(zip(parts[::2], parts[1::2], strict=True))[heading], "python")
     assert len(all_codes) == len(LIBRARIES)
     assert len([line for line in code.splitlines() if line and not re.match("import |from ", line)]) <= 15
     with as_users_have_it():

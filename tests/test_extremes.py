@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from by_numpy import by_numpy
 from precision import evaluated
-from problems import EXACT, Case, assert_trees_close, make_problem
+from problems import EXACT, Case, and_gated, assert_trees_close, make_problem
 
 import rnn_jax
 from rnn_jax import _numerics
@@ -149,14 +149,14 @@ def test_one_hidden_unit(method):
     assert_trees_close(result, ((loss, (h_T[0][..., :1],)), expected), rtol=1e-12)
 
 
-@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize("method, cell", and_gated(EXACT, "blocked", "bptt"))
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
-def test_a_batch_of_no_sequences(method, reduction):
-    params, batch, _ = jax.tree.map(np.asarray, make_problem(Case()))
+def test_a_batch_of_no_sequences(method, reduction, cell):
+    params, batch, (h_0,) = jax.tree.map(np.asarray, make_problem(Case(cell=cell)))
     empty = rnn_jax.Batch(batch.inputs[:, :0], batch.targets[:, :0])
-    (loss, h_T), gradients = evaluated(method, reduction=reduction)(params, empty, (np.zeros((0, 4)),))
+    (loss, h_T), gradients = evaluated(method, reduction=reduction)(params, empty, (h_0[:0],))
     assert loss == 0 and all_zero(gradients)
-    assert h_T[0].shape == gradients.h_0[0].shape == (0, params.cells[0].b_h.size)
+    assert h_T[0].shape == gradients.h_0[0].shape == (0, 4 * params.cells[0].parts)
     assert gradients.inputs.shape == empty.inputs.shape
 
 

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from anatomies import beside_autodiff, they_add_up
 from by_numpy import by_numpy
 from problems import Case, assert_trees_close, grad_fn_of, make_problem
 from truncations import keyed
 
 import rnn_jax
 from rnn_jax import Blocked, Plan, Truncated
-from test_anatomy import beside_autodiff, they_add_up
 from test_cells import CELLS, Peephole, problem_of
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "recurrent_policy.py"
@@ -180,10 +180,38 @@ def test_what_is_only_for_vanilla_layers_says_so(name):
         rnn_jax.analysis.penalise_norms(1.0, loss="cross_entropy")(*problem)
 
 
-def test_the_recurrent_policy_learns_what_only_memory_can_tell():
-    """Without memory half of the turns are right. The example trains twice as long."""
+def recurrent_policy():
     spec = importlib.util.spec_from_file_location("recurrent_policy", EXAMPLE)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", ["stopped", pytest.param("through", marks=pytest.mark.thorough)])
+def test_the_recurrent_policy_learns_what_only_memory_can_tell(name):
+    """Without memory half of the turns are right. The example trains twice as long."""
+    module = recurrent_policy()
     with jax.numpy_dtype_promotion("standard"), jax.enable_x64(False):  # as a user has it
-        assert module.main(num_windows=150) > 0.9
+        right = module.main(module.METHODS[name], num_windows=150)
+    assert right.shape == (150,) and right[:10].mean() < 0.7 and right[-10:].mean() > 0.9
+    assert len(EXAMPLE.read_text().splitlines()) <= 60
+
+
+def test_the_burn_in_of_the_policy_with_and_without_a_gradient():
+    """The loss is the same. Only if the gradient goes through the burn-in, it reaches its inputs."""
+    module, rng = recurrent_policy(), np.random.default_rng(0)
+    params, _, (h_0,) = problem_of("gru", Case(time=1, batch=(4,)))
+    params = params._replace(readout=jax.tree.map(lambda w: w[..., :3], params.readout))
+    seen = {"y": rng.normal(size=(5, 4, 3)), "action": rng.integers(0, 2, (5, 4)), "return": rng.normal(size=(5, 4))}
+    batch = rnn_jax.Batch(jnp.asarray(rng.normal(size=(module.BURN_IN + 5, 4, 3))), jax.tree.map(jnp.asarray, seen))
+    loss = rnn_jax.pointwise(module.ppo)
+    stopped, through = (
+        by_numpy(rnn_jax.make_grad_fn(module.METHODS[name], loss=loss))(params, batch, (h_0,))
+        for name in ("stopped", "through")
+    )
+    assert_trees_close(stopped[0], through[0], rtol=1e-12)
+    d_stopped, d_through = stopped[1].inputs, through[1].inputs
+    assert not np.any(d_stopped[: module.BURN_IN]) and np.all(np.any(d_through[: module.BURN_IN], (1, 2)))
+    assert_trees_close(d_stopped[module.BURN_IN :], d_through[module.BURN_IN :], rtol=1e-12)
+    advantage = seen["return"] - seen["y"][..., 2]
+    assert np.any(advantage < 0) and np.any(advantage > 0)

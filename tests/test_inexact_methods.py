@@ -1,21 +1,35 @@
 """Tests of all methods that are not exact: compiled, in low precision, without sequences, over devices."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_numpy import by_numpy
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from problems import Case, assert_trees_close, cast, equations, grad_fn_of, make_problem, options_of, run, run_compiled
+from problems import (
+    GATED,
+    Case,
+    and_gated,
+    assert_trees_close,
+    cast,
+    equations,
+    grad_fn_of,
+    make_problem,
+    options_of,
+    run,
+    run_compiled,
+)
 from truncations import FLAGGED, INEXACT, definition, keyed
 
 import rnn_jax
 
 
 @pytest.mark.parametrize("inputs", ["features", pytest.param("tokens", marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("method", INEXACT)
-def test_compiled_by_xla_it_is_the_same(method, inputs):
-    case, options = FLAGGED._replace(inputs=inputs, time=5, num_layers=1), options_of(method)
+@pytest.mark.parametrize("method, cell", and_gated(INEXACT, "adaptive", "truncated"))
+def test_compiled_by_xla_it_is_the_same(method, inputs, cell):
+    case, options = FLAGGED._replace(inputs=inputs, time=5, num_layers=1, cell=cell), options_of(method)
     problem = keyed(make_problem(case))
     expected = run(method, case, problem, **options)
     assert_trees_close(run_compiled(method, case, problem, **options), expected, rtol=1e-12, floor=1e-3)
@@ -30,20 +44,22 @@ def test_uncompiled_it_is_the_same(method):
     assert_trees_close(actual, run(method, case, problem, **options), rtol=1e-12, floor=1e-3)
 
 
-@pytest.mark.parametrize("k1", [1, 3, 13])
-def test_a_reach_of_all_steps_is_full_backpropagation(k1):
-    problem = make_problem(FLAGGED)
-    full = run("autodiff", FLAGGED, problem)
-    assert_trees_close(run("truncated", FLAGGED, problem, k1=k1, k2=13), full, rtol=1e-12)
-    assert_trees_close(run("last_steps", FLAGGED, problem, k=13), full, rtol=1e-12)
-    (loss, h_T), gradients = run("adaptive", FLAGGED, problem, k1=k1, bias=1e-9)
+@pytest.mark.parametrize("k1, cell", and_gated([1, 3, 13], 3))
+def test_a_reach_of_all_steps_is_full_backpropagation(k1, cell):
+    case = FLAGGED._replace(cell=cell)
+    problem = make_problem(case)
+    full = run("autodiff", case, problem)
+    assert_trees_close(run("truncated", case, problem, k1=k1, k2=13), full, rtol=1e-12)
+    assert_trees_close(run("last_steps", case, problem, k=13), full, rtol=1e-12)
+    (loss, h_T), gradients = run("adaptive", case, problem, k1=k1, bias=1e-9)
     assert_trees_close((loss, h_T), full[0], rtol=1e-12)
     assert_trees_close(gradients.params, full[1].params, rtol=1e-8)
 
 
-def test_lower_precision():
+@pytest.mark.parametrize("cell", ["vanilla", *(pytest.param(cell, marks=pytest.mark.thorough) for cell in GATED)])
+def test_lower_precision(cell):
     """Float32 within 2e-5 of the truth, bfloat16 in states and products within 8 %."""
-    case = FLAGGED._replace(num_layers=1)
+    case = FLAGGED._replace(num_layers=1, cell=cell)
     problem = make_problem(case)
     truth = cast(definition("truncated", case, problem, k1=2, k2=5), jnp.float32)
     low = cast(problem, jnp.float32)
@@ -65,20 +81,21 @@ def test_one_forward_pass(method, options):
     assert sum(eqn.primitive.name == "tanh" for eqn in equations(jaxpr)) == 1
 
 
-@pytest.mark.parametrize("method", ["truncated", "adaptive"])
-def test_a_window_longer_than_the_sequence_is_all_of_it(method):
+@pytest.mark.parametrize("method, cell", and_gated(["truncated", "adaptive"], "adaptive"))
+def test_a_window_longer_than_the_sequence_is_all_of_it(method, cell):
     """And no more is computed for it."""
-    problem = make_problem(FLAGGED)
+    case = FLAGGED._replace(cell=cell)
+    problem = make_problem(case)
     options = {"k1": 1000, "k2": 1000} if method == "truncated" else {"k1": 1000, "bias": 0.1}
-    assert_trees_close(run(method, FLAGGED, problem, **options), run("autodiff", FLAGGED, problem), rtol=1e-12)
-    jaxpr = jax.make_jaxpr(grad_fn_of(method, FLAGGED, **options))(*problem).jaxpr
+    assert_trees_close(run(method, case, problem, **options), run("autodiff", case, problem), rtol=1e-12)
+    jaxpr = jax.make_jaxpr(grad_fn_of(method, case, **options))(*problem).jaxpr
     shapes = [v.aval.shape for eqn in equations(jaxpr) for v in eqn.outvars]
     assert all(max(shape, default=0) < 1000 for shape in shapes)
 
 
-@pytest.mark.parametrize("method", INEXACT)
-def test_no_sequences(method):
-    params, batch, _ = keyed(make_problem(Case(batch=(3,), inputs="tokens")))
+@pytest.mark.parametrize("method, cell", and_gated(INEXACT, "randomised", "adaptive"))
+def test_no_sequences(method, cell):
+    params, batch, _ = keyed(make_problem(Case(batch=(3,), inputs="tokens", cell=cell)))
     nobody = rnn_jax.Batch(batch.inputs[:, :0], batch.targets[:, :0], key=batch.key)
     (loss, _), gradients = run(method, Case(), (params, nobody, rnn_jax.zero_state(params, 0)), **options_of(method))
     assert loss == 0 and all(np.all(np.asarray(leaf) == 0) for leaf in jax.tree.leaves(gradients))
@@ -115,12 +132,17 @@ def test_many_devices():
         assert_trees_close(actual, expected, rtol=1e-12, floor=1e-3)
 
 
-@pytest.mark.parametrize("method", INEXACT)
-@pytest.mark.parametrize("inputs", ["features", "tokens"])
-def test_corners(inputs, method):
+@pytest.mark.parametrize(
+    "inputs, method, cell",
+    and_gated(
+        list(itertools.product(["features", "tokens"], INEXACT)),
+        *(("features", method) for method in ("truncated", "truncated", "adaptive", "last_steps", "randomised")),
+    ),
+)
+def test_corners(inputs, method, cell):
     """No steps, nothing to sum, NaN where nothing is, arrays of NumPy."""
     options = options_of(method)
-    case = Case(mask=True, reset=True, inputs=inputs)
+    case = Case(mask=True, reset=True, inputs=inputs, cell=cell)
     params, batch, h_0 = keyed(make_problem(case))
     grad_fn = grad_fn_of(method, case, **options)
     expected = definition(method, case, (params, batch, h_0), **options)
@@ -139,9 +161,9 @@ def test_corners(inputs, method):
         assert_trees_close(h_T, h_0, rtol=0)
 
 
-@pytest.mark.parametrize("method", INEXACT)
-def test_sharded_under_jit(method):
-    case, options = Case(batch=(4,), mask=True), options_of(method)
+@pytest.mark.parametrize("method, cell", and_gated(INEXACT, "adaptive"))
+def test_sharded_under_jit(method, cell):
+    case, options = Case(batch=(4,), mask=True, cell=cell), options_of(method)
     problem = keyed(make_problem(case))
     expected = run(method, case, problem, **options)
     mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Auto,))
@@ -152,10 +174,10 @@ def test_sharded_under_jit(method):
     assert_trees_close(actual, expected, rtol=1e-12, floor=1e-3)
 
 
-@pytest.mark.parametrize("method", INEXACT)
-def test_over_devices_a_method_is_its_reference_over_them(method):
+@pytest.mark.parametrize("method, cell", and_gated(INEXACT, "truncated", "randomised"))
+def test_over_devices_a_method_is_its_reference_over_them(method, cell):
     """Each device draws and chooses for its own sequences, in both."""
-    case = Case(batch=(4,), mask=True)
+    case = Case(batch=(4,), mask=True, cell=cell)
     problem = keyed(make_problem(case))
     sharded = rnn_jax.Sharded(rnn_jax.GRADIENTS[method].example, jax.devices())
     mine, its = (jax.jit(rnn_jax.make_grad_fn(way, loss=case.loss))(*problem) for way in (sharded, sharded.reference))

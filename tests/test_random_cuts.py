@@ -7,14 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from problems import Case, assert_trees_close, make_problem, run, thinned
-from truncations import CASES, definition, keyed
+from truncations import CASES, OTHER_CASES, definition, keyed
 
 import rnn_jax
 from rnn_jax import Plan
 from rnn_jax._gradients.truncation import randomised as _randomised
 
+CUT = thinned(itertools.product([None, Plan(3, (6,), 2)], CASES[1::3]), 2)
+CUT += zip([Plan(3, (6,), 2), Plan(2, remake=True), None], OTHER_CASES[1::4], strict=False)
 
-@pytest.mark.parametrize("plan, case", thinned(itertools.product([None, Plan(3, (6,), 2)], CASES[1::3]), 2), ids=str)
+
+@pytest.mark.parametrize("plan, case", CUT, ids=str)
 def test_random_cuts_are_what_they_say(plan, case):
     problem = keyed(make_problem(case), seed=3)
     options = {"mean_reach": 3.0}

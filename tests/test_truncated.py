@@ -8,22 +8,32 @@ import numpy as np
 import pytest
 from by_numpy import by_numpy
 from problems import Case, assert_trees_close, make_problem, run, thinned
-from truncations import CASES, FLAGGED, WINDOWS, definition
+from truncations import CASES, FLAGGED, OTHER_CASES, OTHER_WINDOWS, WINDOWS, definition
 from witness import central_differences
 
 import rnn_jax
 
+OF_OTHER_CELLS = list(zip(OTHER_CASES, itertools.cycle(OTHER_WINDOWS), strict=False))
 
-@pytest.mark.parametrize("case, options", list(zip(CASES, itertools.cycle(WINDOWS), strict=False)), ids=str)
+
+@pytest.mark.parametrize(
+    "case, options",
+    [*zip(CASES, itertools.cycle(WINDOWS), strict=False), *thinned(OF_OTHER_CELLS, 3)],
+    ids=str,
+)
 def test_windows_are_what_stop_gradient_says(case, options):
     problem = make_problem(case)
     expected = definition("truncated", case, problem, **options)
     assert_trees_close(run("truncated", case, problem, **options), expected, rtol=1e-12, floor=1e-3)
 
 
-@pytest.mark.parametrize("options, last", thinned(itertools.product(WINDOWS, ["all", "some", "one"]), 2), ids=str)
-def test_windows_with_everything_on(last, options):
-    case = FLAGGED._replace(last=last)
+ON = thinned(itertools.product(WINDOWS, ["all", "some", "one"], ["vanilla"]), 2)
+ON += thinned([(OTHER_WINDOWS[2], "some", "lstm"), (OTHER_WINDOWS[3], "all", "gru")], 2)
+
+
+@pytest.mark.parametrize("options, last, cell", ON, ids=str)
+def test_windows_with_everything_on(last, options, cell):
+    case = FLAGGED._replace(last=last, cell=cell)
     problem = make_problem(case)
     expected = definition("truncated", case, problem, **options)
     assert_trees_close(run("truncated", case, problem, **options), expected, rtol=1e-12, floor=1e-3)
@@ -71,9 +81,12 @@ def test_the_forum_case(k, expected):
     np.testing.assert_allclose(gradients.params.cells[0].w_hh, [[expected]], rtol=1e-12)
 
 
-@pytest.mark.parametrize("last, k", thinned(itertools.product(["all", "some", "one"], [1, 4, 13, 50]), 3))
-def test_last_steps_only(last, k):
-    case = FLAGGED._replace(last=last)
+LAST = thinned(itertools.product(["all", "some", "one"], [1, 4, 13, 50], ["vanilla"]), 3)
+
+
+@pytest.mark.parametrize("last, k, cell", [*LAST, *thinned([("some", 4, "lstm"), ("one", 13, "gru")], 2)])
+def test_last_steps_only(last, k, cell):
+    case = FLAGGED._replace(last=last, cell=cell)
     problem = make_problem(case)
     expected = definition("last_steps", case, problem, k=k)
     assert_trees_close(run("last_steps", case, problem, k=k), expected, rtol=1e-12, floor=1e-3)

@@ -8,9 +8,10 @@ from problems import OPTIONS, Case, method_of
 
 import rnn_jax
 from rnn_jax import Plan
-from rnn_jax.verify._grid import covering
+from rnn_jax.verify._grid import covering, with_other_cells
 
 CASES = covering(OPTIONS | {"num_layers": [1, 2]}, 2)
+OTHER_CASES = covering(with_other_cells(OPTIONS | {"num_layers": [1, 2]}), 2)
 FLAGGED = Case(num_layers=2, weights=True, mask=True, reset=True, time=13)
 INEXACT = [name for name, method in rnn_jax.GRADIENTS.items() if not method.exact]
 WINDOWS = [
@@ -23,6 +24,13 @@ WINDOWS = [
     {"k1": 5, "k2": 13},
     {"k1": 13, "k2": 13},
     {"k1": 50, "k2": 60},
+]
+OTHER_WINDOWS = [  # gates kept, and recomputed
+    {"k1": 1, "k2": 3, "plan": Plan(4)},
+    {"k1": 2, "k2": 5, "plan": Plan(2, remake=True)},
+    {"k1": 3, "k2": 7, "plan": Plan(3, (6,), 3)},
+    {"k1": 3, "k2": 7, "plan": Plan(3, (6,), 3, remake=True)},
+    {"k1": 4, "k2": 4},
 ]
 
 

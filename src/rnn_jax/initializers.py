@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.nn import initializers as of_jax
 from jaxtyping import Array, Float, Key
 
+from ._cells.elementwise import Elementwise
 from ._checks import check_params
 from ._require import POSITIVE, Number, require_key, require_known, require_number, require_sizes
 from ._types import Params, accumulation_dtype
@@ -118,7 +119,7 @@ def chrono(key: Key[Array, ""], params: Params, max_steps: int) -> Params:
 
     With `b = log u`, `u` uniform from 1 to `max_steps - 1`, each unit forgets within about `u` steps. In an LSTM, b is
     the bias of the forget gate and -b that of the input gate. In a GRU, b is the bias of the update gate k. The other
-    biases stay as they are.
+    biases stay as they are. For a cell that `elementwise` makes, its `memory` names the gates with b and with -b.
 
     Args:
         key: the randomness of the time scales.
@@ -149,7 +150,8 @@ def chrono(key: Key[Array, ""], params: Params, max_steps: int) -> Params:
         signs: Mapping[str, int] = getattr(cell, "memory", {})
         if not signs:
             wanted = f"`params.cells[{layer}]` must have gates that keep the past, like LSTMParams"
-            raise TypeError(f"{wanted}, got {type(cell).__name__}.")
+            hint = ": give `memory` to `elementwise`" if isinstance(cell, Elementwise) else ""
+            raise TypeError(f"{wanted}, got {type(cell).__name__}{hint}.")
         gates = dict(zip(cell.gate_names, jnp.split(cell.b_h, cell.gates), strict=True))
         units, dtype = cell.w_hh.shape[:1], accumulation_dtype(cell.b_h.dtype)
         b = jnp.log(jax.random.uniform(cell_key, units, dtype, 1, max_steps - 1))

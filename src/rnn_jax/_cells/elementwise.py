@@ -2,7 +2,7 @@
 
 import dataclasses
 import keyword
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
@@ -61,6 +61,9 @@ def elementwise(
     num_parts: int = 1,
     own: Mapping[str, float] | None = None,
     apart: bool = False,
+    gate_names: Sequence[str] = (),
+    bias: Mapping[str, float] | None = None,
+    memory: Mapping[str, int] | None = None,
 ) -> type[Elementwise]:
     """Make a class of cells from a map of each unit; the derivative is JAX's, of this map alone.
 
@@ -80,6 +83,11 @@ def elementwise(
             them. `fn` gets each by its name.
         apart: whether `fn(z, u, s, **own)` takes `z = x_t W_xh + b_h` and `u = h_{t-1} W_hh` apart, as a GRU needs,
             whose reset gate multiplies one of them only.
+        gate_names: a name for each gate, in the order of `a`: like ("i", "f", "g", "o"), or "ifgo". What
+            `check_gradients` finds is then told by gate. Empty if the gates have no names.
+        bias: what `init_params` adds to the bias of a gate, by its name: like {"f": 1.0} for a forget gate.
+        memory: how `initializers.chrono` reads a gate, by its name: 1 for one that keeps the past, -1 for one that lets
+            the present in; like {"f": 1, "i": -1}.
 
     Returns:
         A class of cells, with the fields `w_xh` (in, num_gates · hid), `w_hh` (hid, num_gates · hid), `b_h`
@@ -88,10 +96,12 @@ def elementwise(
 
     Raises:
         TypeError: if `fn` is not a function with a name, or does not take these arguments; if it returns another dtype
-            than it takes; if `own` is not a mapping from names to numbers; if a number is not an integer, or `apart`
-            is not a boolean.
-        ValueError: if a number is below 1, or a name of `own` is one that cells use; if `fn` raises an error, or
-            returns another number of parts, or other shapes. It is tried once with float32 arrays, without computing.
+            than it takes; if `own`, `bias` or `memory` is not a mapping from names to numbers, or `gate_names` not a
+            sequence of names; if a number of gates or parts is not an integer, or `apart` is not a boolean.
+        ValueError: if a number is below 1, or a name of `own` is one that cells use; if `gate_names` are not
+            `num_gates` different names, or `bias` or `memory` has another name, or a number that it cannot have; if
+            `fn` raises an error, or returns another number of parts, or other shapes. It is tried once with float32
+            arrays, without computing.
 
     >>> import jax, jax.numpy as jnp, rnn_jax
     >>> def light_gru(a, s):  # Ravanelli et al. (2018), without its batch normalisation
@@ -111,6 +121,7 @@ def elementwise(
     start = _starts(own)
     check_map(fn, num_gates, num_parts, tuple(start), apart)
     static = {"gates": num_gates, "parts": num_parts, "own_start": start, "apart": apart, "fn": staticmethod(fn)}
+    static |= _of_gates(num_gates, gate_names, bias, memory)
     name = name_of(fn)
     made = dataclasses.make_dataclass(
         name,
@@ -134,16 +145,45 @@ TAKEN = (
 )
 """Names that an own parameter cannot have: those of a cell, and those of the arguments of a map."""
 
+ANY = Range("a finite number", lambda x: True)
+SIGN = Range("the number 1 or -1", lambda x: abs(x) == 1)
+
 
 def _starts(own: Any) -> dict[str, float]:
     """The first value of each own parameter, checked."""
-    if own is not None and not isinstance(own, Mapping):
-        raise TypeError(f'`own` must map names to numbers, like {{"gain": 1.0}}, got {type(own).__name__}.')
+    _require_mapping("own", own, '{"gain": 1.0}')
     for name in own or {}:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
             raise ValueError(f'`own` must have names of arguments of `fn`, like "gain", got {name!r}.')
         if name in TAKEN:
             raise ValueError(f"`own` must have names that cells do not use, got {name!r}: take another, my_{name}.")
+    return _known("own", own, ANY)
+
+
+def _of_gates(num_gates: int, names: Any, bias: Any, memory: Any) -> dict[str, Any]:
+    """What a class of cells says of its gates, checked."""
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f'`gate_names` must be a sequence of names, like ("i", "f", "g", "o"), got {names!r}.')
+    names = tuple(names)
+    if names and not len(names) == len(set(names)) == num_gates:
+        raise ValueError(f"`gate_names` must be one name per gate, `num_gates={num_gates}`, each another, got {names}.")
+    _require_mapping("bias", bias, '{"f": 1.0}')
+    _require_mapping("memory", memory, '{"f": 1, "i": -1}')
+    for given, mapping in (("bias", bias or {}), ("memory", memory or {})):
+        for name in mapping:
+            if name not in names:
+                raise ValueError(f"`{given}` must have names of `gate_names`, {names}, got {name!r}: name the gates.")
+    signs = {name: int(sign) for name, sign in _known("memory", memory, SIGN).items()}
+    return {"gate_names": names, "bias": _known("bias", bias, ANY), "memory": signs}
+
+
+def _require_mapping(name: str, given: Any, example: str) -> None:
+    """Raise unless an optional argument is None or a mapping."""
+    if given is not None and not isinstance(given, Mapping):
+        raise TypeError(f"`{name}` must map names to numbers, like {example}, got {type(given).__name__}.")
+
+
+def _known(name: str, given: Mapping[str, Any] | None, numbers: Range) -> dict[str, float]:
+    """The numbers of an optional mapping, as floats."""
     later = "set traced values with `replace`, after `init_params`"
-    any_number = Range("a finite number", lambda x: True)
-    return {name: require_known_number(f"own[{name!r}]", x, any_number, later) for name, x in (own or {}).items()}
+    return {key: require_known_number(f"{name}[{key!r}]", x, numbers, later) for key, x in (given or {}).items()}

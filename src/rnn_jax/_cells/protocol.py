@@ -58,7 +58,9 @@ class Cell(Protocol):
     precision where the cell saturates. For `anatomy`, it may have `gate_names` and `slopes(kept, z, u)`: one array
     (*steps, hid) per gate, the derivative of its activation, scaled so that 1 is the largest for the sigmoid and the
     tanh; your own φ is not scaled. For `init_params`, a class may have `gate_names` and `bias`, which is added to the
-    bias of a gate, and `own_start`, the first values of its own parameters. What they do not name is zero.
+    bias of a gate, and `own_start`, the first values of its own parameters. What they do not name is zero. For
+    `initializers.chrono`, it may have `gate_names` and `memory`: 1 for a gate that keeps the past, -1 for one that lets
+    the present in.
     """
 
     gates: ClassVar[int]

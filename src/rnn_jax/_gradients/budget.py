@@ -83,10 +83,12 @@ def plan_cost(shapes: tuple[Any, Any, Any], plan: Plan | None = None) -> PlanCos
 def _plan_cost(plan: Plan, batch: Batch, sizes: "Sizes") -> PlanCost:
     time, last = batch.inputs.shape[0], num_read(batch)
     phases = [(time - last, max(plan.keep - last, 0)), (last, min(plan.keep, last))]
-    states = sum(_kept_states(plan, length, keep) for length, keep in phases)
-    with_gates = 0 if plan.remake else sum(_kept_steps(plan, length, keep) for length, keep in phases)
+    runs = [list(_runs(plan, length, keep)) for length, keep in phases]
+    states = sum(max(starts + steps for starts, steps in of_phase) for of_phase in runs)
+    longest = [max(steps for _, steps in of_phase) for of_phase in runs]
+    with_gates = 0 if plan.remake else sum(longest)
     again = sum(_recomputed(plan, length, keep) for length, keep in phases)
-    unread, read = (_longest_block(plan, length, keep) for length, keep in phases)
+    unread, read = (min(plan.block, steps) for steps in longest)
     block = max(unread, read)
     temporaries = states * sizes.states + with_gates * sizes.kept + _block_bytes(sizes, plan, block, read)
     if plan.segments and plan.segments[-1] <= plan.block and not plan.keep:  # states are computed where they are used
@@ -171,22 +173,18 @@ def _candidates(params: Params, batch: Batch) -> Iterator[Plan]:
         block = min(block - 1, even(time, block // 2))
 
 
-def _kept_states(plan: Plan, length: int, keep: int) -> int:
-    """The states in memory at once: one per segment, and all of the last steps or, later, of one segment."""
-    if not plan.segments:
-        return length
-    size, inner, count = outermost(plan, length, keep)
-    of_one = _kept_states(inner, size, 0) if count else 0
-    return count + max(of_one, _kept_states(inner, length - count * size, keep))
+def _runs(plan: Plan, length: int, keep: int, starts: int = 0) -> Iterator[tuple[int, int]]:
+    """The steps whose states are all in memory at some time: those of one innermost segment, or of the end.
 
-
-def _kept_steps(plan: Plan, length: int, keep: int) -> int:
-    """Steps whose gates are in memory at once, if gates are kept: those of the end or, later, of one segment."""
+    Each comes as `(starts, steps)`. Meanwhile one state is kept for each of the `starts` segments around them.
+    """
     if not plan.segments:
-        return length
+        yield starts, length
+        return
     size, inner, count = outermost(plan, length, keep)
-    of_one = _kept_steps(inner, size, 0) if count else 0
-    return max(of_one, _kept_steps(inner, length - count * size, keep))
+    if count:
+        yield from _runs(inner, size, 0, starts + count)
+    yield from _runs(inner, length - count * size, keep, starts + count)
 
 
 def _recomputed(plan: Plan, length: int, keep: int) -> int:
@@ -195,15 +193,6 @@ def _recomputed(plan: Plan, length: int, keep: int) -> int:
         return 0
     size, inner, count = outermost(plan, length, keep)
     return count * (size + _recomputed(inner, size, 0)) + _recomputed(inner, length - count * size, keep)
-
-
-def _longest_block(plan: Plan, length: int, keep: int) -> int:
-    """The number of steps in the longest block."""
-    if not plan.segments:
-        return min(plan.block, length)
-    size, inner, count = outermost(plan, length, keep)
-    of_one = _longest_block(inner, size, 0) if count else 0
-    return max(of_one, _longest_block(inner, length - count * size, keep))
 
 
 class Sizes(NamedTuple):
