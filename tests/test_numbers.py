@@ -84,7 +84,9 @@ def penalised(weight):
 
 
 def ridge_with(penalty):
-    real = BATCH._replace(targets=jnp.sin(jnp.arange(BATCH.targets.size * 2.0)).reshape(*BATCH.targets.shape, -1))
+    outputs = PARAMS.readout.b_y.size
+    targets = jnp.sin(jnp.arange(BATCH.targets.size * outputs, dtype=jnp.float32))
+    real = BATCH._replace(targets=targets.reshape(*BATCH.targets.shape, outputs))
     return rnn_jax.ridge_readout(PARAMS, real, H_0, penalty).readout
 
 
