@@ -1,7 +1,9 @@
 """Settings of the documentation site: `python3 -m sphinx -W docs build/site`."""
 
+import os
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -22,12 +24,18 @@ extensions = [
 exclude_patterns = ["_ext"]
 highlight_language = "text"
 smartquotes = False
+suppress_warnings = ["myst.header"]  # h100.md has no headings above the third level
 
 # Pages
 myst_heading_anchors = 4
 myst_url_schemes = ["http", "https", "mailto", "repository"]
 
-# Tutorials: executed at each build, because their outputs depend on the library too
+# Tutorials: executed at each build, because their outputs depend on the library too. Their programs are small, so that
+# XLA would spend most of the time on optimizing them.
+flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if metadata.version("jaxlib").startswith("0.10."):  # later ones lack the flag
+    flags += " --xla_cpu_use_fusion_emitters=false"
+os.environ.setdefault("XLA_FLAGS", flags)
 nb_execution_mode = "force"
 nb_execution_timeout = 180
 nb_execution_raise_on_error = True

@@ -4,6 +4,7 @@ Our docstrings have the sections of Google's style. Their text is plain, with th
 mathematics is an indented block, and the fields of a tuple are a list of names with aligned descriptions.
 """
 
+import functools
 import importlib
 import inspect
 import re
@@ -28,9 +29,10 @@ def public_names(module: str) -> list[str]:
     """The public names of `rnn_jax` or one of its namespaces, without the namespaces themselves."""
     loaded = importlib.import_module(module)
     names = getattr(loaded, "__all__", None) or dir(loaded)
-    return sorted(name for name in names if not name.startswith("_") and name not in NAMESPACES)
+    return sorted(name for name in names if name[0] != "_" and not inspect.ismodule(getattr(loaded, name)))
 
 
+@functools.cache
 def targets() -> dict[str, str]:
     """The full name of each public name, as our docstrings may write it: `Plan`, `analysis.anatomy`, and in full."""
     found = {}
@@ -103,7 +105,7 @@ def readable(annotation: Any) -> str:
     if isinstance(annotation, list):
         return f"[{', '.join(map(readable, annotation))}]"
     if hasattr(annotation, "dim_str"):  # of jaxtyping
-        array = annotation.array_type.__name__
+        array = readable(annotation.array_type)
         inner = [
             *([] if array == "Array" else [array]),
             *([f'"{axes}"'] if (axes := annotation.dim_str.strip()) else []),
@@ -112,7 +114,7 @@ def readable(annotation: Any) -> str:
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
         return " | ".join(dict.fromkeys(map(readable, arguments)))
-    name = getattr(origin or annotation, "__name__", str(annotation))
+    name = getattr(origin or annotation, "__name__", str(annotation)).rpartition(".")[2]
     return f"{name}[{', '.join(map(readable, arguments))}]" if arguments else name
 
 
@@ -155,10 +157,9 @@ def is_of_interest(member: Any) -> bool:
 
 def setup(app: "Sphinx") -> dict[str, Any]:
     """Connect to autodoc, before napoleon."""
-    links = targets()
 
     def docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-        lines[:] = to_rst(lines, links)
+        lines[:] = to_rst(lines, targets())
 
     def signature(app: Any, what: str, name: str, obj: Any, options: Any, arguments: str | None, result: Any) -> Any:
         if arguments is None:

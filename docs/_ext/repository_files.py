@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 SCHEME = "repository:"
-SHOWN = {".py", ".pyi", ".md", ".toml", ".cff", ".sh", ".txtpb"}
+SHOWN = {".py": "python", ".pyi": "python", ".md": "markdown", ".toml": "toml", ".cff": "yaml", ".txtpb": "text"}
 INCLUDE = re.compile(r"^```\{include\} (\S+)\n```$", re.M)
 LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
 
@@ -66,10 +66,10 @@ def with_links_on_site(text: str, folder: str) -> str:
         return with_links_on_site((ROOT / file).read_text(encoding="utf-8"), posixpath.dirname(file))
 
     lines, in_code = [], False
-    for line in INCLUDE.sub(put_in, text).split("\n"):
+    for line in text.split("\n"):
         in_code ^= line.startswith("```")
         lines.append(line if in_code else LINK.sub(lambda link: on_site(link[0], folder), line))
-    return "\n".join(lines)
+    return INCLUDE.sub(put_in, "\n".join(lines))
 
 
 def address(path: str) -> str:
@@ -81,6 +81,8 @@ def source_of(domain: str, info: dict[str, str]) -> str | None:
     """The link to the code of a public name, for `sphinx.ext.linkcode`."""
     import rnn_jax
 
+    if not info["module"]:  # it was described by hand
+        return None
     obj: Any = operator.attrgetter(info["fullname"])(sys.modules[info["module"]])
     obj = inspect.unwrap(obj.fget if isinstance(obj, property) else obj)
     if not (inspect.isclass(obj) or inspect.isroutine(obj)):
@@ -147,13 +149,13 @@ def _page(path: str) -> str:
     """The HTML that shows a file or a folder. Line 44 of a file has the id L44."""
     from pygments import highlight
     from pygments.formatters import HtmlFormatter
-    from pygments.lexers import get_lexer_by_name, get_lexer_for_filename
+    from pygments.lexers import get_lexer_by_name
 
     title = f"<h1>{html.escape(path)}</h1>"
     if (ROOT / path).is_dir():
         here = posixpath.dirname(address(path))
         rows = [f'<li><a href="{posixpath.relpath(address(p), here)}">{Path(p).name}</a></li>' for p in _contents(path)]
         return f"{title}<ul>{''.join(rows)}</ul>"
-    lexer = get_lexer_by_name("text") if path.endswith(".txtpb") else get_lexer_for_filename(path)
-    text = highlight((ROOT / path).read_text(encoding="utf-8"), lexer, HtmlFormatter(linespans="L", wrapcode=True))
+    lexer, form = get_lexer_by_name(SHOWN[Path(path).suffix]), HtmlFormatter(linespans="L", wrapcode=True)
+    text = highlight((ROOT / path).read_text(encoding="utf-8"), lexer, form)
     return title + '<div class="repository-file">' + text.replace('id="L-', 'id="L') + "</div>"
