@@ -23,7 +23,7 @@ extensions = [
 ]
 exclude_patterns = ["_ext"]
 highlight_language = "text"
-smartquotes = False
+smartquotes_action = "D"  # dashes only
 suppress_warnings = ["myst.header"]  # h100.md has no headings above the third level
 
 # Pages
@@ -56,7 +56,9 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_theme_options = {
+    "footer_content_items": [],
     "home_page_in_toc": False,
+    "navbar_persistent": [],
     "show_navbar_depth": 1,
     "show_toc_level": 2,
     "use_download_button": False,

@@ -135,6 +135,7 @@ def test_types_are_readable():
     assert readable(Int[np.ndarray, " time"]) == 'Int[ndarray, "time"]' and readable(Key[Array, ""]) == "Key"
     assert readable(dict[str, tuple[Bool[Array, " x"], ...]]) == 'dict[str, tuple[Bool["x"], ...]]'
     assert readable(Callable[[jax.Array, Any], int]) == "Callable[[Array, Any], int]"
+    assert readable(rnn_jax.typing.Number | None) == "Number | None" and readable(rnn_jax.typing.States) == "States"
     arguments, result = readable_signature(inspect.signature(rnn_jax.readout))
     assert arguments == '(params: ReadoutParams, hs: Float["*steps hid"])' and result == 'Float["*steps out"]'
 

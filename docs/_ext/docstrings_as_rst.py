@@ -22,6 +22,10 @@ CODE = re.compile(r"`([^`]+)`")
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises):$")
 FIELD = re.compile(r"(`[^`]+`(?:, `[^`]+`)*) +(\S.*)")
 ALIGNED = re.compile(r"`[^`]+`(?:, `[^`]+`)* {2,}\S")
+ALIASES = (
+    *(("rnn_jax.typing", name) for name in ("States", "Result", "Loss")),
+    *(("optax", name) for name in ("OptState", "Schedule")),
+)
 OPENING, CLOSING = " \n([{\"'-/", " \n)]}\"'-/:.,;!?"
 
 
@@ -112,7 +116,13 @@ def readable(annotation: Any) -> str:
         ]
         return annotation.dtype.__name__ + (f"[{', '.join(inner)}]" if inner else "")
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    for module, name in ALIASES:
+        if annotation == getattr(importlib.import_module(module), name):
+            return name
     if origin in (typing.Union, types.UnionType):
+        number = typing.get_args(importlib.import_module("rnn_jax.typing").Number)
+        if set(number) <= set(arguments):
+            arguments = ("Number", *(one for one in arguments if one not in number))
         return " | ".join(dict.fromkeys(map(readable, arguments)))
     name = getattr(origin or annotation, "__name__", str(annotation)).rpartition(".")[2]
     return f"{name}[{', '.join(map(readable, arguments))}]" if arguments else name
