@@ -7,7 +7,7 @@ import optax
 import rnn_jax
 
 TIME, MAZES, LONGEST, BURN_IN = 32, 64, 10, 8  # steps per window, mazes, longest corridor, steps without a loss
-METHODS = {"stopped": rnn_jax.BurnIn(rnn_jax.Blocked(), BURN_IN), "through": rnn_jax.Blocked()}  # its gradient
+METHODS = {"stopped": rnn_jax.BurnIn(rnn_jax.Blocked(), BURN_IN), "through": rnn_jax.Blocked()}  # at the burn-in
 
 
 def ppo(y, seen):
