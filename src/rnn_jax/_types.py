@@ -139,8 +139,9 @@ def accumulation_dtype(dtype: Any) -> Any:
 
 
 def state_dtype(cell: Cell) -> Any:
-    """The dtype in which a state lasts: that of the weights, but at least float32 if a part of `s_{t-1}` is added up.
+    """The dtype in which a state lasts: that of the weights; at least float32 if `backward` reads more than states.
 
-    With fewer bits, what one step adds to a long memory is rounded away.
+    Those are the leaky cells and those with gates, in which a part of `s_{t-1}` stays: with fewer bits, what one step
+    adds to a long memory is rounded away. An activation without `d_phi` is among them, for which it does no harm.
     """
     return cell.w_hh.dtype if cell.from_states else accumulation_dtype(cell.w_hh.dtype)

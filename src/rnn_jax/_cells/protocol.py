@@ -128,7 +128,7 @@ def num_units(cell: Cell) -> int:
 def hidden(cell: Cell, s: Array) -> Array:
     """The part h of the states `s`, (*steps, hid): what `W_hh`, the layer above and the readout read.
 
-    It has the dtype of the weights. The states of a cell with gates may have a wider one.
+    It has the dtype of the weights. The states may have a wider one (`state_dtype`).
     """
     return (s if cell.parts == 1 else s[..., : num_units(cell)]).astype(cell.w_hh.dtype)
 

@@ -75,8 +75,9 @@ class TrainConfig:
     0.9 with --activation identity.
     """
     dtype: Literal["float32", "float64", "bfloat16"] = "float32"
-    """Number type of the run; JAX's settings in the environment do not change it. With bfloat16, states and products
-    are computed in bfloat16; weights, their gradients and all sums stay in float32.
+    """Number type of the run; JAX's settings in the environment do not change it. With bfloat16, products are
+    computed in bfloat16, and so are the states, unless units are leaky or have gates; weights, their gradients and all
+    sums stay in float32.
     """
 
     method: Literal["autodiff", "stepwise", "bptt", "blocked"] = "blocked"

@@ -40,7 +40,7 @@ class Events(NamedTuple):
     def d_enter(self, d_h_met: Array, d_h_t: Array) -> Array:
         """`d_h_{t-1}`: `d_h_met` sent back through `enter`, or `d_h_t` where the step does not exist."""
         d_h_tm1 = self.leave(self.enter(d_h_met), d_h_t)
-        return d_h_tm1 if self.sent is None else self.sent[..., None] * d_h_tm1
+        return d_h_tm1 if self.sent is None else self.sent[..., None].astype(d_h_tm1.dtype) * d_h_tm1
 
     def visible(self, xs: Inputs | Step) -> Inputs | Step:
         """`xs` with zeros at the steps that do not exist, so that a NaN there reaches nothing (0 · NaN is NaN)."""

@@ -24,7 +24,8 @@ def sending_on(sent: Any) -> Callable[..., Trajectory]:
     ) -> Trajectory:
         def body(h_tm1: Array, now: Any) -> tuple[Array, Array]:
             x_t, mask_t, reset_t, sent_t = now
-            h_tm1 = h_tm1 + (sent_t - 1) * (h_tm1 - lax.stop_gradient(h_tm1))  # adds an exact zero
+            stopped = (sent_t - 1).astype(h_tm1.dtype)
+            h_tm1 = h_tm1 + stopped * (h_tm1 - lax.stop_gradient(h_tm1))  # adds an exact zero
             h_t = unroll(cell, h_tm1, x_t, mask=mask_t, reset=reset_t, r=r)[0]
             return h_t, h_t
 
