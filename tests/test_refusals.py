@@ -234,9 +234,31 @@ BAD_GRADCHECK = {
 }
 
 
+BAD_EXPORT = {
+    "no file": (["run"], "--to"),
+    "ending": (
+        ["run", "--to", "net.onnx"],
+        "--to must be a file name that ends in .safetensors, .npz, .stablehlo, got 'net.onnx'.",
+    ),
+    "no folder": (
+        ["run", "--to", "nowhere/net.npz"],
+        "--to must name a file that can be written, but 'nowhere/net.npz' cannot",
+    ),
+    "no folder, programs": (
+        ["run", "--to", "nowhere/net.stablehlo"],
+        "--to must name a file that can be written, but 'nowhere/",
+    ),
+    "a folder": (["run", "--to", "folder.npz"], "--to must name a file that can be written, but 'folder.npz' cannot"),
+    "long name": (["run", "--to", "x" * 300 + ".npz"], "--to must name a path that can be used, got 'xxx"),
+    "no run": (["other", "--to", "net.npz"], "RUN must be a folder left by `rnn-jax train`"),
+    "torn": (["hollow", "--to", "net.npz"], "RUN must hold a checkpoint that can be read, but in 'hollow'"),
+}
+
+
 BAD = {
     "train": BAD_TRAIN,
     "sample": BAD_SAMPLE,
+    "export": BAD_EXPORT,
     "gradcheck": BAD_GRADCHECK,
     "truncation": BAD_TRUNCATION,
     "anatomy": BAD_ANATOMY,
@@ -255,6 +277,7 @@ def bad_place(finished, tmp_path_factory):
     (cwd / "other").mkdir()
     (cwd / "folder.html").mkdir()
     (cwd / "folder.png").mkdir()
+    (cwd / "folder.npz").mkdir()
     (cwd / "other" / "precious.txt").write_text("keep me")
     for name in ("run", "mixed", "bare", "torn", "typed", "choice", "blank", "hollow"):
         shutil.copytree(finished[0] / "run", cwd / name)
@@ -337,12 +360,13 @@ def test_settings_that_are_no_settings(bad_place, tmp_path, label):
 CONFIGS = {
     config.TrainConfig: (limits.check_train_config, ()),
     config.SampleConfig: (limits.check_sample_config, ()),
+    config.ExportConfig: (limits.check_export_config, ()),
     config.GradcheckConfig: (limits.check_gradcheck_config, ()),
     config.TruncationConfig: (limits.check_truncation_config, ()),
     config.AnatomyConfig: (limits.check_anatomy_config, (set(),)),
     config.ExperimentConfig: (limits.check_experiment_config, (["digits"],)),
 }
-NEEDED = {"run": pathlib.Path("run"), "name": "digits"}
+NEEDED = {"run": pathlib.Path("run"), "name": "digits", "to": pathlib.Path("net.npz")}
 
 
 def numbers_of(kind):
@@ -385,6 +409,8 @@ EMPTY = {  # what takes a path, and the sentence that an empty one gets
     "train FILE": ["train", "real.txt", ""],
     "train --resume FILE": ["train", "--resume", "run", "--steps", "99", ""],
     "sample RUN": ["sample", ""],
+    "export RUN": ["export", "", "--to", "net.npz"],
+    "export --to": ["export", "run", "--to", ""],
     "gradcheck --picture": ["gradcheck", "--picture", ""],
     "truncation RUN": ["truncation", ""],
     "truncation FILE": ["truncation", "run", ""],

@@ -162,6 +162,21 @@ class SampleConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """Write the network of a run to a file for other programs.
+
+    The ending of the name says what to write. `.safetensors` or `.npz`: the weights by name, with the settings.
+    `.stablehlo`: one step and a whole sequence as compiled programs for CPU, CUDA, ROCm and TPU, with the symbols; JAX
+    runs them without this package.
+    """
+
+    run: Annotated[RunFolder, tyro.conf.Positional]
+    """The folder that `rnn-jax train` left."""
+    to: Annotated[Path, _named("--to")]
+    """The file to write."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GradcheckConfig:
     """Check every gradient method in float64 against independent witnesses, over a grid of options.
 

@@ -12,6 +12,7 @@ from .._reporting.files import is_unicode
 from .config import (
     AnatomyConfig,
     ExperimentConfig,
+    ExportConfig,
     GradcheckConfig,
     SampleConfig,
     TrainConfig,
@@ -35,6 +36,7 @@ RANGES: dict[str, tuple[float, float]] = {  # the range of every number, both en
     "seeds": (1, 10**4),
     "seed": (0, 2**32 - 1),
 }
+ENDINGS = (".safetensors", ".npz", ".stablehlo")
 LONGEST = 200  # characters of a refused value that a message shows
 COLDEST = 1e-6  # the lowest temperature above 0; a lower one has the effect of 0
 
@@ -104,6 +106,13 @@ def check_sample_config(config: SampleConfig) -> None:
     check_path(config, "run")
     _require(config, "temperature", not 0 < config.temperature < COLDEST, f"0 or at least {COLDEST:g}")
     _require(config, "prompt", config.prompt != "", "at least one symbol")
+
+
+def check_export_config(config: ExportConfig) -> None:
+    """Raise an `InputError` for the first setting that is not possible."""
+    check_path(config, "run")
+    check_path(config, "to")
+    _require(config, "to", config.to.suffix in ENDINGS, f"a file name that ends in {', '.join(ENDINGS)}")
 
 
 def check_gradcheck_config(config: GradcheckConfig) -> None:

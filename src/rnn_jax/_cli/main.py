@@ -16,7 +16,15 @@ from .._reporting.errors import InputError, OutputFailed, TrainingFailed
 from .._reporting.machine import cores, installed
 
 if TYPE_CHECKING:
-    from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
+    from .config import (
+        AnatomyConfig,
+        ExperimentConfig,
+        ExportConfig,
+        GradcheckConfig,
+        SampleConfig,
+        TrainConfig,
+        TruncationConfig,
+    )
 
 EXTRA = {  # which extra brings a package
     **dict.fromkeys(("tyro", "tqdm", "matplotlib", "orbax", "safetensors"), "app"),
@@ -74,12 +82,21 @@ def _versions() -> str:
 
 def _command(argv: Sequence[str]) -> Callable[[], int]:
     """The function that does what `argv` asks for."""
-    from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TruncationConfig
+    from .config import (
+        AnatomyConfig,
+        ExperimentConfig,
+        ExportConfig,
+        GradcheckConfig,
+        SampleConfig,
+        TruncationConfig,
+    )
 
     with _numbers_of_any_length():
         config = _parsed(argv)
     if isinstance(config, SampleConfig):
         return partial(_sample, config)
+    if isinstance(config, ExportConfig):
+        return partial(_export, config)
     if isinstance(config, GradcheckConfig):
         return partial(_gradcheck, config)
     if isinstance(config, TruncationConfig):
@@ -114,12 +131,21 @@ def _parse(argv: Sequence[str]) -> Any:
     """The settings in `argv`, by tyro."""
     import tyro
 
-    from .config import AnatomyConfig, ExperimentConfig, GradcheckConfig, SampleConfig, TrainConfig, TruncationConfig
+    from .config import (
+        AnatomyConfig,
+        ExperimentConfig,
+        ExportConfig,
+        GradcheckConfig,
+        SampleConfig,
+        TrainConfig,
+        TruncationConfig,
+    )
 
     return tyro.extras.subcommand_cli_from_dict(
         {
             "train": TrainConfig,
             "sample": SampleConfig,
+            "export": ExportConfig,
             "gradcheck": GradcheckConfig,
             "truncation": TruncationConfig,
             "anatomy": AnatomyConfig,
@@ -180,6 +206,16 @@ def _sample(config: "SampleConfig") -> int:
         )
     with _jax(settings.dtype):
         return int(import_module(".sample", __package__).sample(config, settings, facts["symbols"]))
+
+
+def _export(config: "ExportConfig") -> int:
+    from .limits import check_export_config
+    from .run_folder import read_settings
+
+    check_export_config(config)
+    settings, facts = read_settings(config.run)
+    with _jax(settings.dtype):
+        return int(import_module(".export", __package__).export(config, settings, facts["symbols"]))
 
 
 def _gradcheck(config: "GradcheckConfig") -> int:
