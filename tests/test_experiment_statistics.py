@@ -140,3 +140,20 @@ def test_bands_leave_out_what_is_not_there():
         np.testing.assert_allclose(pictures._quantile(some, q), np.quantile(some, q, axis=-1))
     np.testing.assert_array_equal(pictures._quantile(np.array([[1.0, 2.0, math.inf, math.inf]]), 0.5), [math.inf])
     plt.close("all")
+
+
+def test_pictures_leave_the_backend_and_the_figures_of_the_user_alone():
+    """In a notebook, the user's own pictures are shown as before, and those of a report are not shown."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    import matplotlib.pyplot as plt
+
+    before = plt.get_backend()
+    plt.switch_backend("svg")
+    try:
+        spec = spec_from_file_location("rnn_jax._reporting.again", html_page.__file__)
+        spec.loader.exec_module(module_from_spec(spec))  # as it is imported the first time
+        report.default_sections([trial_of([[1.0, 2.0], [0.5, 1.0]])])
+        assert plt.get_backend() == "svg" and not plt.get_fignums()
+    finally:
+        plt.switch_backend(before)

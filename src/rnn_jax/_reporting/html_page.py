@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from .console import shown
 
@@ -72,9 +69,19 @@ def _number(value: Any) -> str:
     return value if isinstance(value, str) else f"{value:.4g}"
 
 
-def png(figure: Any) -> bytes:
-    """The picture as a PNG, and the figure closed."""
+def subplots(
+    rows: int = 1, columns: int = 1, *, figsize: tuple[int | float, int | float], **options: Any
+) -> tuple[Figure, Any]:
+    """A figure and its axes, as `plt.subplots` returns them.
+
+    Without pyplot: that would show each figure in a notebook, and setting another backend would hide the user's own.
+    """
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(rows, columns, **options)
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
     return buffer.getvalue()

@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 
-from .._reporting.html_page import Section, png
+from .._reporting.html_page import Section, png, subplots
 from .._require import require_known
 from ._statistics import share_interval
 from ._trials import Setting, Trial, differing, label, require_trials, short
@@ -26,11 +26,10 @@ def panels(trials: Sequence[Trial], by: str | None) -> dict[Any, list[Trial]]:
 def _axes(groups: dict[Any, Any], by: str | None) -> tuple[Any, list[Any]]:
     columns = 2 if len(groups) == 4 else min(len(groups), 3)
     rows = -(-len(groups) // columns)
-    figure, grid = plt.subplots(
+    figure, grid = subplots(
         rows,
         columns,
         figsize=((9, 11, 12)[columns - 1], 3.6 * rows),
-        layout="constrained",
         squeeze=False,
         sharey=by is not None,
     )
@@ -127,9 +126,7 @@ def learning_curves(
     if len(groups) == len(trials):
         names = []  # the title of the panel names the setting
     seen = list(dict.fromkeys(label(trial.setting, names) for trial in trials))
-    colors = (
-        plt.get_cmap("viridis")(np.linspace(0, 0.92, len(seen))) if len(seen) > 10 else [f"C{i}" for i in range(10)]
-    )
+    colors = colormaps["viridis"](np.linspace(0, 0.92, len(seen))) if len(seen) > 10 else [f"C{i}" for i in range(10)]
     for ax, group in zip(axes, groups.values(), strict=True):
         for trial in group:
             name = label(trial.setting, names)

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib import colormaps
 
-from ..._reporting.html_page import Section, html_page, png
+from ..._reporting.html_page import Section, html_page, png, subplots
 from ..plots import above_zero, mark_dead, say_if_empty, with_zeros
 from .examine import Findings
 from .verdict import verdict
@@ -36,8 +36,8 @@ def page(found: Findings) -> str:
 def profile(found: Findings) -> Section:
     """`‖δ_t‖` of the last loss against time, for each gain."""
     num_layers, time = found.profiles[0].shape
-    figure, panels = plt.subplots(1, num_layers, figsize=(9, 4), layout="constrained", sharey=True, squeeze=False)
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(found.gains)))
+    figure, panels = subplots(1, num_layers, figsize=(9, 4), sharey=True, squeeze=False)
+    colors = colormaps["viridis"](np.linspace(0, 0.9, len(found.gains)))
     t, profiles = np.arange(1, time + 1), np.stack(found.profiles)
     profiles = np.where(np.isfinite(profiles), profiles, np.nan)
     shown = above_zero(profiles)
@@ -89,7 +89,7 @@ def lag_map(found: Findings) -> Section:
     grid = np.sqrt(np.mean(np.square(grid.reshape(*grid.shape[:2], -1)), 2))
     there = np.arange(len(grid))[:, None] <= np.arange(grid.shape[1]) + 1  # no state is before h_0
     logs = _logs(np.where(there, grid, np.nan))
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    figure, axes = subplots(figsize=(9, 4))
     place: dict[str, Any] = {
         "origin": "lower",
         "aspect": "auto",
@@ -116,13 +116,11 @@ def lag_map(found: Findings) -> Section:
 
 def products(found: Findings) -> Section:
     """Singular values of products of Jacobians, against the number of factors."""
-    figure, panels = plt.subplots(
-        1, len(found.singular_values), figsize=(9, 4), layout="constrained", sharey=True, squeeze=False
-    )
+    figure, panels = subplots(1, len(found.singular_values), figsize=(9, 4), sharey=True, squeeze=False)
     rows = []
     for layer, (logs, axes) in enumerate(zip(found.singular_values, panels[0], strict=True)):
         shown = sorted({round(q * (logs.shape[1] - 1)) for q in (0, 0.05, 0.1, 0.25, 0.5)})
-        colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(shown)))
+        colors = colormaps["viridis"](np.linspace(0, 0.9, len(shown)))
         for i, color in zip(shown, colors, strict=True):
             values = np.where(np.isfinite(logs[:, i]), logs[:, i], np.nan) / np.log(10)
             axes.plot(found.product_lags, values, color=color, marker=".", label=f"{i + 1}.")
@@ -151,8 +149,8 @@ def products(found: Findings) -> Section:
 
 def lyapunov(found: Findings) -> Section:
     """The leading exponents of each gain."""
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
-    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(found.gains)))
+    figure, axes = subplots(figsize=(9, 4))
+    colors = colormaps["viridis"](np.linspace(0, 0.9, len(found.gains)))
     for gain, spectrum, color in zip(found.gains, found.spectra, colors, strict=True):
         index = np.arange(1, len(spectrum.exponents) + 1)
         bars = 2 * np.where(np.isfinite(spectrum.errors), spectrum.errors, 0)
@@ -191,7 +189,7 @@ def eigenvalues(found: Findings) -> Section:
             "A layer with gates has no such step, because its gates multiply what W_hh passes on: see the Lyapunov "
             "exponents.",
         )
-    figure, panels = plt.subplots(1, len(found.eigenvalues), figsize=(9, 4), layout="constrained", squeeze=False)
+    figure, panels = subplots(1, len(found.eigenvalues), figsize=(9, 4), squeeze=False)
     circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
     for layer, (values, axes) in enumerate(zip(found.eigenvalues, panels[0], strict=True)):
         axes.plot(circle.real, circle.imag, color="0.5", linewidth=0.8)
@@ -220,7 +218,7 @@ def saturation(found: Findings) -> Section:
         return Section(SATURATED, None, "The slopes of these cells are not known, so their saturation cannot be shown.")
     gated = len(names) > 1
     size = (9, 1 + 2 * len(names)) if gated else (9, 4)
-    figure, panels = plt.subplots(len(names), len(layers), figsize=size, layout="constrained", squeeze=False)
+    figure, panels = subplots(len(names), len(layers), figsize=size, squeeze=False)
     rows = []
     for i, layer in enumerate(layers):
         for name, axes in zip(names, panels[:, i], strict=True):
@@ -259,7 +257,7 @@ def saturation(found: Findings) -> Section:
 def contributions(found: Findings) -> Section:
     """What each step adds to the gradient of `W_hh`."""
     layers = found.whole.layers
-    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5), layout="constrained", sharex=True)
+    figure, (above, below) = subplots(2, 1, figsize=(9, 5), sharex=True)
     rows = []
     for i, layer in enumerate(layers):
         norms, cosines = (np.asarray(x.w_hh, np.float64) for x in (layer.part_norms, layer.part_cosines))

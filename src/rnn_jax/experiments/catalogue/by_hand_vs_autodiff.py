@@ -6,11 +6,10 @@ from functools import partial
 from typing import Any
 
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 
 from ... import Params, make_grad_fn, zero_state
-from ..._reporting.html_page import Section, png
+from ..._reporting.html_page import Section, png, subplots
 from ...tasks import TASKS
 from .._differences import seeds_needed
 from .._experiment import Experiment
@@ -116,7 +115,7 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
 
 def apart_over_time(trials: Sequence[Trial]) -> Section:
     """How the difference of the two trainings grows."""
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    figure, axes = subplots(figsize=(9, 4))
     for i, (name, by_hand, autodiff) in enumerate(pairs(trials)):
         apart = np.maximum(differences(by_hand, autodiff), 1e-17)
         low, middle, high = np.quantile(apart, (0, 0.5, 1), axis=1)

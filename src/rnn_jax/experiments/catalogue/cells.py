@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import matplotlib.pyplot as plt
 import numpy as np
 from jaxtyping import Array, Key
 
 from ... import Params, init_params
-from ..._reporting.html_page import Section, png
+from ..._reporting.html_page import Section, png, subplots
 from ...initializers import chrono
 from .._differences import seeds_needed
 from .._experiment import Experiment
@@ -210,9 +209,7 @@ def against_time(trials: Sequence[Trial]) -> Section:
     found = chosen(trials)
     columns = min(len(found), 3)
     lines = -(-len(found) // columns)
-    figure, grid = plt.subplots(
-        lines, columns, figsize=(max(4.0 * columns, 7), 3.2 * lines), layout="constrained", squeeze=False
-    )
+    figure, grid = subplots(lines, columns, figsize=(max(4.0 * columns, 7), 3.2 * lines), squeeze=False)
     for ax, (name, of_cells) in zip(grid.ravel(), found.items(), strict=True):
         task = TASKS[name]
         for cell, trial in of_cells.items():

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from functools import cache
 
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 
 from ... import Params, make_grad_fn
-from ..._reporting.html_page import Section, png
+from ..._reporting.html_page import Section, png, subplots
 from .._data import digit_parts, digits
 from .._differences import seeds_needed
 from .._experiment import Experiment
@@ -109,7 +108,7 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
 
 def compared_with_baselines(trials: Sequence[Trial]) -> Section:
     """Accuracy of the chosen networks, seed by seed, and of the baselines."""
-    figure, axes = plt.subplots(figsize=(9, 3.2), layout="constrained")
+    figure, axes = subplots(figsize=(9, 3.2))
     rows = []
     for i, (reading, trial) in enumerate(chosen(trials)):
         accuracy = 100 * trial.final("test_accuracy")

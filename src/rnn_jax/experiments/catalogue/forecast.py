@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from functools import cache
 
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from jaxtyping import Array, Key
 
 from ... import Batch, Params, apply, make_grad_fn, zero_state
-from ..._reporting.html_page import Section, png
+from ..._reporting.html_page import Section, png, subplots
 from .._data import HORIZONS, LARGEST, forecasting, scale, sunspot_split, sunspots
 from .._differences import seeds_needed
 from .._experiment import Experiment
@@ -147,7 +146,7 @@ def errors(trials: Sequence[Trial]) -> Section:
     """RMSE against the horizon."""
     trial = best(trials, "validation_rmse", lowest=True)
     _, numbers = sunspots()
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    figure, axes = subplots(figsize=(9, 4))
     mine = np.stack([trial.final(f"test_rmse_{h}") for h in HORIZONS])
     low, middle, high = np.quantile(mine, (0, 0.5, 1), axis=1)
     x = np.arange(len(HORIZONS))
@@ -173,7 +172,7 @@ def course(trials: Sequence[Trial]) -> Section:
     trial = best(trials, "validation_rmse", lowest=True)
     months, numbers = sunspots()
     at, shown = origins("test"), (12, 60)
-    figure, panels = plt.subplots(len(shown), 1, figsize=(9, 5.4), layout="constrained", sharex=True)
+    figure, panels = subplots(len(shown), 1, figsize=(9, 5.4), sharex=True)
     for axes, h in zip(panels, shown, strict=True):
         i = HORIZONS.index(h)
         year = np.array([int(m[:4]) + (int(m[5:]) - 1) / 12 for m in months])[at + h]

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 
 from ... import (
@@ -20,7 +19,7 @@ from ... import (
     squared_error,
     zero_state,
 )
-from ..._reporting.html_page import Section, png
+from ..._reporting.html_page import Section, png, subplots
 from ...data import decode, encode, symbols_of
 from .._differences import seeds_needed
 from .._experiment import Experiment
@@ -198,7 +197,7 @@ def counting(trials: Sequence[Trial]) -> Section:
     said = trial.shown["says"]
     x = np.arange(1, SHOWN_NUMBERS + 1)
     low, middle, high = np.quantile(said, (0, 0.5, 1), axis=0)
-    figure, axes = plt.subplots(figsize=(9, 4), layout="constrained")
+    figure, axes = subplots(figsize=(9, 4))
     axes.plot(x, x + 1, color="0.5", ls=":", label="right")
     axes.axvspan(1, LAST_NUMBER - 1, color="0.93", label="learned")
     axes.plot(x, middle, "o-", ms=4, label="median over seeds")
@@ -223,7 +222,7 @@ def free_running(trials: Sequence[Trial]) -> Section:
     said, x = trial.shown["free"], np.arange(FREE)
     right = np.sin(2 * np.pi / PERIOD * (LEARNED + 1 + x))
     low, middle, high = np.quantile(said, (0, 0.5, 1), axis=0)
-    figure, (above, below) = plt.subplots(2, 1, figsize=(9, 5), layout="constrained", sharex=True)
+    figure, (above, below) = subplots(2, 1, figsize=(9, 5), sharex=True)
     above.plot(x, right, color="0.5", ls=":", label="right")
     above.plot(x, middle, label="median over seeds")
     above.fill_between(x, low, high, alpha=0.2, lw=0, label="all seeds")

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from functools import cache
 
 import jax.numpy as jnp
-import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from jaxtyping import Array, Key
 
 from ... import Batch, Params, make_grad_fn
-from ..._reporting.html_page import Section, png
+from ..._reporting.html_page import Section, png, subplots
 from ...data import make_streams, window_batch
 from ...data._corpus import read_corpus
 from ...data._held_out import BITS, TextData, make_validate, predicted_positions, prepare
@@ -107,7 +106,7 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
 
 def compared_with_baselines(trials: Sequence[Trial]) -> Section:
     """Bits of every setting and of the baselines."""
-    figure, axes = plt.subplots(figsize=(9, 3.4), layout="constrained")
+    figure, axes = subplots(figsize=(9, 3.4))
     ordered = sorted(trials, key=lambda trial: -float(np.median(trial.final("test_bits"))))
     names = [label(trial.setting, ["hidden_size", "rate", "num_steps"]) for trial in ordered]
     for i, trial in enumerate(ordered):
