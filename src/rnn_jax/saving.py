@@ -57,8 +57,8 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     """
     try:
         from ._cli.run_folder import SETTINGS, read_settings
-        from ._cli.sample import last_state
         from ._cli.settings_file import NOT_STORED
+        from ._cli.trained.sample import last_state
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("tyro", "orbax"):
             raise

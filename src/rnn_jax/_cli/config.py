@@ -1,7 +1,6 @@
 """The settings of each command, with their defaults. Imports no jax: `--help` answers at once."""
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -283,18 +282,6 @@ def units_of(config: TrainConfig | AnatomyConfig) -> str:
     kind = config.activation if config.cell == "vanilla" else config.cell.upper()
     leak = f", leak {config.leak}" if config.leak != 1 else ""
     return f"{layers} of {config.hidden_size} {kind} units{leak}"
-
-
-UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
-UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
-
-
-def bytes_of(text: str) -> float | None:
-    """The bytes of `200MB`, `64MiB` or `1e6`; None if the text is not a size."""
-    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*)\s*", text.lower())
-    unit = UNITS.get(match[2]) if match else None
-    size = float(match[1]) * unit if match and unit else None
-    return None if size == float("inf") else size
 
 
 def default_rate(config: TrainConfig) -> float:

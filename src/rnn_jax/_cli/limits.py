@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import difflib
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path
@@ -17,7 +18,6 @@ from .config import (
     SampleConfig,
     TrainConfig,
     TruncationConfig,
-    bytes_of,
 )
 
 MOST_STEPS = 2**31 - 1  # they are counted in int32
@@ -39,6 +39,18 @@ RANGES: dict[str, tuple[float, float]] = {  # the range of every number, both en
 ENDINGS = (".safetensors", ".npz", ".stablehlo")
 LONGEST = 200  # characters of a refused value that a message shows
 COLDEST = 1e-6  # the lowest temperature above 0; a lower one has the effect of 0
+
+
+UNITS = {"": 1, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9, "tb": 1e12}
+UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+
+
+def bytes_of(text: str) -> float | None:
+    """The bytes of `200MB`, `64MiB` or `1e6`; None if the text is not a size."""
+    match = re.fullmatch(r"\s*((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([a-z]*)\s*", text.lower())
+    unit = UNITS.get(match[2]) if match else None
+    size = float(match[1]) * unit if match and unit else None
+    return None if size == float("inf") else size
 
 
 def _check_ranges(config: object) -> None:

@@ -205,7 +205,7 @@ def _sample(config: "SampleConfig") -> int:
             f"it knows {facts['symbols']!r}."
         )
     with _jax(settings.dtype):
-        return int(import_module(".sample", __package__).sample(config, settings, facts["symbols"]))
+        return int(import_module(".trained.sample", __package__).sample(config, settings, facts["symbols"]))
 
 
 def _export(config: "ExportConfig") -> int:
@@ -215,7 +215,7 @@ def _export(config: "ExportConfig") -> int:
     check_export_config(config)
     settings, facts = read_settings(config.run)
     with _jax(settings.dtype):
-        return int(import_module(".export", __package__).export(config, settings, facts["symbols"]))
+        return int(import_module(".trained.export", __package__).export(config, settings, facts["symbols"]))
 
 
 def _gradcheck(config: "GradcheckConfig") -> int:

@@ -15,7 +15,7 @@ from ..data._corpus import Corpus
 from ..data._held_out import held_out_of_run, least_characters
 from .config import TrainConfig, TruncationConfig, units_of
 from .run_folder import TRUNCATION
-from .sample import trained
+from .trained.sample import trained
 
 MOST_LOST = 0.05  # ‖truncated - full‖ / ‖full‖
 LEAST_REACHES = 3  # a measurement must have this many times k2 steps, so that most of them can reach back k2

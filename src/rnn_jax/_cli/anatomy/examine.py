@@ -22,7 +22,7 @@ from ...dynamics import kaplan_yorke, log_singular_values, lyapunov_exponents, s
 from ...initializers import RECURRENT_INITS
 from ...typing import States
 from ..config import AnatomyConfig, TrainConfig, units_of
-from ..sample import trained
+from ..trained.sample import trained
 
 CHAOS_STEPS, CHAOS_SKIP, MOST_EXPONENTS = 1000, 100, 64
 LEAST_HELD_OUT = 2 * CHAOS_SKIP

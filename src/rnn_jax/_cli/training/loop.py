@@ -26,7 +26,7 @@ from .. import run_folder
 from ..config import TrainConfig
 from ..metrics import append_metrics
 from ..plots import learning_curve, watched
-from ..sample import default_prompt, make_writer
+from ..trained.sample import default_prompt, make_writer
 from .advice import remedy, what_is_wrong
 from .checkpoint import save
 from .model import compute_dtype_of, make_gradient

@@ -27,7 +27,8 @@ from ... import (
 from ..._reporting.errors import InputError
 from ...initializers import RECURRENT_INITS
 from ...typing import GradFn, Method, PlanCost, Trainer, TrainState
-from ..config import TrainConfig, bytes_of, default_rate, default_scale
+from ..config import TrainConfig, default_rate, default_scale
+from ..limits import bytes_of
 
 
 def make_character_trainer(config: TrainConfig, num_symbols: int) -> Trainer:

@@ -7,12 +7,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from .. import Params, categorical, generate, greedy
-from .._reporting.console import say
-from ..data import decode, encode
-from .config import SampleConfig, TrainConfig
-from .training.checkpoint import Restored, restore, warn_of_damage
-from .training.model import initial_state, make_character_trainer
+from ... import Params, categorical, generate, greedy
+from ..._reporting.console import say
+from ...data import decode, encode
+from ..config import SampleConfig, TrainConfig
+from ..training.checkpoint import Restored, restore, warn_of_damage
+from ..training.model import initial_state, make_character_trainer
 
 
 def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 from jax import export as jax_export
 from jaxtyping import Array, Float, Int
 
-from .. import Params, apply, apply_step, zero_state
-from .._reporting.console import say
-from .._reporting.errors import InputError
-from .._reporting.files import replacing
-from ..saving import save_params
-from ..typing import States
-from .config import ExportConfig, TrainConfig
+from ... import Params, apply, apply_step, zero_state
+from ..._reporting.console import say
+from ..._reporting.errors import InputError
+from ..._reporting.files import replacing
+from ..._saving.parameters import save_params
+from ...typing import States
+from ..config import ExportConfig, TrainConfig
+from ..settings_file import NOT_STORED
 from .sample import trained
-from .settings_file import NOT_STORED
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 

@@ -1,0 +1,1 @@
+"""What the command does with the network of a run: `sample` continues a text, `export` writes files."""
