@@ -9,7 +9,8 @@ import pytest
 from commands import BRIEF, REAL_TEXT, SMALL, blank, command, jax_configured, losses, metrics, process, train, unchecked
 
 import rnn_jax
-from rnn_jax._cli import run_folder, sample
+from rnn_jax._cli import run_folder
+from rnn_jax._cli.trained import sample
 from rnn_jax._cli.jax_settings import jax_settings
 from rnn_jax._cli.training import loop
 
