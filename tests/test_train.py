@@ -10,8 +10,8 @@ from commands import BRIEF, REAL_TEXT, SMALL, blank, command, jax_configured, lo
 
 import rnn_jax
 from rnn_jax._cli import run_folder
-from rnn_jax._cli.trained import sample
 from rnn_jax._cli.jax_settings import jax_settings
+from rnn_jax._cli.trained import sample
 from rnn_jax._cli.training import loop
 
 pytestmark = pytest.mark.usefixtures("undrawn")
