@@ -44,6 +44,13 @@ def test_every_page_is_in_the_contents_once():
     assert sorted(["index", *listed]) == pages_of_the_site()
 
 
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=lambda page: page.stem)
+def test_no_line_of_a_page_is_read_as_a_comment(page):
+    """MyST leaves out lines that begin with a percent sign, and takes some others for marks of its own."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    assert not re.findall(r"^(?:%.*|\+\+\+.*|\([\w-]+\)=)$", text, re.M)
+
+
 def test_the_namespaces_are_those_of_the_package():
     assert sorted(NAMESPACES) == sorted(name for name in rnn_jax.__all__ if inspect.ismodule(getattr(rnn_jax, name)))
 

@@ -172,11 +172,14 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     """Connect to autodoc, before napoleon."""
 
     def docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-        lines[:] = to_rst(lines, targets())
+        begin = [""] if what == "property" else []  # otherwise napoleon takes words before a colon for a type
+        lines[:] = begin + to_rst(lines, targets())
 
     def signature(app: Any, what: str, name: str, obj: Any, options: Any, arguments: str | None, result: Any) -> Any:
         if arguments is None:
             return None
+        if getattr(obj, "_is_protocol", False):  # it is not called
+            return "", None
         arguments, result = readable_signature(inspect.signature(obj))
         return arguments, None if what == "class" else result
 
