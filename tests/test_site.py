@@ -90,7 +90,7 @@ Args:
         or tokens.
 
 Returns:
-    `(y, h)`: the outputs.
+    `(y, h)`: the outputs, see `docs/cells.md`.
 
 >>> 1 * 1
 1"""
@@ -104,7 +104,7 @@ def test_docstrings_as_rst():
         "``first``\n    one (\\*batch, hid), with a text\n    of two lines.\n"
         "``second``, ``third``\n    :py:obj:`unroll <rnn_jax.unroll>` of them.\n\n"
         "Args:\n    x: features (\\*batch, in),\n        or tokens.\n\n"
-        "Returns:\n    ``(y, h)``: the outputs.\n\n"
+        "Returns:\n    ``(y, h)``: the outputs, see :doc:`/cells`.\n\n"
         ">>> 1 * 1\n1"
     )
 
@@ -182,7 +182,7 @@ def test_links_on_the_site():
 
 
 def test_pages_that_consist_of_a_file():
-    assert included()["README.md"] == "docs/site/readme.md" and len(included()) == 5
+    assert included()["README.md"] == "docs/site/readme.md" and len(included()) == 6
     page = with_links_on_site((DOCS / "site" / "readme.md").read_text(encoding="utf-8"), "docs/site")
     assert page.startswith("# rnn_jax\n") and "](/blocked.md)" in page and "](docs/" not in page
     assert "](/../benchmarks/results/race_memory.png)" in page

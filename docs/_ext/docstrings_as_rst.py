@@ -24,6 +24,7 @@ NAMESPACES = (
 CODE = re.compile(r"`([^`]+)`")
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises):$")
 FIELD = re.compile(r"(`[^`]+`(?:, `[^`]+`)*) +(\S.*)")
+PAGE = re.compile(r"docs/([\w-]+)\.md")
 ALIGNED = re.compile(r"`[^`]+`(?:, `[^`]+`)* {2,}\S")
 ALIASES = (
     *(("rnn_jax.typing", name) for name in ("States", "Result", "Loss")),
@@ -90,7 +91,9 @@ def _inline(text: str, links: Mapping[str, str]) -> str:
     for match in CODE.finditer(text):
         parts.append(_escaped(text[end : match.start()]))
         words = " ".join(match[1].split())
+        page = PAGE.fullmatch(words)
         code = f":py:obj:`{words} <{links[words]}>`" if words in links else f"``{words}``"
+        code = f":doc:`/{page[1]}`" if page else code
         before, after = text[max(match.start() - 1, 0) : match.start()], text[match.end() : match.end() + 1]
         parts.append(("" if before in OPENING else "\\ ") + code + ("" if after in CLOSING else "\\ "))
         end = match.end()
