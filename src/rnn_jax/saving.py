@@ -1,6 +1,5 @@
 """Networks in files: save and load parameters, and read what a run of `rnn-jax train` has saved."""
 
-import dataclasses
 import os
 import warnings
 from pathlib import Path
@@ -57,7 +56,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     """
     try:
         from ._cli.run_folder import SETTINGS, read_settings
-        from ._cli.settings_file import NOT_STORED
+        from ._cli.settings_file import of_the_run
         from ._cli.trained.sample import last_state
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("tyro", "orbax"):
@@ -78,5 +77,5 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     for step, reason in restored.damaged.items():
         used = f"Step {restored.step} was read, the newest undamaged one."
         warnings.warn(f"step {step} of {str(folder)!r} {reason}. {used}", stacklevel=2)
-    settings = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_STORED}
+    settings = of_the_run(config)
     return Run(restored.state.params, facts.pop("symbols"), settings, restored.state, facts)

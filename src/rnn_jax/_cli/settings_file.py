@@ -1,5 +1,6 @@
 """Read and check `settings.json`. It is checked like input, because a person may have changed it. Imports no jax."""
 
+import dataclasses
 import json
 import re
 import sys
@@ -27,6 +28,11 @@ FACTS = NEEDED | {  # also written, but no command reads these
 }
 NOT_STORED = ("run", "overwrite", "resume")  # settings of one command, not of the run
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", dict: "an object"}
+
+
+def of_the_run(config: TrainConfig) -> dict[str, Any]:
+    """The settings of a run by name, without those of one command."""
+    return {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_STORED}
 
 
 def read_json(path: Path) -> Any:

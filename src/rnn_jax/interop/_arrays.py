@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._require import require_float64
+from .._saving.structure import DTYPES
 
 Axes = tuple[str, ...]
 """The axes of an array: `in`, `hid`, a multiple like `3 hid`, or a number."""
 
-DTYPES = ("float16", "bfloat16", "float32", "float64")
 SHOWN = 8  # names in a message
 
 

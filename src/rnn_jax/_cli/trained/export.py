@@ -1,6 +1,5 @@
 """`rnn-jax export`."""
 
-import dataclasses
 import json
 import zipfile
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from ..._reporting.files import replacing
 from ..._saving.parameters import save_params
 from ...typing import States
 from ..config import ExportConfig, TrainConfig
-from ..settings_file import NOT_STORED
+from ..settings_file import of_the_run
 from .sample import trained
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
@@ -60,11 +59,10 @@ def write_programs(path: Path, params: Params, settings: TrainConfig, symbols: s
     time, batch = jax_export.symbolic_shape("time, batch")
     zeros = zero_state(params)
     states = tuple(jax.ShapeDtypeStruct((batch, *s.shape), s.dtype) for s in zeros)
-    stored = {name: value for name, value in dataclasses.asdict(settings).items() if name not in NOT_STORED}
     about = {
         "symbols": symbols,
         "states": [{"width": s.shape[0], "dtype": s.dtype.name} for s in zeros],
-        "settings": stored,
+        "settings": of_the_run(settings),
         "platforms": PLATFORMS,
         "jax": jax.__version__,
     }
