@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from rnn_jax._cli.config import TrainConfig
+from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.training.loop import DISPATCH, make_dispatch, make_next_batch
 from rnn_jax._cli.training.model import initial_state, make_character_trainer, make_gradient
 from rnn_jax._cli.training.watch import make_watch

@@ -213,7 +213,9 @@ def cells_are_json(package):
 
 def momentum_of_one_is_refused(package):
     try:
-        _module(package, "_cli.limits").check_train_config(_module(package, "_cli.config").TrainConfig(momentum=1.0))
+        _module(package, "_cli.settings.limits").check_train_config(
+            _module(package, "_cli.settings.training").TrainConfig(momentum=1.0)
+        )
     except _module(package, "_reporting.errors").InputError:
         return True
     return False
@@ -235,7 +237,7 @@ def nothing_held_out_is_learned(package):
 
 def windows_begin_again_in_time(package):
     """20 symbols hold one window of 10 with its targets."""
-    config = _module(package, "_cli.config").TrainConfig(window=10, streams=2)
+    config = _module(package, "_cli.settings.training").TrainConfig(window=10, streams=2)
     next_batch = _module(package, "_cli.training.loop").make_next_batch(config)
     streams = jnp.arange(40).reshape(20, 2)
     state = package.typing.TrainState(None, None, (jnp.zeros((2, 3)),), jnp.asarray(1))
@@ -270,7 +272,7 @@ MORE = [
     _fault("solved at the last time, not the first", "experiments._trials", "Trial.solved_at", "np.argmax(solved, 0)", "len(solved) - 1 - np.argmax(solved[::-1], 0) + 1", solved_at_the_first, "test_experiment_statistics.py::test_solved_and_diverged"),
     _fault("slow taken for diverged", "experiments._trials", "Trial.diverged", "2 * self.chance", "self.chance", diverged_is_worse_than_chance, "test_experiment_statistics.py::test_solved_and_diverged"),
     _fault("infinity written into JSON", "experiments._trials", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiment_statistics.py::test_a_trial_comes_back_from_its_file"),
-    _fault("momentum of one let through", "_cli.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
+    _fault("momentum of one let through", "_cli.settings.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
     _fault("metrics after the checkpoint kept", "_cli.metrics", "read_metrics", 'record is not None and record["step"] <= up_to', "record is not None", metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
     _fault("what is held out is learned", "data._held_out", "prepare", "make_streams(tokens[:num_train], num_streams)", "make_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
     _fault("a window past the end of the streams", "_cli.training.loop", "make_next_batch.next_batch", "(streams.shape[0] - 1) // window", "streams.shape[0] // window", windows_begin_again_in_time, "test_streams.py::test_the_windows_of_a_stream"),

@@ -10,7 +10,7 @@ from problems import Case, make_problem
 import rnn_jax
 from rnn_jax import check_gradients
 from rnn_jax._cli import gradcheck
-from rnn_jax._cli.config import GradcheckConfig
+from rnn_jax._cli.settings.commands import GradcheckConfig
 
 
 @dataclasses.dataclass(frozen=True)

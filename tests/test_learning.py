@@ -8,7 +8,7 @@ import pytest
 from commands import REAL_TEXT, command, metrics
 
 import rnn_jax
-from rnn_jax._cli import config
+from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.training import advice
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 def test_the_choices_are_the_library_s():
     """The settings import no jax, so they repeat the names of three tables."""
-    hints = typing.get_type_hints(config.TrainConfig)
+    hints = typing.get_type_hints(TrainConfig)
     exact = [name for name, method in rnn_jax.GRADIENTS.items() if method.exact]
     assert list(typing.get_args(hints["method"])) == exact  # the others are chosen by what they need: --k1, --k2, …
     assert typing.get_args(hints["activation"]) == tuple(rnn_jax._cells.activations.ACTIVATIONS)
@@ -25,7 +25,7 @@ def test_the_choices_are_the_library_s():
 
 def choices():
     """The choices of each option that has a list of choices."""
-    hints = typing.get_type_hints(config.TrainConfig)
+    hints = typing.get_type_hints(TrainConfig)
     return {name: typing.get_args(hint) for name, hint in hints.items() if typing.get_origin(hint) is typing.Literal}
 
 
@@ -92,7 +92,7 @@ def test_what_is_wrong_with_a_run():
 
     def told(bits=2.0, norm=1.0, held_out=3.0, step=300, **settings):
         records = [{"step": step, "bits": bits, "grad_norm": norm}, {"step": step, "validation_bits": held_out}]
-        return advice.what_is_wrong(config.TrainConfig(**settings), records, 64)
+        return advice.what_is_wrong(TrainConfig(**settings), records, 64)
 
     assert told() is None and told(bits=9.0, step=25) is None
     assert told(bits=13.0, step=25).startswith("the loss is 13.00 bits")

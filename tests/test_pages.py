@@ -12,7 +12,7 @@ from pages import Page
 import rnn_jax
 from rnn_jax._cli.anatomy.examine import reach
 from rnn_jax._cli.anatomy.verdict import truncated
-from rnn_jax._cli.config import TrainConfig
+from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.truncation import advice, train_command
 
 

@@ -8,7 +8,9 @@ import jax
 import pytest
 from commands import REAL_TEXT, command, everything
 
-from rnn_jax._cli import config, jax_settings, limits
+from rnn_jax._cli import jax_settings
+from rnn_jax._cli.settings import commands, limits
+from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._reporting import console
 from rnn_jax._reporting.errors import InputError
 from rnn_jax.data import _corpus as corpus
@@ -358,13 +360,13 @@ def test_settings_that_are_no_settings(bad_place, tmp_path, label):
 
 
 CONFIGS = {
-    config.TrainConfig: (limits.check_train_config, ()),
-    config.SampleConfig: (limits.check_sample_config, ()),
-    config.ExportConfig: (limits.check_export_config, ()),
-    config.GradcheckConfig: (limits.check_gradcheck_config, ()),
-    config.TruncationConfig: (limits.check_truncation_config, ()),
-    config.AnatomyConfig: (limits.check_anatomy_config, (set(),)),
-    config.ExperimentConfig: (limits.check_experiment_config, (["digits"],)),
+    TrainConfig: (limits.check_train_config, ()),
+    commands.SampleConfig: (limits.check_sample_config, ()),
+    commands.ExportConfig: (limits.check_export_config, ()),
+    commands.GradcheckConfig: (limits.check_gradcheck_config, ()),
+    commands.TruncationConfig: (limits.check_truncation_config, ()),
+    commands.AnatomyConfig: (limits.check_anatomy_config, (set(),)),
+    commands.ExperimentConfig: (limits.check_experiment_config, (["digits"],)),
 }
 NEEDED = {"run": pathlib.Path("run"), "name": "digits", "to": pathlib.Path("net.npz")}
 
@@ -385,9 +387,7 @@ def test_every_number_has_a_range(annotations_unchecked, kind):
     """A number beyond either end of its range, or that is none, is refused by name."""
     check, more = CONFIGS[kind]
     needed = {
-        name: value
-        for name, value in NEEDED.items()
-        if name in typing.get_type_hints(kind) and kind is not config.TrainConfig
+        name: value for name, value in NEEDED.items() if name in typing.get_type_hints(kind) and kind is not TrainConfig
     }
     check(kind(**needed), *more)
     for name, types in numbers_of(kind).items():

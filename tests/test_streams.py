@@ -6,8 +6,8 @@ import pytest
 
 import rnn_jax
 from rnn_jax._cli import run_folder
-from rnn_jax._cli.config import TrainConfig
 from rnn_jax._cli.metrics import read_metrics, write_metrics
+from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.training.loop import make_next_batch
 from rnn_jax.data._held_out import HELD_OUT, prepare
 

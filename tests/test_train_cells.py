@@ -13,7 +13,7 @@ from problems import Case
 import rnn_jax
 from rnn_jax import GRUParams, LSTMParams
 from rnn_jax._cli.anatomy import examine, page
-from rnn_jax._cli.config import AnatomyConfig
+from rnn_jax._cli.settings.commands import AnatomyConfig
 from rnn_jax._cli.training import loop
 from test_cells import problem_of
 

@@ -56,7 +56,7 @@ def read_run(folder: str | os.PathLike[str]) -> Run:
     """
     try:
         from ._cli.run_folder import SETTINGS, read_settings
-        from ._cli.settings_file import of_the_run
+        from ._cli.settings.file import of_the_run
         from ._cli.trained.sample import last_state
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("tyro", "orbax"):

@@ -1,8 +1,8 @@
 """The command `rnn-jax`: needs the extra `app`.
 
-`main`                                        the entry point: arguments, errors, exit status
-`config`, `limits`, `jax_settings`            options; their ranges; the settings of JAX while a command runs
-`run_folder`, `settings_file`, `metrics`      what a run leaves behind
-`training/`, `anatomy/`, `trained/`           `rnn-jax train`; `rnn-jax anatomy`; `rnn-jax sample` and `rnn-jax export`
+`main`, `before_jax`                    the entry point: arguments, errors, exit status; checks before jax starts
+`settings/`, `jax_settings`             options, their ranges, `settings.json`; the settings of JAX while a command runs
+`run_folder`, `metrics`                 what a run leaves behind
+`training/`, `anatomy/`, `trained/`     `rnn-jax train`; `rnn-jax anatomy`; `rnn-jax sample` and `rnn-jax export`
 `gradcheck`, `truncation`, `experiment`, `plots`   the other subcommands, and their pictures
 """

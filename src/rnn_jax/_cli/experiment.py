@@ -5,7 +5,7 @@ import importlib
 from .._reporting.console import say
 from ..experiments._experiment import REPORT, Experiment, run_experiment
 from ..experiments.catalogue.names import CATALOGUE
-from .config import ExperimentConfig
+from .settings.commands import ExperimentConfig
 
 
 def experiment(config: ExperimentConfig) -> int:

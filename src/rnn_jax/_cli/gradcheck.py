@@ -12,7 +12,7 @@ from .._reporting.errors import InputError
 from ..typing import GradFn
 from ..verify import WITNESSES, Case, Report, make_problem
 from ..verify._grid import OPTIONS, covering, with_other_cells
-from .config import GradcheckConfig
+from .settings.commands import GradcheckConfig
 
 DIFFERENCES = "differences"
 COLUMNS = (DIFFERENCES, *WITNESSES)

@@ -2,29 +2,16 @@
 
 import contextlib
 import io
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from platform import python_version
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._reporting.console import be_printable, quiet, say, shown, warn
 from .._reporting.errors import InputError, OutputFailed, TrainingFailed
-from .._reporting.machine import cores, installed
-
-if TYPE_CHECKING:
-    from .config import (
-        AnatomyConfig,
-        ExperimentConfig,
-        ExportConfig,
-        GradcheckConfig,
-        SampleConfig,
-        TrainConfig,
-        TruncationConfig,
-    )
+from .._reporting.machine import installed
 
 EXTRA = {  # which extra brings a package
     **dict.fromkeys(("tyro", "tqdm", "matplotlib", "orbax", "safetensors"), "app"),
@@ -82,34 +69,32 @@ def _versions() -> str:
 
 def _command(argv: Sequence[str]) -> Callable[[], int]:
     """The function that does what `argv` asks for."""
-    from .config import (
-        AnatomyConfig,
-        ExperimentConfig,
-        ExportConfig,
-        GradcheckConfig,
-        SampleConfig,
-        TruncationConfig,
-    )
-
+    commands = _commands()
     with _numbers_of_any_length():
-        config = _parsed(argv)
-    if isinstance(config, SampleConfig):
-        return partial(_sample, config)
-    if isinstance(config, ExportConfig):
-        return partial(_export, config)
-    if isinstance(config, GradcheckConfig):
-        return partial(_gradcheck, config)
-    if isinstance(config, TruncationConfig):
-        return partial(_truncation, config)
-    if isinstance(config, ExperimentConfig):
-        return partial(_experiment, config)
+        config = _parsed(argv, {name: kind for name, (kind, _) in commands.items()})
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
-    if isinstance(config, AnatomyConfig):
-        return partial(_anatomy, config, given)
-    return partial(_train, config, given | ({"files"} if config.files else set()))
+    run = next(run for kind, run in commands.values() if isinstance(config, kind))
+    return partial(run, config, given)
 
 
-def _parsed(argv: Sequence[str]) -> Any:
+def _commands() -> dict[str, tuple[type, Callable[..., int]]]:
+    """Each command: its settings, and the function `(settings, names of the options given) -> exit status`."""
+    from . import before_jax
+    from .settings import commands
+    from .settings.training import TrainConfig
+
+    return {
+        "train": (TrainConfig, before_jax.train),
+        "sample": (commands.SampleConfig, before_jax.sample),
+        "export": (commands.ExportConfig, before_jax.export),
+        "gradcheck": (commands.GradcheckConfig, before_jax.gradcheck),
+        "truncation": (commands.TruncationConfig, before_jax.truncation),
+        "anatomy": (commands.AnatomyConfig, before_jax.anatomy),
+        "experiment": (commands.ExperimentConfig, before_jax.experiment),
+    }
+
+
+def _parsed(argv: Sequence[str], kinds: dict[str, Callable[..., Any]]) -> Any:
     """The settings in `argv`. If they are refused, the message shows the arguments without control characters.
 
     Raises:
@@ -117,40 +102,22 @@ def _parsed(argv: Sequence[str]) -> Any:
     """
     words = [shown(word) for word in argv]
     if words == list(argv):
-        return _parse(argv)
+        return _parse(argv, kinds)
     try:
         with contextlib.redirect_stderr(io.StringIO()):
-            return _parse(argv)
+            return _parse(argv, kinds)
     except SystemExit as refused:
         if refused.code:
-            _parse(words)
+            _parse(words, kinds)
         raise
 
 
-def _parse(argv: Sequence[str]) -> Any:
+def _parse(argv: Sequence[str], kinds: dict[str, Callable[..., Any]]) -> Any:
     """The settings in `argv`, by tyro."""
     import tyro
 
-    from .config import (
-        AnatomyConfig,
-        ExperimentConfig,
-        ExportConfig,
-        GradcheckConfig,
-        SampleConfig,
-        TrainConfig,
-        TruncationConfig,
-    )
-
     return tyro.extras.subcommand_cli_from_dict(
-        {
-            "train": TrainConfig,
-            "sample": SampleConfig,
-            "export": ExportConfig,
-            "gradcheck": GradcheckConfig,
-            "truncation": TruncationConfig,
-            "anatomy": AnatomyConfig,
-            "experiment": ExperimentConfig,
-        },
+        kinds,
         prog="rnn-jax",
         description="Recurrent networks trained by hand-written backpropagation through time. "
         "With --verbose, every command also shows the logs and warnings of the libraries that it uses.",
@@ -168,114 +135,3 @@ def _numbers_of_any_length() -> Iterator[None]:
         yield
     finally:
         sys.set_int_max_str_digits(before)
-
-
-def _train(config: "TrainConfig", given: set[str]) -> int:
-    from .._reporting.lock import locked
-    from ..data._corpus import corpus_of_run, read_corpus
-    from .limits import check_train_config
-    from .run_folder import check_free, resumed, with_text
-
-    check_train_config(config)
-    if config.resume is None:
-        check_free(config)
-        corpus = read_corpus(config.files, config.encoding)
-        with _jax(config.dtype, config.devices):
-            return int(import_module(".training.train", __package__).train(config, {}, corpus))
-    run, files = config.resume, config.files
-    config, facts = resumed(config, given)
-    with locked(run):
-        corpus = corpus_of_run(run, config.files, files, facts["text_sha256"], config.encoding)
-        config, facts = with_text(config, facts, files, corpus)
-        with _jax(config.dtype, config.devices):
-            return int(import_module(".training.train", __package__).train(config, facts, corpus))
-
-
-def _sample(config: "SampleConfig") -> int:
-    from .limits import check_sample_config
-    from .run_folder import read_settings
-
-    check_sample_config(config)
-    settings, facts = read_settings(config.run)
-    prompt = config.prompt
-    unknown = sorted(set(prompt or "") - set(facts["symbols"]))
-    if unknown:
-        raise InputError(
-            f"--prompt must hold only symbols that the model saw in training, got {', '.join(map(repr, unknown))}; "
-            f"it knows {facts['symbols']!r}."
-        )
-    with _jax(settings.dtype):
-        return int(import_module(".trained.sample", __package__).sample(config, settings, facts["symbols"]))
-
-
-def _export(config: "ExportConfig") -> int:
-    from .limits import check_export_config
-    from .run_folder import read_settings
-
-    check_export_config(config)
-    settings, facts = read_settings(config.run)
-    with _jax(settings.dtype):
-        return int(import_module(".trained.export", __package__).export(config, settings, facts["symbols"]))
-
-
-def _gradcheck(config: "GradcheckConfig") -> int:
-    from .limits import check_gradcheck_config
-
-    check_gradcheck_config(config)
-    with _jax():
-        return int(import_module(".gradcheck", __package__).gradcheck(config))
-
-
-def _truncation(config: "TruncationConfig") -> int:
-    from ..data._corpus import corpus_of_run
-    from .limits import check_truncation_config
-    from .run_folder import read_settings
-
-    check_truncation_config(config)
-    settings, facts = read_settings(config.run)
-    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"], settings.encoding)
-    with _jax(settings.dtype):
-        return int(import_module(".truncation", __package__).truncation(config, settings, facts, corpus))
-
-
-def _anatomy(config: "AnatomyConfig", given: set[str]) -> int:
-    from ..data._corpus import corpus_of_run
-    from .limits import check_anatomy_config
-    from .run_folder import read_settings
-
-    check_anatomy_config(config, given)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in QR of small matrices, threads only wait for each other
-    if config.run is None:
-        with _jax():
-            return int(import_module(".anatomy.command", __package__).anatomy(config, None, {}, None))
-    settings, facts = read_settings(config.run)
-    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"], settings.encoding)
-    with _jax(settings.dtype):
-        return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
-
-
-def _experiment(config: "ExperimentConfig") -> int:
-    from ..experiments.catalogue.names import CATALOGUE
-    from .limits import check_experiment_config
-
-    check_experiment_config(config, CATALOGUE)
-    if config.name == "list":
-        width = max(map(len, CATALOGUE))
-        for name, (_, question) in CATALOGUE.items():
-            say(f"{name:{width}}  {question}")
-        return 0
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see `_anatomy`: flossing uses QR too
-    with _jax(num_devices=cores()):
-        return int(import_module(".experiment", __package__).experiment(config))
-
-
-def _jax(dtype: str = "float32", num_devices: int = 1) -> contextlib.AbstractContextManager[None]:
-    """JAX with the settings of the command, not of the environment."""
-    try:
-        import jax
-    except ValueError as error:  # a variable with a value that JAX does not know
-        raise InputError(f"JAX must be able to read its settings from the environment, but: {error}.") from error
-    del jax
-    settings: contextlib.AbstractContextManager[None]
-    settings = import_module(".jax_settings", __package__).jax_settings(dtype, num_devices)
-    return settings

@@ -8,7 +8,7 @@ from .._reporting.console import warn
 from .._reporting.errors import InputError
 from .._reporting.files import write
 from .run_folder import METRICS
-from .settings_file import is_number, parsed
+from .settings.file import is_number, parsed
 
 LOOK = {  # what `--watch` writes, and how deep its lists are
     "grad_norm": 0,

@@ -14,8 +14,8 @@ from .._reporting.errors import InputError
 from .._reporting.files import write
 from .._reporting.lock import LOCK, locked
 from ..data._corpus import Corpus
-from .config import TrainConfig
-from .settings_file import FORMAT, NOT_STORED, checked, read_json
+from .settings.file import FORMAT, NOT_STORED, checked, read_json
+from .settings.training import TrainConfig
 
 SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (
     *("settings.json", "metrics.jsonl", "learning-curve.png", "sample.txt"),

@@ -13,8 +13,9 @@ from ..analysis import TruncationReport, truncation_report
 from ..data import window_batch
 from ..data._corpus import Corpus
 from ..data._held_out import held_out_of_run, least_characters
-from .config import TrainConfig, TruncationConfig, units_of
 from .run_folder import TRUNCATION
+from .settings.commands import TruncationConfig, units_of
+from .settings.training import TrainConfig
 from .trained.sample import trained
 
 MOST_LOST = 0.05  # ‖truncated - full‖ / ‖full‖

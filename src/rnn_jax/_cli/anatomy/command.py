@@ -7,8 +7,9 @@ from ..._reporting.console import say
 from ..._reporting.errors import InputError
 from ..._reporting.files import write
 from ...data._corpus import Corpus
-from ..config import AnatomyConfig, TrainConfig
 from ..run_folder import ANATOMY
+from ..settings.commands import AnatomyConfig
+from ..settings.training import TrainConfig
 from .examine import RANDOM_GAINS, RUN_GAINS, examine, random_subject, trained_subject
 from .page import page
 from .verdict import verdict

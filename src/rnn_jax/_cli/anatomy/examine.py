@@ -21,7 +21,8 @@ from ...data._held_out import held_out_of_run, num_held_out
 from ...dynamics import kaplan_yorke, log_singular_values, lyapunov_exponents, step_jacobians
 from ...initializers import RECURRENT_INITS
 from ...typing import States
-from ..config import AnatomyConfig, TrainConfig, units_of
+from ..settings.commands import AnatomyConfig, units_of
+from ..settings.training import TrainConfig
 from ..trained.sample import trained
 
 CHAOS_STEPS, CHAOS_SKIP, MOST_EXPONENTS = 1000, 100, 64

@@ -17,8 +17,9 @@ from ..._reporting.errors import InputError
 from ..._reporting.files import replacing
 from ..._saving.parameters import save_params
 from ...typing import States
-from ..config import ExportConfig, TrainConfig
-from ..settings_file import of_the_run
+from ..settings.commands import ExportConfig
+from ..settings.file import of_the_run
+from ..settings.training import TrainConfig
 from .sample import trained
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from ... import Params, categorical, generate, greedy
 from ..._reporting.console import say
 from ...data import decode, encode
-from ..config import SampleConfig, TrainConfig
+from ..settings.commands import SampleConfig
+from ..settings.training import TrainConfig
 from ..training.checkpoint import Restored, restore, warn_of_damage
 from ..training.model import initial_state, make_character_trainer
 

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from ..config import TrainConfig, default_rate, default_scale
+from ..settings.training import TrainConfig, default_rate, default_scale
 
 EXPLODED = 1000.0  # the norm of a gradient of mean cross-entropy, before clipping; below 10 in runs that learn
 LEARNED = 0.75  # share of the bits of uniform guessing; a text that costs less has been learned

@@ -23,9 +23,9 @@ from ...data import window_batch
 from ...data._held_out import BITS, TextData, make_validate
 from ...typing import States, StepInfo, Trainer, TrainState
 from .. import run_folder
-from ..config import TrainConfig
 from ..metrics import append_metrics
 from ..plots import learning_curve, watched
+from ..settings.training import TrainConfig
 from ..trained.sample import default_prompt, make_writer
 from .advice import remedy, what_is_wrong
 from .checkpoint import save

@@ -27,8 +27,8 @@ from ... import (
 from ..._reporting.errors import InputError
 from ...initializers import RECURRENT_INITS
 from ...typing import GradFn, Method, PlanCost, Trainer, TrainState
-from ..config import TrainConfig, default_rate, default_scale
-from ..limits import bytes_of
+from ..settings.limits import bytes_of
+from ..settings.training import TrainConfig, default_rate, default_scale
 
 
 def make_character_trainer(config: TrainConfig, num_symbols: int) -> Trainer:

@@ -20,8 +20,9 @@ from ...data._ngrams import ngram_bits
 from ...typing import Trainer, TrainState
 from .. import run_folder
 from ..anatomy.examine import window_of_run
-from ..config import AnatomyConfig, TrainConfig, units_of
 from ..metrics import read_metrics, write_metrics
+from ..settings.commands import AnatomyConfig, units_of
+from ..settings.training import TrainConfig
 from .checkpoint import checkpoints, restore, set_aside, warn_of_damage
 from .loop import Run, signals, train_until
 from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of

@@ -11,7 +11,7 @@ import optax
 from ... import Batch, Params, clip_gradients
 from ...analysis import Anatomy, LayerAnatomy, anatomy
 from ...typing import GradFn, States
-from ..config import TrainConfig
+from ..settings.training import TrainConfig
 
 QUANTILES = 0.0, 0.25, 0.5, 0.75, 1.0
 LAGS = 10

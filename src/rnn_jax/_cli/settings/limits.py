@@ -8,17 +8,10 @@ import sys
 from collections.abc import Collection
 from pathlib import Path
 
-from .._reporting.errors import InputError
-from .._reporting.files import is_unicode
-from .config import (
-    AnatomyConfig,
-    ExperimentConfig,
-    ExportConfig,
-    GradcheckConfig,
-    SampleConfig,
-    TrainConfig,
-    TruncationConfig,
-)
+from ..._reporting.errors import InputError
+from ..._reporting.files import is_unicode
+from .commands import AnatomyConfig, ExperimentConfig, ExportConfig, GradcheckConfig, SampleConfig, TruncationConfig
+from .training import TrainConfig
 
 MOST_STEPS = 2**31 - 1  # they are counted in int32
 RANGES: dict[str, tuple[float, float]] = {  # the range of every number, both ends included

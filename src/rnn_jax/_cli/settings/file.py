@@ -9,9 +9,9 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from .._reporting.files import is_unicode
-from .config import TrainConfig
+from ..._reporting.files import is_unicode
 from .limits import check_train_config, shortened
+from .training import TrainConfig
 
 FORMAT = 1
 MOST_BYTES = 2**24  # of settings.json: a million symbols take less

@@ -1,0 +1,126 @@
+"""What each command reads and checks before jax is imported. Then it starts jax and the rest of the command."""
+
+import contextlib
+import os
+from importlib import import_module
+
+from .._reporting.console import say
+from .._reporting.errors import InputError
+from .._reporting.lock import locked
+from .._reporting.machine import cores
+from ..data._corpus import corpus_of_run, read_corpus
+from .run_folder import check_free, read_settings, resumed, with_text
+from .settings.commands import (
+    AnatomyConfig,
+    ExperimentConfig,
+    ExportConfig,
+    GradcheckConfig,
+    SampleConfig,
+    TruncationConfig,
+)
+from .settings.limits import (
+    check_anatomy_config,
+    check_experiment_config,
+    check_export_config,
+    check_gradcheck_config,
+    check_sample_config,
+    check_train_config,
+    check_truncation_config,
+)
+from .settings.training import TrainConfig
+
+
+def train(config: TrainConfig, given: set[str]) -> int:
+    """Begin a run, or continue one."""
+    check_train_config(config)
+    if config.resume is None:
+        check_free(config)
+        corpus = read_corpus(config.files, config.encoding)
+        with _jax(config.dtype, config.devices):
+            return int(import_module(".training.train", __package__).train(config, {}, corpus))
+    run, files = config.resume, config.files
+    config, facts = resumed(config, given)
+    with locked(run):
+        corpus = corpus_of_run(run, config.files, files, facts["text_sha256"], config.encoding)
+        config, facts = with_text(config, facts, files, corpus)
+        with _jax(config.dtype, config.devices):
+            return int(import_module(".training.train", __package__).train(config, facts, corpus))
+
+
+def sample(config: SampleConfig, given: set[str]) -> int:
+    """Continue a prompt."""
+    check_sample_config(config)
+    settings, facts = read_settings(config.run)
+    prompt = config.prompt
+    unknown = sorted(set(prompt or "") - set(facts["symbols"]))
+    if unknown:
+        raise InputError(
+            f"--prompt must hold only symbols that the model saw in training, got {', '.join(map(repr, unknown))}; "
+            f"it knows {facts['symbols']!r}."
+        )
+    with _jax(settings.dtype):
+        return int(import_module(".trained.sample", __package__).sample(config, settings, facts["symbols"]))
+
+
+def export(config: ExportConfig, given: set[str]) -> int:
+    """Write the network of a run to a file."""
+    check_export_config(config)
+    settings, facts = read_settings(config.run)
+    with _jax(settings.dtype):
+        return int(import_module(".trained.export", __package__).export(config, settings, facts["symbols"]))
+
+
+def gradcheck(config: GradcheckConfig, given: set[str]) -> int:
+    """Check every gradient method."""
+    check_gradcheck_config(config)
+    with _jax():
+        return int(import_module(".gradcheck", __package__).gradcheck(config))
+
+
+def truncation(config: TruncationConfig, given: set[str]) -> int:
+    """Measure what truncated gradients lose."""
+    check_truncation_config(config)
+    settings, facts = read_settings(config.run)
+    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"], settings.encoding)
+    with _jax(settings.dtype):
+        return int(import_module(".truncation", __package__).truncation(config, settings, facts, corpus))
+
+
+def anatomy(config: AnatomyConfig, given: set[str]) -> int:
+    """Write a page about the gradient of a run, or of a random network."""
+    check_anatomy_config(config, given)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # in QR of small matrices, threads only wait for each other
+    if config.run is None:
+        with _jax():
+            return int(import_module(".anatomy.command", __package__).anatomy(config, None, {}, None))
+    settings, facts = read_settings(config.run)
+    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"], settings.encoding)
+    with _jax(settings.dtype):
+        return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
+
+
+def experiment(config: ExperimentConfig, given: set[str]) -> int:
+    """Run an experiment, or list all."""
+    from ..experiments.catalogue.names import CATALOGUE
+
+    check_experiment_config(config, CATALOGUE)
+    if config.name == "list":
+        width = max(map(len, CATALOGUE))
+        for name, (_, question) in CATALOGUE.items():
+            say(f"{name:{width}}  {question}")
+        return 0
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # see `anatomy`: flossing uses QR too
+    with _jax(num_devices=cores()):
+        return int(import_module(".experiment", __package__).experiment(config))
+
+
+def _jax(dtype: str = "float32", num_devices: int = 1) -> contextlib.AbstractContextManager[None]:
+    """JAX with the settings of the command, not of the environment."""
+    try:
+        import jax
+    except ValueError as error:  # a variable with a value that JAX does not know
+        raise InputError(f"JAX must be able to read its settings from the environment, but: {error}.") from error
+    del jax
+    settings: contextlib.AbstractContextManager[None]
+    settings = import_module(".jax_settings", __package__).jax_settings(dtype, num_devices)
+    return settings
