@@ -89,11 +89,12 @@ LIBRARIES = {
 
 
 @pytest.mark.parametrize("heading", LIBRARIES)
-def test_our_network_in_a_model_of_another_library(heading):
+def test_our_network_in_a_model_of_another_library(heading, monkeypatch):
     """The block under the heading, behind the lines that all share; at most fifteen lines, imports apart.
 
     Twenty with Keras, which trains by its own `fit` and not by the lines that all share.
     """
+    monkeypatch.setenv("KERAS_BACKEND", "jax")  # otherwise Keras imports tensorflow, and its block would be skipped
     pytest.importorskip(LIBRARIES[heading])
     text = MODULES_PAGE.read_text(encoding="utf-8")
     shared, *all_codes = blocks_of(text, "python")
