@@ -13,8 +13,8 @@ from pathlib import Path
 import jax
 
 from rnn_jax._cli.settings.training import TrainConfig
-from rnn_jax._cli.training.loop import DISPATCH, make_dispatch, make_next_batch
 from rnn_jax._cli.training.model import initial_state, make_character_trainer, make_gradient
+from rnn_jax._cli.training.steps import MOST, make_dispatch, make_next_batch, num_windows, windows_at
 from rnn_jax._cli.training.watch import make_watch
 from rnn_jax._reporting.machine import machine_record
 from rnn_jax.data._corpus import read_corpus
@@ -31,15 +31,17 @@ def look(num_layers):
     size = len(data.symbols)
     trainer = make_character_trainer(config, size)
     state = jax.jit(lambda: initial_state(config, trainer, size))()
-    dispatch = make_dispatch(trainer, config)
-    watch = make_watch(config, make_gradient(config, size), make_next_batch(config))
+    next_batch = make_next_batch(config, num_windows(data.streams, config.window))
+    dispatch = make_dispatch(trainer, next_batch)
+    watch = make_watch(config, make_gradient(config, size), next_batch)
+    windows = windows_at(data.streams, 0, MOST, config.window)
     steps, looks = [], []
     for _ in range(ROUNDS + 1):
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(dispatch(state, data.streams, DISPATCH))
-        steps.append((time.perf_counter() - start) / DISPATCH)
+        state, _ = jax.block_until_ready(dispatch(state, windows, MOST))
+        steps.append((time.perf_counter() - start) / MOST)
         start = time.perf_counter()
-        watch(state, data.streams)
+        watch(state, windows[0])
         looks.append(time.perf_counter() - start)
     step, of_look = statistics.median(steps[1:]), statistics.median(looks[1:])  # the first ones compile
     return {

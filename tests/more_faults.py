@@ -237,11 +237,9 @@ def nothing_held_out_is_learned(package):
 
 def windows_begin_again_in_time(package):
     """20 symbols hold one window of 10 with its targets."""
-    config = _module(package, "_cli.settings.training").TrainConfig(window=10, streams=2)
-    next_batch = _module(package, "_cli.training.loop").make_next_batch(config)
-    streams = jnp.arange(40).reshape(20, 2)
-    state = package.typing.TrainState(None, None, (jnp.zeros((2, 3)),), jnp.asarray(1))
-    return np.array_equal(jax.jit(next_batch)(state, streams)[1].inputs, streams[:10])
+    steps = _module(package, "_cli.training.steps")
+    streams = np.arange(40).reshape(20, 2)
+    return np.array_equal(steps.windows_at(streams, 1, 1, 10)[0], streams[:11])
 
 
 def _fault(name, module, function, old, new, holds, killed_by):
@@ -275,5 +273,5 @@ MORE = [
     _fault("momentum of one let through", "_cli.settings.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
     _fault("metrics after the checkpoint kept", "_cli.metrics", "read_metrics", 'record is not None and record["step"] <= up_to', "record is not None", metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
     _fault("what is held out is learned", "data._held_out", "prepare", "make_streams(tokens[:num_train], num_streams)", "make_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
-    _fault("a window past the end of the streams", "_cli.training.loop", "make_next_batch.next_batch", "(streams.shape[0] - 1) // window", "streams.shape[0] // window", windows_begin_again_in_time, "test_streams.py::test_the_windows_of_a_stream"),
+    _fault("a window past the end of the streams", "_cli.training.steps", "num_windows", "int(streams.shape[0] - 1) // window", "int(streams.shape[0]) // window", windows_begin_again_in_time, "test_streams.py::test_the_windows_of_a_stream"),
 ]  # fmt: skip

@@ -32,7 +32,8 @@ def stop_in_the_middle(cwd, number):
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         path = cwd / "run" / "metrics.jsonl"
-        if path.exists() and path.read_text().count("\n") >= 4:
+        saved = (cwd / "run" / "checkpoint" / "100").exists()
+        if saved and path.read_text().count("\n") >= 4:
             break
         time.sleep(0.005)
     process.send_signal(number)
@@ -51,6 +52,8 @@ def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
         assert "Traceback" not in err
         assert f"after {stopped_at:,} of 600 steps" in out and "--resume run" in out
         assert (tmp_path / "run" / "learning-curve.png").exists()
+        validated = metrics(tmp_path / "run")[-1].get("validation_bits") is not None
+        assert validated == (number == signal.SIGINT or stopped_at % 100 == 0)  # who sends SIGTERM does not wait
     resumed = train(tmp_path, "--resume", "run", call=process if number == signal.SIGKILL else command)
     if number != signal.SIGKILL:
         assert f"from step {stopped_at:,} to 600" in resumed

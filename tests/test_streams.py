@@ -8,7 +8,7 @@ import rnn_jax
 from rnn_jax._cli import run_folder
 from rnn_jax._cli.metrics import read_metrics, write_metrics
 from rnn_jax._cli.settings.training import TrainConfig
-from rnn_jax._cli.training.loop import make_next_batch
+from rnn_jax._cli.training.steps import make_next_batch, num_windows, windows_at
 from rnn_jax.data._held_out import HELD_OUT, prepare
 
 
@@ -65,14 +65,14 @@ def test_what_no_picture_could_be_made_of_is_a_damaged_line(tmp_path, capsys, ch
 
 def test_the_windows_of_a_stream():
     """Step after step the next window, as many as there are with their targets; at the first the state is zero."""
-    next_batch = make_next_batch(TrainConfig(window=5, streams=2))
-    streams = jnp.arange(42).reshape(21, 2)
-    for step in range(6):
+    streams = np.arange(42).reshape(21, 2)
+    next_batch = make_next_batch(TrainConfig(window=5, streams=2), num_windows(streams, 5))
+    for step, tokens in enumerate(windows_at(streams, 0, 6, 5)):
         state = rnn_jax.typing.TrainState(None, None, (jnp.ones((2, 3)),), jnp.asarray(step))
-        (h_0,), batch = next_batch(state, streams)
+        (h_0,), batch = next_batch(state, jnp.asarray(tokens))
         at = step % 4 * 5
         np.testing.assert_array_equal(batch.inputs, streams[at : at + 5])
         np.testing.assert_array_equal(batch.targets, streams[at + 1 : at + 6])
         assert np.all(h_0 == float(step % 4 != 0))
-    (_, batch) = next_batch(state._replace(num_steps=jnp.asarray(1)), streams[:10])
-    np.testing.assert_array_equal(batch.inputs, streams[:5])  # of 10 symbols there is one window, for its targets
+    np.testing.assert_array_equal(windows_at(streams, 5, 1, 5), windows_at(streams, 1, 1, 5))
+    assert num_windows(streams[:10], 5) == 1  # of 10 symbols there is one window, for its targets

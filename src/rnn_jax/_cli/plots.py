@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 
 def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[str, float], title: str) -> None:
     """Bits per character against characters read: training, validation, and the n-gram baselines as lines."""
-    train = [(r["characters"], r["bits"]) for r in records if "bits" in r]
+    train = [(r["characters"], r["bits"]) for r in records if r.get("bits") is not None]
     validation = [(r["characters"], r["validation_bits"]) for r in records if "validation_bits" in r]
     shown = np.array([bits for _, bits in train + validation] + list(baselines.values()))
     diverged = shown.max() > 3 * max(baselines.values())  # on a linear axis, learning would be a flat line

@@ -21,8 +21,8 @@ SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT = (
     *("settings.json", "metrics.jsonl", "learning-curve.png", "sample.txt"),
     "checkpoint",
 )
-WATCHED, TRUNCATION, ANATOMY = "watch.png", "truncation.png", "anatomy.html"
-OWNED = {LOCK, SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT, WATCHED, TRUNCATION, ANATOMY}
+WATCHED, TRUNCATION, ANATOMY, DIAGNOSIS = "watch.png", "truncation.png", "anatomy.html", "diagnosis.txt"
+OWNED = {LOCK, SETTINGS, METRICS, PICTURE, SAMPLE, CHECKPOINT, WATCHED, TRUNCATION, ANATOMY, DIAGNOSIS}
 
 
 def check_free(config: TrainConfig) -> None:

@@ -27,7 +27,7 @@ class TextData(NamedTuple):
     symbols: str
     tokens: np.ndarray
     num_train: int
-    streams: jax.Array
+    streams: np.ndarray
     held_out: np.ndarray
 
 
@@ -54,7 +54,8 @@ def prepare(text: str, num_streams: int, window: int) -> TextData:
     symbols = symbols_of(text)
     tokens = encode(symbols, text)
     held_out = make_streams(tokens[num_train:], max(1, min(num_streams, held_back // (window + 1))))
-    streams = jnp.asarray(make_streams(tokens[:num_train], num_streams))
+    time = num_train // num_streams
+    streams = tokens[: time * num_streams].reshape(num_streams, time).T  # `make_streams`, without a copy
     return TextData(symbols, tokens, num_train, streams, held_out)
 
 

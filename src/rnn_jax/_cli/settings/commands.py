@@ -24,6 +24,8 @@ class SampleConfig:
     """Below 1 the draws are more predictable, above 1 more random. At 0 the most probable symbol is always taken."""
     seed: int = 0
     """Seed of the draws: the same seed writes the same text."""
+    best: bool = False
+    """Use the checkpoint with the best validation, not the newest."""
     raw: bool = False
     """Do not escape control characters on a terminal. In a file or a pipe they are never escaped."""
 
@@ -41,6 +43,8 @@ class ExportConfig:
     """The folder that `rnn-jax train` left."""
     to: Annotated[Path, named("--to")]
     """The file to write."""
+    best: bool = False
+    """Write the checkpoint with the best validation, not the newest."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,10 @@ RANGES: dict[str, tuple[float, float]] = {  # the range of every number, both en
     **dict.fromkeys(("hidden_size",), (1, 2**16)),
     **dict.fromkeys(("num_layers", "devices"), (1, 1024)),
     **dict.fromkeys(("streams", "window", "k1", "k2", "ks", "lags"), (1, 2**20)),
-    **dict.fromkeys(("steps", "eval_every", "watch_every"), (1, MOST_STEPS)),
+    **dict.fromkeys(("steps", "eval_every", "watch_every", "max_skipped", "patience"), (1, MOST_STEPS)),
+    "warmup": (0, MOST_STEPS),
+    "save_minutes": (0.01, 1e6),
+    "keep": (1, 1000),
     **dict.fromkeys(("learning_rate", "max_norm", "max_value", "recurrent_scale", "adaptive_bias"), (1e-30, 1e38)),
     "leak": (1e-6, 1),
     "momentum": (0, 0.9999),
@@ -70,6 +73,7 @@ def check_train_config(config: TrainConfig) -> None:
     _require(config, "encoding", _is_encoding(config.encoding), known)
     _require(config, "encoding", bool(config.files) or config.encoding == "utf-8", "left out without FILE")
     _check_cell(config)
+    _require(config, "warmup", config.warmup < config.steps, f"below the {config.steps} of --steps")
     _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
     if config.memory is not None:
         _require(config, "memory", bool(bytes_of(config.memory)), "a number of bytes above 0, like 200MB or 64MiB")

@@ -102,6 +102,8 @@ class TrainConfig:
     """
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     """How the learning rate falls to zero over the steps; constant does not fall."""
+    warmup: int = 0
+    """Steps over which the learning rate first rises from zero to its peak; they are a part of --steps."""
     momentum: float = 0.9
     """Momentum of sgd."""
     max_norm: float | None = 1.0
@@ -117,6 +119,16 @@ class TrainConfig:
     """Number of steps between two examinations."""
     eval_every: int = 1000
     """Steps between validations; each also writes a sample and a checkpoint."""
+    patience: int | None = None
+    """Stop if so many validations in a row are no better than the best before them. Default: train all --steps."""
+    save_minutes: float = 10.0
+    """Also write a checkpoint when the last one is so many minutes old."""
+    keep: int = 2
+    """How many of the last checkpoints stay. The one with the best validation stays too."""
+    max_skipped: int = 20
+    """A step whose loss, gradient or update is infinite or NaN is skipped. After so many in a row the run stops, and
+    diagnosis.txt says which arrays are not finite.
+    """
     seed: int = 0
     """Seed of the weights, of dropout and of the samples."""
 

@@ -27,7 +27,7 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 def export(config: ExportConfig, settings: TrainConfig, symbols: str) -> int:
     """Write the parameters or the programs of a run; returns the exit status."""
-    params = trained(config.run, settings, symbols)
+    params = trained(config.run, settings, symbols, best=config.best)
     try:
         if config.to.suffix == ".stablehlo":
             write_programs(config.to, params, settings, symbols)

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from ... import Params, categorical, generate, greedy
 from ..._reporting.console import say
 from ...data import decode, encode
+from ..metrics import read_metrics
 from ..settings.commands import SampleConfig
 from ..settings.training import TrainConfig
-from ..training.checkpoint import Restored, restore, warn_of_damage
+from ..training.checkpoint import Restored, best_step, restore, saved_steps, warn_of_damage
 from ..training.model import initial_state, make_character_trainer
 
 
@@ -20,23 +21,33 @@ def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
     """Print the prompt and what the model writes after it; returns the exit status."""
     prompt = config.prompt or default_prompt(symbols)
     write = make_writer(symbols, prompt, config.length, config.temperature)
-    say(prompt + write(trained(config.run, settings, symbols), config.seed), raw=config.raw)
+    params = trained(config.run, settings, symbols, best=config.best)
+    say(prompt + write(params, config.seed), raw=config.raw)
     return 0
 
 
-def trained(run: Path, settings: TrainConfig, symbols: str) -> Params:
-    """The parameters of the newest undamaged checkpoint of a run; a warning names the damaged ones."""
-    restored = last_state(run, settings, symbols)
+def trained(run: Path, settings: TrainConfig, symbols: str, *, best: bool = False) -> Params:
+    """The parameters of the newest undamaged checkpoint of a run, or of the `best` by validation.
+
+    A warning names damaged checkpoints.
+    """
+    restored = last_state(run, settings, symbols, only=_best_saved(run) if best else None)
     warn_of_damage(run, restored)
     params: Params = restored.state.params
     return params
 
 
-def last_state(run: Path, settings: TrainConfig, symbols: str) -> Restored:
-    """The newest undamaged state of a run, on one device."""
+def _best_saved(run: Path) -> int | None:
+    """The step with the best validation of those that have a checkpoint; None if none of them was validated."""
+    steps = saved_steps(run)
+    return best_step([record for record in read_metrics(run, max(steps, default=0)) if record["step"] in steps])
+
+
+def last_state(run: Path, settings: TrainConfig, symbols: str, only: int | None = None) -> Restored:
+    """The newest undamaged state of a run, or that of the step `only`, on one device."""
     settings = dataclasses.replace(settings, devices=1, memory=None)  # these concern only the training
     trainer = make_character_trainer(settings, len(symbols))
-    return restore(run, jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols))))
+    return restore(run, jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols))), only)
 
 
 def default_prompt(symbols: str) -> str:

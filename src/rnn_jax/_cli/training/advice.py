@@ -12,7 +12,7 @@ BEGUN = 50  # before this step nothing is said, unless the loss is far above uni
 
 def what_is_wrong(config: TrainConfig, records: list[dict[str, Any]], num_symbols: int) -> str | None:
     """What is wrong in a run with these metrics, and what to try; None if it learns."""
-    trained = [record for record in records if "bits" in record]
+    trained = [record for record in records if record.get("bits") is not None]
     validated = [record["validation_bits"] for record in records if "validation_bits" in record]
     if not trained:
         return None

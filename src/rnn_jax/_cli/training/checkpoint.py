@@ -1,8 +1,8 @@
-"""The last two checkpoints of a run, by orbax: each has a checksum and is renamed into place when it is complete."""
+"""The last checkpoints of a run and the best, by orbax. Each has a checksum, and gets its name when it is whole."""
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,10 +48,32 @@ class _Names:
         return self.standard.find_step(base_path, step)
 
 
-def checkpoints(folder: Path) -> ocp.CheckpointManager:
-    """The manager that saves the checkpoints of a run, to be used in a `with`."""
+class _LastAndBest(NamedTuple):
+    """Which checkpoints stay, in the words of orbax: the last `last`, and the one of step `best()`."""
+
+    last: int
+    best: Callable[[], int | None]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Whether each of these checkpoints, the oldest first, stays."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        return [step in steps[-self.last :] or step == self.best() for step in steps]
+
+
+def best_step(records: list[dict[str, Any]]) -> int | None:
+    """The step with the best validation in the metrics of a run; the first of equal ones."""
+    validated = [r for r in records if r.get("validation_bits") is not None]
+    return min(validated, key=lambda r: r["validation_bits"])["step"] if validated else None
+
+
+def checkpoints(folder: Path, keep: int, records: list[dict[str, Any]]) -> ocp.CheckpointManager:
+    """The manager that saves the checkpoints of a run, to be used in a `with`: the last `keep` and the best stay.
+
+    It writes in the background, and the next `save` or the end of the `with` waits for that and raises its errors.
+    """
     path = (folder / CHECKPOINT).absolute()
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False, step_name_format=_Names())
+    stay = _LastAndBest(keep, lambda: best_step(records))
+    options = ocp.CheckpointManagerOptions(preservation_policy=stay, step_name_format=_Names())
     try:
         return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
     except (OSError, ValueError) as error:
@@ -69,14 +91,17 @@ def _is_step(name: str) -> bool:
     return name.isascii() and name.isdigit() and name == str(int(name))
 
 
-def _steps(path: Path) -> list[int]:
-    """The steps in a folder of checkpoints, the newest first, whether they can be read or not."""
+def saved_steps(folder: Path) -> list[int]:
+    """The steps of a run that have a checkpoint, the newest first, whether they can be read or not."""
+    path = folder / CHECKPOINT
     names = (entry.name for entry in path.iterdir()) if path.is_dir() else ()
     return sorted((int(name) for name in names if _is_step(name)), reverse=True)
 
 
-def restore(folder: Path, template: Any) -> Restored:
+def restore(folder: Path, template: Any, only: int | None = None) -> Restored:
     """The newest undamaged state, as a tree like `template`; shapes and dtypes must be those of `template`.
+
+    If `only` is given, it is the state of this step, or none.
 
     No file is changed: another process may be training this run.
 
@@ -84,7 +109,7 @@ def restore(folder: Path, template: Any) -> Restored:
         InputError: if there is no checkpoint, none can be read, or they are of another model.
     """
     path, name, damaged = (folder / CHECKPOINT).absolute(), repr(str(folder)), dict[int, str]()
-    for step in _steps(path):
+    for step in saved_steps(folder) if only is None else [only]:
         try:
             return Restored(_read(path / str(step), template, step), step, damaged)
         except _Unusable as error:

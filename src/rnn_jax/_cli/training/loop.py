@@ -4,24 +4,20 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
-from jax import lax
 from tqdm import tqdm
 
-from ... import Batch, Params, drop_units
+from ... import Params
 from ..._reporting import files
 from ..._reporting.console import say, warn
 from ..._reporting.errors import TrainingFailed
-from ...data import window_batch
 from ...data._held_out import BITS, TextData, make_validate
-from ...typing import States, StepInfo, Trainer, TrainState
+from ...typing import StepInfo, Trainer, TrainState
 from .. import run_folder
 from ..metrics import append_metrics
 from ..plots import learning_curve, watched
@@ -29,12 +25,21 @@ from ..settings.training import TrainConfig
 from ..trained.sample import default_prompt, make_writer
 from .advice import remedy, what_is_wrong
 from .checkpoint import save
+from .diagnosis import diagnosis, history
 from .model import compute_dtype_of, make_gradient
+from .steps import (
+    is_finite,
+    make_dispatch,
+    make_next_batch,
+    num_skipped_in_a_row,
+    num_windows,
+    steps_per_call,
+    windows_at,
+)
 from .watch import make_watch
 
-DISPATCH = 50  # steps in one call of the compiled program: about half a second with the defaults
-DROPPING = 2**31  # makes the randomness of dropout independent of that of the weights
 SAMPLE_LENGTH, SAMPLE_TEMPERATURE = 200, 0.8  # of the samples during training
+MINUTE = 60.0  # seconds
 
 
 class Run(NamedTuple):
@@ -47,70 +52,40 @@ class Run(NamedTuple):
     records: list[dict[str, Any]]
 
 
-def make_next_batch(config: TrainConfig) -> Callable[[TrainState, jax.Array], tuple[States, Batch]]:
-    """`(state, streams) -> (h_0, batch)` of the next step.
-
-    The number of the step decides which window it reads and which units it drops. At the start of the streams the
-    state is zero.
-    """
-    window = config.window
-
-    def next_batch(state: TrainState, streams: jax.Array) -> tuple[States, Batch]:
-        at = state.num_steps % ((streams.shape[0] - 1) // window)
-        h_0 = jax.tree.map(lambda h: jnp.where(at == 0, jnp.zeros_like(h), h), state.h_0)
-        batch = window_batch(streams, at * window, window)
-        if config.drop_between or config.drop_recurrent:
-            key = jax.random.fold_in(jax.random.fold_in(jax.random.key(config.seed), DROPPING), state.num_steps)
-            rates = {"between": config.drop_between, "recurrent": config.drop_recurrent}
-            batch = drop_units(state.params, batch._replace(key=key), **rates)
-        return h_0, batch
-
-    return next_batch
-
-
-def make_dispatch(trainer: Trainer, config: TrainConfig) -> Callable[..., tuple[TrainState, StepInfo]]:
-    """`(state, streams, num_steps) -> (state, infos)`: `num_steps` steps in one compiled call; the state is donated."""
-    next_batch = make_next_batch(config)
-
-    @partial(jax.jit, static_argnums=2, donate_argnums=0)
-    def dispatch(state: TrainState, streams: jax.Array, num_steps: int) -> tuple[TrainState, StepInfo]:
-        def body(state: TrainState, _: None) -> tuple[TrainState, StepInfo]:
-            h_0, batch = next_batch(state, streams)
-            return trainer.step(state._replace(h_0=h_0), batch)
-
-        return lax.scan(body, state, length=num_steps)
-
-    return dispatch
-
-
 def train_until(
     run: Run, trainer: Trainer, state: TrainState, manager: ocp.CheckpointManager, received: list[int]
 ) -> TrainState:
-    """Train to the last step, or until a signal is in `received`. Saves at every validation and at the end.
+    """Train to the last step, until a signal is in `received`, or until validation no longer improves.
 
     Raises:
-        TrainingFailed: if loss, gradient or update is not finite; what was saved before is kept.
+        TrainingFailed: after `config.max_skipped` steps in a row that are not finite; what was saved before is kept.
     """
-    config, records = run.config, run.records
-    dispatch = make_dispatch(trainer, config)
+    config, records, streams = run.config, run.records, run.data.streams
+    grad_fn = make_gradient(config, len(run.data.symbols))
+    next_batch = make_next_batch(config, num_windows(streams, config.window))
+    dispatch = make_dispatch(trainer, next_batch)
     window = config.window if config.memory is None else min(config.window, 50)  # validation keeps all states
     validate = make_validate(run.data, config.method, window, compute_dtype_of(config))
-    watch = (
-        make_watch(config, make_gradient(config, len(run.data.symbols)), make_next_batch(config))
-        if config.watch
-        else None
-    )
+    watch = make_watch(config, grad_fn, next_batch) if config.watch else None
     write = make_writer(run.data.symbols, default_prompt(run.data.symbols), SAMPLE_LENGTH, SAMPLE_TEMPERATURE)
     characters_per_step = config.streams * config.window
-    step = int(state.num_steps)
-    intervals = [DISPATCH, config.eval_every] + [config.watch_every] * config.watch
+    step, skipped = int(state.num_steps), 0  # skipped: in a row
+    most = steps_per_call(config, sum(leaf.size for leaf in jax.tree.leaves(state.params)))
+    intervals = [most, config.eval_every] + [config.watch_every] * config.watch
     watched_at = {r["step"] for r in records if "watch" in r}
-    start = time.monotonic() - (records[-1]["seconds"] if records else 0.0)
+    saved_at = time.monotonic()
+    start = saved_at - (records[-1]["seconds"] if records else 0.0)
 
     def record(**values: Any) -> None:
         seconds = round(time.monotonic() - start, 3)
         records.append({"step": step, "characters": step * characters_per_step, **values, "seconds": seconds})
         append_metrics(run.folder, records[-1])
+
+    def failure() -> TrainingFailed:
+        found = diagnosis(trainer, grad_fn, next_batch, state, windows_at(streams, step, 1, config.window)[0])
+        words = _not_finite(step, skipped, manager.latest_step(), run) + "\n" + found + history(records)
+        files.write(run.folder / run_folder.DIAGNOSIS, words)
+        return TrainingFailed(words.rstrip())
 
     with tqdm(
         total=config.steps * characters_per_step,
@@ -122,30 +97,61 @@ def train_until(
     ) as bar:
         stopping = False
         while not stopping:
-            # The boundaries do not depend on interruptions, so the programs and the bits of the result do not either.
+            # The boundaries do not depend on interruptions, so the records do not either.
             boundaries = (step - step % every + every for every in intervals)
             num_steps = min(*boundaries, config.steps) - step
+            windows = windows_at(streams, step, most, config.window)
             if watch is not None and step % config.watch_every == 0 and step not in watched_at:
-                record(watch=watch(state, run.data.streams))
-            state, infos = dispatch(state, run.data.streams, num_steps)
-            infos = jax.device_get(infos)
-            if not all(np.isfinite(values).all() for values in infos):
-                raise TrainingFailed(_not_finite(step, num_steps, manager.latest_step(), run))
+                record(watch=watch(state, windows[0]))
+            state, infos = dispatch(state, windows, num_steps)
+            infos = StepInfo(*(row[:num_steps] for row in jax.device_get(infos)))
             step += num_steps
-            bits = float(np.mean(infos.loss, dtype=np.float64)) * BITS
-            record(bits=bits, grad_norm=float(np.mean(infos.grad_norm, dtype=np.float64)))
-            bar.set_postfix_str(f"{bits:.3f} bits/character", refresh=False)
+            finite = np.asarray(is_finite(infos))
+            skipped = num_skipped_in_a_row(finite, skipped)
+            record(**_means(infos, finite))
+            if skipped >= config.max_skipped:
+                raise failure()
+            if finite.any():
+                bar.set_postfix_str(f"{records[-1]['bits']:.3f} bits/character", refresh=False)
             bar.update(num_steps * characters_per_step)
             stopping = step == config.steps or bool(received)  # checked once per turn, so that a stopped run is saved
-            if stopping or step % config.eval_every == 0:
+            if received:
+                save(manager, step, state)  # at once: who sends SIGTERM waits only a few seconds
+                manager.wait_until_finished()
+            if step == config.steps or step % config.eval_every == 0 or signal.SIGINT in received:
                 validation_bits = float(validate(state.params))
                 if not np.isfinite(validation_bits):
-                    raise TrainingFailed(_not_finite(step - num_steps, num_steps, manager.latest_step(), run))
+                    raise failure()
                 record(validation_bits=validation_bits)
-                save(manager, step, state)
                 with tqdm.external_write_mode():
                     _show(run, state, write)
+                stopping = stopping or no_longer_improves(records, config)
+            is_due = stopping or step % config.eval_every == 0 or _minutes(saved_at) >= config.save_minutes
+            if is_due and not received:
+                save(manager, step, state)
+                saved_at = time.monotonic()
     return state
+
+
+def no_longer_improves(records: list[dict[str, Any]], config: TrainConfig) -> bool:
+    """Whether the last `config.patience` validations are all worse than the best one before them."""
+    validated = [r["validation_bits"] for r in records if "validation_bits" in r and r["step"] % config.eval_every == 0]
+    if config.patience is None or len(validated) <= config.patience:
+        return False
+    return bool(min(validated[-config.patience :]) >= min(validated[: -config.patience]))
+
+
+def _minutes(since: float) -> float:
+    return (time.monotonic() - since) / MINUTE  # this clock does not jump
+
+
+def _means(infos: StepInfo, finite: np.ndarray) -> dict[str, float | int | None]:
+    """The means over the steps that are `finite`, and how many are not, if any."""
+    bits, norm = (
+        float(np.mean(row[finite], dtype=np.float64)) if finite.any() else None for row in (infos.loss, infos.grad_norm)
+    )
+    means = {"bits": None if bits is None else bits * BITS, "grad_norm": norm}
+    return means if finite.all() else means | {"skipped": int(np.sum(~finite))}
 
 
 def _show(run: Run, state: TrainState, write: Callable[[Params, int], str]) -> None:
@@ -161,12 +167,10 @@ def _show(run: Run, state: TrainState, write: Callable[[Params, int], str]) -> N
         warn(f"step {step:,}: {wrong}")
 
 
-def _not_finite(step: int, num_steps: int, saved: int | None, run: Run) -> str:
+def _not_finite(step: int, skipped: int, saved: int | None, run: Run) -> str:
     kept = f"step {saved} is saved in {str(run.folder)!r}" if saved is not None else "nothing was saved yet"
-    return (
-        f"loss, gradient or update became infinite or NaN in steps {step + 1} to {step + num_steps}; {kept}. "
-        f"{remedy(run.config)}"
-    )
+    told = f"{skipped:,} steps in a row were skipped" if skipped else "the held-out text was read"
+    return f"loss, gradient or update became infinite or NaN: {told} up to step {step:,}; {kept}. {remedy(run.config)}"
 
 
 @contextlib.contextmanager

@@ -87,13 +87,16 @@ def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, PlanCost]:
 
 
 def make_optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Clipping, then SGD or Adam, with the learning rate on its schedule over `config.steps`."""
+    """Clipping, then SGD or Adam, the learning rate after its warm-up on its schedule to the end of `config.steps`."""
     peak = default_rate(config) if config.learning_rate is None else config.learning_rate
+    falling = config.steps - config.warmup
     rate = {
-        "cosine": optax.cosine_decay_schedule(peak, config.steps),
-        "linear": optax.linear_schedule(peak, 0.0, config.steps),
+        "cosine": optax.cosine_decay_schedule(peak, falling),
+        "linear": optax.linear_schedule(peak, 0.0, falling),
         "constant": optax.constant_schedule(peak),
     }[config.schedule]
+    if config.warmup:
+        rate = optax.join_schedules([optax.linear_schedule(0.0, peak, config.warmup), rate], [config.warmup])
     if config.optimizer == "sgd":
         return clipped_sgd(rate, momentum=config.momentum or None, max_norm=config.max_norm, max_value=config.max_value)
     return optax.chain(clip_gradients(max_norm=config.max_norm, max_value=config.max_value), optax.adam(rate))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from ... import GRADIENTS, Params, make_grad_fn, zero_state
@@ -23,7 +24,7 @@ from ..anatomy.examine import window_of_run
 from ..metrics import read_metrics, write_metrics
 from ..settings.commands import AnatomyConfig, units_of
 from ..settings.training import TrainConfig
-from .checkpoint import checkpoints, restore, set_aside, warn_of_damage
+from .checkpoint import best_step, checkpoints, restore, set_aside, warn_of_damage
 from .loop import Run, signals, train_until
 from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
 
@@ -72,7 +73,7 @@ def _train_in(
             )
         records = read_metrics(folder, restored.step)
         set_aside(folder, restored.damaged)
-    with checkpoints(folder) as manager:
+    with checkpoints(folder, config.keep, records) as manager:
         run_folder.write_settings(folder, config, facts)
         write_metrics(folder, records)
         _say("run", f"{folder}, from step {int(state.num_steps):,} to {config.steps:,}; Ctrl-C saves and ends it\n")
@@ -106,7 +107,7 @@ def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) 
         config = dataclasses.replace(config, method="bptt")
     method = method_of(config)
     window = config.window if config.memory is None else min(config.window, 50)  # autodiff keeps all states
-    batch, h_0 = window_batch(data.streams, 0, window), zero_state(params, config.streams)
+    batch, h_0 = window_batch(jnp.asarray(data.streams[: window + 1]), 0, window), zero_state(params, config.streams)
     grad_fns = (
         make_gradient(config, len(data.symbols)),
         make_grad_fn(method.reference, loss="cross_entropy"),
@@ -126,11 +127,20 @@ def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) 
 
 def _summarise(run: Run, step: int) -> None:
     """Print the result, compared with n-gram models, and the next commands."""
-    bits = run.records[-1]["validation_bits"]
-    results = {"this network": bits} | dict(reversed(run.facts["baselines"].items()))
-    say(f"bits per character on the held-out text after {step:,} of {run.config.steps:,} steps")
-    for name, value in results.items():
-        say(f"    {name:<14}{value:.3f}")
+    validated = [record for record in run.records if record.get("validation_bits") is not None]
+    if validated and validated[-1]["step"] == step:
+        results = {"this network": validated[-1]["validation_bits"]} | dict(reversed(run.facts["baselines"].items()))
+        say(f"bits per character on the held-out text after {step:,} of {run.config.steps:,} steps")
+        for name, value in results.items():
+            say(f"    {name:<14}{value:.3f}")
+    else:
+        say(f"stopped and saved after {step:,} of {run.config.steps:,} steps")
+    if skipped := sum(record.get("skipped", 0) for record in run.records):
+        say(f"{skipped:,} steps whose loss, gradient or update was infinite or NaN were skipped")
+    best = best_step(run.records)
+    if best is not None and best < validated[-1]["step"]:
+        bits = next(record["validation_bits"] for record in validated if record["step"] == best)
+        say(f"the best validation, {bits:.3f}, was at step {best:,}: add --best to sample or export it")
     watched = " watch.png," if run.config.watch else ""
     say(f"in {run.folder}: learning-curve.png,{watched} sample.txt, metrics.jsonl, settings.json, checkpoint")
     folder = pasted(run.folder)

@@ -21,7 +21,7 @@ DIGITS = 6
 def make_watch(
     config: TrainConfig, grad_fn: GradFn, next_batch: Callable[..., tuple[States, Batch]]
 ) -> Callable[..., dict[str, Any]]:
-    """`(state, streams) -> record` of the window that the next step reads.
+    """`(state, tokens) -> record` of the window that the next step reads.
 
     From the gradient of the training: `grad_norm` before clipping, and `clip_ratio`, the share that clipping leaves.
     From the full gradient (with `--memory`, of the first 50 steps): for each layer the quantiles over time of `‖δ_t‖`,
@@ -38,15 +38,15 @@ def make_watch(
         return {"grad_norm": norm, "clip_ratio": left / jnp.where(norm > 0, norm, 1)}
 
     @jax.jit
-    def look(state: Any, streams: jax.Array) -> dict[str, jax.Array | None]:
-        h_0, batch = next_batch(state, streams)
+    def look(state: Any, tokens: jax.Array) -> dict[str, jax.Array | None]:
+        h_0, batch = next_batch(state, tokens)
         _, gradients = grad_fn(state.params, batch, h_0)
         batch = batch._replace(inputs=batch.inputs[:most], targets=batch.targets[:most])
         found = anatomy(state.params, batch, h_0, lags=LAGS)
         return _clipping(gradients.params) | _summary(found)
 
-    def watch(state: Any, streams: jax.Array) -> dict[str, Any]:
-        record = {name: _rounded(value) for name, value in look(state, streams).items()}
+    def watch(state: Any, tokens: jax.Array) -> dict[str, Any]:
+        record = {name: _rounded(value) for name, value in look(state, tokens).items()}
         w_hhs = [np.asarray(cell.w_hh, np.float64) for cell in state.params.cells]
         record["spectral_radius"] = [_rounded(_radius(w)) for w in w_hhs]
         record["largest_singular_value"] = [_rounded(np.linalg.norm(w, 2)) for w in w_hhs]

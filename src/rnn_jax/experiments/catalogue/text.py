@@ -44,20 +44,20 @@ def parts() -> tuple[TextData, TextData, TextData]:
     held_out = data.tokens[data.num_train :]
     middle = len(held_out) // 2
     halves = [make_streams(half, STREAMS) for half in (held_out[:middle], held_out[middle:])]
-    data = data._replace(streams=data.streams.astype(jnp.uint8) if len(data.symbols) < 256 else data.streams)
     return data, data._replace(held_out=halves[0]), data._replace(held_out=halves[1])
 
 
 def make(setting: Setting) -> Training:
     """Windows of parallel streams, the state carried from window to window; Adam, its rate falling along a cosine."""
     data, validation, test = parts()
-    num_steps, num_windows = int(setting["num_steps"]), (data.streams.shape[0] - 1) // WINDOW
+    streams = jnp.asarray(data.streams, jnp.uint8 if len(data.symbols) < 256 else jnp.int32)
+    num_steps, num_windows = int(setting["num_steps"]), (streams.shape[0] - 1) // WINDOW
     size = len(data.symbols)
     sizes = {"input_size": size, "hidden_size": int(setting["hidden_size"]), "output_size": size}
 
     def batch(key: Key[Array, ""], step: Array) -> Batch:
         at = step % num_windows
-        now = window_batch(data.streams, at * WINDOW, WINDOW)
+        now = window_batch(streams, at * WINDOW, WINDOW)
         begins = jnp.zeros((WINDOW, STREAMS), bool).at[0].set(at == 0)  # the streams begin again: reset the state
         return now._replace(inputs=now.inputs.astype(jnp.int32), targets=now.targets.astype(jnp.int32), reset=begins)
 
