@@ -172,7 +172,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     """Connect to autodoc, before napoleon."""
 
     def docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-        begin = [""] if what == "property" else []  # otherwise napoleon takes words before a colon for a type
+        begin = ["..", ""] if what == "property" else []  # otherwise napoleon takes words before a colon for a type
         lines[:] = begin + to_rst(lines, targets())
 
     def signature(app: Any, what: str, name: str, obj: Any, options: Any, arguments: str | None, result: Any) -> Any:
