@@ -45,7 +45,7 @@ nb_merge_streams = True
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
-napoleon_use_ivar = True
+napoleon_custom_sections = [("Attributes", "params_style")]  # their types are in the signature
 napoleon_use_rtype = False
 python_maximum_signature_line_length = 80
 

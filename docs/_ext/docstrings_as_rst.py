@@ -13,23 +13,24 @@ import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import optax
+
+import rnn_jax
+
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
 
-NAMESPACES = (
-    *("analysis", "data", "dynamics", "experiments", "initializers", "interop"),
-    *("saving", "tasks", "typing", "verify"),
-)
+NAMESPACES = [name for name in rnn_jax.__all__ if inspect.ismodule(getattr(rnn_jax, name))]
 
 CODE = re.compile(r"`([^`]+)`")
 SECTION = re.compile(r"(Args|Attributes|Returns|Raises):$")
 FIELD = re.compile(r"(`[^`]+`(?:, `[^`]+`)*) +(\S.*)")
 PAGE = re.compile(r"docs/([\w-]+)\.md")
 ALIGNED = re.compile(r"`[^`]+`(?:, `[^`]+`)* {2,}\S")
-ALIASES = (
-    *(("rnn_jax.typing", name) for name in ("States", "Result", "Loss")),
-    *(("optax", name) for name in ("OptState", "Schedule")),
-)
+ALIASES = {name: getattr(rnn_jax.typing, name) for name in ("States", "Result", "Loss")}
+ALIASES |= {name: getattr(optax, name) for name in ("OptState", "Schedule")}
+NUMBER = typing.get_args(rnn_jax.typing.Number)
+PROTOCOLS = (rnn_jax.typing.Cell, rnn_jax.typing.Method, rnn_jax.typing.GradFn)
 OPENING, CLOSING = " \n([{\"'-/", " \n)]}\"'-/:.,;!?"
 
 
@@ -115,20 +116,16 @@ def readable(annotation: Any) -> str:
     if isinstance(annotation, list):
         return f"[{', '.join(map(readable, annotation))}]"
     if hasattr(annotation, "dim_str"):  # of jaxtyping
-        array = readable(annotation.array_type)
-        inner = [
-            *([] if array == "Array" else [array]),
-            *([f'"{axes}"'] if (axes := annotation.dim_str.strip()) else []),
-        ]
+        array, axes = readable(annotation.array_type), annotation.dim_str.strip()
+        inner = ([array] if array != "Array" else []) + ([f'"{axes}"'] if axes else [])
         return annotation.dtype.__name__ + (f"[{', '.join(inner)}]" if inner else "")
-    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
-    for module, name in ALIASES:
-        if annotation == getattr(importlib.import_module(module), name):
+    for name, alias in ALIASES.items():
+        if annotation == alias:
             return name
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        number = typing.get_args(importlib.import_module("rnn_jax.typing").Number)
-        if set(number) <= set(arguments):
-            arguments = ("Number", *(one for one in arguments if one not in number))
+        if set(NUMBER) <= set(arguments):
+            arguments = ("Number", *(one for one in arguments if one not in NUMBER))
         return " | ".join(dict.fromkeys(map(readable, arguments)))
     name = getattr(origin or annotation, "__name__", str(annotation)).rpartition(".")[2]
     return f"{name}[{', '.join(map(readable, arguments))}]" if arguments else name
@@ -145,12 +142,15 @@ class _Words:
 
 
 def readable_signature(signature: inspect.Signature) -> tuple[str, str | None]:
-    """The arguments and the result of a function, with readable types."""
-    parameters = [
-        p if p.annotation is p.empty else p.replace(annotation=_Words(readable(p.annotation)))
-        for p in signature.parameters.values()
-        if p.name != "self"
-    ]
+    """The arguments and the result of a function, with readable types. A function or a class as default is its name."""
+    parameters = []
+    for p in signature.parameters.values():
+        if p.annotation is not p.empty:
+            p = p.replace(annotation=_Words(readable(p.annotation)))
+        if p.default is not p.empty and hasattr(p.default, "__name__"):
+            p = p.replace(default=_Words(p.default.__name__.replace("<lambda>", "...")))
+        if p.name != "self":
+            parameters.append(p)
     result = signature.return_annotation
     shown = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
     return str(shown), None if result is inspect.Signature.empty else readable(result)
@@ -158,16 +158,13 @@ def readable_signature(signature: inspect.Signature) -> tuple[str, str | None]:
 
 def is_of_interest(member: Any) -> bool:
     """Whether a member of a class is shown: methods and properties of its own, but not those of a protocol."""
-    import rnn_jax
-
     fn = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
     owner, _, name = getattr(fn, "__qualname__", "").rpartition(".")
-    protocols = (rnn_jax.typing.Cell, rnn_jax.typing.Method, rnn_jax.typing.GradFn)
     return bool(
         inspect.isfunction(fn)
         and fn.__doc__
         and (name == "__call__" or not name.startswith("_"))
-        and all(owner == protocol.__name__ or not hasattr(protocol, name) for protocol in protocols)
+        and all(owner == protocol.__name__ or not hasattr(protocol, name) for protocol in PROTOCOLS)
     )
 
 
@@ -175,7 +172,7 @@ def setup(app: "Sphinx") -> dict[str, Any]:
     """Connect to autodoc, before napoleon."""
 
     def docstring(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-        begin = [""] if what == "property" else []  # otherwise napoleon takes words before a colon for a type
+        begin = ["..", ""] if what == "property" else []  # otherwise napoleon takes words before a colon for a type
         lines[:] = begin + to_rst(lines, targets())
 
     def signature(app: Any, what: str, name: str, obj: Any, options: Any, arguments: str | None, result: Any) -> Any:

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import rnn_jax
+
 if TYPE_CHECKING:
     from docutils import nodes
     from sphinx.application import Sphinx
@@ -79,8 +81,6 @@ def address(path: str) -> str:
 
 def source_of(domain: str, info: dict[str, str]) -> str | None:
     """The link to the code of a public name, for `sphinx.ext.linkcode`."""
-    import rnn_jax
-
     if not info["module"]:  # it was described by hand
         return None
     obj: Any = operator.attrgetter(info["fullname"])(sys.modules[info["module"]])
