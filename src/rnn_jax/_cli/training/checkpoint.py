@@ -1,5 +1,6 @@
 """The last checkpoints of a run and the best, by orbax. Each has a checksum, and gets its name when it is whole."""
 
+import contextlib
 import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -66,24 +67,53 @@ def best_step(records: list[dict[str, Any]]) -> int | None:
     return min(validated, key=lambda r: r["validation_bits"])["step"] if validated else None
 
 
-def checkpoints(folder: Path, keep: int, records: list[dict[str, Any]]) -> ocp.CheckpointManager:
-    """The manager that saves the checkpoints of a run, to be used in a `with`: the last `keep` and the best stay.
+@contextlib.contextmanager
+def checkpoints(folder: Path, keep: int, records: list[dict[str, Any]]) -> Iterator[ocp.CheckpointManager]:
+    """The manager that saves the checkpoints of a run: the last `keep` stay, and the best by the `records`.
 
-    It writes in the background, and the next `save` or the end of the `with` waits for that and raises its errors.
+    It writes in the background. The next `save`, `wait` or the end of the `with` raises what went wrong there.
+
+    Raises:
+        InputError: if the folder cannot hold checkpoints.
+        OSError: if a checkpoint cannot be written.
     """
     path = (folder / CHECKPOINT).absolute()
     stay = _LastAndBest(keep, lambda: best_step(records))
     options = ocp.CheckpointManagerOptions(preservation_policy=stay, step_name_format=_Names())
     try:
-        return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
+        manager = ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
     except (OSError, ValueError) as error:
         raise InputError(f"RUN must hold a folder of checkpoints, but {str(path)!r} is not one: {error}") from error
+    try:
+        yield manager
+    except BaseException:
+        with contextlib.suppress(Exception):  # the first error is the reason
+            manager.close()
+        raise
+    with _writing():
+        manager.close()
 
 
 def save(manager: ocp.CheckpointManager, step: int, state: Any) -> None:
-    """Save `state` as step `step`, every array under its name in the tree, and the checksum of all of them."""
-    arrays = _named_leaves(state)
-    manager.save(step, args=ocp.args.StandardSave(arrays | {CHECKSUM: _checksum(arrays)}))
+    """Begin to save `state` as step `step`, every array under its name in the tree, and the checksum of all of them."""
+    arrays = jax.device_get(_named_leaves(state))
+    with _writing():
+        manager.save(step, args=ocp.args.StandardSave(arrays | {CHECKSUM: _checksum(arrays)}))
+
+
+def wait(manager: ocp.CheckpointManager) -> None:
+    """Wait until what was saved is in its place."""
+    with _writing():
+        manager.wait_until_finished()
+
+
+@contextlib.contextmanager
+def _writing() -> Iterator[None]:
+    """Raise an `OSError` where the library that writes raises a `ValueError`, for a full disk for example."""
+    try:
+        yield
+    except ValueError as error:
+        raise OSError(f"a checkpoint cannot be written, {str(error).splitlines()[0]}") from error
 
 
 def _is_step(name: str) -> bool:

@@ -24,7 +24,7 @@ from ..plots import learning_curve, watched
 from ..settings.training import TrainConfig
 from ..trained.sample import default_prompt, make_writer
 from .advice import remedy, what_is_wrong
-from .checkpoint import save
+from .checkpoint import save, wait
 from .diagnosis import diagnosis, history
 from .model import compute_dtype_of, make_gradient
 from .steps import (
@@ -117,7 +117,7 @@ def train_until(
             stopping = step == config.steps or bool(received)  # checked once per turn, so that a stopped run is saved
             if received:
                 save(manager, step, state)  # at once: who sends SIGTERM waits only a few seconds
-                manager.wait_until_finished()
+                wait(manager)
             if step == config.steps or step % config.eval_every == 0 or signal.SIGINT in received:
                 validation_bits = float(validate(state.params))
                 if not np.isfinite(validation_bits):

@@ -24,7 +24,7 @@ from ..anatomy.examine import window_of_run
 from ..metrics import read_metrics, write_metrics
 from ..settings.commands import AnatomyConfig, units_of
 from ..settings.training import TrainConfig
-from .checkpoint import best_step, checkpoints, restore, set_aside, warn_of_damage
+from .checkpoint import best_step, checkpoints, restore, saved_steps, set_aside, warn_of_damage
 from .loop import Run, signals, train_until
 from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
 
@@ -63,7 +63,9 @@ def _train_in(
 ) -> int:
     """Train, and keep everything in `folder`; nothing in it changes before all is checked."""
     records: list[dict[str, Any]] = []
-    if config.resume is not None:
+    if config.resume is not None and saved_steps(
+        folder
+    ):  # a run that was killed before its first checkpoint starts anew
         restored = restore(folder, jax.eval_shape(lambda: state))
         warn_of_damage(folder, restored)
         state = restored.state

@@ -1,0 +1,284 @@
+"""What a run survives: steps that are not finite, kills, a full disk, a clock that jumps; which checkpoints stay."""
+
+import contextlib
+import itertools
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from commands import COMMAND, ENVIRONMENT, REAL_TEXT, SMALL, command, losses, metrics, process, train
+
+import rnn_jax
+from rnn_jax._cli.training import checkpoint, loop, steps
+from rnn_jax._cli.training import train as train_module
+
+LONG = ["--run", "run", *SMALL[:-4], "--eval-every", "500", "--schedule", "constant"]
+STEPS_OF_A_KILL = 500
+WHOLE = resource.RLIM_INFINITY
+
+
+def trainer_with_bad_windows():
+    """A trainer whose gradient is NaN in windows that begin with token 7, and its first state."""
+    params = rnn_jax.init_params(jax.random.key(0), input_size=9, hidden_size=5, output_size=9)
+    grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
+
+    def planted(params, batch, h_0):
+        (loss, h_T), gradients = grad_fn(params, batch, h_0)
+        bad = jnp.where(batch.inputs[0, 0] == 7, jnp.nan, 1.0)
+        return (loss, h_T), gradients._replace(params=jax.tree.map(lambda d: d * bad, gradients.params))
+
+    trainer = rnn_jax.make_trainer(planted, rnn_jax.clipped_sgd(0.5, momentum=0.9, max_norm=1.0), carry=True)
+    return trainer, trainer.init(params, rnn_jax.zero_state(params, 2))
+
+
+def made_dispatch(trainer):
+    return steps.make_dispatch(trainer, steps.make_next_batch(loop.TrainConfig(window=4, streams=2), 100))
+
+
+def windows_of(number, bad=()):
+    windows = np.random.default_rng(0).integers(0, 7, (number, 5, 2)).astype(np.int32)
+    windows[list(bad), 0, 0] = 7
+    return windows
+
+
+def test_a_step_that_is_not_finite_changes_no_weight():
+    """Weights and momentum stay to the bit, the step is counted, and the next one is made as if nothing had been."""
+    trainer, state = trainer_with_bad_windows()
+    dispatch = made_dispatch(trainer)
+    windows = windows_of(6, bad=[3])
+    before, _ = dispatch(jax.tree.map(jnp.copy, state), windows, 3)
+    after, infos = dispatch(jax.tree.map(jnp.copy, state), windows, 4)
+    chex_equal(before._replace(h_0=None, num_steps=None), after._replace(h_0=None, num_steps=None))
+    assert int(after.num_steps) == 4 and np.isfinite(np.asarray(after.h_0[0])).all()
+    assert np.asarray(steps.is_finite(infos)).tolist()[:4] == [True, True, True, False]
+    last, infos = dispatch(after, windows[4:], 2)
+    assert np.asarray(steps.is_finite(infos))[:2].all() and not np.array_equal(last.params.readout.b_y, 0)
+
+
+def chex_equal(one, other):
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_call_ends_anywhere_with_the_same_bits():
+    trainer, state = trainer_with_bad_windows()
+    dispatch = made_dispatch(trainer)
+    windows = windows_of(6, bad=[1])
+    whole, infos = dispatch(jax.tree.map(jnp.copy, state), windows, 6)
+    part, first = dispatch(jax.tree.map(jnp.copy, state), windows, 2)
+    rest = np.concatenate([windows[2:], windows[:2]])
+    part, second = dispatch(part, rest, 4)
+    chex_equal(whole, part)
+    np.testing.assert_array_equal(infos.loss, np.concatenate([first.loss[:2], second.loss[:4]]))
+
+
+@pytest.mark.parametrize(
+    "finite, before, expected",
+    [([1, 1], 3, 0), ([0, 0], 3, 5), ([1, 0], 3, 1), ([0, 1], 3, 0), ([1, 0, 0], 0, 2)],
+)
+def test_skipped_in_a_row(finite, before, expected):
+    assert steps.num_skipped_in_a_row(np.array(finite, bool), before) == expected
+
+
+def test_how_many_steps_one_call_makes():
+    """So many that a call takes about half a second on two cores, whatever the size, and no more than fifty."""
+    config = loop.TrainConfig()
+    assert steps.steps_per_call(config, 115_000) == steps.MOST
+    assert steps.steps_per_call(config, 1_150_000) == 5
+    assert steps.steps_per_call(config, 10**9) == 1
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    """`planted(steps)`: these steps of a run, counted from 1, report an infinite loss."""
+
+    def plant(bad):
+        make = train_module.make_character_trainer
+        bad = np.asarray(bad, np.int32)
+
+        def broken(*args):
+            trainer = make(*args)
+
+            def step(state, batch):
+                after, info = trainer.step(state, batch)
+                return after, info._replace(loss=jnp.where(jnp.any(bad == state.num_steps + 1), jnp.inf, info.loss))
+
+            return trainer._replace(step=step)
+
+        monkeypatch.setattr(train_module, "make_character_trainer", broken)
+
+    return plant
+
+
+def test_skipped_steps_are_counted(planted, undrawn, tmp_path):
+    planted([10, 30, 31])
+    out = train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 50, *SMALL)
+    assert "3 steps whose loss, gradient or update was infinite or NaN were skipped" in out
+    assert [record.get("skipped") for record in metrics(tmp_path / "run") if "bits" in record] == [1, 2]
+    assert all(np.isfinite(bits) for bits, _ in losses(tmp_path / "run").values())
+
+
+def test_too_many_in_a_row_stop_the_run_at_its_last_checkpoint(planted, undrawn, tmp_path):
+    planted(list(range(48, 56)))
+    result = command("train", REAL_TEXT, "--run", "run", "--steps", 100, *SMALL, "--max-skipped", 8, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr  # 3 before step 50, 5 after it: 8 in a row, but then it goes on
+    planted(list(range(48, 76)))
+    result = command("train", REAL_TEXT, "--run", "no", "--steps", 100, *SMALL, "--max-skipped", 8, cwd=tmp_path)
+    assert result.returncode == 1
+    assert "28 steps in a row were skipped up to step 75; step 50 is saved in 'no'" in result.stderr
+    assert "Step 76, from the last good weights:" in result.stderr and "mean norm of the gradient" in result.stderr
+    assert "weights: all finite" in result.stderr and "gradients: all finite" in result.stderr
+    assert (tmp_path / "no" / "diagnosis.txt").read_text().strip() in result.stderr
+    assert [path.name for path in (tmp_path / "no" / "checkpoint").iterdir() if path.name != "25"] == ["50"]
+
+
+@pytest.fixture
+def validated(monkeypatch):
+    """`validated(numbers)`: what the validations of a run return, one after the other."""
+
+    def plant(numbers):
+        rest = iter(numbers)
+        monkeypatch.setattr(loop, "make_validate", lambda *_: lambda params: next(rest))
+
+    return plant
+
+
+def test_the_best_checkpoint_stays(validated, undrawn, tmp_path):
+    validated([3.0, 2.0, 2.5, 2.6, 2.7])
+    out = train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 125, *SMALL, "--keep", 1)
+    assert {path.name for path in (tmp_path / "run" / "checkpoint").iterdir()} == {"50", "125"}
+    assert "the best validation, 2.000, was at step 50: add --best" in out
+    for name, more in (("best", ["--best"]), ("last", [])):
+        assert command("export", "run", "--to", f"{name}.npz", *more, cwd=tmp_path).returncode == 0
+    best, last = (rnn_jax.saving.load_params(tmp_path / f"{name}.npz") for name in ("best", "last"))
+    assert not np.array_equal(best.readout.w_hy, last.readout.w_hy)
+    shutil.rmtree(tmp_path / "run" / "checkpoint" / "125")
+    chex_equal(rnn_jax.saving.read_run(tmp_path / "run").params, best)
+    sampled = [command("sample", "run", *more, cwd=tmp_path).stdout for more in ([], ["--best"])]
+    assert sampled[0] == sampled[1]
+
+
+def test_patience(validated, undrawn, tmp_path):
+    """It stops after so many validations that are no better, and a resumed run stops at the same step."""
+    numbers = [3.0, 2.0, 2.5, 2.0, 1.0]
+    validated(numbers)
+    options = ["--steps", 125, *SMALL, "--patience", 2]
+    out = train(tmp_path, REAL_TEXT, "--run", "run", *options)
+    assert "after 100 of 125 steps" in out and max(losses(tmp_path / "run")) == 100
+    validated([1.5])
+    assert "after 125 of 125 steps" in train(tmp_path, "--resume", "run")
+
+
+def test_a_checkpoint_when_the_last_is_old(monkeypatch, undrawn, tmp_path):
+    """By a clock that does not jump: `time.time` goes back by a year at each call, and nothing changes."""
+    now = itertools.count(2 * 10**9, -(3600 * 24 * 365))
+    monkeypatch.setattr(loop.time, "time", lambda: next(now))
+    options = ["--steps", 120, *SMALL[:-4], "--eval-every", 100, "--keep", 9]
+    train(tmp_path, REAL_TEXT, "--run", "run", *options)
+    assert {path.name for path in (tmp_path / "run" / "checkpoint").iterdir()} == {"100", "120"}
+    monkeypatch.setattr(loop, "_minutes", lambda since: 11.0)
+    train(tmp_path, REAL_TEXT, "--run", "often", *options)
+    assert {path.name for path in (tmp_path / "often" / "checkpoint").iterdir()} == {"50", "100", "120"}
+    assert losses(tmp_path / "often") == losses(tmp_path / "run")
+
+
+def test_warm_up(tmp_path):
+    """The rate rises linearly from 0 over the warm-up, then falls along its schedule to the end."""
+    from rnn_jax._cli.training.model import make_optimizer
+
+    config = loop.TrainConfig(steps=30, warmup=10, learning_rate=2.0, schedule="linear", momentum=0.0, max_norm=None)
+    optimizer = make_optimizer(config)
+    state, rates = optimizer.init(jnp.zeros(())), []
+    for _ in range(30):
+        update, state = optimizer.update(jnp.ones(()), state)
+        rates.append(-float(update))
+    np.testing.assert_allclose(rates, [*(0.2 * np.arange(10)), *(2.0 - 0.1 * np.arange(20))], rtol=1e-6, atol=1e-7)
+
+
+@contextlib.contextmanager
+def no_file_longer_than(size):
+    """The system refuses to write past `size` bytes of a file, as a full disk does."""
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, WHOLE))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (WHOLE, WHOLE))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the threads of orbax
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_disk_that_is_full_at_any_byte(tmp_path):
+    """A checkpoint is whole or not there, the one before it stays, and the error is one of the system."""
+    trainer, state = trainer_with_bad_windows()
+    template = jax.eval_shape(lambda: state)
+    with checkpoint.checkpoints(tmp_path, 2, []) as manager:
+        checkpoint.save(manager, 0, state)
+    whole, largest = 0, max(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    refused = 0
+    for step, size in enumerate([*range(0, largest, largest // 40), largest + 1], start=1):
+        try:
+            with no_file_longer_than(size), checkpoint.checkpoints(tmp_path, 2, []) as manager:
+                checkpoint.save(manager, step, state._replace(num_steps=np.int32(step)))
+            expected = {step}
+        except OSError:
+            refused += 1
+            expected = {step, whole}  # the error may come after the last byte
+        restored = checkpoint.restore(tmp_path, template)
+        assert restored.step in expected and not restored.damaged
+        whole = restored.step
+        chex_equal(restored.state._replace(num_steps=None), state._replace(num_steps=None))
+    assert refused > 20 and whole == step
+
+
+def test_a_run_whose_disk_is_full(finished, tmp_path):
+    """One sentence, and the run goes on where it was once there is room."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    with no_file_longer_than(30_000):
+        result = command("train", "--resume", "run", "--steps", 90, cwd=tmp_path)
+    assert result.returncode == 1 and "the run in 'run' cannot be written: " in result.stderr, result.stderr
+    assert "Traceback" not in result.stderr
+    assert "from step 60 to 90" in train(tmp_path, "--resume", "run", "--steps", 90)
+
+
+def kill_again_and_again(cwd, kills):
+    """Kill a run at so many random moments, resuming it each time; returns how many came while it trained."""
+    draw, met, path = random.Random(kills), 0, cwd / "run" / "metrics.jsonl"
+    environment = ENVIRONMENT | {"JAX_ENABLE_COMPILATION_CACHE": "false"}  # killed there, half a program is left
+    for _ in range(kills):
+        more = (
+            ["--resume", "run"]
+            if (cwd / "run" / "settings.json").exists()
+            else [str(REAL_TEXT), *LONG, "--steps", str(kills * STEPS_OF_A_KILL)]
+        )
+        before = path.read_bytes() if path.exists() else b""
+        running = subprocess.Popen([COMMAND, "train", *more], cwd=cwd, env=environment, stdout=subprocess.DEVNULL)
+        until = time.monotonic() + 60
+        while running.poll() is None and (not path.exists() or path.read_bytes() == before):
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        time.sleep(draw.uniform(0, 0.5))
+        met += running.poll() is None
+        running.kill()
+        running.wait()
+    return met
+
+
+@pytest.mark.parametrize("kills", [20, pytest.param(150, marks=pytest.mark.thorough)])
+def test_killed_again_and_again(undrawn, tmp_path, kills):
+    """Nothing is torn, and the losses are those of a run that nobody killed, to the bit."""
+    met = kill_again_and_again(tmp_path, kills)
+    result = process("train", "--resume", "run", cwd=tmp_path)
+    assert result.returncode == 0 and "damaged" not in result.stderr, result.stderr
+    (tmp_path / "never").mkdir()
+    train(tmp_path / "never", REAL_TEXT, *LONG, "--steps", kills * STEPS_OF_A_KILL)
+    assert losses(tmp_path / "run") == losses(tmp_path / "never" / "run") and met > kills / 2
