@@ -282,3 +282,24 @@ def test_killed_again_and_again(undrawn, tmp_path, kills):
     (tmp_path / "never").mkdir()
     train(tmp_path / "never", REAL_TEXT, *LONG, "--steps", kills * STEPS_OF_A_KILL)
     assert losses(tmp_path / "run") == losses(tmp_path / "never" / "run") and met > kills / 2
+
+
+def test_tensorboard(finished, undrawn, tmp_path):
+    """What metrics.jsonl has, TensorBoard has too; a resumed run goes on in the same folder."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    options = ["--steps", 50, *SMALL, "--watch", "--watch-every", 50, "--tensorboard"]
+    train(tmp_path, REAL_TEXT, "--run", "run", *options)
+    train(tmp_path, "--resume", "run", "--steps", 75)
+    found = {}
+    for path in sorted((tmp_path / "run" / "tensorboard").iterdir()):
+        data = path.read_bytes()
+        while data:  # length, its checksum, the event, its checksum
+            size = int.from_bytes(data[:8], "little")
+            event = Event.FromString(data[12 : 12 + size])
+            found |= {(event.step, value.tag): value.simple_value for value in event.summary.value}
+            data = data[16 + size :]
+    for record in metrics(tmp_path / "run"):
+        for name in record.keys() & {"bits", "grad_norm", "validation_bits"}:
+            assert found[record["step"], name] == pytest.approx(record[name], rel=1e-6)
+    assert (0, "watch/d_h_quantiles/0/4") in found and (75, "bits") in found

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import jax
 from jax.extend import backend
 
+from .._reporting.caches import cache_folder, remove_old
 from .._reporting.errors import InputError
 
 SETTINGS = {  # every setting that changes a result, or stops a correct program
@@ -36,6 +37,7 @@ SETTINGS = {  # every setting that changes a result, or stops a correct program
     "jax_transfer_guard_device_to_device": None,
     "jax_transfer_guard_device_to_host": None,
 }
+COMPILED, MOST_PROGRAMS, MOST_BYTES = "compiled", 500, 2**29  # the cache of compiled programs, and its size
 
 
 @contextlib.contextmanager
@@ -53,6 +55,7 @@ def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]
     check_platform()
     ours = {name: value for name, value in SETTINGS.items() if name in jax.config.values}  # not every JAX has all
     ours["jax_enable_x64"] = dtype == "float64"
+    ours |= _cache_of_programs()
     before = {name: getattr(jax.config, name) for name in ours}
     try:
         for name, value in ours.items():
@@ -61,6 +64,22 @@ def jax_settings(dtype: str = "float32", num_devices: int = 1) -> Iterator[None]
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
+
+
+def _cache_of_programs() -> dict[str, str | float]:
+    """Settings that keep compiled programs for the next start, unless the environment names a folder for them.
+
+    If the folder cannot be made or read, nothing is kept.
+    """
+    if jax.config.values["jax_compilation_cache_dir"] is not None:
+        return {}
+    try:
+        folder = cache_folder(COMPILED)
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_old(folder, most_files=MOST_PROGRAMS, most_bytes=MOST_BYTES)
+    except OSError:
+        return {}
+    return {"jax_compilation_cache_dir": str(folder), "jax_persistent_cache_min_compile_time_secs": 0.1}
 
 
 def check_platform() -> None:

@@ -15,6 +15,7 @@ from .._reporting.machine import installed
 
 EXTRA = {  # which extra brings a package
     **dict.fromkeys(("tyro", "tqdm", "matplotlib", "orbax", "safetensors"), "app"),
+    "tensorboardX": "tensorboard",
     **dict.fromkeys(("pandas", "scipy", "sklearn", "statsmodels"), "experiments"),
 }
 VERBOSE = "--verbose"  # of every command

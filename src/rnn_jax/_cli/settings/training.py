@@ -117,6 +117,8 @@ class TrainConfig:
     """
     watch_every: int = 200
     """Number of steps between two examinations."""
+    tensorboard: bool = False
+    """Write the metrics for TensorBoard too, into the folder tensorboard of the run."""
     eval_every: int = 1000
     """Steps between validations; each also writes a sample and a checkpoint."""
     patience: int | None = None

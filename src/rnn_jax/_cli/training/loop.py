@@ -24,6 +24,7 @@ from ..plots import learning_curve, watched
 from ..settings.training import TrainConfig
 from ..trained.sample import default_prompt, make_writer
 from .advice import remedy, what_is_wrong
+from .board import board
 from .checkpoint import save, wait
 from .diagnosis import diagnosis, history
 from .model import compute_dtype_of, make_gradient
@@ -80,6 +81,7 @@ def train_until(
         seconds = round(time.monotonic() - start, 3)
         records.append({"step": step, "characters": step * characters_per_step, **values, "seconds": seconds})
         append_metrics(run.folder, records[-1])
+        show(records[-1])
 
     def failure() -> TrainingFailed:
         found = diagnosis(trainer, grad_fn, next_batch, state, windows_at(streams, step, 1, config.window)[0])
@@ -87,14 +89,18 @@ def train_until(
         files.write(run.folder / run_folder.DIAGNOSIS, words)
         return TrainingFailed(words.rstrip())
 
-    with tqdm(
-        total=config.steps * characters_per_step,
-        initial=step * characters_per_step,
-        unit=" characters",
-        unit_scale=True,
-        smoothing=0.05,
-        disable=None,  # no bar in a file or a pipe
-    ) as bar:
+    shown = board(run.folder, step) if config.tensorboard else contextlib.nullcontext(lambda _: None)
+    with (
+        shown as show,
+        tqdm(
+            total=config.steps * characters_per_step,
+            initial=step * characters_per_step,
+            unit=" characters",
+            unit_scale=True,
+            smoothing=0.05,
+            disable=None,  # no bar in a file or a pipe
+        ) as bar,
+    ):
         stopping = False
         while not stopping:
             # The boundaries do not depend on interruptions, so the records do not either.
