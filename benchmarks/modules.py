@@ -1,4 +1,4 @@
-"""A recurrent layer in a model of flax, equinox or haiku: its own scan over its own cell, and `unroll_bptt` instead.
+"""A recurrent layer of flax, equinox, haiku or Keras in a model: its own scan over its own cell, and `unroll_bptt`.
 
     python benchmarks/modules.py            # prints the table of docs/modules.md
     python benchmarks/modules.py --save     # and keeps it in benchmarks/results/modules.json
@@ -10,6 +10,7 @@ derivative_forms.py the two take turns in one process.
 
 import argparse
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -88,7 +89,28 @@ def haiku(hid, out, xs):
     return theirs.apply, ours.apply, theirs.init(jax.random.key(0), xs)
 
 
-LIBRARIES = {"linen, GRU": linen, "equinox, GRU": equinox, "haiku, LSTM": haiku}
+def keras(hid, out, xs):
+    """A GRU: `keras.layers.GRU`, which multiplies all inputs before its scan, as ours does. The batch axis is first."""
+    os.environ.setdefault("KERAS_BACKEND", "jax")  # Keras reads it when it is imported
+    from keras import Input, Sequential, layers
+
+    class ByHand(layers.GRU):
+        def inner_loop(self, sequences, initial_state, mask, training=False):
+            cell = rnn_jax.interop.from_keras(self.cell.weights)
+            hs = rnn_jax.unroll_bptt(cell, initial_state[0], jnp.swapaxes(sequences, 0, 1))
+            return hs[-1], jnp.swapaxes(hs, 0, 1), [hs[-1]]
+
+    def model(kind):
+        net = Sequential([Input(xs.shape[1:]), kind(hid, return_sequences=True), layers.Dense(out)])
+        rest = [variable.value for variable in net.non_trainable_variables]
+        return net, lambda weights, xs: net.stateless_call(weights, rest, xs)[0]
+
+    (net, theirs), (_, ours) = model(layers.GRU), model(ByHand)
+    return theirs, ours, [variable.value for variable in net.trainable_variables]
+
+
+LIBRARIES = {"linen, GRU": linen, "equinox, GRU": equinox, "haiku, LSTM": haiku, "Keras, GRU": keras}
+BATCH_FIRST = ("Keras, GRU",)
 
 
 def gradient(model):
@@ -103,9 +125,10 @@ def gradient(model):
 def measured(library, shape):
     """A row of the table: their scan, and ours in its place."""
     time, num, in_size, hid, out = shape
-    xs = jax.random.normal(jax.random.key(1), (time, num, in_size))
+    axes = (num, time) if library in BATCH_FIRST else (time, num)
+    xs = jax.random.normal(jax.random.key(1), (*axes, in_size))
     theirs, ours, weights = LIBRARIES[library](hid, out, xs)
-    args = weights, xs, jax.random.randint(jax.random.key(2), (time, num), 0, out)
+    args = weights, xs, jax.random.randint(jax.random.key(2), axes, 0, out)
     contenders = {"their scan": gradient(theirs), "unroll_bptt": gradient(ours)}
     d_theirs, d_ours = (fn(*args) for fn in contenders.values())
     error = optax.tree.norm(optax.tree.sub(d_ours, d_theirs)) / optax.tree.norm(d_theirs)
@@ -126,7 +149,7 @@ def main():
             for contender, f in row.items():
                 print(f"  {name:26} {contender:12} {f['ms']:9.3f} ms  {f['ratio']:6.3f} x  {f['temp_mib']:8.2f} MiB")
     if save:
-        packages = (*PACKAGES, "flax", "equinox", "dm-haiku")
+        packages = (*PACKAGES, "flax", "equinox", "dm-haiku", "keras")
         settings = {"rounds": ROUNDS, "dtype": "float32"}
         found = {"machine": machine_record(packages), "settings": settings, "rows": rows}
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")

@@ -83,6 +83,7 @@ LIBRARIES = {
     "linen: `nn.RNN`": "flax",
     "equinox: `lax.scan`": "equinox",
     "haiku: `hk.dynamic_unroll`": "haiku",
+    "Keras: `inner_loop`": "keras",
     "Masks, resets, dropout, and the state": "flax",
     "Decay and freeze": "optax",
 }
