@@ -6,7 +6,7 @@ from ..._reporting.files import write
 from ..settings.commands import CompareConfig
 from .page import page
 from .runs import read_runs
-from .tables import cost, lines, outcome
+from .tables import cost, lines, outcome, reached
 from .verdict import cautions, verdict
 
 
@@ -25,6 +25,8 @@ def compare(config: CompareConfig) -> int:
         raise InputError(f"--page must name a file that can be written, but {name!r} cannot: {error}.") from error
     for table in (outcome(runs), cost(runs)):
         say("\n".join([*lines(table), ""]))
+    if (table := reached(runs)).rows:
+        say("\n".join(["characters read and seconds until the first validation", *lines(table), ""]))
     for line in verdict(runs):
         say(line)
     say(f"page: {config.page}")

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from .runs import Group, Trained, Validation, differing, groups
 
 NONE = "-"
+LONGEST = 24  # characters of a text or a run in a table that has other columns too
 SHORT = 8  # digits of a SHA-256 that tell texts apart
 
 
@@ -23,7 +24,7 @@ def outcome(runs: Sequence[Trained]) -> Table:
     header = ["", "best bits", "behind", "at step", "last bits", *map(spaced, names), *["text"] * several, "run"]
     rows = []
     for number, run in enumerate(runs, 1):
-        text = [f"{run.facts['text']} ({run.text[:SHORT]})"] * several
+        text = [f"{ending(run.facts['text'], LONGEST)} ({run.text[:SHORT]})"] * several
         settings = [short(run.settings[name]) for name in names]
         rows.append([str(number), *_validated(run, leader(run, runs)), *settings, *text, run.name])
     return Table(header, rows)
@@ -42,17 +43,26 @@ def leader(run: Trained, runs: Sequence[Trained]) -> Trained:
 
 
 def cost(runs: Sequence[Trained]) -> Table:
-    """A row for each run: what it did, how fast, and when it first was as good as n-grams and as all runs became."""
-    wanted = levels(runs)
-    header = ["", "steps", "characters", "seconds", "characters/s", "parameters", *wanted]
+    """A row for each run: what it has done, in what time, with how many parameters."""
+    header = ["", "steps", "characters", "seconds", "characters/s", "parameters"]
     rows = []
     for number, run in enumerate(runs, 1):
         planned = run.settings["steps"]
         steps = f"{run.step:,}" if run.step == planned else f"{run.step:,} of {planned:,}"
         speed = f"{run.characters / run.seconds:,.0f}" if run.seconds > 0 else NONE
-        row = [str(number), steps, f"{run.characters:,}", in_seconds(run.seconds), speed, f"{run.num_parameters:,}"]
-        rows.append([*row, *(_when(run.reached(bits[number - 1])) for bits in wanted.values())])
+        size = f"{run.num_parameters:,}"
+        rows.append([str(number), steps, f"{run.characters:,}", in_seconds(run.seconds), speed, size])
     return Table(header, rows)
+
+
+def reached(runs: Sequence[Trained]) -> Table:
+    """A row for each run: when it first was as good as n-gram models, and as the worst run became."""
+    wanted = levels(runs)
+    rows = [
+        [str(number), *(_when(run.reached(bits[number - 1])) for bits in wanted.values())]
+        for number, run in enumerate(runs, 1)
+    ]
+    return Table(["", *wanted], rows if wanted else [])
 
 
 def levels(runs: Sequence[Trained]) -> dict[str, list[float]]:
@@ -117,6 +127,12 @@ def shared(runs: Sequence[Trained]) -> dict[str, str]:
     return {spaced(name): short(value) for name, value in runs[0].settings.items() if name not in different}
 
 
+def ending(name: str, longest: int) -> str:
+    """The end of a long name, which says more than its beginning."""
+    name = name.replace("\n", " ")
+    return name if len(name) <= longest else f"...{name[3 - longest :]}"
+
+
 def spaced(name: str) -> str:
     """The name of a setting, for people."""
     return name.replace("_", " ")
@@ -138,7 +154,9 @@ def in_seconds(seconds: float) -> str:
 
 
 def lines(table: Table) -> list[str]:
-    """The table for a terminal: columns aligned at the right, the last one at the left."""
-    *columns, last = zip(table.header, *table.rows, strict=True)
-    aligned = [[word.rjust(max(map(len, column))) for word in column] for column in columns]
-    return ["  ".join(row).rstrip() for row in zip(*aligned, last, strict=True)]
+    """The table for a terminal: columns aligned at the right, names of runs at the left."""
+    columns = zip(table.header, *table.rows, strict=True)
+    aligned = [
+        column if column[0] == "run" else [word.rjust(max(map(len, column))) for word in column] for column in columns
+    ]
+    return ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]

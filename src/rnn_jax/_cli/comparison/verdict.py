@@ -18,7 +18,7 @@ def verdict(runs: Sequence[Trained]) -> list[str]:
         if validated:
             said.append(_best(validated, len({run.text for run in runs}) > 1))
             models = ", ".join(f"{name} {bits:.3f}" for name, bits in baselines(validated[0]).items())
-            said.append(f"n-gram models of the same text: {models} bits per character.")
+            said.append(f"n-gram models of its text: {models} bits per character.")
     return [*said, *_seeds(runs)]
 
 
@@ -66,19 +66,18 @@ def cautions(runs: Sequence[Trained]) -> list[str]:
     if len({_machine(run) for run in runs}) > 1:
         said.append("these runs were not all trained on the same machine, so their seconds also compare the machines.")
     for run in runs:
+        done = f"has done {run.step:,} of {run.settings['steps']:,} steps"
         if not run.validations:
-            said.append(f"{run.name!r} has no validation yet.")
-        elif run.validations[-1].bits > math.log2(len(run.facts["symbols"])):
+            said.append(f"{run.name!r} has no validation yet: it {done}.")
+            continue
+        if run.validations[-1].bits > math.log2(len(run.facts["symbols"])):
             uniform = math.log2(len(run.facts["symbols"]))
             said.append(
                 f"{run.name!r} ended at {in_bits(run.validations[-1].bits)} bits, above the {uniform:.3f} of uniform "
                 "guessing: it has diverged, or memorised its text."
             )
         if run.step < run.settings["steps"]:
-            said.append(
-                f"{run.name!r} has done {run.step:,} of {run.settings['steps']:,} steps: it is still training, was "
-                "stopped, or failed."
-            )
+            said.append(f"{run.name!r} {done}: it is still training, was stopped, or failed.")
     for group in groups(runs):
         for first, again in group.repeated:
             said.append(
