@@ -86,7 +86,7 @@ def curves(runs: Sequence[Trained]) -> Section:
     bits = [min(validation.bits, limit) for run in runs for validation in run.validations]
     low, high = min(bits), max(bits)
     margin = max(0.06 * (high - low), 0.02)
-    axes[0].set_ylim(low - margin, high + margin)
+    axes[0].set_ylim(low - 1.5 * margin, high + margin)  # more below, for the numbers of the best
     if len(texts) == 1:
         for (name, level), line in zip(baselines(runs[0]).items(), (":", "-.", "--"), strict=True):
             if low - margin < level < high + margin:
@@ -96,7 +96,7 @@ def curves(runs: Sequence[Trained]) -> Section:
     axes[1].set(xlabel="seconds")
     axes[0].xaxis.set_major_formatter(EngFormatter())
     for panel in axes:
-        panel.set_xlim(0, 1.04 * panel.dataLim.x1)
+        panel.set_xlim(0, 1.04 * panel.dataLim.x1 or 1)
         panel.xaxis.set_major_locator(MaxNLocator(6))
         panel.grid(alpha=0.25)
     _number_ends(runs, axes, limit)
