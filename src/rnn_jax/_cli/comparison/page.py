@@ -135,7 +135,7 @@ def _label(group: Group, runs: Sequence[Trained]) -> str:
     return f"{numbers}: {ending(shown(drawn[0].name), IN_LEGEND)}{more}".replace("$", r"\$")
 
 
-def _draw(run: Trained, axes: Sequence[Any], limit: float, style: dict[str, Any]) -> None:
+def _draw(run: Trained, axes: Any, limit: float, style: dict[str, Any]) -> None:
     """One curve in each panel; triangles for what is above the limit."""
     bits = np.array([validation.bits for validation in run.validations])
     for panel, xs in zip(axes, _abscissae(run), strict=True):
@@ -151,7 +151,7 @@ def _abscissae(run: Trained) -> Any:
     return np.array([(validation.characters, validation.seconds) for validation in run.validations], float).T
 
 
-def _number_ends(runs: Sequence[Trained], axes: Sequence[Any], limit: float) -> None:
+def _number_ends(runs: Sequence[Trained], axes: Any, limit: float) -> None:
     """The number of each run at the end of its curve, one above the other where they would overlap."""
     low, high = axes[0].get_ylim()
     for which, panel in enumerate(axes):
