@@ -169,13 +169,23 @@ def test_what_makes_a_comparison_unfair(place):
     """Other parts of the held-out text, other machines, runs that are not finished or have diverged: each is said."""
     place.run("a", [3.3, 3.2])
     place.run("parts", [3.1, 3.0], streams=8, facts={"baselines": BASELINES | {"bigram": 3.51}})
-    place.run("machine", [3.1, 3.1], leak=0.5, facts={"machine": {"device": "a GPU", "cpu": "a CPU", "cores": 64}})
+    machine = json.loads((place.folder / "a" / "settings.json").read_text())["machine"]
+    for part in ("device", "cpu", "cores"):
+        place.run(
+            f"machine-{part}",
+            [3.1, 3.1],
+            leak=0.5,
+            facts={"machine": machine | {part: 999 if part == "cores" else "X"}},
+        )
+    place.run("later", [3.1, 3.1], leak=0.5, facts={"machine": machine | {"date": "2020-02-02", "commit": "abc"}})
+    assert not place.compare("a", "later").stderr
     place.run("unfinished", [3.1, 3.1], steps=1000)
     place.run("diverged", [3.4, 60.0], learning_rate=9.0)
-    warned = {name: place.compare("a", name).stderr for name in ("parts", "machine", "unfinished", "diverged")}
+    names = ("parts", "machine-device", "machine-cpu", "machine-cores", "unfinished", "diverged")
+    warned = {name: place.compare("a", name).stderr for name in names}
     assert all(words.count("\n") == 1 for words in warned.values()), warned
     assert "in different numbers of parts, because --streams or --window differ." in warned["parts"]
-    assert "were not all trained on the same machine" in warned["machine"]
+    assert all("were not all trained on the same machine" in warned[name] for name in names if "machine" in name)
     assert "'unfinished' has done 20 of 1,000 steps: it is still training" in warned["unfinished"]
     symbols = json.loads((place.folder / "a" / "settings.json").read_text())["symbols"]
     assert f"'diverged' ended at 60.000 bits, above the {math.log2(len(symbols)):.3f} of" in warned["diverged"]
@@ -230,15 +240,15 @@ def test_the_page(place):
 
 @pytest.fixture
 def drawn(place, monkeypatch):
-    """`drawn(*names)`: the two panels of the picture of runs."""
+    """`drawn(*names)`: the picture of runs, as a figure."""
 
-    def panels(*names):
+    def picture(*names):
         figures = []
         monkeypatch.setattr(comparison_page, "png", lambda figure: figures.append(figure) or b"")
         comparison_page.curves(comparison_runs.read_runs([place.folder / name for name in names]))
-        return figures[0].axes
+        return figures[0]
 
-    return panels
+    return picture
 
 
 def test_the_picture_shows_everything(place, drawn):
@@ -247,7 +257,7 @@ def test_the_picture_shows_everything(place, drawn):
     place.run("seed", [4.1, 3.1, 2.6], seed=1)
     place.run("once", [4.2], leak=0.5)
     place.run("diverged", [4.3, 50.0, 1e99], leak=0.25)
-    left, right = drawn("a", "seed", "once", "diverged")
+    left, right = drawn("a", "seed", "once", "diverged").axes
     for axes, scale in ((left, 1.0), (right, 1 / 1000)):
         curves = [line for line in axes.get_lines() if line.get_label() not in BASELINES and len(line.get_xdata())]
         data = [(list(line.get_xdata()), list(line.get_ydata()), line.get_marker()) for line in curves]
@@ -266,6 +276,20 @@ def test_the_picture_shows_everything(place, drawn):
         str(line.get_ydata()[0]): tuple(line.get_color()) for line in left.get_lines() if len(line.get_xdata()) == 3
     }
     assert colors["4.0"] == colors["4.1"] and colors["4.0"] != colors["4.3"]
+
+
+def test_the_legend(place, drawn):
+    """One entry for all seeds, the end of a long name, no formula between dollar signs; a kind of line for each text."""
+    place.run("a$x$", [4.0, 3.0])
+    place.run("b", [4.1, 3.1], seed=1)
+    place.run("c", [4.1, 3.5], leak=0.5)
+    place.run("d", [2.1, 1.5], facts={"text_sha256": 64 * "0"})
+    figure = drawn("a$x$", "b", "c", "d")
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries[0].startswith("1, 2: ...") and entries[0].endswith(r"/a\$x\$ and 1 more seed")
+    assert [entry.partition(":")[0] for entry in entries[1:]] == ["3", "4"] and max(map(len, entries)) < 75
+    lines = [line.get_linestyle() for line in figure.axes[0].get_lines()]
+    assert lines == ["-", "-", "-", "--"]  # and none for n-gram models, which differ
 
 
 @hypothesis.given(st.lists(st.floats(0, 1), min_size=1, max_size=9).map(sorted))
