@@ -44,10 +44,14 @@ def _seeds(runs: Sequence[Trained]) -> list[str]:
     ]
     if len(found) > 1 and len({run.text for run in runs}) == 1:
         first, second = found[:2]
+        less = in_bits(second.mean - first.mean)
         if len(first.bits) == len(second.bits) == 1:
             said.append("The best two settings have one seed each: another seed may change their order.")
         elif min(second.bits) <= max(first.bits):
-            said.append("The ranges of the best two settings overlap: these seeds do not tell them apart.")
+            words = "but their ranges overlap: these seeds do not tell them apart."
+            said.append(f"The best two settings differ by {less} bits on average, {words}")
+        else:
+            said.append(f"The best two settings differ by {less} bits on average, and their ranges do not overlap.")
     return said
 
 
