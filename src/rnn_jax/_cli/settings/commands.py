@@ -47,7 +47,7 @@ class ExportConfig:
 class CompareConfig:
     """Compare runs: which settings differ, which run is best and by how much, and when each reached what.
 
-    It prints two tables, and writes a page for the browser with the validation curves against the characters read and
+    It prints three tables, and writes a page for the browser with the validation curves against the characters read and
     against the time. Runs that differ only in the seed also get their mean and range.
     """
 
