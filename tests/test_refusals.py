@@ -236,6 +236,25 @@ BAD_GRADCHECK = {
 }
 
 
+BAD_COMPARE = {
+    "no runs": ([], "RUN must be given two or more times, got 0: name the runs to compare."),
+    "one run": (["run"], "RUN must be given two or more times, got 1: name the runs to compare."),
+    "twice": (["run", "run"], "RUN must name each run once, but 'run' and 'run' are the same folder."),
+    "twice by two names": (["run", "other/../run"], "RUN must name each run once, but 'run' and 'other/../run' are"),
+    "no run": (["run", "nowhere"], "RUN must be a folder left by `rnn-jax train`, but 'nowhere' has no settings.json."),
+    "other": (["other", "run"], "RUN must be a folder left by `rnn-jax train`, but 'other' has no settings.json."),
+    "torn": (["run", "torn"], "RUN must hold readable settings, but 'torn/settings.json' does not:"),
+    "long name": (["run", "x" * 300], "RUN must name a path that can be used, got 'xxx"),
+    "no page": (["run", "bare", "--page", "a.pdf"], "--page must be a file that ends in .html, got 'a.pdf'."),
+    "a folder": (["run", "bare", "--page", "folder.html"], "--page must be a file, not a folder, got 'folder.html'."),
+    "nowhere": (
+        ["run", "bare", "--page", "no/a.html"],
+        "--page must be a file in a folder that exists, got 'no/a.html'.",
+    ),
+    "long page": (["run", "bare", "--page", "x" * 300 + ".html"], "--page must name a path that can be used, got 'xxx"),
+}
+
+
 BAD_EXPORT = {
     "no file": (["run"], "--to"),
     "ending": (
@@ -261,6 +280,7 @@ BAD = {
     "train": BAD_TRAIN,
     "sample": BAD_SAMPLE,
     "export": BAD_EXPORT,
+    "compare": BAD_COMPARE,
     "gradcheck": BAD_GRADCHECK,
     "truncation": BAD_TRUNCATION,
     "anatomy": BAD_ANATOMY,
@@ -363,12 +383,18 @@ CONFIGS = {
     TrainConfig: (limits.check_train_config, ()),
     commands.SampleConfig: (limits.check_sample_config, ()),
     commands.ExportConfig: (limits.check_export_config, ()),
+    commands.CompareConfig: (limits.check_compare_config, ()),
     commands.GradcheckConfig: (limits.check_gradcheck_config, ()),
     commands.TruncationConfig: (limits.check_truncation_config, ()),
     commands.AnatomyConfig: (limits.check_anatomy_config, (set(),)),
     commands.ExperimentConfig: (limits.check_experiment_config, (["digits"],)),
 }
-NEEDED = {"run": pathlib.Path("run"), "name": "digits", "to": pathlib.Path("net.npz")}
+NEEDED = {
+    "run": pathlib.Path("run"),
+    "name": "digits",
+    "to": pathlib.Path("net.npz"),
+    "runs": (pathlib.Path("run"), pathlib.Path("more")),
+}
 
 
 def numbers_of(kind):
@@ -411,6 +437,8 @@ EMPTY = {  # what takes a path, and the sentence that an empty one gets
     "sample RUN": ["sample", ""],
     "export RUN": ["export", "", "--to", "net.npz"],
     "export --to": ["export", "run", "--to", ""],
+    "compare RUN": ["compare", "run", ""],
+    "compare --page": ["compare", "run", "bare", "--page", ""],
     "gradcheck --picture": ["gradcheck", "--picture", ""],
     "truncation RUN": ["truncation", ""],
     "truncation FILE": ["truncation", "run", ""],

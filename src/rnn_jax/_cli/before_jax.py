@@ -12,6 +12,7 @@ from ..data._corpus import corpus_of_run, read_corpus
 from .run_folder import check_free, read_settings, resumed, with_text
 from .settings.commands import (
     AnatomyConfig,
+    CompareConfig,
     ExperimentConfig,
     ExportConfig,
     GradcheckConfig,
@@ -20,6 +21,7 @@ from .settings.commands import (
 )
 from .settings.limits import (
     check_anatomy_config,
+    check_compare_config,
     check_experiment_config,
     check_export_config,
     check_gradcheck_config,
@@ -68,6 +70,12 @@ def export(config: ExportConfig, given: set[str]) -> int:
     settings, facts = read_settings(config.run)
     with _jax(settings.dtype):
         return int(import_module(".trained.export", __package__).export(config, settings, facts["symbols"]))
+
+
+def compare(config: CompareConfig, given: set[str]) -> int:
+    """Compare runs. This needs no jax at all."""
+    check_compare_config(config)
+    return int(import_module(".comparison.command", __package__).compare(config))
 
 
 def gradcheck(config: GradcheckConfig, given: set[str]) -> int:

@@ -88,6 +88,7 @@ def _commands() -> dict[str, tuple[type, Callable[..., int]]]:
         "train": (TrainConfig, before_jax.train),
         "sample": (commands.SampleConfig, before_jax.sample),
         "export": (commands.ExportConfig, before_jax.export),
+        "compare": (commands.CompareConfig, before_jax.compare),
         "gradcheck": (commands.GradcheckConfig, before_jax.gradcheck),
         "truncation": (commands.TruncationConfig, before_jax.truncation),
         "anatomy": (commands.AnatomyConfig, before_jax.anatomy),

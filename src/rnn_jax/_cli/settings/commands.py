@@ -48,6 +48,20 @@ class ExportConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class CompareConfig:
+    """Compare runs: which settings differ, which run is best and by how much, and when each reached what.
+
+    It prints three tables, and writes a page for the browser with the validation curves against the characters read and
+    against the time. Runs that differ only in the seed also get their mean and range.
+    """
+
+    runs: Annotated[tuple[RunFolder, ...], tyro.conf.Positional, tyro.conf.arg(name="run", metavar="RUN RUN ...")] = ()
+    """Two or more folders that `rnn-jax train` left."""
+    page: Annotated[Path, named("--page")] = Path("compare.html")
+    """HTML file to write."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GradcheckConfig:
     """Check every gradient method in float64 against independent witnesses, over a grid of options.
 

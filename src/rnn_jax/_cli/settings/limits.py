@@ -10,7 +10,15 @@ from pathlib import Path
 
 from ..._reporting.errors import InputError
 from ..._reporting.files import is_unicode
-from .commands import AnatomyConfig, ExperimentConfig, ExportConfig, GradcheckConfig, SampleConfig, TruncationConfig
+from .commands import (
+    AnatomyConfig,
+    CompareConfig,
+    ExperimentConfig,
+    ExportConfig,
+    GradcheckConfig,
+    SampleConfig,
+    TruncationConfig,
+)
 from .training import TrainConfig
 
 MOST_STEPS = 2**31 - 1  # they are counted in int32
@@ -124,6 +132,19 @@ def check_export_config(config: ExportConfig) -> None:
     _require(config, "to", config.to.suffix in ENDINGS, f"a file name that ends in {', '.join(ENDINGS)}")
 
 
+def check_compare_config(config: CompareConfig) -> None:
+    """Raise an `InputError` for fewer than two runs, the same run twice, or a path that is not possible."""
+    if len(config.runs) < 2:
+        raise InputError(f"RUN must be given two or more times, got {len(config.runs)}: name the runs to compare.")
+    names: dict[Path, str] = {}
+    for run in config.runs:
+        _check_usable("RUN", run)
+        if (where := run.resolve()) in names:
+            raise InputError(f"RUN must name each run once, but {names[where]!r} and {str(run)!r} are the same folder.")
+        names[where] = str(run)
+    _check_page(config)
+
+
 def check_gradcheck_config(config: GradcheckConfig) -> None:
     """Raise an `InputError` for the first setting out of range."""
     _check_ranges(config)
@@ -146,12 +167,8 @@ def check_anatomy_config(config: AnatomyConfig, given: set[str]) -> None:
     _check_ranges(config)
     _check_cell(config)
     _require(config, "window", config.window >= 2, "at least 2")
-    for name in ("run", "page"):
-        check_path(config, name)
-    if config.page is not None:
-        _require(config, "page", config.page.suffix == ".html", "a file that ends in .html")
-        _require(config, "page", not config.page.is_dir(), "a file, not a folder")
-        _require(config, "page", config.page.absolute().parent.is_dir(), "a file in a folder that exists")
+    check_path(config, "run")
+    _check_page(config)
 
 
 def check_experiment_config(config: ExperimentConfig, names: Collection[str]) -> None:
@@ -168,8 +185,12 @@ def check_experiment_config(config: ExperimentConfig, names: Collection[str]) ->
 def check_path(config: object, name: str) -> None:
     """Raise an `InputError` if the system does not accept a path, because it is too long for example."""
     path = getattr(config, name)
-    if path is None:
-        return
+    if path is not None:
+        _check_usable("RUN" if name == "run" and not isinstance(config, TrainConfig) else f"--{name}", path)
+
+
+def _check_usable(option: str, path: Path) -> None:
+    """Raise an `InputError` if the system does not accept the path of an option."""
     try:
         if not is_unicode(str(path)):
             raise ValueError("it is not UTF-8")
@@ -179,7 +200,6 @@ def check_path(config: object, name: str) -> None:
                 one.lstat()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
-        option = "RUN" if name == "run" and not isinstance(config, TrainConfig) else f"--{name}"
         raise InputError(
             f"{option} must name a path that can be used, got {str(path)[:LONGEST]!r}: {reason}."
         ) from error
@@ -191,6 +211,14 @@ def _check_picture(config: GradcheckConfig | TruncationConfig) -> None:
         _require(config, "picture", not config.picture.is_dir(), "a file, not a folder")
         _require(config, "picture", config.picture.suffix == ".png", "a file that ends in .png")
         _require(config, "picture", config.picture.absolute().parent.is_dir(), "a file in a folder that exists")
+
+
+def _check_page(config: AnatomyConfig | CompareConfig) -> None:
+    check_path(config, "page")
+    if config.page is not None:
+        _require(config, "page", config.page.suffix == ".html", "a file that ends in .html")
+        _require(config, "page", not config.page.is_dir(), "a file, not a folder")
+        _require(config, "page", config.page.absolute().parent.is_dir(), "a file in a folder that exists")
 
 
 def _require(config: object, name: str, holds: bool, expected: str) -> None:

@@ -1,0 +1,135 @@
+"""Runs as `rnn-jax compare` sees them: settings, cost, validations, and which of them differ only in the seed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ..metrics import read_metrics
+from ..run_folder import read_settings
+from ..settings.file import of_the_run
+from ..settings.training import TrainConfig, default_rate, default_scale
+
+OF_THE_TEXT = ("files", "encoding")  # settings that only say where the text is; its hash says which text it is
+GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
+
+
+class Validation(NamedTuple):
+    """Bits per character of the held-out text, and what the run had done and taken until then."""
+
+    step: int
+    characters: int
+    seconds: float
+    bits: float
+
+
+class Trained(NamedTuple):
+    """A run: its settings with the defaults filled in, what else it stores, how far it is, its validations in order."""
+
+    name: str
+    settings: dict[str, Any]
+    facts: dict[str, Any]
+    num_parameters: int
+    step: int
+    characters: int
+    seconds: float
+    validations: tuple[Validation, ...]
+
+    @property
+    def text(self) -> str:
+        """The SHA-256 of the text: runs of different texts cannot be compared by bits."""
+        return str(self.facts["text_sha256"])
+
+    @property
+    def best(self) -> Validation | None:
+        """The first of the lowest validations."""
+        return min(self.validations, key=lambda validation: validation.bits, default=None)
+
+    @property
+    def bits(self) -> float:
+        """The bits of the best validation; infinite before the first."""
+        return self.best.bits if self.best else float("inf")
+
+    def reached(self, bits: float) -> Validation | None:
+        """The first validation of at most so many bits."""
+        return next((validation for validation in self.validations if validation.bits <= bits), None)
+
+
+class Group(NamedTuple):
+    """Runs of one text whose settings differ at most in the seed; `seeds` has one run for each seed."""
+
+    seeds: list[Trained]
+    repeated: list[tuple[Trained, Trained]]
+
+    @property
+    def bits(self) -> list[float]:
+        """The best bits of each seed that has a validation."""
+        return [run.bits for run in self.seeds if run.validations]
+
+    @property
+    def mean(self) -> float:
+        """The mean of `bits`; infinite before the first validation."""
+        return sum(self.bits) / len(self.bits) if self.bits else float("inf")
+
+
+def read_runs(folders: Sequence[Path]) -> list[Trained]:
+    """The runs in these folders: those of one text together, the best first.
+
+    Raises:
+        InputError: if a folder holds no run, or its files cannot be read.
+    """
+    runs = [_read(folder) for folder in folders]
+    texts = list(dict.fromkeys(run.text for run in runs))
+    return sorted(runs, key=lambda run: (texts.index(run.text), run.bits))
+
+
+def _read(folder: Path) -> Trained:
+    config, facts = read_settings(folder)
+    records = [record for record in read_metrics(folder, config.steps) if None not in _place(record)]
+    last = _place(records[-1]) if records else (0, 0, 0.0)
+    validations = tuple(
+        Validation(*_place(record), record["validation_bits"])
+        for record in records
+        if record.get("validation_bits") is not None
+    )
+    size = num_parameters(config, len(facts["symbols"]))
+    return Trained(str(folder), _filled(config), facts, size, *last, validations)
+
+
+def _place(record: dict[str, Any]) -> tuple[int, int, float]:
+    return record["step"], record["characters"], record["seconds"]
+
+
+def _filled(config: TrainConfig) -> dict[str, Any]:
+    """The settings by name, without those of the text. A setting that was left out has the value that it stands for."""
+    settings = {name: value for name, value in of_the_run(config).items() if name not in OF_THE_TEXT}
+    defaults = {"learning_rate": default_rate(config), "recurrent_scale": default_scale(config), "k1": config.k2}
+    return settings | {name: value for name, value in defaults.items() if settings[name] is None}
+
+
+def num_parameters(config: TrainConfig, num_symbols: int) -> int:
+    """The number of weights and biases of the network of a run."""
+    hid, gates = config.hidden_size, GATES[config.cell]
+    inputs = [num_symbols, *[hid] * (config.num_layers - 1)]
+    own = hid if config.cell == "gru" else 0  # b_n
+    layers = sum((num_in + hid + 1) * gates * hid + own for num_in in inputs)
+    return layers + (hid + 1) * num_symbols
+
+
+def differing(runs: Sequence[Trained]) -> list[str]:
+    """The settings that are not the same in all runs, in the order of `rnn-jax train --help`."""
+    return [name for name in runs[0].settings if len({run.settings[name] for run in runs}) > 1]
+
+
+def groups(runs: Sequence[Trained]) -> list[Group]:
+    """The runs by text and settings without the seed; groups of one text together, the lowest mean first."""
+    found: dict[Any, Group] = {}
+    for run in runs:
+        key = run.text, *(value for name, value in run.settings.items() if name != "seed")
+        group = found.setdefault(key, Group([], []))
+        first = next((one for one in group.seeds if one.settings["seed"] == run.settings["seed"]), None)
+        if first is None:
+            group.seeds.append(run)
+        else:
+            group.repeated.append((first, run))
+    texts = list(dict.fromkeys(run.text for run in runs))
+    return sorted(found.values(), key=lambda group: (texts.index(group.seeds[0].text), group.mean))
