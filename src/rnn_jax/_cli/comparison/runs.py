@@ -9,7 +9,9 @@ from ..run_folder import read_settings
 from ..settings.file import of_the_run
 from ..settings.training import TrainConfig, default_rate, default_scale
 
-OF_THE_TEXT = ("files", "encoding")  # settings that only say where the text is; its hash says which text it is
+APART = (  # settings that say where the text is, whose hash says which it is, or that change no bit of the network
+    *("files", "encoding", "watch", "watch_every", "tensorboard", "keep", "save_minutes", "max_skipped"),
+)
 GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
 
 
@@ -100,8 +102,8 @@ def _place(record: dict[str, Any]) -> tuple[int, int, float]:
 
 
 def _filled(config: TrainConfig) -> dict[str, Any]:
-    """The settings by name, without those of the text. A setting that was left out has the value that it stands for."""
-    settings = {name: value for name, value in of_the_run(config).items() if name not in OF_THE_TEXT}
+    """The settings by name, without those `APART`. A setting that was left out has the value that it stands for."""
+    settings = {name: value for name, value in of_the_run(config).items() if name not in APART}
     defaults = {"learning_rate": default_rate(config), "recurrent_scale": default_scale(config), "k1": config.k2}
     return settings | {name: value for name, value in defaults.items() if settings[name] is None}
 

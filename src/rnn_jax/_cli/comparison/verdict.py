@@ -81,7 +81,7 @@ def cautions(runs: Sequence[Trained]) -> list[str]:
                 "guessing: it has diverged, or memorised its text."
             )
         if run.step < run.settings["steps"]:
-            said.append(f"{run.name!r} {done}: it is still training, was stopped, or failed.")
+            said.append(f"{run.name!r} {done}: it is still training, was stopped, by --patience too, or failed.")
     for group in groups(runs):
         for first, again in group.repeated:
             said.append(
