@@ -121,7 +121,7 @@ def planted(monkeypatch):
 def test_skipped_steps_are_counted(planted, undrawn, tmp_path):
     planted([10, 30, 31])
     out = train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 50, *SMALL)
-    assert "3 steps whose loss, gradient or update was infinite or NaN were skipped" in out
+    assert "3 steps were skipped, because loss, gradient or update was infinite or NaN" in out
     assert [record.get("skipped") for record in metrics(tmp_path / "run") if "bits" in record] == [1, 2]
     assert all(np.isfinite(bits) for bits, _ in losses(tmp_path / "run").values())
 
@@ -201,6 +201,14 @@ def test_warm_up(tmp_path):
         update, state = optimizer.update(jnp.ones(()), state)
         rates.append(-float(update))
     np.testing.assert_allclose(rates, [*(0.2 * np.arange(10)), *(2.0 - 0.1 * np.arange(20))], rtol=1e-6, atol=1e-7)
+
+
+def test_killed_before_the_first_checkpoint(finished, undrawn, tmp_path):
+    """The run starts again at its first step."""
+    shutil.copytree(finished[0] / "run", tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoint")
+    assert "from step 0 to 60" in train(tmp_path, "--resume", "run")
+    assert losses(tmp_path / "run") == losses(finished[0] / "run")
 
 
 @contextlib.contextmanager

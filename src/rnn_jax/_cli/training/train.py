@@ -138,7 +138,8 @@ def _summarise(run: Run, step: int) -> None:
     else:
         say(f"stopped and saved after {step:,} of {run.config.steps:,} steps")
     if skipped := sum(record.get("skipped", 0) for record in run.records):
-        say(f"{skipped:,} steps whose loss, gradient or update was infinite or NaN were skipped")
+        steps = "1 step was" if skipped == 1 else f"{skipped:,} steps were"
+        say(f"{steps} skipped, because loss, gradient or update was infinite or NaN")
     best = best_step(run.records)
     if best is not None and best < validated[-1]["step"]:
         bits = next(record["validation_bits"] for record in validated if record["step"] == best)
