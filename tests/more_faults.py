@@ -231,7 +231,8 @@ def metrics_end_at_the_checkpoint(package):
 
 def nothing_held_out_is_learned(package):
     text = "abc" * 400 + "z" * 60
-    data = _module(package, "data._held_out").prepare(text, 4, 10)
+    corpus = _module(package, "data._corpus").corpus_of_text(text)
+    data = _module(package, "data._held_out").prepare(corpus, 4, 10)
     return package.data.encode(data.symbols, "z")[0] not in np.asarray(data.streams)
 
 
@@ -272,6 +273,6 @@ MORE = [
     _fault("infinity written into JSON", "experiments._trials", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiment_statistics.py::test_a_trial_comes_back_from_its_file"),
     _fault("momentum of one let through", "_cli.settings.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
     _fault("metrics after the checkpoint kept", "_cli.metrics", "read_metrics", 'record is not None and record["step"] <= up_to', "record is not None", metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
-    _fault("what is held out is learned", "data._held_out", "prepare", "make_streams(tokens[:num_train], num_streams)", "make_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
+    _fault("what is held out is learned", "data._held_out", "prepare", "_streams(tokens[:num_train], num_streams)", "_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
     _fault("a window past the end of the streams", "_cli.training.steps", "num_windows", "int(streams.shape[0] - 1) // window", "int(streams.shape[0]) // window", windows_begin_again_in_time, "test_streams.py::test_the_windows_of_a_stream"),
 ]  # fmt: skip
