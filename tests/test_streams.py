@@ -20,7 +20,7 @@ def test_nothing_held_out_is_learned():
     assert len(text) - data.num_train == int(len(text) * HELD_OUT) == 63
     (z,) = rnn_jax.data.encode(data.symbols, "z")
     assert z not in np.asarray(data.streams) and set(np.ravel(data.held_out)) == {z}
-    learned = np.concatenate(np.asarray(data.streams).T)
+    learned = np.concatenate(data.streams.T).astype(int)
     assert rnn_jax.data.decode(data.symbols, learned) == text[: len(learned)]
 
 

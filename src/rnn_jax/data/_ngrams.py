@@ -59,8 +59,9 @@ def _codes(tokens: np.ndarray, order: int, num_symbols: int) -> np.ndarray:
 def _lookup(codes: np.ndarray, wanted: np.ndarray, most: int) -> np.ndarray:
     """How often each of `wanted` occurs in `codes`; all are below `most`."""
     if most <= MOST_BINS:
-        counts: np.ndarray = np.bincount(codes, minlength=most)
-        return counts[wanted]
+        counts = np.bincount(codes, minlength=most)
+        of_wanted: np.ndarray = counts[wanted]
+        return of_wanted
     values, counts = np.unique(codes, return_counts=True)
     if not len(values):
         return np.zeros(len(wanted))
