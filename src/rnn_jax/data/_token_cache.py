@@ -117,7 +117,8 @@ def _read(path: Path) -> tuple[Found, np.ndarray, dict[str, int]]:
         about: dict[str, Any] = json.loads(file.read(length))
         found = Found(*about["found"])
         tokens = _mapped(file, found)
-        os.utime(path)  # the entries that have not been used for longest are removed
+        with contextlib.suppress(OSError):  # a cache that can only be read is good too
+            os.utime(path)  # the entries that have not been used for longest are removed
     return found, tokens, about["left_out"]
 
 
@@ -140,7 +141,7 @@ def _remove_old(path: Path) -> None:
     entries = []
     for entry in path.parent.iterdir():
         with contextlib.suppress(OSError):
-            entries.append((entry != path, -entry.stat().st_mtime, entry.stat().st_size, entry))
+            entries.append((entry != path, -entry.stat().st_mtime_ns, entry.stat().st_size, entry))
     total = 0
     for number, (is_other, _, size, entry) in enumerate(sorted(entries)):
         total += size
