@@ -3,13 +3,16 @@
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
+import secrets
 import struct
 import tempfile
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import numpy as np
 
@@ -22,6 +25,8 @@ FORMAT = "rnn_jax tokens 1"
 ENDING = ".tokens"
 END = struct.Struct("<QI")  # the length of the description, and the CRC-32 of all before
 MOST_FILES, MOST_BYTES = 8, 2**35  # of the cache; the entry in use always stays
+
+T = TypeVar("T")
 
 
 def kept(texts: Plain) -> tuple[Found, np.ndarray, dict[str, int]]:
@@ -36,7 +41,7 @@ def kept(texts: Plain) -> tuple[Found, np.ndarray, dict[str, int]]:
     name = _name(texts)
     with contextlib.suppress(OSError, ValueError):
         return _read(folder() / name)
-    found = scan(texts)
+    found = scan(_shown(texts, texts, "symbols of the text"))
     try:
         tokens = _in_cache(folder() / name, texts, found)
     except OSError as error:
@@ -62,17 +67,24 @@ def folder() -> Path:
 
 def _name(texts: Plain) -> str:
     """The name of the entry for a text. It follows from the bytes of its files and their encoding."""
-    for data in texts.files:
-        for _ in data:
-            pass
+    for _ in _shown(itertools.chain.from_iterable(texts.files), texts, "reading the text"):
+        pass  # all of each file, for its SHA-256
     about = [FORMAT, texts.encoding, *(data.sha256 for data in texts.files)]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest() + ENDING
+
+
+def _shown(pieces: Iterable[T], texts: Plain, what: str) -> Iterator[T]:
+    """The pieces of a text, with a bar on a terminal: how many there are yet, each of a MiB."""
+    from tqdm import tqdm  # of the extra `app`
+
+    total = sum(-(-data.size // PIECE) for data in texts.files)
+    return iter(tqdm(pieces, what, total, leave=False, unit=" MiB", disable=None))  # no bar in a file or a pipe
 
 
 def _in_cache(path: Path, texts: Plain, found: Found) -> np.ndarray:
     """Write an entry, all of it or nothing, and map its tokens."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = path.with_suffix(f".{os.getpid()}")  # another process may write the same text
+    own = path.with_suffix(f".{secrets.token_hex(8)}")  # another process may write the same text
     with replacing(own) as file:
         _write(file, texts, found)
     os.replace(own, path)
@@ -85,7 +97,7 @@ def _in_cache(path: Path, texts: Plain, found: Found) -> np.ndarray:
 def _write(file: IO[bytes], texts: Plain, found: Found) -> None:
     """Write the tokens, their description in JSON, the length of this, and the checksum."""
     crc = 0
-    for piece in encoded(texts, found):
+    for piece in encoded(_shown(texts, texts, "tokens of the text"), found):
         crc = zlib.crc32(piece.data, crc)
         file.write(piece.data)
     about = json.dumps({"found": found, "left_out": texts.left_out}).encode()
