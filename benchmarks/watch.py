@@ -27,7 +27,7 @@ ROUNDS = 9
 def look(num_layers):
     """Medians over rounds: milliseconds of a step and of a look, for the default run of so many layers."""
     config = TrainConfig(num_layers=num_layers)
-    data = prepare(read_corpus(()).text, config.streams, config.window)
+    data = prepare(read_corpus(()), config.streams, config.window)
     size = len(data.symbols)
     trainer = make_character_trainer(config, size)
     state = jax.jit(lambda: initial_state(config, trainer, size))()

@@ -3,6 +3,7 @@
 Each is found in two ways: a claim fails for the package with the fault, and so does a test of the suite, `killed_by`.
 """
 
+import contextlib
 import functools
 import importlib
 import json
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -231,8 +233,40 @@ def metrics_end_at_the_checkpoint(package):
 
 def nothing_held_out_is_learned(package):
     text = "abc" * 400 + "z" * 60
-    data = _module(package, "data._held_out").prepare(text, 4, 10)
+    corpus = _module(package, "data._corpus").corpus_of_text(text)
+    data = _module(package, "data._held_out").prepare(corpus, 4, 10)
     return package.data.encode(data.symbols, "z")[0] not in np.asarray(data.streams)
+
+
+def _read_in_bytes(package, *reads):
+    """The texts of files with these bytes, read byte by byte and kept in a cache, which `damage` changes afterwards."""
+    modules = [_module(package, f"data.{name}") for name in ("_corpus", "_pieces", "_token_cache")]
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as patches:
+        patches.enter_context(mock.patch.object(modules[0], "IN_MEMORY", 0))
+        patches.enter_context(mock.patch.object(modules[1], "PIECE", 1))
+        patches.enter_context(mock.patch.dict("os.environ", {"XDG_CACHE_HOME": folder}))
+        for data, damage in reads:
+            (Path(folder) / "text").write_bytes(data)
+            corpus = modules[0].read_corpus((str(Path(folder) / "text"),))
+            yield corpus.text
+            for entry in modules[2].folder().iterdir():
+                entry.write_bytes(damage(entry.read_bytes()))
+
+
+def crlf_is_cut_between_pieces(package):
+    return [*_read_in_bytes(package, (b"a\r\nb\r", bytes))] == ["a\nb\r"]
+
+
+def damaged_tokens_are_noticed(package):
+    data = b"some text"
+    return [*_read_in_bytes(package, (data, lambda entry: b"\0" + entry[1:]), (data, bytes))] == 2 * [data.decode()]
+
+
+def validation_reads_the_held_out_text(package):
+    corpus = _module(package, "data._corpus").corpus_of_text("abc" * 400 + "z" * 63)
+    held_out = _module(package, "data._held_out")
+    with mock.patch.object(held_out, "MOST_READ", 100):
+        return set(held_out.prepare(corpus, 4, 10).held_out.ravel().tolist()) == {3}
 
 
 def windows_begin_again_in_time(package):
@@ -272,6 +306,9 @@ MORE = [
     _fault("infinity written into JSON", "experiments._trials", "_plain", "math.isfinite(value)", "value == value", cells_are_json, "test_experiment_statistics.py::test_a_trial_comes_back_from_its_file"),
     _fault("momentum of one let through", "_cli.settings.limits", "_check_ranges", "low <= one <= high", "low <= one", momentum_of_one_is_refused, "test_refusals.py::test_bad_input"),
     _fault("metrics after the checkpoint kept", "_cli.metrics", "read_metrics", 'record is not None and record["step"] <= up_to', "record is not None", metrics_end_at_the_checkpoint, "test_streams.py::test_metrics_end_where_a_run_goes_on"),
-    _fault("what is held out is learned", "data._held_out", "prepare", "make_streams(tokens[:num_train], num_streams)", "make_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
+    _fault("what is held out is learned", "data._held_out", "prepare", "_streams(tokens[:num_train], num_streams)", "_streams(tokens, num_streams)", nothing_held_out_is_learned, "test_streams.py::test_nothing_held_out_is_learned"),
     _fault("a window past the end of the streams", "_cli.training.steps", "num_windows", "int(streams.shape[0] - 1) // window", "int(streams.shape[0]) // window", windows_begin_again_in_time, "test_streams.py::test_the_windows_of_a_stream"),
+    _fault("a CRLF cut between pieces stays", "data._tokens", "Plain._of_one", """'\\r' if text.endswith('\\r') else ''""", "''", crlf_is_cut_between_pieces, "test_large_text.py::test_pieces_of_any_size_make_the_same_tokens"),
+    _fault("damaged tokens are trained on", "data._token_cache", "_read", "crc != checksum", "crc < 0", damaged_tokens_are_noticed, "test_large_text.py::test_a_damaged_entry_is_written_again"),
+    _fault("what was learned is validated too", "data._held_out", "prepare", "tokens[num_train:][:MOST_READ]", "tokens[-MOST_READ:]", validation_reads_the_held_out_text, "test_large_text.py::test_of_a_long_text_validation_and_baselines_read_a_part"),
 ]  # fmt: skip

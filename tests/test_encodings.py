@@ -7,7 +7,15 @@ import pytest
 from commands import SMALL, command
 
 from rnn_jax._reporting.errors import InputError
+from rnn_jax.data import _pieces
 from rnn_jax.data._corpus import read_corpus
+
+
+@pytest.fixture(params=[1, 3, 2**20], ids="pieces of {} bytes".format)
+def in_pieces(request, monkeypatch):
+    """Files are read in pieces of so many bytes: what is said of them is the same."""
+    monkeypatch.setattr(_pieces, "PIECE", request.param)
+
 
 TEXT = "Grüße, ça va? Ένα\nzwei\n"
 
@@ -21,6 +29,7 @@ def refusal(folder, data, **options):
     return str(error.value).replace(str(path), "text")
 
 
+@pytest.mark.usefixtures("in_pieces")
 @pytest.mark.parametrize(
     "encoding, data, marks",
     [
@@ -43,6 +52,7 @@ def test_every_encoding_gives_the_same_text(encoding, data, marks, tmp_path):
     assert corpus.text == TEXT and corpus.left_out["byte_order_marks"] == marks
 
 
+@pytest.mark.usefixtures("in_pieces")
 @pytest.mark.parametrize(
     "data, looks",
     [
@@ -68,6 +78,7 @@ OTHER_LETTERS = "It looks like an older encoding of letters that are not Latin. 
 UNKNOWN = "It is damaged, not text, or in an encoding that cannot be guessed. Give another file, or "
 
 
+@pytest.mark.usefixtures("in_pieces")
 @pytest.mark.parametrize(
     "text, encoding, asked, looks",
     [
@@ -102,6 +113,7 @@ ALIKE, ORDER = (
 )
 
 
+@pytest.mark.usefixtures("in_pieces")
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 @pytest.mark.parametrize("text", [GERMAN, RUSSIAN, CHINESE, JAPANESE, KOREAN, IDEOGRAPHS])
@@ -111,6 +123,7 @@ def test_units_of_two_and_four_bytes_are_read(text, encoding, mark, tmp_path):
     assert read_corpus((str(path),), encoding).text == text
 
 
+@pytest.mark.usefixtures("in_pieces")
 @pytest.mark.parametrize(
     "data, asked, said",
     [
@@ -144,6 +157,7 @@ def test_what_can_be_decoded_may_still_be_nonsense(data, asked, said, tmp_path):
     assert said in refusal(tmp_path, data, encoding=asked)
 
 
+@pytest.mark.usefixtures("in_pieces")
 def test_odd_texts_in_an_encoding_that_was_asked_for_are_read(tmp_path):
     path = tmp_path / "text"
     path.write_bytes(b"0\n1\n" * 99)  # even and odd places differ, and it is one byte per character
@@ -159,6 +173,7 @@ def test_odd_texts_in_an_encoding_that_was_asked_for_are_read(tmp_path):
 CUT_OFF = "It is cut off within its last character. Give the whole file."
 
 
+@pytest.mark.usefixtures("in_pieces")
 @pytest.mark.parametrize(
     "data, asked, said",
     [

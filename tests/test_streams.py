@@ -9,17 +9,18 @@ from rnn_jax._cli import run_folder
 from rnn_jax._cli.metrics import read_metrics, write_metrics
 from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.training.steps import make_next_batch, num_windows, windows_at
+from rnn_jax.data._corpus import corpus_of_text
 from rnn_jax.data._held_out import HELD_OUT, prepare
 
 
 def test_nothing_held_out_is_learned():
     """Symbols of the end alone are in no stream; together the two parts are the text."""
     text = "abc" * 400 + "z" * 63
-    data = prepare(text, 4, 10)
+    data = prepare(corpus_of_text(text), 4, 10)
     assert len(text) - data.num_train == int(len(text) * HELD_OUT) == 63
     (z,) = rnn_jax.data.encode(data.symbols, "z")
     assert z not in np.asarray(data.streams) and set(np.ravel(data.held_out)) == {z}
-    learned = np.concatenate(np.asarray(data.streams).T)
+    learned = np.concatenate(data.streams.T).astype(int)
     assert rnn_jax.data.decode(data.symbols, learned) == text[: len(learned)]
 
 

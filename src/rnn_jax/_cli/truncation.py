@@ -27,7 +27,7 @@ OF_ANOTHER = {"files", "run", "overwrite", "resume", "method", "memory", "adapti
 
 def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     """Print the report of a trained network on its held-out text and write its picture; returns the exit status."""
-    _, streams = held_out_of_run(config.run, facts, corpus, config.window, config.streams)
+    _, streams = held_out_of_run(corpus, config.window, config.streams)
     params = trained(config.run, settings, facts["symbols"])
     batch = window_batch(streams, 0, config.window)
     ks = [k for k in config.ks if k < config.window]
@@ -44,7 +44,7 @@ def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str,
     plots.truncation(picture, report, f"{config.run}: {units_of(settings)}")
     say(f"picture: {picture}")
     settings = dataclasses.replace(settings, files=config.files or settings.files)
-    say(advice(report, settings, len(corpus.text)))
+    say(advice(report, settings, len(corpus.tokens)))
     return 0
 
 

@@ -29,4 +29,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 def is_unicode(text: str) -> bool:
     """Whether a text is free of halves of surrogate pairs, which Python puts into file names that are not UTF-8."""
-    return not any("\ud800" <= symbol <= "\udfff" for symbol in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -3,7 +3,8 @@
 `_text`        symbols, tokens, streams, windows
 `_sequences`   padding, packing, masks of lengths
 `_corpus`      texts from files, or from the standard library
-`_encodings`   the bytes of a file as text, or which encoding they look like
+`_pieces`      the bytes of a file in pieces; `_encodings`: as text, or which encoding they look like
+`_tokens`      a text as tokens, in pieces; `_token_cache`: kept in a file and mapped
 `_held_out`    a text cut into a part for training and a part for validation
 `_ngrams`      bits per character of n-gram models
 """

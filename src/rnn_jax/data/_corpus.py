@@ -1,30 +1,47 @@
 """Read the text: from files, from standard input, or from Python's standard library."""
 
 import codecs
-import hashlib
+import contextlib
+import os
+import stat
 import sys
 import sysconfig
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
+
+import numpy as np
 
 from .._reporting.errors import InputError
 from .._reporting.files import is_unicode
-from ._encodings import MARKS, UTF_8, WrongEncoding, text_of
+from ._encodings import UTF_8, WrongEncoding
+from ._pieces import Pieces
+from ._token_cache import kept
+from ._tokens import Plain, in_memory, scan
 
-MOST_BYTES = 2**30  # of one file, so that an endless file, like /dev/zero, is refused
+MOST_BYTES = 2**30  # of what is no regular file, so that an endless one, like /dev/zero, is refused
+IN_MEMORY = 2**26  # bytes; a larger text is mapped into memory from a file of tokens
 
 
 class Corpus(NamedTuple):
-    """A text, a description of its source, and the number of marks of each kind that were left out of its files."""
+    """A text as tokens, each the index of a symbol in `symbols`; they may be mapped from a file.
 
-    text: str
+    `sha256` is that of the text in UTF-8. `left_out` is the number of marks of each kind that were left out of its
+    files, and `source` a description of these.
+    """
+
+    symbols: str
+    tokens: np.ndarray
     source: str
+    sha256: str
     left_out: dict[str, int]
 
     @property
-    def sha256(self) -> str:
-        """The SHA-256 of the text."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+    def text(self) -> str:
+        """The text, for one that fits into memory."""
+        codes = np.frombuffer(self.symbols.encode("utf-32-le"), np.uint32)
+        return str(codes[self.tokens].tobytes(), "utf-32-le")
 
 
 def read_corpus(files: tuple[str, ...], encoding: str = UTF_8) -> Corpus:
@@ -42,11 +59,20 @@ def read_corpus(files: tuple[str, ...], encoding: str = UTF_8) -> Corpus:
             raise InputError(f"FILE must have a name in UTF-8, got {name!r}.")
     if files.count("-") > 1:
         raise InputError("FILE must name standard input, `-`, at most once.")
-    texts, marks, returns = zip(
-        *(_read(name, codecs.lookup(encoding).name.removesuffix("-sig")) for name in files), strict=True
-    )
-    left_out = {"byte_order_marks": sum(marks), "carriage_returns": sum(returns)}
-    return Corpus("".join(texts), ", ".join(files), left_out)
+    source, encoding = ", ".join(files), codecs.lookup(encoding).name.removesuffix("-sig")
+    with contextlib.ExitStack() as copies:
+        texts = Plain([_pieces(name, copies) for name in files], encoding)
+        if sum(data.size for data in texts.files) >= IN_MEMORY:
+            found, tokens, left_out = kept(texts)
+            return Corpus(found.symbols, tokens, source, found.sha256, left_out)
+        found = scan(texts)
+        return Corpus(found.symbols, in_memory(texts, found), source, found.sha256, texts.left_out)
+
+
+def corpus_of_text(text: str, source: str = "") -> Corpus:
+    """A text that is in memory, as tokens."""
+    found = scan([text])
+    return Corpus(found.symbols, in_memory([text], found), source, found.sha256, {})
 
 
 def corpus_of_run(run: Path, files: tuple[str, ...], given: tuple[str, ...], sha256: str, encoding: str) -> Corpus:
@@ -67,27 +93,46 @@ def corpus_of_run(run: Path, files: tuple[str, ...], given: tuple[str, ...], sha
     return corpus
 
 
-def _read(name: str, encoding: str) -> tuple[str, int, int]:
-    """The text of a file, the number of byte order marks at its start (0 or 1), and of CRLF replaced by LF."""
-    label = "standard input" if name == "-" else f"file {name!r}"
+def _pieces(name: str, copies: contextlib.ExitStack) -> Pieces:
+    """The bytes of a file. What can be read only once, like a pipe, is copied."""
+    if name == "-":
+        if sys.stdin is None:
+            raise InputError("FILE must name readable text, but standard input is closed.")
+        return _copied(Pieces("standard input", 0, lambda: contextlib.nullcontext(sys.stdin.buffer)), copies)
+    data = Pieces(f"file {name!r}", 0, lambda: open(name, "rb"))
     try:
-        if name == "-":
-            if sys.stdin is None:
-                raise InputError("FILE must name readable text, but standard input is closed.")
-            data = sys.stdin.buffer.read(MOST_BYTES + 1)
-        else:
-            with open(name, "rb") as file:
-                data = file.read(MOST_BYTES + 1)
-    except OSError as error:
-        raise InputError(f"FILE must name readable text, but {label} is not: {error.strerror}.") from error
-    if len(data) > MOST_BYTES:
-        raise InputError(f"FILE must have at most {MOST_BYTES:,} bytes, but {label} has more.")
-    text = text_of(data, encoding, label)
-    left_out_by_python = data.startswith(MARKS.get(encoding, ()))
-    marked, text = left_out_by_python or text.startswith("\ufeff"), text.removeprefix("\ufeff")
-    if not text:
-        raise InputError(f"FILE must hold text, but {label} is empty.")
-    return text.replace("\r\n", "\n"), int(marked), text.count("\r\n")
+        found = os.stat(name)
+    except OSError:
+        return data  # its error comes when its turn comes
+    if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode):
+        data.size = found.st_size
+        return data
+    return _copied(data, copies)
+
+
+def _copied(data: Pieces, copies: contextlib.ExitStack) -> Pieces:
+    """A copy in memory or, of more than `IN_MEMORY` bytes, in a temporary file."""
+    copy = copies.enter_context(tempfile.SpooledTemporaryFile(IN_MEMORY))
+    for piece in data:
+        if copy.tell() + len(piece) > MOST_BYTES:
+            raise InputError(
+                f"FILE must have at most {MOST_BYTES:,} bytes, but {data.label} has more. Only a regular file may "
+                "have more."
+            )
+        try:
+            copy.write(piece)
+        except OSError as error:
+            raise InputError(
+                f"FILE must fit into a temporary file if it is not a regular file, but {data.label} does not: "
+                f"{error.strerror}."
+            ) from error
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[IO[bytes]]:
+        copy.seek(0)
+        yield copy
+
+    return Pieces(data.label, copy.tell(), opened)
 
 
 def _standard_library() -> Corpus:
@@ -100,4 +145,4 @@ def _standard_library() -> Corpus:
     if not texts:
         raise InputError("This Python has no sources of its standard library: give a FILE.")
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    return Corpus("".join(texts), f"the standard library of Python {python}, {len(texts)} modules", {})
+    return corpus_of_text("".join(texts), f"the standard library of Python {python}, {len(texts)} modules")

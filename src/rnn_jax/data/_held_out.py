@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,14 +14,18 @@ from .._nn.parameters import zero_state
 from .._reporting.errors import InputError
 from .._types import Batch, Params, States
 from ._corpus import Corpus
-from ._text import encode, make_streams, symbols_of
+from ._text import make_streams
 
 HELD_OUT = 1 / 20  # the share of the text, at its end
+MOST_READ = 2_000_000  # characters of the held-out text that validation reads, from its start
 BITS = 1 / math.log(2)  # a nat, in bits
 
 
 class TextData(NamedTuple):
-    """A text as tokens: the first `num_train` for training, cut into `streams`, the rest held out."""
+    """A text as tokens: the first `num_train` for training, cut into `streams`, the rest held out.
+
+    `held_out` is what validation reads of the rest, in streams too.
+    """
 
     symbols: str
     tokens: np.ndarray
@@ -37,26 +40,28 @@ def least_characters(num_streams: int, window: int) -> int:
     return max(math.ceil(num_read / (1 - HELD_OUT)), num_read + 2)
 
 
-def prepare(text: str, num_streams: int, window: int) -> TextData:
+def prepare(corpus: Corpus, num_streams: int, window: int) -> TextData:
     """Cut a text into a part for training and a part that is held out, and both into streams.
 
     Raises:
         InputError: if the text is too short for one window of every stream and two held-out symbols.
     """
-    needed = least_characters(num_streams, window)
-    if len(text) < needed:
+    tokens, needed = corpus.tokens, least_characters(num_streams, window)
+    if len(tokens) < needed:
         raise InputError(
             f"FILE must hold at least {needed:,} characters for --streams {num_streams} of --window {window}, "
-            f"got {len(text):,}: give more text, or lower --streams or --window."
+            f"got {len(tokens):,}: give more text, or lower --streams or --window."
         )
-    held_back = num_held_out(len(text))
-    num_train = len(text) - held_back
-    symbols = symbols_of(text)
-    tokens = encode(symbols, text)
-    held_out = make_streams(tokens[num_train:], max(1, min(num_streams, held_back // (window + 1))))
-    time = num_train // num_streams
-    streams = tokens[: time * num_streams].reshape(num_streams, time).T  # `make_streams`, without a copy
-    return TextData(symbols, tokens, num_train, streams, held_out)
+    num_train = len(tokens) - num_held_out(len(tokens))
+    held_out = tokens[num_train:][:MOST_READ].astype(np.int32)
+    held_out = make_streams(held_out, max(1, min(num_streams, len(held_out) // (window + 1))))
+    return TextData(corpus.symbols, tokens, num_train, _streams(tokens[:num_train], num_streams), held_out)
+
+
+def _streams(tokens: np.ndarray, num_streams: int) -> np.ndarray:
+    """`make_streams`, without a copy: what is mapped from a file is read when it is needed."""
+    time = len(tokens) // num_streams
+    return tokens[: time * num_streams].reshape(num_streams, time).T
 
 
 def num_held_out(num_characters: int) -> int:
@@ -64,15 +69,13 @@ def num_held_out(num_characters: int) -> int:
     return max(int(num_characters * HELD_OUT), 2)
 
 
-def held_out_of_run(
-    run: Path, facts: dict[str, Any], corpus: Corpus, window: int, num_streams: int
-) -> tuple[np.ndarray, jax.Array]:
-    """`(tokens, streams)` of the text that a run held out.
+def held_out_of_run(corpus: Corpus, window: int, num_streams: int) -> tuple[np.ndarray, jax.Array]:
+    """`(tokens, streams)` of the text that a run held out; of the streams, the first window and its targets.
 
     Raises:
         InputError: if the text is too short for one window of every stream.
     """
-    held_out = corpus.text[-num_held_out(len(corpus.text)) :]
+    held_out = corpus.tokens[-num_held_out(len(corpus.tokens)) :]
     most = len(held_out) // num_streams - 1
     if most < 2:
         raise InputError(
@@ -84,8 +87,7 @@ def held_out_of_run(
             f"--window must be at most {most} for the {len(held_out):,} held-out characters and --streams "
             f"{num_streams}, got {window}."
         )
-    tokens = encode(facts["symbols"], held_out)
-    return tokens, jnp.asarray(make_streams(tokens, num_streams))
+    return held_out, jnp.asarray(_streams(held_out, num_streams)[: window + 1], jnp.int32)
 
 
 def predicted_positions(data: TextData) -> np.ndarray:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 NAMES = ("unigram", "bigram", "trigram")
+MOST_COUNTED = 10_000_000  # tokens, those nearest to what is predicted
+MOST_BINS = 2**24  # n-grams that are counted in an array with a place for each possible one
 
 
 def ngram_bits(
@@ -15,9 +17,11 @@ def ngram_bits(
     `names` are the names of the models of order 1, 2, and so on. Each model mixes the relative frequencies of its order
     and all lower orders with the uniform distribution. The mixture is fitted by expectation maximisation on the last
     twentieth of the training text, with counts of the rest. Then the whole training text is counted. (Jelinek and
-    Mercer 1980, deleted interpolation.)
+    Mercer 1980, deleted interpolation.) Of a long training text, only the last `MOST_COUNTED` tokens are read.
     """
-    tokens = tokens.astype(np.int64)
+    first = max(num_train - MOST_COUNTED, 0)
+    tokens = tokens[first : predicted.max() + 1].astype(np.int64)
+    num_train, predicted = num_train - first, predicted - first
     split = num_train - max(num_train // 20, 1)
     held_back_at = np.arange(max(split, len(names) - 1), num_train)
     held_back = _mixture_parts(tokens[:split], tokens, held_back_at, num_symbols, len(names))
@@ -37,8 +41,8 @@ def _mixture_parts(
     for order in range(1, orders + 1):
         grams = _codes(counted, order, num_symbols)
         wanted = _codes(tokens, order, num_symbols)[at - order + 1]
-        seen = _lookup(grams, wanted)
-        context = _lookup(grams // num_symbols, wanted // num_symbols)
+        seen = _lookup(grams, wanted, num_symbols**order)
+        context = _lookup(grams // num_symbols, wanted // num_symbols, num_symbols ** (order - 1))
         columns.append(np.divide(seen, context, out=np.zeros(len(at)), where=context > 0))
     return np.stack(columns, axis=1)
 
@@ -52,8 +56,12 @@ def _codes(tokens: np.ndarray, order: int, num_symbols: int) -> np.ndarray:
     return codes
 
 
-def _lookup(codes: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """How often each of `wanted` occurs in `codes`."""
+def _lookup(codes: np.ndarray, wanted: np.ndarray, most: int) -> np.ndarray:
+    """How often each of `wanted` occurs in `codes`; all are below `most`."""
+    if most <= MOST_BINS:
+        counts = np.bincount(codes, minlength=most)
+        of_wanted: np.ndarray = counts[wanted]
+        return of_wanted
     values, counts = np.unique(codes, return_counts=True)
     if not len(values):
         return np.zeros(len(wanted))

@@ -90,8 +90,8 @@ def trained_subject(
     config: AnatomyConfig, run: Path, settings: TrainConfig, facts: dict[str, Any], corpus: Corpus
 ) -> Subject:
     """The network of a run on its held-out text."""
-    tokens, streams = held_out_of_run(run, facts, corpus, config.window, config.streams)
-    driving = jnp.asarray(tokens[: CHAOS_STEPS + CHAOS_SKIP])
+    tokens, streams = held_out_of_run(corpus, config.window, config.streams)
+    driving = jnp.asarray(tokens[: CHAOS_STEPS + CHAOS_SKIP], jnp.int32)
     if len(driving) < LEAST_HELD_OUT:
         raise InputError(f"{str(run)!r} must hold out at least {LEAST_HELD_OUT} characters, got {len(driving)}.")
     params = trained(run, settings, facts["symbols"])

@@ -24,8 +24,9 @@ class TrainConfig:
 
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
     """Files with the text to learn, in this order; `-` is standard input. A byte order mark at the start of a file is
-    removed, and CRLF becomes LF; settings.json counts both. Default: the standard library's sources. With --resume:
-    where the text of the run is now, if it has moved.
+    removed, and CRLF becomes LF; settings.json counts both. A text of 64 MiB or more may be larger than memory: it is
+    kept as tokens in ~/.cache/rnn_jax/tokens, or in $XDG_CACHE_HOME. Default: the standard library's sources. With
+    --resume: where the text of the run is now, if it has moved.
     """
     encoding: str = "utf-8"
     """Encoding of the files: a name that Python knows, like latin-1, cp1252 or utf-16."""

@@ -16,8 +16,8 @@ from ..._reporting.errors import InputError, TrainingFailed
 from ..._reporting.machine import machine_record
 from ...data import window_batch
 from ...data._corpus import Corpus
-from ...data._held_out import TextData, predicted_positions, prepare
-from ...data._ngrams import ngram_bits
+from ...data._held_out import MOST_READ, TextData, predicted_positions, prepare
+from ...data._ngrams import MOST_COUNTED, ngram_bits
 from ...typing import Trainer, TrainState
 from .. import run_folder
 from ..anatomy.examine import window_of_run
@@ -33,16 +33,18 @@ ROUNDING = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.1}  # a smaller diff
 
 def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     """Train from the start or, with the facts of a run, from where it stopped; returns the exit status."""
-    data = prepare(corpus.text, config.streams, config.window)
+    data = prepare(corpus, config.streams, config.window)
     if facts and facts["symbols"] != data.symbols:
         raise InputError("--resume must find the same symbols in the text and in the run's settings, but they differ.")
-    _say("text", f"{corpus.source}: {len(corpus.text):,} characters, {len(data.symbols)} symbols, the end held out")
+    _say("text", f"{corpus.source}: {len(corpus.tokens):,} characters, {len(data.symbols)} symbols, the end held out")
     left_out = [f"{count:,} {name.replace('_', ' ')}" for name, count in corpus.left_out.items() if count]
     if left_out:
         _say("left out", " and ".join(left_out))
     facts = facts or _facts(corpus, data)
     baselines = facts["baselines"]
     _say("baselines", ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items()) + " bits per character")
+    for words in _not_all(data):
+        _say("", words)
 
     trainer = make_character_trainer(config, len(data.symbols))
     state = jax.jit(lambda: initial_state(config, trainer, len(data.symbols)))()
@@ -86,6 +88,15 @@ def _train_in(
     return 128 + received[0] if received else 0
 
 
+def _not_all(data: TextData) -> list[str]:
+    """What validation and the baselines do not read of a long text, in words."""
+    parts = (
+        ("the baselines count the last", MOST_COUNTED, data.num_train, "training text"),
+        ("validation reads the first", MOST_READ, len(data.tokens) - data.num_train, "held-out text"),
+    )
+    return [f"{read} {most:,} of the {num:,} characters of the {part}" for read, most, num, part in parts if num > most]
+
+
 def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
     """What the settings do not contain: the text, its baselines, the versions, the machine."""
     record = machine_record()
@@ -95,7 +106,7 @@ def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
         "text": corpus.source,
         "text_sha256": corpus.sha256,
         "left_out": corpus.left_out,
-        "num_characters": len(corpus.text),
+        "num_characters": len(corpus.tokens),
         "symbols": data.symbols,
         "baselines": ngram_bits(data.tokens, data.num_train, len(data.symbols), predicted_positions(data)),
         "versions": {"python": record["python"]} | record["versions"],
@@ -109,7 +120,8 @@ def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) 
         config = dataclasses.replace(config, method="bptt")
     method = method_of(config)
     window = config.window if config.memory is None else min(config.window, 50)  # autodiff keeps all states
-    batch, h_0 = window_batch(jnp.asarray(data.streams[: window + 1]), 0, window), zero_state(params, config.streams)
+    tokens = jnp.asarray(data.streams[: window + 1], jnp.int32)
+    batch, h_0 = window_batch(tokens, 0, window), zero_state(params, config.streams)
     grad_fns = (
         make_gradient(config, len(data.symbols)),
         make_grad_fn(method.reference, loss="cross_entropy"),

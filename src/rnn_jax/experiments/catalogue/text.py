@@ -11,7 +11,7 @@ from jaxtyping import Array, Key
 from ... import Batch, Params, make_grad_fn
 from ..._reporting.html_page import Section, png, subplots
 from ...data import make_streams, window_batch
-from ...data._corpus import read_corpus
+from ...data._corpus import corpus_of_text, read_corpus
 from ...data._held_out import BITS, TextData, make_validate, predicted_positions, prepare
 from ...data._ngrams import NAMES, ngram_bits
 from .._differences import seeds_needed
@@ -40,8 +40,8 @@ def settings(quick: bool) -> Sequence[Setting]:
 @cache
 def parts() -> tuple[TextData, TextData, TextData]:
     """The training, validation and test part of the text. The last two are the halves of its end."""
-    data = prepare(read_corpus(()).text[:MOST], STREAMS, WINDOW)
-    held_out = data.tokens[data.num_train :]
+    data = prepare(corpus_of_text(read_corpus(()).text[:MOST]), STREAMS, WINDOW)
+    held_out = data.tokens[data.num_train :].astype(np.int32)
     middle = len(held_out) // 2
     halves = [make_streams(half, STREAMS) for half in (held_out[:middle], held_out[middle:])]
     return data, data._replace(held_out=halves[0]), data._replace(held_out=halves[1])

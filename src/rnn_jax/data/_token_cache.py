@@ -1,0 +1,162 @@
+"""Tokens of large texts, kept in files: a text is encoded once, and then mapped into memory."""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import os
+import secrets
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import numpy as np
+
+from .._reporting.console import warn
+from .._reporting.files import replacing
+from ._pieces import PIECE
+from ._tokens import Found, Plain, encoded, in_memory, scan
+
+FORMAT = "rnn_jax tokens 1"
+ENDING = ".tokens"
+END = struct.Struct("<QI")  # the length of the description, and the CRC-32 of all before
+MOST_FILES, MOST_BYTES = 8, 2**35  # of the cache; the entry in use always stays
+
+T = TypeVar("T")
+
+
+def kept(texts: Plain) -> tuple[Found, np.ndarray, dict[str, int]]:
+    """The tokens of a text, mapped from a file, what a first pass finds, and what is left out of the files.
+
+    The file is in the cache. If the cache cannot be written, it is a temporary file; if this cannot be written
+    either, the tokens are in memory. A warning says so.
+
+    Raises:
+        InputError: if the text cannot be read.
+    """
+    name = _name(texts)
+    with contextlib.suppress(OSError, ValueError):
+        return _read(folder() / name)
+    found = scan(_shown(texts, texts, "symbols of the text"))
+    try:
+        tokens = _in_cache(folder() / name, texts, found)
+    except OSError as error:
+        tokens, where = _elsewhere(texts, found)
+        warn(
+            f"the tokens of the text cannot be kept in a cache, {error}. They are in {where}, so the next command "
+            "encodes the text again. XDG_CACHE_HOME may name another folder for caches."
+        )
+    return found, tokens, texts.left_out
+
+
+def folder() -> Path:
+    """Where tokens are kept: `rnn_jax/tokens` in $XDG_CACHE_HOME, which is ~/.cache by default.
+
+    Raises:
+        OSError: if the user has no home folder.
+    """
+    named, home = Path(os.environ.get("XDG_CACHE_HOME", "")), Path(os.path.expanduser("~"))
+    if not named.is_absolute() and not home.is_absolute():
+        raise FileNotFoundError(errno.ENOENT, "there is no home folder")
+    return (named if named.is_absolute() else home / ".cache") / "rnn_jax" / "tokens"
+
+
+def _name(texts: Plain) -> str:
+    """The name of the entry for a text. It follows from the bytes of its files and their encoding."""
+    for _ in _shown(itertools.chain.from_iterable(texts.files), texts, "reading the text"):
+        pass  # all of each file, for its SHA-256
+    about = [FORMAT, texts.encoding, *(data.sha256 for data in texts.files)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest() + ENDING
+
+
+def _shown(pieces: Iterable[T], texts: Plain, what: str) -> Iterator[T]:
+    """The pieces of a text, with a bar on a terminal: how many there are yet, each of a MiB."""
+    from tqdm import tqdm  # of the extra `app`
+
+    total = sum(-(-data.size // PIECE) for data in texts.files)
+    return iter(tqdm(pieces, what, total, leave=False, unit=" MiB", disable=None))  # no bar in a file or a pipe
+
+
+def _in_cache(path: Path, texts: Plain, found: Found) -> np.ndarray:
+    """Write an entry, all of it or nothing, and map its tokens."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    own = path.with_suffix(f".{secrets.token_hex(8)}")  # another process may write the same text
+    with replacing(own) as file:
+        _write(file, texts, found)
+    os.replace(own, path)
+    with open(path, "rb") as file:
+        tokens = _mapped(file, found)
+    _remove_old(path)
+    return tokens
+
+
+def _write(file: IO[bytes], texts: Plain, found: Found) -> None:
+    """Write the tokens, their description in JSON, the length of this, and the checksum."""
+    crc = 0
+    for piece in encoded(_shown(texts, texts, "tokens of the text"), found):
+        crc = zlib.crc32(piece.data, crc)
+        file.write(piece.data)
+    about = json.dumps({"found": found, "left_out": texts.left_out}).encode()
+    file.write(about + END.pack(len(about), zlib.crc32(about, crc)))
+    file.flush()
+
+
+def _read(path: Path) -> tuple[Found, np.ndarray, dict[str, int]]:
+    """What `_write` has written.
+
+    Raises:
+        OSError: if it cannot be read.
+        ValueError: if it is damaged.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < END.size:
+            raise ValueError
+        file.seek(size - END.size)
+        length, checksum = END.unpack(file.read())
+        file.seek(0)
+        left, crc = size - END.size, 0
+        while left:
+            piece = file.read(min(left, PIECE))
+            left, crc = left - len(piece), zlib.crc32(piece, crc)
+        if crc != checksum:
+            raise ValueError
+        file.seek(size - END.size - length)
+        about: dict[str, Any] = json.loads(file.read(length))
+        found = Found(*about["found"])
+        tokens = _mapped(file, found)
+        with contextlib.suppress(OSError):  # a cache that can only be read is good too
+            os.utime(path)  # the entries that have not been used for longest are removed
+    return found, tokens, about["left_out"]
+
+
+def _mapped(file: IO[bytes], found: Found) -> np.ndarray:
+    return np.asarray(np.memmap(file, found.dtype, "r", shape=(found.num,)))
+
+
+def _elsewhere(texts: Plain, found: Found) -> tuple[np.ndarray, str]:
+    """The tokens in a temporary file that no other process sees, or in memory; and in which of these."""
+    with contextlib.suppress(OSError), tempfile.TemporaryFile() as file:
+        for piece in encoded(texts, found):
+            file.write(piece.data)
+        file.flush()
+        return _mapped(file, found), "a temporary file"
+    return in_memory(texts, found), "memory"
+
+
+def _remove_old(path: Path) -> None:
+    """Remove what has not been used for longest, until the other files are few and small enough."""
+    entries = []
+    for entry in path.parent.iterdir():
+        with contextlib.suppress(OSError):
+            entries.append((entry != path, -entry.stat().st_mtime_ns, entry.stat().st_size, entry))
+    total = 0
+    for number, (is_other, _, size, entry) in enumerate(sorted(entries)):
+        total += size
+        if is_other and (number >= MOST_FILES or total > MOST_BYTES):
+            with contextlib.suppress(OSError):
+                entry.unlink()
