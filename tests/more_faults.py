@@ -240,16 +240,18 @@ def nothing_held_out_is_learned(package):
 
 def _read_in_bytes(package, *reads):
     """The texts of files with these bytes, read byte by byte and kept in a cache, which `damage` changes afterwards."""
-    modules = [_module(package, f"data.{name}") for name in ("_corpus", "_pieces", "_token_cache")]
+    corpus_module, pieces, caches = (
+        _module(package, name) for name in ("data._corpus", "data._pieces", "_reporting.caches")
+    )
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as patches:
-        patches.enter_context(mock.patch.object(modules[0], "IN_MEMORY", 0))
-        patches.enter_context(mock.patch.object(modules[1], "PIECE", 1))
+        patches.enter_context(mock.patch.object(corpus_module, "IN_MEMORY", 0))
+        patches.enter_context(mock.patch.object(pieces, "PIECE", 1))
         patches.enter_context(mock.patch.dict("os.environ", {"XDG_CACHE_HOME": folder}))
         for data, damage in reads:
             (Path(folder) / "text").write_bytes(data)
-            corpus = modules[0].read_corpus((str(Path(folder) / "text"),))
+            corpus = corpus_module.read_corpus((str(Path(folder) / "text"),))
             yield corpus.text
-            for entry in modules[2].folder().iterdir():
+            for entry in caches.cache_folder("tokens").iterdir():
                 entry.write_bytes(damage(entry.read_bytes()))
 
 

@@ -19,6 +19,10 @@ def test_where_caches_are(monkeypatch, tmp_path):
     assert cache_folder("compiled") == tmp_path / ".cache" / "rnn_jax" / "compiled"
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
     assert cache_folder("compiled") == tmp_path / "other" / "rnn_jax" / "compiled"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    with pytest.raises(OSError, match="there is no home folder"):
+        cache_folder("compiled")
 
 
 @pytest.mark.parametrize(

@@ -156,17 +156,6 @@ def test_a_cache_that_cannot_be_written(cache, text, monkeypatch, capsys):
     assert "Not a directory" in said and "They are in memory, so" in said
 
 
-def test_where_the_cache_is(monkeypatch, tmp_path):
-    """A relative XDG_CACHE_HOME does not count, and who has no home has no cache."""
-    monkeypatch.setenv("HOME", str(tmp_path))
-    for named in ("", "relative"):
-        monkeypatch.setenv("XDG_CACHE_HOME", named)
-        assert _token_cache.folder() == tmp_path / ".cache" / "rnn_jax" / "tokens"
-    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    with pytest.raises(OSError, match="there is no home folder"):
-        _token_cache.folder()
-
-
 @pytest.mark.parametrize("limit, stay", [("MOST_FILES", 2), ("MOST_BYTES", None)])
 def test_the_cache_is_bounded(limit, stay, cache, tmp_path, monkeypatch):
     """What has not been used for longest is removed; what is in use stays, even if it alone is too large."""

@@ -1,7 +1,6 @@
 """Tokens of large texts, kept in files: a text is encoded once, and then mapped into memory."""
 
 import contextlib
-import errno
 import hashlib
 import itertools
 import json
@@ -16,6 +15,7 @@ from typing import IO, Any, TypeVar
 
 import numpy as np
 
+from .._reporting.caches import cache_folder, remove_old
 from .._reporting.console import warn
 from .._reporting.files import replacing
 from ._pieces import PIECE
@@ -40,10 +40,10 @@ def kept(texts: Plain) -> tuple[Found, np.ndarray, dict[str, int]]:
     """
     name = _name(texts)
     with contextlib.suppress(OSError, ValueError):
-        return _read(folder() / name)
+        return _read(cache_folder("tokens") / name)
     found = scan(_shown(texts, texts, "symbols of the text"))
     try:
-        tokens = _in_cache(folder() / name, texts, found)
+        tokens = _in_cache(cache_folder("tokens") / name, texts, found)
     except OSError as error:
         tokens, where = _elsewhere(texts, found)
         warn(
@@ -51,18 +51,6 @@ def kept(texts: Plain) -> tuple[Found, np.ndarray, dict[str, int]]:
             "encodes the text again. XDG_CACHE_HOME may name another folder for caches."
         )
     return found, tokens, texts.left_out
-
-
-def folder() -> Path:
-    """Where tokens are kept: `rnn_jax/tokens` in $XDG_CACHE_HOME, which is ~/.cache by default.
-
-    Raises:
-        OSError: if the user has no home folder.
-    """
-    named, home = Path(os.environ.get("XDG_CACHE_HOME", "")), Path(os.path.expanduser("~"))
-    if not named.is_absolute() and not home.is_absolute():
-        raise FileNotFoundError(errno.ENOENT, "there is no home folder")
-    return (named if named.is_absolute() else home / ".cache") / "rnn_jax" / "tokens"
 
 
 def _name(texts: Plain) -> str:
@@ -90,7 +78,7 @@ def _in_cache(path: Path, texts: Plain, found: Found) -> np.ndarray:
     os.replace(own, path)
     with open(path, "rb") as file:
         tokens = _mapped(file, found)
-    _remove_old(path)
+    remove_old(path.parent, most_files=MOST_FILES, most_bytes=MOST_BYTES, but=path)
     return tokens
 
 
@@ -146,17 +134,3 @@ def _elsewhere(texts: Plain, found: Found) -> tuple[np.ndarray, str]:
         file.flush()
         return _mapped(file, found), "a temporary file"
     return in_memory(texts, found), "memory"
-
-
-def _remove_old(path: Path) -> None:
-    """Remove what has not been used for longest, until the other files are few and small enough."""
-    entries = []
-    for entry in path.parent.iterdir():
-        with contextlib.suppress(OSError):
-            entries.append((entry != path, -entry.stat().st_mtime_ns, entry.stat().st_size, entry))
-    total = 0
-    for number, (is_other, _, size, entry) in enumerate(sorted(entries)):
-        total += size
-        if is_other and (number >= MOST_FILES or total > MOST_BYTES):
-            with contextlib.suppress(OSError):
-                entry.unlink()
