@@ -190,6 +190,15 @@ def test_a_checkpoint_when_the_last_is_old(monkeypatch, undrawn, tmp_path):
     assert losses(tmp_path / "often") == losses(tmp_path / "run")
 
 
+def test_a_signal_during_the_last_validation(monkeypatch, undrawn, tmp_path):
+    """It comes too late to stop anything, and the last step is saved."""
+    received = []
+    monkeypatch.setattr(train_module, "signals", lambda: contextlib.nullcontext(received))
+    monkeypatch.setattr(loop, "make_validate", lambda *_: lambda params: received.append(signal.SIGTERM) or 2.0)
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 25, *SMALL, status=143)
+    assert [path.name for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["25"]
+
+
 def test_warm_up(tmp_path):
     """The rate rises linearly from 0 over the warm-up, then falls along its schedule to the end."""
     from rnn_jax._cli.training.model import make_optimizer

@@ -120,11 +120,12 @@ def train_until(
             if finite.any():
                 bar.set_postfix_str(f"{records[-1]['bits']:.3f} bits/character", refresh=False)
             bar.update(num_steps * characters_per_step)
-            stopping = step == config.steps or bool(received)  # checked once per turn, so that a stopped run is saved
-            if received:
+            came = tuple(received)  # looked at once per turn, so that a run that stops is saved
+            stopping = step == config.steps or bool(came)
+            if came:
                 save(manager, step, state)  # at once: who sends SIGTERM waits only a few seconds
                 wait(manager)
-            if step == config.steps or step % config.eval_every == 0 or signal.SIGINT in received:
+            if step == config.steps or step % config.eval_every == 0 or signal.SIGINT in came:
                 validation_bits = float(validate(state.params))
                 if not np.isfinite(validation_bits):
                     raise failure()
@@ -133,7 +134,7 @@ def train_until(
                     _show(run, state, write)
                 stopping = stopping or no_longer_improves(records, config)
             is_due = stopping or step % config.eval_every == 0 or _minutes(saved_at) >= config.save_minutes
-            if is_due and not received:
+            if is_due and not came:
                 save(manager, step, state)
                 saved_at = time.monotonic()
     return state
