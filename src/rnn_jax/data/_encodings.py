@@ -89,10 +89,11 @@ def _texts(data: Pieces, encoding: str, errors: str = "strict") -> Iterator[str]
     Raises:
         _Undecodable: at the first byte that it cannot decode.
     """
-    num_read = 0
+    num_read, whole = 0, b""
     try:
         if encoding in IN_ONE_PIECE:
-            yield b"".join(data).decode(encoding, errors)
+            whole = b"".join(data)
+            yield whole.decode(encoding, errors)
             return
         decoder = codecs.getincrementaldecoder(_with_order(data, encoding))(errors)
         for piece in data:
@@ -102,8 +103,9 @@ def _texts(data: Pieces, encoding: str, errors: str = "strict") -> Iterator[str]
     except UnicodeError as error:
         if not isinstance(error, UnicodeDecodeError):  # not every codec tells the position
             raise _Undecodable(str(error), cut_off=False) from error
-        place = max(num_read - len(error.object), 0) + error.start  # `object` ends where the last piece ends
-        got = f"byte 0x{error.object[error.start]:02x} at position {place}"
+        read = whole or error.object  # `object` ends where the last piece ends
+        place = max(num_read - len(read), 0) + error.start
+        got = f"byte 0x{read[error.start]:02x} at position {place}"
         raise _Undecodable(got, error.reason in CUT_OFF) from error
 
 
