@@ -38,7 +38,7 @@ def look(num_layers):
     steps, looks = [], []
     for _ in range(ROUNDS + 1):
         start = time.perf_counter()
-        state, _ = jax.block_until_ready(dispatch(state, windows, MOST))
+        state, _ = jax.block_until_ready(dispatch(state, windows))
         steps.append((time.perf_counter() - start) / MOST)
         start = time.perf_counter()
         watch(state, windows[0])

@@ -103,14 +103,14 @@ def train_until(
     ):
         stopping = False
         while not stopping:
-            # The boundaries do not depend on interruptions, so the records do not either.
+            # The boundaries do not depend on interruptions, so the programs and the bits of the result do not either.
             boundaries = (step - step % every + every for every in intervals)
             num_steps = min(*boundaries, config.steps) - step
-            windows = windows_at(streams, step, most, config.window)
+            windows = windows_at(streams, step, num_steps, config.window)
             if watch is not None and step % config.watch_every == 0 and step not in watched_at:
                 record(watch=watch(state, windows[0]))
-            state, infos = dispatch(state, windows, num_steps)
-            infos = StepInfo(*(row[:num_steps] for row in jax.device_get(infos)))
+            state, infos = dispatch(state, windows)
+            infos = jax.device_get(infos)
             step += num_steps
             finite = np.asarray(is_finite(infos))
             skipped = num_skipped_in_a_row(finite, skipped)

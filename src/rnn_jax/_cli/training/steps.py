@@ -17,8 +17,6 @@ WORK = 6e10  # floating-point operations of one call: about half a second on two
 MOST = 50  # steps of one call
 DROPPING = 2**31  # makes the randomness of dropout independent of that of the weights
 
-Step = Callable[[TrainState, Batch], tuple[TrainState, StepInfo]]
-
 
 def steps_per_call(config: TrainConfig, num_parameters: int) -> int:
     """How many steps one call of the compiled program makes, at most.
@@ -70,45 +68,29 @@ def num_skipped_in_a_row(finite: np.ndarray, before: int) -> int:
     return int(np.argmax(finite[::-1])) if finite.any() else before + len(finite)
 
 
-def skipping(step: Step) -> Step:
-    """`step`, except that weights and optimizer stay as they were where loss, gradient or update is not finite.
+def unless_finite(before: TrainState, after: TrainState, info: StepInfo) -> TrainState:
+    """`after`, but with the weights and the optimizer of `before` where loss, gradient or update is not finite.
 
     The trainer carries only finite states, and counts the step. `optax.apply_if_finite` looks at the gradient alone,
     and applies an update that is not finite after too many in a row.
     """
-
-    def skipped(state: TrainState, batch: Batch) -> tuple[TrainState, StepInfo]:
-        after, info = step(state, batch)
-        before = after._replace(params=state.params, opt_state=state.opt_state)
-        return jax.tree.map(partial(jnp.where, is_finite(info)), after, before), info
-
-    return skipped
+    skipped = after._replace(params=before.params, opt_state=before.opt_state)
+    kept: TrainState = jax.tree.map(partial(jnp.where, is_finite(info)), after, skipped)
+    return kept
 
 
 def make_dispatch(
     trainer: Trainer, next_batch: Callable[[TrainState, Array], tuple[States, Batch]]
 ) -> Callable[..., tuple[TrainState, StepInfo]]:
-    """`(state, windows, num_steps) -> (state, infos)`: the first `num_steps` windows in one call; the state is donated.
-
-    One program makes any number of steps, so the bits of the result do not depend on where a call ends.
-    """
-    step = skipping(trainer.step)
+    """`(state, windows) -> (state, infos)`: one step for each window, in one compiled call; the state is donated."""
 
     @partial(jax.jit, donate_argnums=0)
-    def dispatch(
-        state: TrainState, windows: Int[Array, "steps time streams"], num_steps: Int[Array, ""] | int
-    ) -> tuple[TrainState, StepInfo]:
-        def next_step(state: TrainState, tokens: Array) -> tuple[TrainState, StepInfo]:
-            h_0, batch = next_batch(state, tokens)
-            return step(state._replace(h_0=h_0), batch)
+    def dispatch(state: TrainState, windows: Int[Array, "steps time streams"]) -> tuple[TrainState, StepInfo]:
+        def body(before: TrainState, tokens: Array) -> tuple[TrainState, StepInfo]:
+            h_0, batch = next_batch(before, tokens)
+            after, info = trainer.step(before._replace(h_0=h_0), batch)
+            return unless_finite(before, after, info), info
 
-        def body(i: Array, carry: tuple[TrainState, StepInfo]) -> tuple[TrainState, StepInfo]:
-            state, info = next_step(carry[0], windows[i])
-            return state, jax.tree.map(lambda row, one: row.at[i].set(one), carry[1], info)
-
-        _, info = jax.eval_shape(next_step, state, windows[0])
-        rows = jax.tree.map(lambda one: jnp.zeros((windows.shape[0], *one.shape), one.dtype), info)
-        carry: tuple[TrainState, StepInfo] = lax.fori_loop(0, num_steps, body, (state, rows))
-        return carry
+        return lax.scan(body, state, windows)
 
     return dispatch
