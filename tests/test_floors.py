@@ -174,3 +174,9 @@ def test_importing_the_package_imports_no_jax():
     """So that `rnn-jax --help` answers at once."""
     result = run_python("import sys, rnn_jax, rnn_jax._cli.main; assert 'jax' not in sys.modules")
     assert result.returncode == 0, result.stderr
+
+
+def test_the_version_is_that_of_the_distribution():
+    from importlib.metadata import version
+
+    assert rnn_jax.__version__ == version("rnn-jax-bptt")

@@ -140,3 +140,11 @@ def test_what_is_no_function_is_refused():
         rnn_jax.reparametrised(grad_fn, None)
     with pytest.raises(TypeError, match="^`grad_fn` must be "):
         rnn_jax.reparametrised("blocked", lambda free: free)
+
+
+@pytest.mark.parametrize("shape", [(9, 5), (9, 1), (9, 2, 1), (18,), (10, 2)])
+def test_targets_of_another_shape_are_refused(annotations_unchecked, shape):
+    params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=2)
+    batch = rnn_jax.Batch(jnp.ones((9, 3), params.readout.w_hy.dtype), jnp.ones(shape))
+    with pytest.raises(ValueError, match="targets"):
+        rnn_jax.ridge_readout(params, batch, rnn_jax.zero_state(params))

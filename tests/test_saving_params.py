@@ -330,3 +330,31 @@ def test_files_of_other_things(tmp_path):
 
 
 # A run of the command
+
+
+def test_a_folder_that_is_missing_is_named_as_the_user_did(tmp_path):
+    params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=2)
+    for name in ("net.npz", "net.safetensors"):
+        with pytest.raises(FileNotFoundError) as raised:
+            saving.save_params(tmp_path / "missing" / name, params)
+        assert raised.value.filename == str(tmp_path / "missing" / name)
+
+
+def test_what_the_structure_does_not_name_is_not_read(tmp_path, monkeypatch):
+    """A file with a further array, which may be huge, is refused before any array is read."""
+    params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=2)
+    saving.save_params(tmp_path / "net.npz", params)
+    with np.load(tmp_path / "net.npz") as found:
+        np.savez_compressed(tmp_path / "more.npz", **found, huge=np.zeros(1000))
+    read, before = [], np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(np.lib.npyio.NpzFile, "__getitem__", lambda file, name: read.append(name) or before(file, name))
+    with pytest.raises(ValueError, match="has `huge`, which its `structure` does not name"):
+        saving.load_params(tmp_path / "more.npz")
+    assert read == ["structure"]
+
+
+def test_the_ending_may_be_in_capitals(tmp_path):
+    params = rnn_jax.init_params(jax.random.key(0), input_size=3, hidden_size=4, output_size=2)
+    saving.save_params(tmp_path / "NET.SAFETENSORS", params)
+    assert b'"crc32"' in (tmp_path / "NET.SAFETENSORS").read_bytes().replace(b"\\", b"")
+    assert saving.load_params(tmp_path / "NET.SAFETENSORS").cells[0].activation == "tanh"

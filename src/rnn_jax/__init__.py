@@ -14,4 +14,13 @@
 
 import lazy_loader
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+_public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+
+def __getattr__(name: str) -> object:
+    """A public name, imported when it is first used, or `__version__`."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("rnn-jax-bptt")
+    return _public(name)

@@ -139,7 +139,8 @@ def require_callable(**functions: object) -> None:
     """Raise a `TypeError` for the first argument that cannot be called."""
     for name, function in functions.items():
         if not callable(function):
-            raise TypeError(f"`{name}` must be a function, got {function!r}.")
+            came = repr(function) if len(repr(function)) < 80 else type(function).__name__
+            raise TypeError(f"`{name}` must be a function, got {came}.")
 
 
 def takes(function: Any, *args: Any, **kwargs: Any) -> bool:

@@ -24,7 +24,8 @@ def ridge_readout(params: Params, batch: Batch, h_0: States, penalty: Number = 1
 
     Args:
         params: the network; its readout is replaced.
-        batch: the inputs, and real targets (last, *batch, out). Weights must not be negative.
+        batch: the inputs, and real targets (last, *batch, out). Weights must not be negative. If no step counts, the
+            result is not finite.
         h_0: initial states, one (*batch, hid) per layer.
         penalty: at least 0; at 0 the states must span all hid directions, otherwise the result is not finite.
 
@@ -55,6 +56,9 @@ def ridge_readout(params: Params, batch: Batch, h_0: States, penalty: Number = 1
         came = getattr(targets, "dtype", type(targets).__name__)
         raise TypeError(f"`batch.targets` must be real numbers (last, *batch, out), got {came}: use one-hot classes.")
     w_hy, b_y = params.readout
+    expected = (num_read(batch), *h_0[-1].shape[:-1], len(b_y))
+    if targets.shape != expected:
+        raise ValueError(f"`batch.targets` must have shape {expected}, (last, *batch, out), got {targets.shape}.")
     dtype = accumulation_dtype(w_hy.dtype)
     shown = params._replace(
         readout=ReadoutParams(jnp.eye(len(w_hy), dtype=w_hy.dtype), jnp.zeros(len(w_hy), w_hy.dtype))

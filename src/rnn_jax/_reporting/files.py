@@ -21,9 +21,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with open(draft, "wb") as file:
             yield file
         os.replace(draft, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             draft.unlink()
+        if isinstance(error, OSError) and error.filename == str(draft):
+            error.filename = str(path)  # the name that the user knows
         raise
 
 

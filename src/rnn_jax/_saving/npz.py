@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._reporting.files import replacing
-from .structure import Structure, dtypes, parsed, refusal, require_names, text_of
+from .structure import Refusal, Structure, dtypes, parsed, refusal, require_names, text_of
 
 STRUCTURE = "structure"  # the name of the JSON text
 STORED_AS = {"float16": "float16", "bfloat16": "uint16", "float32": "float32", "float64": "float64"}
@@ -36,14 +36,17 @@ def read(path: Path) -> tuple[Structure, dict[str, np.ndarray]]:
         file.seek(0)
         try:
             with np.load(file, allow_pickle=False) as found:
-                ours = STRUCTURE in found.files
-                held = {name: found[name] for name in found.files if ours}
+                names = set(found.files)
+                text = str(found[STRUCTURE]) if STRUCTURE in names else None
+                if text is None:
+                    raise refusal(path, f"is another .npz file: it has no `{STRUCTURE}`")
+                structure = parsed(path, text, STRUCTURE)
+                require_names(path, structure, names - {STRUCTURE}, STRUCTURE)  # before what may be huge is read
+                held = {name: found[name] for name in dtypes(structure)}
+        except Refusal:
+            raise
         except Exception as error:  # zipfile and NumPy raise many kinds of errors for damaged files
             raise refusal(path, "is damaged: it cannot be read") from error
-    if not ours:
-        raise refusal(path, f"is another .npz file: it has no `{STRUCTURE}`")
-    structure = parsed(path, str(held.pop(STRUCTURE)), STRUCTURE)
-    require_names(path, structure, held, STRUCTURE)
     return structure, {name: _as_saved(path, name, dtype, held) for name, dtype in dtypes(structure).items()}
 
 

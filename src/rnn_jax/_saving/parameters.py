@@ -121,7 +121,7 @@ def load_params(path: str | os.PathLike[str], *, cells: Iterable[type] = ()) -> 
 
 def _format(path: str | os.PathLike[str]) -> Any:
     """The module that reads and writes files with such a name."""
-    return safetensors if Path(path).suffix == safetensors.ENDING else npz
+    return safetensors if Path(path).suffix.lower() == safetensors.ENDING else npz
 
 
 def _fields(kind: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:

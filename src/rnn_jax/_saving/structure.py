@@ -33,9 +33,13 @@ def dtypes(structure: Structure) -> dict[str, str]:
     return {f"{owner}.{name}": dtype for owner, arrays in owners.items() for name, dtype in arrays.items()}
 
 
-def refusal(path: Any, reason: str) -> ValueError:
+class Refusal(ValueError):
+    """A file cannot be used."""
+
+
+def refusal(path: Any, reason: str) -> Refusal:
     """The error for a file that cannot be used."""
-    return ValueError(f"`path` must be a file that `save_params` wrote, but {str(path)!r} {reason}.")
+    return Refusal(f"`path` must be a file that `save_params` wrote, but {str(path)!r} {reason}.")
 
 
 def require_names(path: Any, structure: Structure, names: Iterable[str], where: str) -> None:

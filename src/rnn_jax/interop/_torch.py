@@ -65,8 +65,8 @@ def from_torch(
         activation: that of an `nn.RNN`, `"tanh"` or `"relu"`: its `nonlinearity`, which no state dict holds.
 
     Returns:
-        The layers, lowest first: the `cells` of a `Params`. With `bidirectional=True` each is a pair of cells, as
-        `bidirectional` takes it. The arrays share no memory with those of torch.
+        The layers, lowest first: the `cells` of a `Params`. With `bidirectional=True` each is a pair of cells, which
+        `bidirectional` takes, but `Params` does not. The arrays share no memory with those of torch.
 
     Raises:
         ValueError: if a name is missing or left over, a shape is wrong, the module has `proj_size`, or an array is
@@ -91,8 +91,7 @@ def from_torch(
     kinds = ("weight", "bias") if any(name.startswith("bias_") for name in source.arrays) else ("weight",)
     places = [[f"l{layer}{end}" for end in ends] for layer in range(max(len(layers), 1))]
     names = [f"{kind}_{of}_{place}" for kind in kinds for pair in places for place in pair for of in ("ih", "hh")]
-    hint = "" if prefix else ": give the beginning of the names of the module as `prefix`, like `rnn.`"
-    source = with_names(source, names, hint)
+    source = with_names(source, names, _hint(source, "rnn."))
     gates = gates_of(source, "weight_hh_l0", MODULES, transposed=True)
     wide = times(gates)
     axes = {"weight_hh": (wide, "hid"), "bias_ih": (wide,), "bias_hh": (wide,)}
@@ -103,6 +102,16 @@ def from_torch(
     require_activation(activation, gates, MODULES)
     found = [tuple(_cell(source, gates, place, activation) for place in pair) for pair in places]
     return tuple((pair[0], pair[1]) if len(ends) == 2 else pair[0] for pair in found)
+
+
+def _hint(source: Source, example: str) -> str:
+    """What to do if the names are not those of the module."""
+    if any("parametrizations." in name for name in source.arrays):
+        return ": remove the parametrizations of the module first"
+    if source.prefix and not source.prefix.endswith("."):
+        return ": `prefix` must end with a dot"
+    inside = any("." in name for name in source.arrays)  # of another module
+    return f": give the beginning of the names of the module as `prefix`, like `{example}`" if inside else ""
 
 
 def _cell(source: Source, gates: int, place: str, activation: Phi) -> Cell:
@@ -211,8 +220,7 @@ def from_torch_linear(state_dict: Mapping[str, Any], *, prefix: str = "") -> Rea
     """
     source = of_mapping("state_dict", state_dict, "nn.Linear", prefix=prefix, hint=CALL)
     names = ("weight", "bias") if "bias" in source.arrays else ("weight",)
-    hint = "" if prefix else ": give the beginning of the names of the module as `prefix`, like `fc.`"
-    source = with_names(source, names, hint)
+    source = with_names(source, names, _hint(source, "fc."))
     axes = {"weight": ("out", "hid"), "bias": ("out",)}
     require_axes(source, {name: axes[name] for name in names})
     w = source.arrays["weight"]
