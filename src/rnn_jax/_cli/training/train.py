@@ -65,9 +65,7 @@ def _train_in(
 ) -> int:
     """Train, and keep everything in `folder`; nothing in it changes before all is checked."""
     records: list[dict[str, Any]] = []
-    if config.resume is not None and saved_steps(
-        folder
-    ):  # a run that was killed before its first checkpoint starts anew
+    if config.resume is not None and saved_steps(folder):  # killed before its first checkpoint, a run starts anew
         restored = restore(folder, jax.eval_shape(lambda: state))
         warn_of_damage(folder, restored)
         state = restored.state
