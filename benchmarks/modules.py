@@ -36,13 +36,33 @@ def linen(hid, out, xs):
         def __call__(self, xs):
             h_0 = jnp.zeros((xs.shape[1], hid))
             w = self.param("cell", lambda key: nn.GRUCell(hid, parent=None).init(key, h_0, xs[0])["params"])
-            of = lambda side, kind: jnp.concatenate([w[side + gate][kind] for gate in "rzn"], -1)  # noqa: E731
-            cell = rnn_jax.GRUParams(of("i", "kernel"), of("h", "kernel"), of("i", "bias"), w["hn"]["bias"])
-            return rnn_jax.unroll_bptt(cell, h_0, xs)
+            return rnn_jax.unroll_bptt(rnn_jax.interop.from_linen(w), h_0, xs)
 
     layers = nn.RNN(nn.GRUCell(hid), time_major=True), GRU()
     theirs, ours = (nn.Sequential([layer, nn.Dense(out)]) for layer in layers)
     return theirs.apply, ours.apply, theirs.init(jax.random.key(0), xs)
+
+
+def nnx(hid, out, xs):
+    """A GRU: `nnx.RNN` over `nnx.GRUCell`."""
+    from flax import nnx
+
+    class GRU(nnx.Module):
+        def __init__(self, cell):
+            self.cell = cell
+
+        def __call__(self, xs):
+            ours = rnn_jax.interop.from_nnx(nnx.state(self.cell, nnx.Param))
+            return rnn_jax.unroll_bptt(ours, jnp.zeros((xs.shape[1], hid)), xs)
+
+    def model(layer):
+        graph, weights, rest = nnx.split(nnx.Sequential(layer, head), nnx.Param, ...)
+        return weights, lambda weights, xs: nnx.merge(graph, weights, rest, copy=True)(xs)
+
+    rngs = nnx.Rngs(0)
+    cell, head = nnx.GRUCell(xs.shape[-1], hid, rngs=rngs), nnx.Linear(hid, out, rngs=rngs)
+    (weights, theirs), (_, ours) = model(nnx.RNN(cell, time_major=True)), model(GRU(cell))
+    return theirs, ours, weights
 
 
 def equinox(hid, out, xs):
@@ -53,8 +73,7 @@ def equinox(hid, out, xs):
         return jax.lax.scan(lambda h, x: (cell(x, h),) * 2, h_0, xs)[1]
 
     def unroll(cell, h_0, xs):
-        ours = rnn_jax.GRUParams(cell.weight_ih.T, cell.weight_hh.T, cell.bias, cell.bias_n)
-        return rnn_jax.unroll_bptt(ours, h_0, xs)
+        return rnn_jax.unroll_bptt(rnn_jax.interop.from_equinox(cell), h_0, xs)
 
     def model(unroll):
         one = lambda w, xs: jax.vmap(w[1])(unroll(w[0], jnp.zeros(hid), xs))  # noqa: E731
@@ -78,9 +97,7 @@ def haiku(hid, out, xs):
             with hk.name_scope("linear"):
                 w = hk.get_parameter("w", (xs.shape[-1] + hid, 4 * hid), init=jnp.zeros)
                 b = hk.get_parameter("b", (4 * hid,), init=jnp.zeros)
-            ordered = lambda x: jnp.concatenate([jnp.split(x, 4, -1)[i] for i in (0, 2, 1, 3)], -1)  # noqa: E731
-            b_h = ordered(b).at[hid : 2 * hid].add(1)
-            cell = rnn_jax.LSTMParams(ordered(w[:-hid]), ordered(w[-hid:]), b_h)
+            cell = rnn_jax.interop.from_haiku({"linear": {"w": w, "b": b}})
             return rnn_jax.unroll_bptt(cell, jnp.zeros((xs.shape[1], 2 * hid)), xs)[..., :hid]
 
     layers = scan, lambda xs: LSTM()(xs)
@@ -109,7 +126,13 @@ def keras(hid, out, xs):
     return theirs, ours, [variable.value for variable in net.trainable_variables]
 
 
-LIBRARIES = {"linen, GRU": linen, "equinox, GRU": equinox, "haiku, LSTM": haiku, "Keras, GRU": keras}
+LIBRARIES = {
+    "linen, GRU": linen,
+    "nnx, GRU": nnx,
+    "equinox, GRU": equinox,
+    "haiku, LSTM": haiku,
+    "Keras, GRU": keras,
+}
 BATCH_FIRST = ("Keras, GRU",)
 
 

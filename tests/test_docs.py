@@ -81,9 +81,11 @@ LIBRARIES = {
     "haiku": "haiku",
     "Keras": "keras",
     "linen: `nn.RNN`": "flax",
+    "nnx: `nnx.RNN`": "flax",
     "equinox: `lax.scan`": "equinox",
     "haiku: `hk.dynamic_unroll`": "haiku",
     "Keras: `inner_loop`": "keras",
+    "With `make_grad_fn`": "flax",
     "Masks, resets, dropout, and the state": "flax",
     "Decay and freeze": "optax",
 }
