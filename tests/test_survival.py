@@ -234,12 +234,11 @@ def test_a_disk_that_is_full_at_any_byte(tmp_path):
         try:
             with no_file_longer_than(size), checkpoint.checkpoints(tmp_path, 2, []) as manager:
                 checkpoint.save(manager, step, state._replace(num_steps=np.int32(step)))
-            expected = {step}
-        except OSError:
+            whole = step
+        except OSError:  # it may come after the last byte, and the checkpoint later still
             refused += 1
-            expected = {step, whole}  # the error may come after the last byte
         restored = checkpoint.restore(tmp_path, template)
-        assert restored.step in expected and not restored.damaged
+        assert whole <= restored.step <= step and not restored.damaged
         whole = restored.step
         chex_equal(restored.state._replace(num_steps=None), state._replace(num_steps=None))
     assert refused > 20 and whole == step
