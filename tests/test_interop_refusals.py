@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from weights import HID, KINDS, NOT_THERE, cell_of, sources, stack_of
 
 import rnn_jax
 from rnn_jax import CellParams, GRUParams, LeakyParams, LSTMParams, ReadoutParams, interop
-from test_interop import HID, KINDS, NOT_THERE, cell_of, sources, stack_of
 
 GRU = {
     "weight_ih_l0": np.ones((9, 2)),

@@ -52,8 +52,6 @@ def test_interrupted_and_resumed(uninterrupted, tmp_path, number, status):
         assert "Traceback" not in err
         assert f"after {stopped_at:,} of 600 steps" in out and "--resume run" in out
         assert (tmp_path / "run" / "learning-curve.png").exists()
-        validated = metrics(tmp_path / "run")[-1].get("validation_bits") is not None
-        assert validated == (number == signal.SIGINT or stopped_at % 100 == 0)  # who sends SIGTERM does not wait
     resumed = train(tmp_path, "--resume", "run", call=process if number == signal.SIGKILL else command)
     if number != signal.SIGKILL:
         assert f"from step {stopped_at:,} to 600" in resumed
@@ -66,6 +64,13 @@ def test_a_signal_before_the_first_step_is_saved_too(tmp_path, monkeypatch):
     out = train(tmp_path, REAL_TEXT, "--run", "run", *LONG, status=130)
     assert "after 50 of 600 steps" in out
     assert [path.name for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["50"]
+
+
+def test_who_sends_sigterm_does_not_wait_for_validation(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "signals", lambda: contextlib.nullcontext([signal.SIGTERM]))
+    out = train(tmp_path, REAL_TEXT, "--run", "run", *LONG, status=143)
+    assert "stopped and saved after 50 of 600 steps" in out and "train --resume run" in out
+    assert [record["step"] for record in metrics(tmp_path / "run")] == [50]
 
 
 @pytest.mark.parametrize("settings", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0"}])

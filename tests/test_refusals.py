@@ -212,6 +212,7 @@ BAD_SAMPLE = {
     "another model": (["mixed"], "RUN must hold a checkpoint that can be read, but in 'mixed' step 60 is not of the model in its settings: `"),
     "torn checkpoint": (["hollow"], "RUN must hold a checkpoint that can be read, but in 'hollow' step 60 is damaged: its"),
     "no checkpoint": (["bare"], "RUN must hold a checkpoint, but 'bare' has none yet"),
+    "none was validated": (["bare", "--best"], "RUN must hold a checkpoint that was validated, for --best, but 'bare' has none: leave --best out."),
 }  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""What a run survives: steps that are not finite, kills, a full disk, a clock that jumps; which checkpoints stay."""
+"""What a run survives: kills, a full disk, a clock that jumps; which checkpoints stay."""
 
 import contextlib
 import itertools
@@ -9,14 +9,16 @@ import signal
 import subprocess
 import time
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from commands import COMMAND, ENVIRONMENT, REAL_TEXT, SMALL, command, losses, metrics, process, train
 
 import rnn_jax
-from rnn_jax._cli.training import checkpoint, loop, steps
+from rnn_jax._cli.training import board, checkpoint, loop
 from rnn_jax._cli.training import train as train_module
 
 LONG = ["--run", "run", *SMALL[:-4], "--eval-every", "500", "--schedule", "constant"]
@@ -24,108 +26,11 @@ STEPS_OF_A_KILL = 500
 WHOLE = resource.RLIM_INFINITY
 
 
-def trainer_with_bad_windows():
-    """A trainer whose gradient is NaN in windows that begin with token 7, and its first state."""
+def small_state():
+    """The state of a training before its first step."""
     params = rnn_jax.init_params(jax.random.key(0), input_size=9, hidden_size=5, output_size=9)
-    grad_fn = rnn_jax.make_grad_fn("bptt", loss="cross_entropy")
-
-    def planted(params, batch, h_0):
-        (loss, h_T), gradients = grad_fn(params, batch, h_0)
-        bad = jnp.where(batch.inputs[0, 0] == 7, jnp.nan, 1.0)
-        return (loss, h_T), gradients._replace(params=jax.tree.map(lambda d: d * bad, gradients.params))
-
-    trainer = rnn_jax.make_trainer(planted, rnn_jax.clipped_sgd(0.5, momentum=0.9, max_norm=1.0), carry=True)
-    return trainer, trainer.init(params, rnn_jax.zero_state(params, 2))
-
-
-def made_dispatch(trainer):
-    return steps.make_dispatch(trainer, steps.make_next_batch(loop.TrainConfig(window=4, streams=2), 100))
-
-
-def windows_of(number, bad=()):
-    windows = np.random.default_rng(0).integers(0, 7, (number, 5, 2)).astype(np.int32)
-    windows[list(bad), 0, 0] = 7
-    return windows
-
-
-def test_a_step_that_is_not_finite_changes_no_weight():
-    """Weights and momentum stay to the bit, the step is counted, and the next one is made as if nothing had been."""
-    trainer, state = trainer_with_bad_windows()
-    dispatch = made_dispatch(trainer)
-    windows = windows_of(6, bad=[3])
-    before, _ = dispatch(jax.tree.map(jnp.copy, state), windows[:3])
-    after, infos = dispatch(jax.tree.map(jnp.copy, state), windows[:4])
-    chex_equal(before._replace(h_0=None, num_steps=None), after._replace(h_0=None, num_steps=None))
-    assert int(after.num_steps) == 4 and np.isfinite(np.asarray(after.h_0[0])).all()
-    assert np.asarray(steps.is_finite(infos)).tolist() == [True, True, True, False]
-    last, infos = dispatch(after, windows[4:])
-    assert np.asarray(steps.is_finite(infos)).all() and not np.array_equal(last.params.readout.b_y, 0)
-
-
-def chex_equal(one, other):
-    assert jax.tree.structure(one) == jax.tree.structure(other)
-    for x, y in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(x, y)
-
-
-@pytest.mark.parametrize(
-    "finite, before, expected",
-    [([1, 1], 3, 0), ([0, 0], 3, 5), ([1, 0], 3, 1), ([0, 1], 3, 0), ([1, 0, 0], 0, 2)],
-)
-def test_skipped_in_a_row(finite, before, expected):
-    assert steps.num_skipped_in_a_row(np.array(finite, bool), before) == expected
-
-
-def test_how_many_steps_one_call_makes():
-    """So many that a call takes about half a second on two cores, whatever the size, and no more than fifty."""
-    config = loop.TrainConfig()
-    assert steps.steps_per_call(config, 115_000) == steps.MOST
-    assert steps.steps_per_call(config, 1_150_000) == 5
-    assert steps.steps_per_call(config, 10**9) == 1
-
-
-@pytest.fixture
-def planted(monkeypatch):
-    """`planted(steps)`: these steps of a run, counted from 1, report an infinite loss."""
-
-    def plant(bad):
-        make = train_module.make_character_trainer
-        bad = np.asarray(bad, np.int32)
-
-        def broken(*args):
-            trainer = make(*args)
-
-            def step(state, batch):
-                after, info = trainer.step(state, batch)
-                return after, info._replace(loss=jnp.where(jnp.any(bad == state.num_steps + 1), jnp.inf, info.loss))
-
-            return trainer._replace(step=step)
-
-        monkeypatch.setattr(train_module, "make_character_trainer", broken)
-
-    return plant
-
-
-def test_skipped_steps_are_counted(planted, undrawn, tmp_path):
-    planted([10, 30, 31])
-    out = train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 50, *SMALL)
-    assert "3 steps were skipped, because loss, gradient or update was infinite or NaN" in out
-    assert [record.get("skipped") for record in metrics(tmp_path / "run") if "bits" in record] == [1, 2]
-    assert all(np.isfinite(bits) for bits, _ in losses(tmp_path / "run").values())
-
-
-def test_too_many_in_a_row_stop_the_run_at_its_last_checkpoint(planted, undrawn, tmp_path):
-    planted(list(range(48, 56)))
-    result = command("train", REAL_TEXT, "--run", "run", "--steps", 100, *SMALL, "--max-skipped", 8, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr  # 3 before step 50, 5 after it: 8 in a row, but then it goes on
-    planted(list(range(48, 76)))
-    result = command("train", REAL_TEXT, "--run", "no", "--steps", 100, *SMALL, "--max-skipped", 8, cwd=tmp_path)
-    assert result.returncode == 1
-    assert "28 steps in a row were skipped up to step 75; step 50 is saved in 'no'" in result.stderr
-    assert "Step 76, from the last good weights:" in result.stderr and "mean norm of the gradient" in result.stderr
-    assert "weights: all finite" in result.stderr and "gradients: all finite" in result.stderr
-    assert (tmp_path / "no" / "diagnosis.txt").read_text().strip() in result.stderr
-    assert [path.name for path in (tmp_path / "no" / "checkpoint").iterdir() if path.name != "25"] == ["50"]
+    trainer = rnn_jax.make_trainer(rnn_jax.make_grad_fn("bptt", loss="cross_entropy"), optax.sgd(0.1), carry=True)
+    return trainer.init(params, rnn_jax.zero_state(params, 2))
 
 
 @pytest.fixture
@@ -149,7 +54,7 @@ def test_the_best_checkpoint_stays(validated, undrawn, tmp_path):
     best, last = (rnn_jax.saving.load_params(tmp_path / f"{name}.npz") for name in ("best", "last"))
     assert not np.array_equal(best.readout.w_hy, last.readout.w_hy)
     shutil.rmtree(tmp_path / "run" / "checkpoint" / "125")
-    chex_equal(rnn_jax.saving.read_run(tmp_path / "run").params, best)
+    chex.assert_trees_all_equal(rnn_jax.saving.read_run(tmp_path / "run").params, best)
     sampled = [command("sample", "run", *more, cwd=tmp_path).stdout for more in ([], ["--best"])]
     assert sampled[0] == sampled[1]
 
@@ -165,14 +70,23 @@ def test_patience(validated, undrawn, tmp_path):
     assert "after 125 of 125 steps" in train(tmp_path, "--resume", "run")
 
 
+def test_a_clock_that_jumps_while_a_checkpoint_is_written(monkeypatch, tmp_path):
+    now = itertools.count(2 * 10**9, 3600)
+    monkeypatch.setattr(time, "time", lambda: next(now))
+    with checkpoint.checkpoints(tmp_path, 2, []) as manager:
+        checkpoint.save(manager, 0, small_state())
+    assert checkpoint.saved_steps(tmp_path) == [0]
+
+
 def test_a_checkpoint_when_the_last_is_old(monkeypatch, undrawn, tmp_path):
-    """By a clock that does not jump: `time.time` goes back by a year at each call, and nothing changes."""
-    now = itertools.count(2 * 10**9, -(3600 * 24 * 365))
-    monkeypatch.setattr(loop.time, "time", lambda: next(now))
+    """By a clock that does not jump: `time.time` goes on by two days after the first call, and nothing changes."""
+    append, now, jumped = loop.append_metrics, time.time, []
+    monkeypatch.setattr(loop, "append_metrics", lambda *args: jumped.append(append(*args)))
+    monkeypatch.setattr(time, "time", lambda: now() + 2 * 24 * 3600 * bool(jumped))
     options = ["--steps", 120, *SMALL[:-4], "--eval-every", 100, "--keep", 9]
     train(tmp_path, REAL_TEXT, "--run", "run", *options)
     assert {path.name for path in (tmp_path / "run" / "checkpoint").iterdir()} == {"100", "120"}
-    monkeypatch.setattr(loop, "_minutes", lambda since: 11.0)
+    monkeypatch.setattr(loop, "MINUTE", 1e-6)  # seconds
     train(tmp_path, REAL_TEXT, "--run", "often", *options)
     assert {path.name for path in (tmp_path / "often" / "checkpoint").iterdir()} == {"50", "100", "120"}
     assert losses(tmp_path / "often") == losses(tmp_path / "run")
@@ -224,7 +138,7 @@ def no_file_longer_than(size):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_disk_that_is_full_at_any_byte(tmp_path):
     """A checkpoint is whole or not there, the one before it stays, and the error is one of the system."""
-    trainer, state = trainer_with_bad_windows()
+    state = small_state()
     template = jax.eval_shape(lambda: state)
     with checkpoint.checkpoints(tmp_path, 2, []) as manager:
         checkpoint.save(manager, 0, state)
@@ -240,7 +154,7 @@ def test_a_disk_that_is_full_at_any_byte(tmp_path):
         restored = checkpoint.restore(tmp_path, template)
         assert whole <= restored.step <= step and not restored.damaged
         whole = restored.step
-        chex_equal(restored.state._replace(num_steps=None), state._replace(num_steps=None))
+        chex.assert_trees_all_equal(restored.state._replace(num_steps=None), state._replace(num_steps=None))
     assert refused > 20 and whole == step
 
 
@@ -307,3 +221,7 @@ def test_tensorboard(finished, undrawn, tmp_path):
         for name in record.keys() & {"bits", "grad_norm", "validation_bits"}:
             assert found[record["step"], name] == pytest.approx(record[name], rel=1e-6)
     assert (0, "watch/d_h_quantiles/0/4") in found and (75, "bits") in found
+    assert dict(board._numbers("", {"step": 1, "bits": 0.0, "watch": {"growth": [None, 2]}})) == {
+        "bits": 0.0,
+        "watch/growth/1": 2.0,
+    }

@@ -1,3 +1,5 @@
+__version__: str
+
 from . import analysis as analysis
 from . import data as data
 from . import dynamics as dynamics

@@ -3,12 +3,14 @@
 import contextlib
 import os
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 from .._reporting.console import say
 from .._reporting.errors import InputError
 from .._reporting.lock import locked
 from .._reporting.machine import cores
-from ..data._corpus import corpus_of_run, read_corpus
+from ..data._corpus import Corpus, corpus_of_run, read_corpus
 from .run_folder import check_free, read_settings, resumed, with_text
 from .settings.commands import (
     AnatomyConfig,
@@ -88,8 +90,7 @@ def gradcheck(config: GradcheckConfig, given: set[str]) -> int:
 def truncation(config: TruncationConfig, given: set[str]) -> int:
     """Measure what truncated gradients lose."""
     check_truncation_config(config)
-    settings, facts = read_settings(config.run)
-    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"], settings.encoding)
+    settings, facts, corpus = _run_with_text(config.run, config.files)
     with _jax(settings.dtype):
         return int(import_module(".truncation", __package__).truncation(config, settings, facts, corpus))
 
@@ -101,10 +102,15 @@ def anatomy(config: AnatomyConfig, given: set[str]) -> int:
     if config.run is None:
         with _jax():
             return int(import_module(".anatomy.command", __package__).anatomy(config, None, {}, None))
-    settings, facts = read_settings(config.run)
-    corpus = corpus_of_run(config.run, settings.files, config.files, facts["text_sha256"], settings.encoding)
+    settings, facts, corpus = _run_with_text(config.run, config.files)
     with _jax(settings.dtype):
         return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
+
+
+def _run_with_text(run: Path, files: tuple[str, ...]) -> tuple[TrainConfig, dict[str, Any], Corpus]:
+    """The settings, the facts and the text of a run; `files` is where the text is now, if it has moved."""
+    settings, facts = read_settings(run)
+    return settings, facts, corpus_of_run(run, settings.files, files, facts["text_sha256"], settings.encoding)
 
 
 def experiment(config: ExperimentConfig, given: set[str]) -> int:

@@ -47,6 +47,12 @@ def write_metrics(folder: Path, records: list[dict[str, Any]]) -> None:
     write(folder / METRICS, "".join(map(_line, records)))
 
 
+def best_validation(records: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The record with the lowest bits on the held-out text, the first of equal ones; None before any validation."""
+    validated = [record for record in records if record.get("validation_bits") is not None]
+    return min(validated, key=lambda record: record["validation_bits"], default=None)
+
+
 def append_metrics(folder: Path, record: dict[str, Any]) -> None:
     """Add one line to the metrics."""
     with open(folder / METRICS, "a", encoding="utf-8") as file:

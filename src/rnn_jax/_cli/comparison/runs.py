@@ -10,7 +10,14 @@ from ..settings.file import of_the_run
 from ..settings.training import TrainConfig, default_rate, default_scale
 
 APART = (  # settings that say where the text is, whose hash says which it is, or that change no bit of the network
-    *("files", "encoding", "watch", "watch_every", "tensorboard", "keep", "save_minutes", "max_skipped"),
+    "files",
+    "encoding",
+    "watch",
+    "watch_every",
+    "tensorboard",
+    "keep",
+    "save_minutes",
+    "max_skipped",
 )
 GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from ... import Params, categorical, generate, greedy
 from ..._reporting.console import say
+from ..._reporting.errors import InputError
 from ...data import decode, encode
-from ..metrics import read_metrics
+from ..metrics import best_validation, read_metrics
 from ..settings.commands import SampleConfig
 from ..settings.training import TrainConfig
-from ..training.checkpoint import Restored, best_step, restore, saved_steps, warn_of_damage
+from ..training.checkpoint import Restored, restore, saved_steps, warn_of_damage
 from ..training.model import initial_state, make_character_trainer
 
 
@@ -37,10 +38,19 @@ def trained(run: Path, settings: TrainConfig, symbols: str, *, best: bool = Fals
     return params
 
 
-def _best_saved(run: Path) -> int | None:
-    """The step with the best validation of those that have a checkpoint; None if none of them was validated."""
+def _best_saved(run: Path) -> int:
+    """The step with the best validation of those that have a checkpoint.
+
+    Raises:
+        InputError: if none of them was validated.
+    """
     steps = saved_steps(run)
-    return best_step([record for record in read_metrics(run, max(steps, default=0)) if record["step"] in steps])
+    best = best_validation([record for record in read_metrics(run, max(steps, default=0)) if record["step"] in steps])
+    if best is None:
+        raise InputError(
+            f"RUN must hold a checkpoint that was validated, for --best, but {str(run)!r} has none: leave --best out."
+        )
+    return int(best["step"])
 
 
 def last_state(run: Path, settings: TrainConfig, symbols: str, only: int | None = None) -> Restored:

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +14,10 @@ import orbax.checkpoint as ocp
 
 from ..._reporting.console import unended, warn
 from ..._reporting.errors import InputError
+from ..metrics import best_validation
 from ..run_folder import CHECKPOINT
 
+WEEK = 7 * 24 * 3600  # seconds; orbax measures its timeouts by a clock that may jump
 CHECKSUM = "sha256"  # its name among the arrays of a checkpoint; old checkpoints have none
 
 
@@ -50,21 +52,16 @@ class _Names:
 
 
 class _LastAndBest(NamedTuple):
-    """Which checkpoints stay, in the words of orbax: the last `last`, and the one of step `best()`."""
+    """Which checkpoints stay, in the words of orbax: the last `last`, and the best by the metrics in `records`."""
 
     last: int
-    best: Callable[[], int | None]
+    records: list[dict[str, Any]]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Whether each of these checkpoints, the oldest first, stays."""
-        steps = [checkpoint.step for checkpoint in checkpoints]
-        return [step in steps[-self.last :] or step == self.best() for step in steps]
-
-
-def best_step(records: list[dict[str, Any]]) -> int | None:
-    """The step with the best validation in the metrics of a run; the first of equal ones."""
-    validated = [r for r in records if r.get("validation_bits") is not None]
-    return min(validated, key=lambda r: r["validation_bits"])["step"] if validated else None
+        steps, best = [checkpoint.step for checkpoint in checkpoints], best_validation(self.records)
+        stay = {*steps[-self.last :], best and best["step"]}
+        return [step in stay for step in steps]
 
 
 @contextlib.contextmanager
@@ -78,8 +75,12 @@ def checkpoints(folder: Path, keep: int, records: list[dict[str, Any]]) -> Itera
         OSError: if a checkpoint cannot be written.
     """
     path = (folder / CHECKPOINT).absolute()
-    stay = _LastAndBest(keep, lambda: best_step(records))
-    options = ocp.CheckpointManagerOptions(preservation_policy=stay, step_name_format=_Names())
+    stay = _LastAndBest(keep, records)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=stay,
+        step_name_format=_Names(),
+        async_options=ocp.AsyncOptions(timeout_secs=WEEK, create_directories_asynchronously=False),
+    )
     try:
         manager = ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
     except (OSError, ValueError) as error:

@@ -21,10 +21,10 @@ from ...data._ngrams import MOST_COUNTED, ngram_bits
 from ...typing import Trainer, TrainState
 from .. import run_folder
 from ..anatomy.examine import window_of_run
-from ..metrics import read_metrics, write_metrics
+from ..metrics import best_validation, read_metrics, write_metrics
 from ..settings.commands import AnatomyConfig, units_of
 from ..settings.training import TrainConfig
-from .checkpoint import best_step, checkpoints, restore, saved_steps, set_aside, warn_of_damage
+from .checkpoint import checkpoints, restore, saved_steps, set_aside, warn_of_damage
 from .loop import Run, signals, train_until
 from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
 
@@ -150,10 +150,10 @@ def _summarise(run: Run, step: int) -> None:
     if skipped := sum(record.get("skipped", 0) for record in run.records):
         steps = "1 step was" if skipped == 1 else f"{skipped:,} steps were"
         say(f"{steps} skipped, because loss, gradient or update was infinite or NaN")
-    best = best_step(run.records)
-    if best is not None and best < validated[-1]["step"]:
-        bits = next(record["validation_bits"] for record in validated if record["step"] == best)
-        say(f"the best validation, {bits:.3f}, was at step {best:,}: add --best to sample or export it")
+    best = best_validation(run.records)
+    if best is not None and best is not validated[-1]:
+        words = f"the best validation, {best['validation_bits']:.3f}, was at step {best['step']:,}"
+        say(f"{words}: add --best to sample or export it")
     watched = " watch.png," if run.config.watch else ""
     say(f"in {run.folder}: learning-curve.png,{watched} sample.txt, metrics.jsonl, settings.json, checkpoint")
     folder = pasted(run.folder)
