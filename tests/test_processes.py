@@ -192,3 +192,12 @@ def test_without_the_extra_it_says_how_to_get_it():
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert result.returncode == 2
     assert result.stderr == "rnn-jax: needs tyro: pip install 'rnn-jax-bptt[app]'\n"
+
+
+def test_without_tensorboard_no_run_begins(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    result = command("train", REAL_TEXT, "--run", "run", "--tensorboard", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (
+        2, "rnn-jax: needs tensorboardX: pip install 'rnn-jax-bptt[tensorboard]'\n"
+    )  # fmt: skip
+    assert not (tmp_path / "run").exists()

@@ -38,17 +38,25 @@ def train(config: TrainConfig, given: set[str]) -> int:
     """Begin a run, or continue one."""
     check_train_config(config)
     if config.resume is None:
+        _import_extras(config)
         check_free(config)
         corpus = read_corpus(config.files, config.encoding)
         with _jax(config.dtype, config.devices):
             return int(import_module(".training.train", __package__).train(config, {}, corpus))
     run, files = config.resume, config.files
     config, facts = resumed(config, given)
+    _import_extras(config)
     with locked(run):
         corpus = corpus_of_run(run, config.files, files, facts["text_sha256"], config.encoding)
         config, facts = with_text(config, facts, files, corpus)
         with _jax(config.dtype, config.devices):
             return int(import_module(".training.train", __package__).train(config, facts, corpus))
+
+
+def _import_extras(config: TrainConfig) -> None:
+    """Import what only some runs need. If it is missing, this is said before anything is written."""
+    if config.tensorboard:
+        import_module("tensorboardX")
 
 
 def sample(config: SampleConfig, given: set[str]) -> int:
