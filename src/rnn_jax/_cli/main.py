@@ -14,7 +14,7 @@ from .._reporting.errors import InputError, OutputFailed, TrainingFailed
 from .._reporting.machine import installed
 
 EXTRA = {  # which extra brings a package
-    **dict.fromkeys(("tyro", "tqdm", "matplotlib", "orbax", "safetensors"), "app"),
+    **dict.fromkeys(("flatbuffers", "matplotlib", "orbax", "safetensors", "tqdm", "tyro"), "app"),
     "tensorboardX": "tensorboard",
     **dict.fromkeys(("pandas", "scipy", "sklearn", "statsmodels"), "experiments"),
 }
