@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from .._reporting.errors import InputError
 from .._reporting.lock import locked
 from .._reporting.machine import cores
 from ..data._corpus import Corpus, corpus_of_run, read_corpus
+from .processes.launcher import may_be_launched, start
 from .run_folder import check_free, read_settings, resumed, with_text
 from .settings.commands import (
     AnatomyConfig,
@@ -35,22 +37,34 @@ from .settings.training import TrainConfig
 
 
 def train(config: TrainConfig, given: set[str]) -> int:
-    """Begin a run, or continue one."""
+    """Begin a run, or continue one, in one process or together with others."""
     check_train_config(config)
+    if config.processes == 1 or not may_be_launched():
+        if config.processes not in (None, 1):
+            return start(config.processes, config.devices)
+        with _read(config, given) as (config, facts, corpus), _jax(config.dtype, config.devices):
+            return int(import_module(".training.train", __package__).train(config, facts, corpus))
+    _import_jax()
+    with import_module(".processes.group", __package__).joined(config.wait_seconds) as group:
+        reading = import_module(".processes.reading", __package__).read_together(group, _read(config, given))
+        with reading as (config, facts, corpus), _jax(config.dtype, config.devices):
+            return int(import_module(".training.train", __package__).train(config, facts, corpus, group))
+
+
+@contextlib.contextmanager
+def _read(config: TrainConfig, given: set[str]) -> Iterator[tuple[TrainConfig, dict[str, Any], Corpus]]:
+    """The settings, the facts and the text of a run: a new one, which has no facts, or one that goes on, locked."""
     if config.resume is None:
         _import_extras(config)
         check_free(config)
-        corpus = read_corpus(config.files, config.encoding)
-        with _jax(config.dtype, config.devices):
-            return int(import_module(".training.train", __package__).train(config, {}, corpus))
+        yield config, {}, read_corpus(config.files, config.encoding)
+        return
     run, files = config.resume, config.files
     config, facts = resumed(config, given)
     _import_extras(config)
     with locked(run):
         corpus = corpus_of_run(run, config.files, files, facts["text_sha256"], config.encoding)
-        config, facts = with_text(config, facts, files, corpus)
-        with _jax(config.dtype, config.devices):
-            return int(import_module(".training.train", __package__).train(config, facts, corpus))
+        yield *with_text(config, facts, files, corpus), corpus
 
 
 def _import_extras(config: TrainConfig) -> None:
@@ -138,11 +152,14 @@ def experiment(config: ExperimentConfig, given: set[str]) -> int:
 
 def _jax(dtype: str = "float32", num_devices: int = 1) -> contextlib.AbstractContextManager[None]:
     """JAX with the settings of the command, not of the environment."""
-    try:
-        import jax
-    except ValueError as error:  # a variable with a value that JAX does not know
-        raise InputError(f"JAX must be able to read its settings from the environment, but: {error}.") from error
-    del jax
+    _import_jax()
     settings: contextlib.AbstractContextManager[None]
     settings = import_module(".jax_settings", __package__).jax_settings(dtype, num_devices)
     return settings
+
+
+def _import_jax() -> None:
+    try:
+        import_module("jax")
+    except ValueError as error:  # a variable with a value that JAX does not know
+        raise InputError(f"JAX must be able to read its settings from the environment, but: {error}.") from error

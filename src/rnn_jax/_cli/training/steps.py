@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from ... import Batch, drop_units
 from ...typing import States, StepInfo, Trainer, TrainState
+from ..processes.placement import EVERYWHERE, Placement
 from ..settings.training import TrainConfig
 
 WORK = 6e10  # floating-point operations of one call: about half a second on two cores
@@ -80,16 +81,23 @@ def unless_finite(before: TrainState, after: TrainState, info: StepInfo) -> Trai
 
 
 def make_dispatch(
-    trainer: Trainer, next_batch: Callable[[TrainState, Array], tuple[States, Batch]]
+    trainer: Trainer,
+    next_batch: Callable[[TrainState, Array], tuple[States, Batch]],
+    placement: Placement = Placement(),
 ) -> Callable[..., tuple[TrainState, StepInfo]]:
-    """`(state, windows) -> (state, infos)`: one step for each window, in one compiled call; the state is donated."""
+    """`(state, windows) -> (state, infos)`: one step for each window, in one compiled call; the state is donated.
 
-    @partial(jax.jit, donate_argnums=0)
+    Between the steps of a call, each device keeps the hidden states of its streams; what is returned is everywhere.
+    """
+
+    @partial(jax.jit, donate_argnums=0, out_shardings=placement.sharding(EVERYWHERE))
     def dispatch(state: TrainState, windows: Int[Array, "steps time streams"]) -> tuple[TrainState, StepInfo]:
         def body(before: TrainState, tokens: Array) -> tuple[TrainState, StepInfo]:
             h_0, batch = next_batch(before, tokens)
+            h_0 = placement.split(h_0)
             after, info = trainer.step(before._replace(h_0=h_0), batch)
-            return unless_finite(before, after, info), info
+            after = unless_finite(before, after, info)
+            return after._replace(h_0=placement.split(after.h_0)), info
 
         return lax.scan(body, state, windows)
 

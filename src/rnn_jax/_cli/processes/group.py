@@ -1,0 +1,111 @@
+"""Joining the other processes that train the same network, and leaving them."""
+
+import contextlib
+import os
+import traceback
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import jax
+
+from ..._reporting.console import warn
+from ..._reporting.errors import InputError, TrainingFailed
+from ..outcome import outcome
+from . import messages
+from .alive import Alive, Failure
+from .launcher import place_in_variables
+
+PREEMPTION = "jax_enable_preemption_service"  # it would keep SIGTERM from us
+
+
+class Group(NamedTuple):
+    """The processes that train one network: how many, and the number of this one."""
+
+    size: int = 1
+    index: int = 0
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.index == 0
+
+
+ALONE = Group()
+
+
+@contextlib.contextmanager
+def joined(seconds: float) -> Iterator[Group]:
+    """The group that a launcher has started, or one process alone if there is no launcher.
+
+    Only the first process prints. A process that fails, has died or hangs ends all others, after `seconds` at most.
+
+    Raises:
+        InputError: if the others do not start within `seconds`.
+    """
+    _initialize(seconds)
+    group = Group(*messages.size_and_index())
+    if group.size == 1:
+        yield group
+        return
+    alive = Alive(*group, seconds)
+    try:
+        with contextlib.nullcontext() if group.is_first else _unheard():
+            yield group
+            messages.wait_for_all("end")
+    except BaseException as error:
+        alive.fail(_failure(group.index, error))
+    alive.end()
+    jax.distributed.shutdown()
+
+
+def _initialize(seconds: float) -> None:
+    """Start `jax.distributed`, if a launcher is found."""
+    place = place_in_variables()
+    if PREEMPTION in jax.config.values:
+        jax.config.update(PREEMPTION, False)
+    try:
+        jax.distributed.initialize(
+            **place,
+            initialization_timeout=int(seconds),
+            heartbeat_timeout_seconds=int(10 * seconds),  # we are faster, and say what is wrong
+            shutdown_timeout_seconds=int(seconds),
+        )
+    except ValueError as error:
+        if place:
+            raise InputError(f"the processes cannot start together: {error}") from error
+    except RuntimeError as error:
+        raise InputError(
+            f"all processes must start within {seconds:g} seconds (--wait-seconds) and reach the first one, but "
+            f"{str(error).splitlines()[0]}. To train with one process, add --processes 1."
+        ) from error
+
+
+@contextlib.contextmanager
+def _unheard() -> Iterator[None]:
+    """Print nothing on standard output."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def _failure(index: int, error: BaseException) -> Failure:
+    """What the other processes hear of an error."""
+    found = outcome(error)
+    if found is None:
+        traceback.print_exception(error)
+    return Failure(index, *(found or (1, f"an error that should not happen: {error!r}")))
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """Say what has happened if an exchange of arrays fails, because another process has died.
+
+    Raises:
+        TrainingFailed: in this case.
+    """
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if messages.size_and_index()[0] == 1 or isinstance(error, TrainingFailed):
+            raise
+        reason = str(error).splitlines()[0][:200]
+        raise TrainingFailed(f"the connection to another process broke, so the run ends: {reason}") from error

@@ -1,0 +1,92 @@
+"""Which part of a batch each device has: the streams are shared, everything else is on all devices."""
+
+from typing import Any, NamedTuple, TypeVar
+
+import jax
+import numpy as np
+from jax import lax
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from ..._reporting.errors import InputError
+from ...typing import States
+from .group import ALONE, Group, connected
+
+AXIS = "batch"
+EVERYWHERE, OF_STATES, OF_WINDOWS = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, None, AXIS)
+
+Tree = TypeVar("Tree")
+
+
+class Placement(NamedTuple):
+    """The `devices` that share the streams, in the order of the processes of `group`; each has equally many."""
+
+    group: Group = ALONE
+    devices: tuple[jax.Device, ...] = ()
+
+    @property
+    def own_devices(self) -> tuple[jax.Device, ...]:
+        """The devices of this process."""
+        return tuple(device for device in self.devices if device.process_index == jax.process_index())
+
+    def own_streams(self, streams: np.ndarray) -> np.ndarray:
+        """The part of the streams (time, streams) that this process reads."""
+        each = streams.shape[1] // self.group.size
+        return streams[:, self.group.index * each : (self.group.index + 1) * each]
+
+    def sharding(self, spec: PartitionSpec) -> NamedSharding | None:
+        """Where an array is. None if there is one device, or none was chosen: JAX decides."""
+        if len(self.devices) < 2:
+            return None
+        return NamedSharding(Mesh(np.asarray(self.devices), (AXIS,), axis_types=(AxisType.Auto,)), spec)
+
+    def windows(self, own: np.ndarray) -> Any:
+        """Windows (steps, time, streams) on all devices, from those of this process."""
+        if self.group.size == 1:
+            return own
+        return jax.make_array_from_process_local_data(self.sharding(OF_WINDOWS), own)  # type: ignore[arg-type]
+
+    def split(self, h: States) -> States:
+        """States (streams, width), each on the device that reads its stream."""
+        where = self.sharding(OF_STATES)
+        return h if where is None else lax.with_sharding_constraint(h, where)
+
+    def from_first(self, tree: Tree) -> Tree:
+        """A tree of arrays that the first process has, in all; the other trees only have its shapes."""
+        if self.group.size == 1:
+            return tree
+        arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))]
+        told = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)  # as bytes, because -0.0 + 0 is 0
+        with connected():
+            data = multihost_utils.broadcast_one_to_all(told)
+        ends = np.cumsum([array.nbytes for array in arrays])
+        parts = np.split(np.asarray(data), ends[:-1])
+        leaves = [part.view(array.dtype).reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
+        on_all = [jax.make_array_from_callback(x.shape, self.sharding(EVERYWHERE), x.__getitem__) for x in leaves]  # type: ignore[arg-type]
+        return jax.tree.unflatten(jax.tree.structure(tree), on_all)
+
+    def own(self, tree: Tree) -> Tree:
+        """A tree of arrays that are the same on all devices, as arrays of this process."""
+        return tree if self.group.size == 1 else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+
+    def largest(self, number: int) -> int:
+        """The largest of the numbers that the processes have."""
+        if self.group.size == 1:
+            return number
+        with connected():
+            return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+def place(group: Group, num_devices: int) -> Placement:
+    """Choose `num_devices` devices of each process.
+
+    Raises:
+        InputError: if a process has fewer.
+    """
+    found = jax.devices()
+    by_process = [[one for one in found if one.process_index == process] for process in range(group.size)]
+    fewest = min(map(len, by_process))
+    if fewest < num_devices:
+        of = " of each process" if group.size > 1 else ""
+        raise InputError(f"--devices must be at most the {fewest} that JAX finds{of}, got {num_devices}.")
+    return Placement(group, tuple(one for devices in by_process for one in devices[:num_devices]))
