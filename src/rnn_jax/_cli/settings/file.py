@@ -108,11 +108,11 @@ def checked(found: Any) -> tuple[TrainConfig, dict[str, Any]]:
     for name in facts.keys() & FACTS.keys():
         _check_type(name, facts[name], FACTS[name])
     _check_facts(facts)
+    check_train_config(config)
     if config.vocab == "byte" and facts["symbols"] != BYTES:
         raise ValueError("symbols must be those from U+0000 to U+00FF if vocab is byte")
     if config.validation is not None and "validation_sha256" not in facts:
         raise ValueError("validation_sha256 must be a text if there is a validation, but is missing")
-    check_train_config(config)
     return config, facts
 
 

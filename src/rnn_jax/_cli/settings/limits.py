@@ -118,7 +118,8 @@ def _check_validation(config: TrainConfig | AnatomyConfig | TruncationConfig) ->
         return
     if not config.validation:
         raise InputError("--validation must name a path, got ''.")
-    _check_usable("--validation", Path(config.validation))
+    can_be = is_unicode(config.validation) and "\0" not in config.validation
+    _require(config, "validation", can_be, "a name that a file can have")
     _require(config, "validation", config.validation != "-", "a file, since standard input cannot be read again")
 
 
