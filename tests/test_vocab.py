@@ -70,7 +70,7 @@ def test_the_tokens_of_a_text_are_its_bytes(text):
 @hypothesis.given(st.binary())
 def test_any_bytes_can_be_printed(data):
     """A sample may end within a character; what is no UTF-8 becomes U+FFFD, as Python does it."""
-    tokens = np.frombuffer(data, np.uint8)
+    tokens = np.frombuffer(data, np.uint8).astype(np.int32)
     assert as_text("byte", decode(BYTES, tokens)) == data.decode(errors="replace")
 
 
@@ -110,13 +110,13 @@ def test_bytes_and_characters_are_kept_apart(cache, tmp_path, monkeypatch):
 def test_all_of_the_text_is_learned_and_the_file_is_held_out(unit, texts):
     corpus = with_validation(read_corpus((str(texts / "text.txt"),), vocab=unit), (), str(texts / "others.txt"))
     data = _held_out.prepare(corpus, 4, 20)
-    assert as_text(unit, decode(data.symbols, data.train)) == GERMAN
+    assert as_text(unit, decode(data.symbols, data.train.astype(int))) == GERMAN
     known = known_of(OTHERS, GERMAN)[0] if unit == "character" else OTHERS
     np.testing.assert_array_equal(data.rest, encode(data.symbols, spelled(unit, known)))
-    np.testing.assert_array_equal(data.held_out, make_streams(data.rest, 4))
+    np.testing.assert_array_equal(data.held_out, make_streams(data.rest.astype(int), 4))
     held_out, streams = _held_out.held_out_of_run(corpus, 8, 2)
     np.testing.assert_array_equal(held_out, data.rest)
-    np.testing.assert_array_equal(streams, make_streams(data.rest, 2)[:9])
+    np.testing.assert_array_equal(streams, make_streams(data.rest.astype(int), 2)[:9])
 
 
 def test_of_a_long_validation_file_the_start_is_read(texts, monkeypatch):
@@ -128,7 +128,7 @@ def test_of_a_long_validation_file_the_start_is_read(texts, monkeypatch):
 
 
 def test_n_grams_are_counted_in_the_text_and_scored_on_the_file(texts):
-    """The unigram model by plain counting; all three are worse on a text of other symbols than on more of the same."""
+    """The unigram model by plain counting, as close as its mixture is fitted; on the text it has other bits."""
     corpus = with_validation(read_corpus((str(texts / "text.txt"),)), (), str(texts / "others.txt"))
     data = _held_out.prepare(corpus, 1, 20)
     bits = _ngrams.ngram_bits(data.train, data.rest, len(data.symbols), _held_out.predicted_positions(data))
@@ -143,7 +143,10 @@ def test_n_grams_are_counted_in_the_text_and_scored_on_the_file(texts):
         sum(np.log2(share / len(counts) + (1 - share) * before[char] / before.total()) for char in held_back)
         for share in shares[1:]
     ]
-    assert bits["unigram"] == pytest.approx(of_mixture(shares[1:][np.argmax(likely)]), abs=1e-3)
+    assert bits["unigram"] == pytest.approx(of_mixture(shares[1:][np.argmax(likely)]), abs=0.01)
+    own = _held_out.prepare(corpus._replace(validation=None), 1, 20)
+    others = _ngrams.ngram_bits(own.train, own.rest, len(own.symbols), _held_out.predicted_positions(own))
+    assert all(abs(bits[name] - others[name]) > 0.1 for name in bits)
 
 
 def test_how_many_bytes_a_character_has():
@@ -199,7 +202,7 @@ def test_a_run_on_bytes(texts, undrawn):
     assert facts["symbols"] == BYTES == run.symbols and facts["num_bytes"] == length and "num_characters" not in facts
     assert f"text      text.txt: {length:,} bytes, 256 symbols, the end held out\n" in out
     tail = GERMAN.encode()[-num_held_out:]
-    streams = make_streams(np.frombuffer(tail, np.uint8), 4)
+    streams = make_streams(np.frombuffer(tail, np.uint8).astype(int), 4)
     ratio = streams.size / np.sum((streams < 0x80) | (streams >= 0xC0))
     assert facts["bytes_per_character"] == ratio > 1
     last = metrics(texts / "run")[-1]["validation_bits"]
