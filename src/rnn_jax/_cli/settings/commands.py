@@ -95,7 +95,7 @@ class TruncationConfig:
     """The folder that `rnn-jax train` left."""
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
     """Where the text of the run is now, if it has moved."""
-    validation: Annotated[str, tyro.conf.arg(metavar="PATH")] | None = None
+    validation: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Where the validation file of the run is now, if it has moved."""
     ks: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     """How many steps the gradients reach back: the values of k2 to measure."""
@@ -120,7 +120,7 @@ class AnatomyConfig:
     """The folder that `rnn-jax train` left."""
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
     """Where the text of the run is now, if it has moved."""
-    validation: Annotated[str, tyro.conf.arg(metavar="PATH")] | None = None
+    validation: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Where the validation file of the run is now, if it has moved."""
     gains: tuple[float, ...] = ()
     """Factors of W_hh to compare. Default: 0.5 1 1.5 with RUN; 0.5 0.9 1 1.1 1.5 without."""

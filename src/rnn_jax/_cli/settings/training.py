@@ -35,7 +35,7 @@ class TrainConfig:
     """What a token is: a character that occurs in the text, or a byte of the text in UTF-8. With byte there are always
     256 symbols, so no prompt and no validation text has an unknown one; results are in bits per byte.
     """
-    validation: Annotated[str, tyro.conf.arg(metavar="PATH")] | None = None
+    validation: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """File whose text is held out; then all of FILE is learned. Its characters that FILE lacks are left out, and
     settings.json counts them. Default: the last 5 % of the text is held out. With --resume: where the file is now, if
     it has moved.
