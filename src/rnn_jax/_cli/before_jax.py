@@ -10,7 +10,8 @@ from .._reporting.console import say
 from .._reporting.errors import InputError
 from .._reporting.lock import locked
 from .._reporting.machine import cores
-from ..data._corpus import Corpus, corpus_of_run, read_corpus
+from ..data._corpus import Corpus, corpus_of_run, read_corpus, validation_of_run, with_validation
+from ..data._vocab import spelled
 from .run_folder import check_free, read_settings, resumed, with_text
 from .settings.commands import (
     AnatomyConfig,
@@ -40,15 +41,17 @@ def train(config: TrainConfig, given: set[str]) -> int:
     if config.resume is None:
         _import_extras(config)
         check_free(config)
-        corpus = read_corpus(config.files, config.encoding)
+        corpus = read_corpus(config.files, config.encoding, config.vocab)
+        if config.validation is not None:
+            corpus = with_validation(corpus, config.files, config.validation, config.encoding)
         with _jax(config.dtype, config.devices):
             return int(import_module(".training.train", __package__).train(config, {}, corpus))
-    run, files = config.resume, config.files
+    run, files, validation = config.resume, config.files, config.validation
     config, facts = resumed(config, given)
     _import_extras(config)
     with locked(run):
-        corpus = corpus_of_run(run, config.files, files, facts["text_sha256"], config.encoding)
-        config, facts = with_text(config, facts, files, corpus)
+        corpus = _corpus_of(run, config, facts, files, validation)
+        config, facts = with_text(config, facts, files, validation, corpus)
         with _jax(config.dtype, config.devices):
             return int(import_module(".training.train", __package__).train(config, facts, corpus))
 
@@ -64,7 +67,7 @@ def sample(config: SampleConfig, given: set[str]) -> int:
     check_sample_config(config)
     settings, facts = read_settings(config.run)
     prompt = config.prompt
-    unknown = sorted(set(prompt or "") - set(facts["symbols"]))
+    unknown = sorted(set(spelled(settings.vocab, prompt or "")) - set(facts["symbols"]))
     if unknown:
         raise InputError(
             f"--prompt must hold only symbols that the model saw in training, got {', '.join(map(repr, unknown))}; "
@@ -98,7 +101,8 @@ def gradcheck(config: GradcheckConfig, given: set[str]) -> int:
 def truncation(config: TruncationConfig, given: set[str]) -> int:
     """Measure what truncated gradients lose."""
     check_truncation_config(config)
-    settings, facts, corpus = _run_with_text(config.run, config.files)
+    settings, facts = read_settings(config.run)
+    corpus = _corpus_of(config.run, settings, facts, config.files, config.validation)
     with _jax(settings.dtype):
         return int(import_module(".truncation", __package__).truncation(config, settings, facts, corpus))
 
@@ -110,15 +114,24 @@ def anatomy(config: AnatomyConfig, given: set[str]) -> int:
     if config.run is None:
         with _jax():
             return int(import_module(".anatomy.command", __package__).anatomy(config, None, {}, None))
-    settings, facts, corpus = _run_with_text(config.run, config.files)
+    settings, facts = read_settings(config.run)
+    corpus = _corpus_of(config.run, settings, facts, config.files, config.validation)
     with _jax(settings.dtype):
         return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
 
 
-def _run_with_text(run: Path, files: tuple[str, ...]) -> tuple[TrainConfig, dict[str, Any], Corpus]:
-    """The settings, the facts and the text of a run; `files` is where the text is now, if it has moved."""
-    settings, facts = read_settings(run)
-    return settings, facts, corpus_of_run(run, settings.files, files, facts["text_sha256"], settings.encoding)
+def _corpus_of(
+    run: Path, settings: TrainConfig, facts: dict[str, Any], files: tuple[str, ...], validation: str | None
+) -> Corpus:
+    """The text of a run; `files` and `validation` are where it is now, if it has moved."""
+    encoding = settings.encoding
+    corpus = corpus_of_run(run, settings.files, files, facts["text_sha256"], encoding, settings.vocab)
+    if settings.validation is not None:
+        names, sha256 = files or settings.files, facts["validation_sha256"]
+        return validation_of_run(run, corpus, names, settings.validation, validation, sha256, encoding)
+    if validation is not None:
+        raise InputError(f"--validation must be left out, because {str(run)!r} holds out the end of its text.")
+    return corpus
 
 
 def experiment(config: ExperimentConfig, given: set[str]) -> int:
