@@ -20,7 +20,7 @@ def test_ngrams_against_counting_by_hand():
             same_context = [w for w in windows if w[:-1] == gram[:-1]]
             expected = same_context.count(gram) / len(same_context) if same_context else 0
             np.testing.assert_allclose(row[order], expected, rtol=1e-12)
-    bits = baselines.ngram_bits(tokens, 2800, 6, at)
+    bits = baselines.ngram_bits(tokens[:2800], tokens[2800:], 6, at - 2800)
     assert bits["trigram"] < bits["bigram"] <= bits["unigram"] + 0.05 < np.log2(6)
     best = min(-np.mean(np.log2(parts[:, :2] @ [share, 1 - share])) for share in np.linspace(1e-6, 1 - 1e-6, 101))
     assert best <= bits["unigram"] < best + 0.01

@@ -187,8 +187,8 @@ def test_a_file_must_not_change_while_it_is_read(change, cache, text, monkeypatc
             patch.setattr(_corpus, "IN_MEMORY", 0 if is_large else 2**20)
             scan = module.scan
 
-            def scan_and_change(texts, scan=scan):
-                found = scan(texts)
+            def scan_and_change(texts, vocab, scan=scan):
+                found = scan(texts, vocab)
                 with open(text, "wb") as file:
                     file.write(change)
                 return found
@@ -259,9 +259,9 @@ def test_of_a_long_text_validation_and_baselines_read_a_part(tmp_path, monkeypat
     assert f"validation reads the first 500 of the {num_held_out:,} characters of the held-out text\n" in out
     num_train = size - num_held_out
     assert f"the baselines count the last 5,000 of the {num_train:,} characters of the training text\n" in out
-    part = corpus.tokens[num_train - 5000 : num_train + 500].astype(int)
-    predicted = 5000 + np.arange(4)[:, None] * 125 + np.arange(1, 125)
-    expected = _ngrams.ngram_bits(part, 5000, len(corpus.symbols), predicted.ravel())
+    learned, rest = np.split(corpus.tokens[num_train - 5000 : num_train + 500].astype(int), [5000])
+    predicted = np.arange(4)[:, None] * 125 + np.arange(1, 125)
+    expected = _ngrams.ngram_bits(learned, rest, len(corpus.symbols), predicted.ravel())
     assert json.loads((tmp_path / "part" / "settings.json").read_text())["baselines"] == expected
     data = _held_out.prepare(corpus, 4, 20)
     np.testing.assert_array_equal(data.held_out.T.ravel(), corpus.tokens[num_train:][:500])

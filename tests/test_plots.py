@@ -76,7 +76,7 @@ def run_of(*bits):
     ],
 )
 def test_learning_curve(drawn, bits):
-    (axes,) = drawn(plots.learning_curve, run_of(*bits), BASELINES, "a run")
+    (axes,) = drawn(plots.learning_curve, run_of(*bits), BASELINES, "a run", "character")
     assert_all_is_shown(axes, least=2 * bool(bits))
     assert axes.get_legend() is None  # it stands outside, for within it covers the curve
     low, high = axes.get_ylim()

@@ -58,6 +58,52 @@ BAD_TRAIN = {
     "encoding of nothing": (["--encoding", "latin-1"], "--encoding must be left out without FILE, got 'latin-1'."),
     "encoding of bytes": (["latin.txt", "--encoding", "hex"], "--encoding must be a text encoding that Python knows,"),
     "too short": (["short.txt"], "FILE must hold at least 1,718 characters for --streams 32 of --window 50, got 12:"),
+    "validation missing": (
+        ["real.txt", "--validation", "nowhere.txt"],
+        "--validation must name readable text, but file 'nowhere.txt' is not: No such file",
+    ),
+    "validation a folder": (
+        ["real.txt", "--validation", "other"],
+        "--validation must name readable text, but file 'other' is not: Is a directory.",
+    ),
+    "validation empty": (
+        ["real.txt", "--validation", "empty.txt"],
+        "--validation must hold text, but file 'empty.txt' is empty.",
+    ),
+    "validation not utf-8": (
+        ["real.txt", "--validation", "latin.txt"],
+        "--validation must be utf-8 text, but file 'latin.txt' has byte 0xe4 at position 2. FILE and --validation have one encoding.",
+    ),
+    "validation from standard input": (
+        ["real.txt", "--validation", "-"],
+        "--validation must be a file, since standard input cannot be read again, got '-'.",
+    ),
+    "validation with no name": (
+        ["real.txt", "--validation", "\udcff"],
+        r"--validation must be a name that a file can have, got '\udcff'.",
+    ),
+    "validation too short": (
+        ["real.txt", "--validation", "short.txt"],
+        "--validation must hold at least 51 characters of FILE for --window 50, got 12: give more text, or lower --window.",
+    ),
+    "validation the same file": (
+        ["short.txt", "real.txt", "--validation", "real.txt"],
+        "--validation must hold another text than FILE, but 'real.txt' holds a text that is learned: leave it out of FILE,",
+    ),
+    "validation the same text": (
+        ["real.txt", "--validation", "copy.txt"],
+        "--validation must hold another text than FILE, but 'copy.txt' holds a text that is learned: leave it out of FILE,",
+    ),
+    "validation of a run without": (
+        ["--resume", "run", "--validation", "short.txt"],
+        "--validation must be left out, because 'run' holds out the end of its text.",
+    ),
+    "too short for all": (
+        ["short.txt", "--validation", "real.txt"],
+        "FILE must hold at least 1,632 characters for --streams 32 of --window 50, got 12:",
+    ),
+    "bytes too few": (["short.txt", "--vocab", "byte"], "FILE must hold at least 1,718 bytes for --streams 32 of"),
+    "vocab": (["real.txt", "--vocab", "word"], "byte"),
     "size 0": (["--hidden-size", "0"], "--hidden-size must be from 1 to 65,536, got 0."),
     "window -3": (["--window", "-3"], "--window must be from 1 to 1,048,576, got -3."),
     "long name": (["real.txt", "--run", "x" * 300], "--run must name a path that can be used, got 'xxx"),
@@ -137,7 +183,7 @@ BAD_TRAIN = {
     ),
     "resume with more": (
         ["--resume", "run", "--window", "9"],
-        "--resume must be given alone or with --steps and FILE",
+        "--resume must be given alone or with --steps, --validation and FILE",
     ),
     "resume torn": (["--resume", "torn"], "RUN must hold readable settings, but 'torn/settings.json' does not:"),
 }
@@ -181,6 +227,13 @@ DAMAGED = {  # what stands in settings.json, what instead, and what is said of i
     "characters a word": ('"num_characters": ', '"num_characters": "many", "x": ', 'num_characters must be an integer, got "many".'),
     "characters true": ('"num_characters": ', '"num_characters": true, "x": ', "num_characters must be an integer, got true."),
     "characters 0": ('"num_characters": ', '"num_characters": 0, "x": ', "num_characters must be at least 1, got 0."),
+    "bytes of characters": ('"vocab": "character"', '"vocab": "byte"', "symbols must be those from U+0000 to U+00FF if vocab is byte."),
+    "vocab a word": ('"vocab": "character"', '"vocab": "word"', 'vocab must be one of "character", "byte", got "word".'),
+    "validation without a hash": ('"validation": null', '"validation": "a.txt"', "validation_sha256 must be a text if there is a validation, but is missing."),
+    "validation with nul": ('"validation": null', '"validation": "a\\u0000b"', "--validation must be a name that a file can have, got 'a\\x00b'."),
+    "validation hash": ('"num_characters": ', '"validation_sha256": "x", "num_characters": ', 'validation_sha256 must be 64 hexadecimal digits, got "x".'),
+    "unknown below 0": ('"num_characters": ', '"validation_unknown": -1, "num_characters": ', "validation_unknown must be at least 0, got -1."),
+    "few bytes": ('"num_characters": ', '"bytes_per_character": 0.5, "num_characters": ', "bytes_per_character must be at least 1, got 0.5."),
     "versions null": ('"versions": {', '"versions": null, "x": {', "versions must be an object in which each value is a text, got null."),
     "version a number": ('"versions": {', '"versions": {"cuda": 12, ', "versions must be an object in which each value is a text, got {"),
     "machine a word": ('"machine": {', '"machine": "here", "x": {', "machine must be an object in which each value is a text or an"),
@@ -294,6 +347,7 @@ def bad_place(finished, tmp_path_factory):
     """A folder with all kinds of bad files and runs."""
     cwd = tmp_path_factory.mktemp("bad")
     (cwd / "real.txt").write_text(REAL_TEXT.read_text())
+    (cwd / "copy.txt").write_text(REAL_TEXT.read_text())
     (cwd / "empty.txt").touch()
     (cwd / "latin.txt").write_bytes("zwä".encode("latin-1"))
     (cwd / "short.txt").write_text("hello world\n")
@@ -432,6 +486,9 @@ DIGITS = 5000 * "1"  # Python reads integers of at most 4,300
 EMPTY = {  # what takes a path, and the sentence that an empty one gets
     "train --run": ["train", "real.txt", "--run", ""],
     "train --run=": ["train", "real.txt", "--run="],
+    "train --validation": ["train", "real.txt", "--validation", ""],
+    "truncation --validation": ["truncation", "run", "--validation", ""],
+    "anatomy --validation": ["anatomy", "run", "--validation", ""],
     "train --resume": ["train", "--resume", ""],
     "train FILE": ["train", "real.txt", ""],
     "train --resume FILE": ["train", "--resume", "run", "--steps", "99", ""],

@@ -17,7 +17,7 @@ def test_nothing_held_out_is_learned():
     """Symbols of the end alone are in no stream; together the two parts are the text."""
     text = "abc" * 400 + "z" * 63
     data = prepare(corpus_of_text(text), 4, 10)
-    assert len(text) - data.num_train == int(len(text) * HELD_OUT) == 63
+    assert len(text) - len(data.train) == len(data.rest) == int(len(text) * HELD_OUT) == 63
     (z,) = rnn_jax.data.encode(data.symbols, "z")
     assert z not in np.asarray(data.streams) and set(np.ravel(data.held_out)) == {z}
     learned = np.concatenate(data.streams.T).astype(int)

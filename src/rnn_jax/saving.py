@@ -18,7 +18,9 @@ class Run(NamedTuple):
     """A run of `rnn-jax train`, as `read_run` returns it.
 
     `params`     the parameters of the last checkpoint.
-    `symbols`    the symbols of its text, sorted. The position of a symbol is its token, see `rnn_jax.data.encode`.
+    `symbols`    the symbols of its text, sorted. The position of a symbol is its token, see `rnn_jax.data.encode`. If
+                 `settings["vocab"]` is "byte", they are the characters U+0000 to U+00FF, which stand for the bytes of
+                 a text in UTF-8: encode `text.encode().decode("latin-1")`.
     `settings`   the options of the run by name, like `hidden_size`, including defaults.
     `state`      the state of the trainer; `state.num_steps` is the number of steps that were trained.
     `facts`      what else the run has saved: the name and the SHA-256 of its text, baselines, versions.

@@ -11,7 +11,8 @@ from .._reporting.console import say
 from .._reporting.errors import InputError
 from .._reporting.lock import locked
 from .._reporting.machine import cores
-from ..data._corpus import Corpus, corpus_of_run, read_corpus
+from ..data._corpus import Corpus, corpus_of_run, read_corpus, validation_of_run, with_validation
+from ..data._vocab import spelled
 from .processes.launcher import may_be_launched, start
 from .run_folder import check_free, read_settings, resumed, with_text
 from .settings.commands import (
@@ -57,14 +58,17 @@ def _read(config: TrainConfig, given: set[str]) -> Iterator[tuple[TrainConfig, d
     if config.resume is None:
         _import_extras(config)
         check_free(config)
-        yield config, {}, read_corpus(config.files, config.encoding)
+        corpus = read_corpus(config.files, config.encoding, config.vocab)
+        if config.validation is not None:
+            corpus = with_validation(corpus, config.files, config.validation, config.encoding)
+        yield config, {}, corpus
         return
-    run, files = config.resume, config.files
+    run, files, validation = config.resume, config.files, config.validation
     config, facts = resumed(config, given)
     _import_extras(config)
     with locked(run):
-        corpus = corpus_of_run(run, config.files, files, facts["text_sha256"], config.encoding)
-        yield *with_text(config, facts, files, corpus), corpus
+        corpus = _corpus_of(run, config, facts, files, validation)
+        yield *with_text(config, facts, files, validation, corpus), corpus
 
 
 def _import_extras(config: TrainConfig) -> None:
@@ -78,7 +82,7 @@ def sample(config: SampleConfig, given: set[str]) -> int:
     check_sample_config(config)
     settings, facts = read_settings(config.run)
     prompt = config.prompt
-    unknown = sorted(set(prompt or "") - set(facts["symbols"]))
+    unknown = sorted(set(spelled(settings.vocab, prompt or "")) - set(facts["symbols"]))
     if unknown:
         raise InputError(
             f"--prompt must hold only symbols that the model saw in training, got {', '.join(map(repr, unknown))}; "
@@ -112,7 +116,8 @@ def gradcheck(config: GradcheckConfig, given: set[str]) -> int:
 def truncation(config: TruncationConfig, given: set[str]) -> int:
     """Measure what truncated gradients lose."""
     check_truncation_config(config)
-    settings, facts, corpus = _run_with_text(config.run, config.files)
+    settings, facts = read_settings(config.run)
+    corpus = _corpus_of(config.run, settings, facts, config.files, config.validation)
     with _jax(settings.dtype):
         return int(import_module(".truncation", __package__).truncation(config, settings, facts, corpus))
 
@@ -124,15 +129,24 @@ def anatomy(config: AnatomyConfig, given: set[str]) -> int:
     if config.run is None:
         with _jax():
             return int(import_module(".anatomy.command", __package__).anatomy(config, None, {}, None))
-    settings, facts, corpus = _run_with_text(config.run, config.files)
+    settings, facts = read_settings(config.run)
+    corpus = _corpus_of(config.run, settings, facts, config.files, config.validation)
     with _jax(settings.dtype):
         return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
 
 
-def _run_with_text(run: Path, files: tuple[str, ...]) -> tuple[TrainConfig, dict[str, Any], Corpus]:
-    """The settings, the facts and the text of a run; `files` is where the text is now, if it has moved."""
-    settings, facts = read_settings(run)
-    return settings, facts, corpus_of_run(run, settings.files, files, facts["text_sha256"], settings.encoding)
+def _corpus_of(
+    run: Path, settings: TrainConfig, facts: dict[str, Any], files: tuple[str, ...], validation: str | None
+) -> Corpus:
+    """The text of a run; `files` and `validation` are where it is now, if it has moved."""
+    encoding = settings.encoding
+    corpus = corpus_of_run(run, settings.files, files, facts["text_sha256"], encoding, settings.vocab)
+    if settings.validation is not None:
+        names, sha256 = files or settings.files, facts["validation_sha256"]
+        return validation_of_run(run, corpus, names, settings.validation, validation, sha256, encoding)
+    if validation is not None:
+        raise InputError(f"--validation must be left out, because {str(run)!r} holds out the end of its text.")
+    return corpus
 
 
 def experiment(config: ExperimentConfig, given: set[str]) -> int:

@@ -16,8 +16,10 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 
-def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[str, float], title: str) -> None:
-    """Bits per character against characters read: training, validation, and the n-gram baselines as lines."""
+def learning_curve(
+    path: Path, records: list[dict[str, Any]], baselines: dict[str, float], title: str, unit: str
+) -> None:
+    """Bits per `unit`, a character or a byte, against those read: training, validation, and n-gram models as lines."""
     train = [(r["characters"], r["bits"]) for r in records if r.get("bits") is not None]
     validation = [(r["characters"], r["validation_bits"]) for r in records if "validation_bits" in r]
     shown = np.array([bits for _, bits in train + validation] + list(baselines.values()))
@@ -40,8 +42,8 @@ def learning_curve(path: Path, records: list[dict[str, Any]], baselines: dict[st
     else:
         axes.set_ylim(np.floor(shown.min() * 4) / 4 - 0.05, shown.max() + 0.3)
     axes.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter())
-    ylabel = with_zeros("bits per character", shown) if diverged else "bits per character"
-    axes.set(xlabel="characters read", ylabel=ylabel, title=_literal(title))
+    ylabel = with_zeros(f"bits per {unit}", shown) if diverged else f"bits per {unit}"
+    axes.set(xlabel=f"{unit}s read", ylabel=ylabel, title=_literal(title))
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=5, edgecolor="none")  # inside, it would hide a part of the curve
     _save(figure, path)

@@ -129,6 +129,7 @@ def write_settings(folder: Path, config: TrainConfig, facts: dict[str, Any]) -> 
     for name in NOT_STORED:
         del settings[name]
     settings["files"] = [name if name == "-" else str(Path(name).absolute()) for name in config.files]
+    settings["validation"] = None if config.validation is None else str(Path(config.validation).absolute())
     write(folder / SETTINGS, json.dumps({"format": FORMAT, "settings": settings, **facts}, indent=1) + "\n")
 
 
@@ -155,10 +156,10 @@ def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str
         InputError: if another option is given, or there is no run.
     """
     assert config.resume is not None
-    for name in sorted(given - {"resume", "steps", "files", "processes", "wait_seconds"}):
+    for name in sorted(given - {"resume", "steps", "validation", "files", "processes", "wait_seconds"}):
         raise InputError(
-            f"--resume must be given alone or with --steps, --processes and FILE, since the other settings come from the run; "
-            f"got --{name.replace('_', '-')} too: leave it out."
+            f"--resume must be given alone or with --steps, --processes, --validation and FILE, since the other "
+            f"settings come from the run; got --{name.replace('_', '-')} too: leave it out."
         )
     stored, facts = read_settings(config.resume)
     steps = config.steps if "steps" in given else stored.steps
@@ -167,12 +168,16 @@ def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str
 
 
 def with_text(
-    config: TrainConfig, facts: dict[str, Any], files: tuple[str, ...], corpus: Corpus
+    config: TrainConfig, facts: dict[str, Any], files: tuple[str, ...], validation: str | None, corpus: Corpus
 ) -> tuple[TrainConfig, dict[str, Any]]:
-    """The settings and facts of a run that goes on with `corpus`, which was read from the `files` given, if any.
+    """The settings and facts of a run that goes on with `corpus`, read from what was given of `files`, `validation`.
 
     If standard input is among them, the run keeps its files, because it could not be read again.
     """
-    if not files or "-" in files:
-        return config, facts
-    return dataclasses.replace(config, files=files), facts | {"text": corpus.source, "left_out": corpus.left_out}
+    if files and "-" not in files:
+        config = dataclasses.replace(config, files=files)
+        facts = facts | {"text": corpus.source, "left_out": corpus.left_out}
+    if validation is not None and corpus.validation is not None:
+        config = dataclasses.replace(config, validation=validation)
+        facts = facts | {"validation_text": corpus.validation.source}
+    return config, facts

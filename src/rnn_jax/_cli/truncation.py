@@ -12,7 +12,7 @@ from .._reporting.errors import InputError
 from ..analysis import TruncationReport, truncation_report
 from ..data import window_batch
 from ..data._corpus import Corpus
-from ..data._held_out import held_out_of_run, least_characters
+from ..data._held_out import held_out_of_run, least_length
 from .run_folder import TRUNCATION
 from .settings.commands import TruncationConfig, units_of
 from .settings.training import TrainConfig
@@ -34,7 +34,7 @@ def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str,
     if not ks:
         raise InputError(f"--ks must hold a number below --window, which is {config.window}, got {config.ks}.")
     report = truncation_report(params, batch, zero_state(params, config.streams), ks)
-    say(f"{config.streams} streams of {config.window} steps, held out of {corpus.source}")
+    say(f"{config.streams} streams of {config.window} steps, {corpus.held_out_words}")
     say("windows of k1 steps that reach back k2\n")
     say(f"{report}\n")
 
@@ -43,12 +43,13 @@ def truncation(config: TruncationConfig, settings: TrainConfig, facts: dict[str,
     picture = config.run / TRUNCATION if config.picture is None else config.picture
     plots.truncation(picture, report, f"{config.run}: {units_of(settings)}")
     say(f"picture: {picture}")
-    settings = dataclasses.replace(settings, files=config.files or settings.files)
+    files, validation = config.files or settings.files, config.validation or settings.validation
+    settings = dataclasses.replace(settings, files=files, validation=validation)
     say(advice(report, settings, len(corpus.tokens)))
     return 0
 
 
-def advice(report: TruncationReport, settings: TrainConfig, num_characters: int) -> str:
+def advice(report: TruncationReport, settings: TrainConfig, length: int) -> str:
     """The cheapest truncation that loses little, with the command that trains with it; or why there is none.
 
     Cheapest means: the fewest steps back for each step, k2 / k1, then the smallest k2. With fewer than 3 k2 steps, most
@@ -74,11 +75,11 @@ def advice(report: TruncationReport, settings: TrainConfig, num_characters: int)
         f"{row.whole.error:.1%} of this gradient."
     )
     window = max(settings.window, LEAST_REACHES * row.k2)
-    needed = least_characters(settings.streams, window)
-    if needed > num_characters:
+    needed = least_length(settings.streams, window, settings.validation is not None)
+    if needed > length:
         return (
             f"{found}\nTraining with it needs --window {window} and, for {settings.streams} streams, {needed:,} "
-            f"characters; this text has {num_characters:,}. Give more text, or fewer --streams."
+            f"{settings.vocab}s; this text has {length:,}. Give more text, or fewer --streams."
         )
     return f"{found}\nnext: {train_command(settings, window=window, k1=row.k1, k2=row.k2)}"
 
@@ -99,5 +100,6 @@ def train_command(settings: TrainConfig, **changed: int) -> str:
     for field in dataclasses.fields(settings):
         value, option = getattr(settings, field.name), f"--{field.name.replace('_', '-')}"
         if field.name not in OF_ANOTHER and value != field.default:
+            value = pasted(Path(value)) if field.name == "validation" else value
             words.append(option if value is True else f"{option} {value}")
     return " ".join(words) + (" < FILE" if "-" in settings.files else "")  # standard input is not kept

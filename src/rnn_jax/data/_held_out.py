@@ -17,45 +17,59 @@ from ._corpus import Corpus
 from ._text import make_streams
 
 HELD_OUT = 1 / 20  # the share of the text, at its end
-MOST_READ = 2_000_000  # characters of the held-out text that validation reads, from its start
+MOST_READ = 2_000_000  # symbols of the held-out text that validation reads, from its start
 BITS = 1 / math.log(2)  # a nat, in bits
 
 
 class TextData(NamedTuple):
-    """A text as tokens: the first `num_train` for training, cut into `streams`, the rest held out.
+    """A text as tokens: `train` for training, cut into `streams`, and the `rest`, which is held out.
 
     `held_out` is what validation reads of the rest, in streams too.
     """
 
     symbols: str
-    tokens: np.ndarray
-    num_train: int
+    train: np.ndarray
+    rest: np.ndarray
     streams: np.ndarray
     held_out: np.ndarray
 
 
-def least_characters(num_streams: int, window: int) -> int:
-    """The length a text must have for one window of every stream and two held-out symbols."""
+def least_length(num_streams: int, window: int, whole: bool) -> int:
+    """The symbols a text must have for one window of every stream and, if not the `whole` is learned, two held out."""
     num_read = num_streams * (window + 1)
-    return max(math.ceil(num_read / (1 - HELD_OUT)), num_read + 2)
+    return num_read if whole else max(math.ceil(num_read / (1 - HELD_OUT)), num_read + 2)
 
 
 def prepare(corpus: Corpus, num_streams: int, window: int) -> TextData:
-    """Cut a text into a part for training and a part that is held out, and both into streams.
+    """The text for training and the text that is held out, both cut into streams.
 
     Raises:
-        InputError: if the text is too short for one window of every stream and two held-out symbols.
+        InputError: if the text is too short for one window of every stream and two held-out symbols, or the text of
+            `corpus.validation` for one window.
     """
-    tokens, needed = corpus.tokens, least_characters(num_streams, window)
-    if len(tokens) < needed:
+    needed = least_length(num_streams, window, corpus.validation is not None)
+    if len(corpus.tokens) < needed:
         raise InputError(
-            f"FILE must hold at least {needed:,} characters for --streams {num_streams} of --window {window}, "
-            f"got {len(tokens):,}: give more text, or lower --streams or --window."
+            f"FILE must hold at least {needed:,} {corpus.vocab}s for --streams {num_streams} of --window {window}, "
+            f"got {len(corpus.tokens):,}: give more text, or lower --streams or --window."
         )
-    num_train = len(tokens) - num_held_out(len(tokens))
-    held_out = tokens[num_train:][:MOST_READ].astype(np.int32)
+    train, rest = parts_of(corpus)
+    if corpus.validation is not None and len(rest) <= window:
+        raise InputError(
+            f"--validation must hold at least {window + 1:,} {corpus.vocab}s of FILE for --window {window}, got "
+            f"{len(rest):,}: give more text, or lower --window."
+        )
+    held_out = rest[:MOST_READ].astype(np.int32)
     held_out = make_streams(held_out, max(1, min(num_streams, len(held_out) // (window + 1))))
-    return TextData(corpus.symbols, tokens, num_train, _streams(tokens[:num_train], num_streams), held_out)
+    return TextData(corpus.symbols, train, rest, _streams(train, num_streams), held_out)
+
+
+def parts_of(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens for training and those held out: the end of the text, or the start of the text for validation."""
+    if corpus.validation is not None:
+        return corpus.tokens, corpus.validation.first(MOST_READ)
+    num_train = len(corpus.tokens) - num_held_out(len(corpus.tokens))
+    return corpus.tokens[:num_train], corpus.tokens[num_train:]
 
 
 def _streams(tokens: np.ndarray, num_streams: int) -> np.ndarray:
@@ -64,9 +78,9 @@ def _streams(tokens: np.ndarray, num_streams: int) -> np.ndarray:
     return tokens[: time * num_streams].reshape(num_streams, time).T
 
 
-def num_held_out(num_characters: int) -> int:
-    """How many characters of a text are held out."""
-    return max(int(num_characters * HELD_OUT), 2)
+def num_held_out(length: int) -> int:
+    """How many symbols of a text are held out, if no text for validation is given."""
+    return max(int(length * HELD_OUT), 2)
 
 
 def held_out_of_run(corpus: Corpus, window: int, num_streams: int) -> tuple[np.ndarray, jax.Array]:
@@ -75,30 +89,30 @@ def held_out_of_run(corpus: Corpus, window: int, num_streams: int) -> tuple[np.n
     Raises:
         InputError: if the text is too short for one window of every stream.
     """
-    held_out = corpus.tokens[-num_held_out(len(corpus.tokens)) :]
+    _, held_out = parts_of(corpus)
     most = len(held_out) // num_streams - 1
     if most < 2:
         raise InputError(
-            f"--streams must be at most {len(held_out) // 3} for the {len(held_out):,} held-out characters, got "
+            f"--streams must be at most {len(held_out) // 3} for the {len(held_out):,} held-out {corpus.vocab}s, got "
             f"{num_streams}."
         )
     if most < window:
         raise InputError(
-            f"--window must be at most {most} for the {len(held_out):,} held-out characters and --streams "
+            f"--window must be at most {most} for the {len(held_out):,} held-out {corpus.vocab}s and --streams "
             f"{num_streams}, got {window}."
         )
     return held_out, jnp.asarray(_streams(held_out, num_streams)[: window + 1], jnp.int32)
 
 
 def predicted_positions(data: TextData) -> np.ndarray:
-    """The positions in the text of the symbols that validation predicts: all of each stream except its first."""
+    """The positions in `data.rest` of the symbols that validation predicts: all of each stream except its first."""
     time, num_streams = data.held_out.shape
-    read: np.ndarray = (data.num_train + np.arange(num_streams)[:, None] * time + np.arange(1, time)).ravel()
+    read: np.ndarray = (np.arange(num_streams)[:, None] * time + np.arange(1, time)).ravel()
     return read
 
 
 def make_validate(data: TextData, method: str, window: int, compute_dtype: Any = None) -> Callable[[Params], jax.Array]:
-    """A jitted function from parameters to bits per character of the held-out text, read from a state of zero.
+    """A jitted function from parameters to bits per symbol of the held-out text, read from a state of zero.
 
     States and products are in `compute_dtype`, as in `make_grad_fn`.
     """

@@ -1,4 +1,4 @@
-"""Baselines by counting: n-gram models, with which a network's bits per character are compared."""
+"""Baselines by counting: n-gram models, with which a network's bits per symbol are compared."""
 
 from collections.abc import Sequence
 
@@ -10,18 +10,19 @@ MOST_BINS = 2**24  # n-grams that are counted in an array with a place for each 
 
 
 def ngram_bits(
-    tokens: np.ndarray, num_train: int, num_symbols: int, predicted: np.ndarray, names: Sequence[str] = NAMES
+    train: np.ndarray, held_out: np.ndarray, num_symbols: int, predicted: np.ndarray, names: Sequence[str] = NAMES
 ) -> dict[str, float]:
-    """Mean bits per character of interpolated n-gram models of `tokens[:num_train]` at the positions `predicted`.
+    """Mean bits per symbol of interpolated n-gram models of the tokens `train` at the positions `predicted`.
 
-    `names` are the names of the models of order 1, 2, and so on. Each model mixes the relative frequencies of its order
-    and all lower orders with the uniform distribution. The mixture is fitted by expectation maximisation on the last
-    twentieth of the training text, with counts of the rest. Then the whole training text is counted. (Jelinek and
-    Mercer 1980, deleted interpolation.) Of a long training text, only the last `MOST_COUNTED` tokens are read.
+    The positions are those in `held_out`, which follows the training text: what is before its first tokens is the end
+    of that. `names` are the names of the models of order 1, 2, and so on. Each model mixes the relative frequencies of
+    its order and all lower orders with the uniform distribution. The mixture is fitted by expectation maximisation on
+    the last twentieth of the training text, with counts of the rest. Then the whole training text is counted. (Jelinek
+    and Mercer 1980, deleted interpolation.) Of a long training text, only the last `MOST_COUNTED` tokens are read.
     """
-    first = max(num_train - MOST_COUNTED, 0)
-    tokens = tokens[first : predicted.max() + 1].astype(np.int64)
-    num_train, predicted = num_train - first, predicted - first
+    train = train[-MOST_COUNTED:]
+    tokens = np.concatenate([train, held_out[: predicted.max() + 1]], dtype=np.int64)
+    num_train, predicted = len(train), len(train) + predicted
     split = num_train - max(num_train // 20, 1)
     held_back_at = np.arange(max(split, len(names) - 1), num_train)
     held_back = _mixture_parts(tokens[:split], tokens, held_back_at, num_symbols, len(names))

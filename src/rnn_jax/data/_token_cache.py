@@ -21,7 +21,7 @@ from .._reporting.files import replacing
 from ._pieces import PIECE
 from ._tokens import Found, Plain, encoded, in_memory, scan
 
-FORMAT = "rnn_jax tokens 1"
+FORMAT = "rnn_jax tokens 2"
 ENDING = ".tokens"
 END = struct.Struct("<QI")  # the length of the description, and the CRC-32 of all before
 MOST_FILES, MOST_BYTES = 8, 2**35  # of the cache; the entry in use always stays
@@ -41,7 +41,7 @@ def kept(texts: Plain) -> tuple[Found, np.ndarray, dict[str, int]]:
     name = _name(texts)
     with contextlib.suppress(OSError, ValueError):
         return _read(cache_folder("tokens") / name)
-    found = scan(_shown(texts, texts, "symbols of the text"))
+    found = scan(_shown(texts, texts, "symbols of the text"), texts.vocab)
     try:
         tokens = _in_cache(cache_folder("tokens") / name, texts, found)
     except OSError as error:
@@ -54,10 +54,10 @@ def kept(texts: Plain) -> tuple[Found, np.ndarray, dict[str, int]]:
 
 
 def _name(texts: Plain) -> str:
-    """The name of the entry for a text. It follows from the bytes of its files and their encoding."""
+    """The name of the entry for a text. It follows from the bytes of its files, their encoding, the vocabulary."""
     for _ in _shown(itertools.chain.from_iterable(texts.files), texts, "reading the text"):
         pass  # all of each file, for its SHA-256
-    about = [FORMAT, texts.encoding, *(data.sha256 for data in texts.files)]
+    about = [FORMAT, texts.vocab, texts.encoding, *(data.sha256 for data in texts.files)]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest() + ENDING
 
 

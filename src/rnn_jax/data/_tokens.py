@@ -9,16 +9,22 @@ import numpy as np
 from .._reporting.errors import InputError
 from ._encodings import MARKS, decoded
 from ._pieces import Pieces
+from ._vocab import BYTES, spelled
 
 CODES = 0x110000  # of Unicode
 
 
 class Found(NamedTuple):
-    """What a first pass through a text finds: its symbols, its length, the SHA-256 of the text in UTF-8."""
+    """What a first pass through a text finds: its symbols, its length, the SHA-256 of the text in UTF-8.
+
+    `symbols` are all those of the vocabulary `byte`, and those that occur of the vocabulary `character`; `num` counts
+    bytes or characters.
+    """
 
     symbols: str
     num: int
     sha256: str
+    vocab: str
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -29,11 +35,11 @@ class Found(NamedTuple):
 class Plain:
     """The text of files in their order, in pieces: without byte order marks at their starts, each CRLF as LF.
 
-    `left_out` counts both, as of the last iteration.
+    `left_out` counts both, as of the last iteration. `vocab` is the vocabulary of its tokens.
     """
 
-    def __init__(self, files: list[Pieces], encoding: str) -> None:
-        self.files, self.encoding = files, encoding
+    def __init__(self, files: list[Pieces], encoding: str, vocab: str) -> None:
+        self.files, self.encoding, self.vocab = files, encoding, vocab
         self.left_out = {"byte_order_marks": 0, "carriage_returns": 0}
 
     def __iter__(self) -> Iterator[str]:
@@ -70,21 +76,23 @@ class Plain:
             yield held
 
 
-def scan(texts: Iterable[str]) -> Found:
+def scan(texts: Iterable[str], vocab: str) -> Found:
     """The first pass through a text."""
     seen, num, digest = np.zeros(CODES, bool), 0, hashlib.sha256()
     for text in texts:
-        seen[_codes(text)] = True
-        num += len(text)
+        codes = _codes(spelled(vocab, text))
+        seen[codes] = True
+        num += len(codes)
         digest.update(text.encode(errors="surrogatepass"))  # halves of pairs are refused at the end
-    return Found("".join(map(chr, np.flatnonzero(seen).tolist())), num, digest.hexdigest())
+    symbols = BYTES if vocab == "byte" else "".join(map(chr, np.flatnonzero(seen).tolist()))
+    return Found(symbols, num, digest.hexdigest(), vocab)
 
 
 def encoded(texts: Iterable[str], found: Found) -> Iterator[np.ndarray]:
     """The second pass: the tokens of a text, in pieces, each the index of a symbol in `found.symbols`."""
     table = np.zeros(CODES, found.dtype)
     table[_codes(found.symbols)] = np.arange(len(found.symbols))
-    return (table[_codes(text)] for text in texts)
+    return (table[_codes(spelled(found.vocab, text))] for text in texts)
 
 
 def in_memory(texts: Iterable[str], found: Found) -> np.ndarray:

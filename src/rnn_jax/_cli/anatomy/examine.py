@@ -17,7 +17,7 @@ from ..._reporting.errors import InputError
 from ...analysis import Anatomy, TruncationReport, anatomy, truncation_report
 from ...data import window_batch
 from ...data._corpus import Corpus
-from ...data._held_out import held_out_of_run, num_held_out
+from ...data._held_out import held_out_of_run
 from ...dynamics import kaplan_yorke, log_singular_values, lyapunov_exponents, step_jacobians
 from ...initializers import RECURRENT_INITS
 from ...typing import States
@@ -93,9 +93,9 @@ def trained_subject(
     tokens, streams = held_out_of_run(corpus, config.window, config.streams)
     driving = jnp.asarray(tokens[: CHAOS_STEPS + CHAOS_SKIP], jnp.int32)
     if len(driving) < LEAST_HELD_OUT:
-        raise InputError(f"{str(run)!r} must hold out at least {LEAST_HELD_OUT} characters, got {len(driving)}.")
+        raise InputError(f"{str(run)!r} must hold out at least {LEAST_HELD_OUT} {corpus.vocab}s, got {len(driving)}.")
     params = trained(run, settings, facts["symbols"])
-    name = f"{run}: {units_of(settings)}, on text held out of {corpus.source}"
+    name = f"{run}: {units_of(settings)}, on text {corpus.held_out_words}"
     batch = window_batch(streams, 0, config.window)
     return Subject(name, params, batch, zero_state(params, config.streams), driving)
 
@@ -111,11 +111,10 @@ def reach(exponent: float, time: int) -> int:
     return max(min(math.ceil(math.log(100) / -exponent), half), 1) if exponent < 0 else half
 
 
-def window_of_run(num_characters: int) -> int:
-    """The default window, or a shorter one that fits the held-out characters of a text; 0 if they are too few."""
-    held_out = num_held_out(num_characters)
-    most = min(held_out // AnatomyConfig.streams - 1, AnatomyConfig.window)
-    return most if held_out >= LEAST_HELD_OUT else 0
+def window_of_run(num_held_out: int) -> int:
+    """The default window, or a shorter one that fits so many held-out symbols; 0 if they are too few."""
+    most = min(num_held_out // AnatomyConfig.streams - 1, AnatomyConfig.window)
+    return most if num_held_out >= LEAST_HELD_OUT else 0
 
 
 def examine(subject: Subject, gains: tuple[float, ...], lags: int, seed: int) -> Findings:

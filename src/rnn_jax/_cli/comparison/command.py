@@ -5,7 +5,7 @@ from ..._reporting.errors import InputError
 from ..._reporting.files import write
 from ..settings.commands import CompareConfig
 from .page import page
-from .runs import read_runs
+from .runs import read_runs, unit_of
 from .tables import cost, lines, outcome, reached
 from .verdict import cautions, verdict
 
@@ -26,7 +26,7 @@ def compare(config: CompareConfig) -> int:
     for table in (outcome(runs), cost(runs)):
         say("\n".join([*lines(table), ""]))
     if (table := reached(runs)).rows:
-        say("\n".join(["characters read and seconds until the first validation", *lines(table), ""]))
+        say("\n".join([f"{unit_of(runs)}s read and seconds until the first validation", *lines(table), ""]))
     for line in verdict(runs):
         say(line)
     say(f"page: {config.page}")

@@ -10,7 +10,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from ..._reporting.console import shown
 from ..._reporting.html_page import Section, html_page, png, subplots
-from .runs import Group, Trained, groups
+from .runs import Group, Trained, groups, unit_of
 from .tables import LONGEST, baselines, cost, ending, in_bits, in_seconds, outcome, reached, seeds, shared
 from .verdict import cautions, verdict
 
@@ -24,8 +24,8 @@ APART = (0.03, 0.04)  # the least distance of two numbers, as shares of the widt
 
 def page(runs: Sequence[Trained]) -> str:
     """The page as text."""
-    texts = dict.fromkeys(run.facts["text"] for run in runs)
-    lead = f"{len(runs)} runs of {', '.join(texts)}. Bits are bits per character of the held-out text: less is better."
+    texts, unit = dict.fromkeys(run.title for run in runs), unit_of(runs)
+    lead = f"{len(runs)} runs of {', '.join(texts)}. Bits are bits per {unit} of the held-out text: less is better."
     sections = [curves(runs), *_tables(runs)]
     folders = {str(number): run.name for number, run in enumerate(runs, 1)}
     end = _words("Folders", folders) + _words("The same in all runs", shared(runs))
@@ -55,8 +55,9 @@ def _tables(runs: Sequence[Trained]) -> list[Section]:
         ),
         "When each reached what": (
             reached(runs),
-            "Characters read and seconds until the first validation that is at most as high as an n-gram model of the "
-            "text, and as the best validation of the worst run. A run that validates seldom seems to be late.",
+            f"{unit_of(runs).capitalize()}s read and seconds until the first validation that is at most as high as an "
+            "n-gram model of the text, and as the best validation of the worst run. A run that validates seldom seems "
+            "to be late.",
         ),
         "Seeds": (
             seeds(runs),
@@ -72,7 +73,8 @@ def _tables(runs: Sequence[Trained]) -> list[Section]:
 
 
 def curves(runs: Sequence[Trained]) -> Section:
-    """The validations of all runs, against the characters read and against the seconds."""
+    """The validations of all runs, against the characters or bytes read and against the seconds."""
+    unit = unit_of(runs)
     found = [group for group in groups(runs) if group.bits]
     texts = list(dict.fromkeys(run.text for run in runs))
     colors = colormaps["viridis"](np.linspace(0, 0.8, len(found)))
@@ -92,7 +94,7 @@ def curves(runs: Sequence[Trained]) -> Section:
             if low - margin < level < high + margin:
                 for panel in axes:
                     panel.axhline(level, color="0.45", linestyle=line, linewidth=1, label=f"{name} {level:.3f}")
-    axes[0].set(xlabel="characters read", ylabel="bits per character of the held-out text")
+    axes[0].set(xlabel=f"{unit}s read", ylabel=f"bits per {unit} of the held-out text")
     axes[1].set(xlabel="seconds")
     axes[0].xaxis.set_major_formatter(EngFormatter())
     for panel in axes:
@@ -113,10 +115,10 @@ def curves(runs: Sequence[Trained]) -> Section:
         "Validation",
         png(figure),
         "The number at the end of a curve is that of the run in the tables. The left picture shows who learns more "
-        "from the same characters, the right picture who learns more in the same time. Runs that differ only in the "
+        f"from the same {unit}s, the right picture who learns more in the same time. Runs that differ only in the "
         f"seed have the same colour. A triangle at the upper edge is a validation above {limit:.2f} bits. "
         + ("Grey lines are n-gram models, if they are within the picture." if len(texts) == 1 else SEVERAL),
-        ("run", "step", "characters", "seconds", "bits"),
+        ("run", "step", f"{unit}s", "seconds", "bits"),
         rows,
     )
 

@@ -12,6 +12,7 @@ from ..settings.training import TrainConfig, default_rate, default_scale
 APART = (  # settings that say where the text is, whose hash says which it is, or that change no bit of the network
     "files",
     "encoding",
+    "validation",
     "watch",
     "watch_every",
     "tensorboard",
@@ -23,7 +24,7 @@ GATES = {"vanilla": 1, "gru": 3, "lstm": 4}
 
 
 class Validation(NamedTuple):
-    """Bits per character of the held-out text, and what the run had done and taken until then."""
+    """Bits per character or byte of the held-out text, and what the run had done and taken until then."""
 
     step: int
     characters: int
@@ -45,8 +46,19 @@ class Trained(NamedTuple):
 
     @property
     def text(self) -> str:
-        """The SHA-256 of the text: runs of different texts cannot be compared by bits."""
-        return str(self.facts["text_sha256"])
+        """The SHA-256 of the text and of the validation file, and the unit: only bits of the same are compared."""
+        return f"{self.facts['text_sha256']} {self.facts.get('validation_sha256', '')} {self.unit}"
+
+    @property
+    def unit(self) -> str:
+        """What its bits are bits of, and what it counts: a character or a byte."""
+        return str(self.settings["vocab"])
+
+    @property
+    def title(self) -> str:
+        """The name of the text and of the validation file."""
+        validation = self.facts.get("validation_text")
+        return f"{self.facts['text']}, validated by {validation}" if validation else str(self.facts["text"])
 
     @property
     def best(self) -> Validation | None:
@@ -113,6 +125,12 @@ def _filled(config: TrainConfig) -> dict[str, Any]:
     settings = {name: value for name, value in of_the_run(config).items() if name not in APART}
     defaults = {"learning_rate": default_rate(config), "recurrent_scale": default_scale(config), "k1": config.k2}
     return settings | {name: value for name, value in defaults.items() if settings[name] is None}
+
+
+def unit_of(runs: Sequence[Trained]) -> str:
+    """The unit of all runs; `symbol` if some count characters and others bytes."""
+    units = {run.unit for run in runs}
+    return units.pop() if len(units) == 1 else "symbol"
 
 
 def num_parameters(config: TrainConfig, num_symbols: int) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from .runs import Group, Trained, Validation, differing, groups
+from .runs import Group, Trained, Validation, differing, groups, unit_of
 
 NONE = "-"
 LONGEST = 24  # characters of a text or a run in a table that has other columns too
@@ -24,7 +24,7 @@ def outcome(runs: Sequence[Trained]) -> Table:
     header = ["", "best bits", "behind", "at step", "last bits", *map(spaced, names), *["text"] * several, "run"]
     rows = []
     for number, run in enumerate(runs, 1):
-        text = [f"{ending(run.facts['text'], LONGEST)} ({run.text[:SHORT]})"] * several
+        text = [f"{ending(run.title, LONGEST)} ({short_hash(run)})"] * several
         settings = [short(run.settings[name]) for name in names]
         rows.append([str(number), *_validated(run, leader(run, runs)), *settings, *text, run.name])
     return Table(header, rows)
@@ -44,7 +44,8 @@ def leader(run: Trained, runs: Sequence[Trained]) -> Trained:
 
 def cost(runs: Sequence[Trained]) -> Table:
     """A row for each run: what it has done, in what time, with how many parameters."""
-    header = ["", "steps", "characters", "seconds", "characters/s", "parameters"]
+    units = f"{unit_of(runs)}s"
+    header = ["", "steps", units, "seconds", f"{units}/s", "parameters"]
     rows = []
     for number, run in enumerate(runs, 1):
         planned = run.settings["steps"]
@@ -117,8 +118,14 @@ def settings_of(group: Group, runs: Sequence[Trained]) -> str:
     names = [name for name in differing(runs) if name != "seed"]
     words = [f"{spaced(name)} {short(first.settings[name])}" for name in names]
     if len({run.text for run in runs}) > 1:
-        words.append(f"text {first.text[:SHORT]}")
+        words.append(f"text {short_hash(first)}")
     return ", ".join(words) or "the same settings"
+
+
+def short_hash(run: Trained) -> str:
+    """The digits that tell the text of a run and its validation file from those of others."""
+    hashes = (run.facts["text_sha256"], run.facts.get("validation_sha256", ""))
+    return "+".join(sha256[:SHORT] for sha256 in hashes if sha256)
 
 
 def shared(runs: Sequence[Trained]) -> dict[str, str]:
@@ -144,7 +151,7 @@ def short(value: Any) -> str:
 
 
 def in_bits(bits: float) -> str:
-    """Bits per character, to three decimals unless they are many."""
+    """Bits per symbol, to three decimals unless they are many."""
     return f"{bits:.3f}" if bits < 1000 else f"{bits:.2e}"
 
 

@@ -18,19 +18,26 @@ def verdict(runs: Sequence[Trained]) -> list[str]:
         if validated:
             said.append(_best(validated, len({run.text for run in runs}) > 1))
             models = ", ".join(f"{name} {bits:.3f}" for name, bits in baselines(validated[0]).items())
-            said.append(f"n-gram models of its text: {models} bits per character.")
+            said.append(f"n-gram models of its text: {models} bits per {validated[0].unit}.")
     return [*said, *_seeds(runs)]
 
 
 def _best(runs: Sequence[Trained], several: bool) -> str:
     first, *others = runs
     assert first.best is not None
-    of = f" of {first.facts['text']!r}" if several else ""
-    words = f"Best{of}: {first.name!r}, {in_bits(first.bits)} bits per character at step {first.best.step:,}"
+    of = f" of {first.title!r}" if several else ""
+    words = f"Best{of}: {first.name!r}, {_bits(first)} at step {first.best.step:,}"
     if not others:
         return f"{words}."
     less = others[0].bits - first.bits
     return f"{words}, {in_bits(less)} less than {others[0].name!r}." if less else f"{words}, as {others[0].name!r}."
+
+
+def _bits(run: Trained) -> str:
+    """The best bits of a run; of bytes, per character of the held-out text too."""
+    ratio = run.facts.get("bytes_per_character")
+    per_character = f" ({in_bits(ratio * run.bits)} per character)" if ratio else ""
+    return f"{in_bits(run.bits)} bits per {run.unit}{per_character}"
 
 
 def _seeds(runs: Sequence[Trained]) -> list[str]:
@@ -59,8 +66,15 @@ def cautions(runs: Sequence[Trained]) -> list[str]:
     """What a reader must know before comparing these runs, and runs that are not what they should be."""
     said = []
     if len({run.text for run in runs}) > 1:
+        apart = {
+            "texts": {run.facts["text_sha256"] for run in runs},
+            "held-out texts": {run.facts.get("validation_sha256") for run in runs},
+            "units (characters and bytes)": {run.unit for run in runs},
+        }
+        different = " and ".join(name for name, values in apart.items() if len(values) > 1)
+        own = "text" if different == "texts" else "of these groups"
         said.append(
-            "these runs have different texts, so their bits cannot be compared: each text has its own best run."
+            f"these runs have different {different}, so their bits cannot be compared: each {own} has its own best run."
         )
     if any(_reads_other_symbols(run, leader(run, runs)) for run in runs):
         said.append(

@@ -19,7 +19,7 @@ class SampleConfig:
     prompt: str | None = None
     """What the text starts with. Default: a line break; if the model does not know it, its first symbol."""
     length: int = 500
-    """Symbols to write, at most 10,000,000."""
+    """Symbols to write, characters or bytes as in the training; at most 10,000,000."""
     temperature: float = 0.8
     """Below 1 the draws are more predictable, above 1 more random. At 0 the most probable symbol is always taken."""
     seed: int = 0
@@ -95,6 +95,8 @@ class TruncationConfig:
     """The folder that `rnn-jax train` left."""
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
     """Where the text of the run is now, if it has moved."""
+    validation: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where the validation file of the run is now, if it has moved."""
     ks: tuple[int, ...] = (1, 2, 5, 10, 20, 50, 100)
     """How many steps the gradients reach back: the values of k2 to measure."""
     window: int = 200
@@ -118,6 +120,8 @@ class AnatomyConfig:
     """The folder that `rnn-jax train` left."""
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
     """Where the text of the run is now, if it has moved."""
+    validation: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where the validation file of the run is now, if it has moved."""
     gains: tuple[float, ...] = ()
     """Factors of W_hh to compare. Default: 0.5 1 1.5 with RUN; 0.5 0.9 1 1.1 1.5 without."""
     page: Annotated[Path, named("--page")] | None = None

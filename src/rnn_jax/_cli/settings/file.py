@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._reporting.files import is_unicode
+from ...data._vocab import BYTES
 from .limits import check_train_config, shortened
 from .training import TrainConfig
 
@@ -23,6 +24,13 @@ FACTS = NEEDED | {  # also written, but no command reads these
     "command": str,
     "left_out": dict[str, int],
     "num_characters": int,
+    "num_bytes": int,
+    "bytes_per_character": float,
+    "validation_text": str,
+    "validation_sha256": str,
+    "validation_left_out": dict[str, int],
+    "validation_length": int,
+    "validation_unknown": int,
     "versions": dict[str, str],
     "machine": dict[str, str | int | None],
 }
@@ -101,6 +109,10 @@ def checked(found: Any) -> tuple[TrainConfig, dict[str, Any]]:
         _check_type(name, facts[name], FACTS[name])
     _check_facts(facts)
     check_train_config(config)
+    if config.vocab == "byte" and facts["symbols"] != BYTES:
+        raise ValueError("symbols must be those from U+0000 to U+00FF if vocab is byte")
+    if config.validation is not None and "validation_sha256" not in facts:
+        raise ValueError("validation_sha256 must be a text if there is a validation, but is missing")
     return config, facts
 
 
@@ -129,11 +141,15 @@ def _check_facts(facts: dict[str, Any]) -> None:
             raise ValueError(f"{name} must be Unicode text, but holds half of a surrogate pair")
     if list(symbols) != sorted(set(symbols)):
         raise ValueError("symbols must be sorted and without repeats")
-    if not re.fullmatch("[0-9a-f]{64}", facts["text_sha256"]):
-        raise ValueError(f"text_sha256 must be 64 hexadecimal digits, got {_came(facts['text_sha256'])}")
+    for name in ("text_sha256", "validation_sha256"):
+        if name in facts and not re.fullmatch("[0-9a-f]{64}", facts[name]):
+            raise ValueError(f"{name} must be 64 hexadecimal digits, got {_came(facts[name])}")
     if set(baselines) != BASELINES or not all(is_number(bits) and bits >= 0 for bits in baselines.values()):
         raise ValueError(f"baselines must be numbers for {', '.join(sorted(BASELINES))}, got {_came(baselines)}")
-    for name, least in (("num_characters", 1), ("left_out", 0)):
+    least_values = {"num_characters": 1, "num_bytes": 1, "bytes_per_character": 1, "validation_length": 1}
+    for name, least in (
+        least_values | dict.fromkeys(("left_out", "validation_left_out", "validation_unknown"), 0)
+    ).items():
         value = facts.get(name, least)
         if not all(one >= least for one in (value.values() if isinstance(value, dict) else [value])):
             raise ValueError(f"{name} must be at least {least}, got {_came(value)}")

@@ -80,7 +80,9 @@ def check_train_config(config: TrainConfig) -> None:
         check_path(config, name)
     known = "a text encoding that Python knows, like utf-8, latin-1 or utf-16"
     _require(config, "encoding", _is_encoding(config.encoding), known)
-    _require(config, "encoding", bool(config.files) or config.encoding == "utf-8", "left out without FILE")
+    has_files = bool(config.files) or config.validation is not None
+    _require(config, "encoding", has_files or config.encoding == "utf-8", "left out without FILE")
+    _check_validation(config)
     _check_cell(config)
     _require(config, "warmup", config.warmup < config.steps, f"below the {config.steps} of --steps")
     _check_shares(config)
@@ -129,6 +131,17 @@ def _check_cell(config: TrainConfig | AnatomyConfig) -> None:
         _require(config, name, holds, f"left out with --cell {config.cell}, whose gates have fixed activations")
 
 
+def _check_validation(config: TrainConfig | AnatomyConfig | TruncationConfig) -> None:
+    """Raise an `InputError` if the name of the validation file cannot be that of a file."""
+    if config.validation is None:
+        return
+    if not config.validation:
+        raise InputError("--validation must name a path, got ''.")
+    can_be = is_unicode(config.validation) and "\0" not in config.validation
+    _require(config, "validation", can_be, "a name that a file can have")
+    _require(config, "validation", config.validation != "-", "a file, since standard input cannot be read again")
+
+
 def _is_encoding(name: str) -> bool:
     try:
         return "a".encode(name).decode(name) == "a"
@@ -142,6 +155,7 @@ def check_sample_config(config: SampleConfig) -> None:
     check_path(config, "run")
     _require(config, "temperature", not 0 < config.temperature < COLDEST, f"0 or at least {COLDEST:g}")
     _require(config, "prompt", config.prompt != "", "at least one symbol")
+    _require(config, "prompt", is_unicode(config.prompt or ""), "Unicode text")
 
 
 def check_export_config(config: ExportConfig) -> None:
@@ -175,6 +189,7 @@ def check_truncation_config(config: TruncationConfig) -> None:
     _check_ranges(config)
     check_path(config, "run")
     _require(config, "ks", bool(config.ks), "one or more numbers")
+    _check_validation(config)
     _check_picture(config)
 
 
@@ -186,6 +201,8 @@ def check_anatomy_config(config: AnatomyConfig, given: set[str]) -> None:
     _check_ranges(config)
     _check_cell(config)
     _require(config, "window", config.window >= 2, "at least 2")
+    _require(config, "validation", config.run is not None or config.validation is None, "left out without RUN")
+    _check_validation(config)
     check_path(config, "run")
     _check_page(config)
 

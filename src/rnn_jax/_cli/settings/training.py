@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ...data._vocab import Vocab
 from .paths import named
 
 LEARNING_RATES = {"sgd": 0.25, "adam": 0.002}
@@ -19,7 +20,7 @@ class TrainConfig:
 
     The text is cut into contiguous streams of equal length, which are read in parallel, one window of steps at a time.
     The state is carried from window to window; the gradient stops at the start of the window. The last 5 % of the text
-    is held out. Without FILE, the text is the source code of Python's standard library.
+    is held out, or the text of --validation. Without FILE, the text is the source code of Python's standard library.
     """
 
     files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
@@ -30,12 +31,22 @@ class TrainConfig:
     """
     encoding: str = "utf-8"
     """Encoding of the files: a name that Python knows, like latin-1, cp1252 or utf-16."""
+    vocab: Vocab = "character"
+    """What a token is: a character that occurs in the text, or a byte of the text in UTF-8. With byte there are always
+    256 symbols, so no prompt and no validation text has an unknown one; results are in bits per byte.
+    """
+    validation: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """File whose text is held out; then all of FILE is learned. Its characters that FILE lacks are left out, and
+    settings.json counts them. Default: the last 5 % of the text is held out. With --resume: where the file is now, if
+    it has moved.
+    """
     run: Annotated[Path, named("--run")] | None = None
     """Folder to write the run into. Default: the first of runs/char-1, runs/char-2, … that is free."""
     overwrite: bool = False
     """Replace the run that is in the folder --run, if there is one."""
     resume: Annotated[Path, named("--resume")] | None = None
-    """Continue the run in this folder, with its settings. Only --steps and FILE may be given too."""
+    """Continue the run in this folder, with its settings. Only --steps, --validation and FILE may be given too.
+    """
 
     hidden_size: int = 256
     """Units in each recurrent layer."""

@@ -16,6 +16,7 @@ from ..._reporting.console import say
 from ..._reporting.errors import InputError
 from ..._reporting.files import replacing
 from ..._saving.parameters import save_params
+from ...data._vocab import how_to_encode
 from ...typing import States
 from ..settings.commands import ExportConfig
 from ..settings.file import of_the_run
@@ -48,7 +49,8 @@ def write_programs(path: Path, params: Params, settings: TrainConfig, symbols: s
     `step`       `(token, states) -> (logits, states)`: tokens (batch,), logits (batch, symbols).
     `sequence`   `(tokens, states) -> (logits, states)`: tokens (time, batch), logits (time, batch, symbols).
 
-    The states are a tuple of one array per layer; `about.json` has their widths, the symbols and the settings.
+    The states are a tuple of one array per layer; `about.json` has their widths, the symbols, the settings, and how
+    a text becomes tokens.
     """
 
     def step(token: Int[Array, " batch"], states: States) -> tuple[Float[Array, "batch symbols"], States]:
@@ -62,6 +64,7 @@ def write_programs(path: Path, params: Params, settings: TrainConfig, symbols: s
     states = tuple(jax.ShapeDtypeStruct((batch, *s.shape), s.dtype) for s in zeros)
     about = {
         "symbols": symbols,
+        "tokens": how_to_encode(settings.vocab),
         "states": [{"width": s.shape[0], "dtype": s.dtype.name} for s in zeros],
         "settings": of_the_run(settings),
         "platforms": PLATFORMS,

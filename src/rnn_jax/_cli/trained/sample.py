@@ -11,6 +11,7 @@ from ... import Params, categorical, generate, greedy
 from ..._reporting.console import say
 from ..._reporting.errors import InputError
 from ...data import decode, encode
+from ...data._vocab import as_text, spelled
 from ..metrics import best_validation, read_metrics
 from ..settings.commands import SampleConfig
 from ..settings.training import TrainConfig
@@ -21,7 +22,7 @@ from ..training.model import initial_state, make_character_trainer
 def sample(config: SampleConfig, settings: TrainConfig, symbols: str) -> int:
     """Print the prompt and what the model writes after it; returns the exit status."""
     prompt = config.prompt or default_prompt(symbols)
-    write = make_writer(symbols, prompt, config.length, config.temperature)
+    write = make_writer(settings.vocab, symbols, prompt, config.length, config.temperature)
     params = trained(config.run, settings, symbols, best=config.best)
     say(prompt + write(params, config.seed), raw=config.raw)
     return 0
@@ -65,9 +66,9 @@ def default_prompt(symbols: str) -> str:
     return "\n" if "\n" in symbols else symbols[0]
 
 
-def make_writer(symbols: str, prompt: str, length: int, temperature: float) -> Callable[[Params, int], str]:
+def make_writer(vocab: str, symbols: str, prompt: str, length: int, temperature: float) -> Callable[[Params, int], str]:
     """A function from parameters and a seed to what the model writes after `prompt`; compiled once."""
-    tokens = jnp.asarray(encode(symbols, prompt))
+    tokens = jnp.asarray(encode(symbols, spelled(vocab, prompt)))
     draw = categorical(temperature) if temperature else greedy
     run = jax.jit(lambda params, key: generate(key, params, tokens, length, draw=draw)[0])
-    return lambda params, seed: decode(symbols, run(params, jax.random.key(seed)))
+    return lambda params, seed: as_text(vocab, decode(symbols, run(params, jax.random.key(seed))))

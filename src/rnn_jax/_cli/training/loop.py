@@ -68,7 +68,9 @@ def train_until(
     window = config.window if config.memory is None else min(config.window, 50)  # validation keeps all states
     validate = make_validate(run.data, config.method, window, compute_dtype_of(config))
     watch = make_watch(config, grad_fn, next_batch) if config.watch else None
-    write = make_writer(run.data.symbols, default_prompt(run.data.symbols), SAMPLE_LENGTH, SAMPLE_TEMPERATURE)
+    write = make_writer(
+        config.vocab, run.data.symbols, default_prompt(run.data.symbols), SAMPLE_LENGTH, SAMPLE_TEMPERATURE
+    )
     characters_per_step = config.streams * config.window
     step, skipped = int(state.num_steps), 0  # skipped: in a row
     most = steps_per_call(config, sum(leaf.size for leaf in jax.tree.leaves(state.params)))
@@ -95,7 +97,7 @@ def train_until(
         tqdm(
             total=config.steps * characters_per_step,
             initial=step * characters_per_step,
-            unit=" characters",
+            unit=f" {config.vocab}s",
             unit_scale=True,
             smoothing=0.05,
             disable=None,  # no bar in a file or a pipe
@@ -118,7 +120,7 @@ def train_until(
             if skipped >= config.max_skipped:
                 raise failure()
             if finite.any():
-                bar.set_postfix_str(f"{records[-1]['bits']:.3f} bits/character", refresh=False)
+                bar.set_postfix_str(f"{records[-1]['bits']:.3f} bits/{config.vocab}", refresh=False)
             bar.update(num_steps * characters_per_step)
             came = tuple(received)  # looked at once per turn, so that a run that stops is saved
             stopping = step == config.steps or bool(came)
@@ -166,10 +168,11 @@ def _show(run: Run, state: TrainState, write: Callable[[Params, int], str]) -> N
     step, bits = int(state.num_steps), run.records[-1]["validation_bits"]
     text = write(state.params, (run.config.seed + step) % 2**32)
     files.write(run.folder / run_folder.SAMPLE, text + "\n")
-    learning_curve(run.folder / run_folder.PICTURE, run.records, run.facts["baselines"], run.facts["text"])
+    picture, unit = run.folder / run_folder.PICTURE, run.config.vocab
+    learning_curve(picture, run.records, run.facts["baselines"], run.facts["text"], unit)
     watched(run.folder / run_folder.WATCHED, run.records, run.facts["text"])
     lines = "".join(f"    {line}\n" for line in text.removesuffix("\n").split("\n"))
-    say(f"step {step:,}: {bits:.3f} bits per character on the held-out text. It writes:\n{lines}")
+    say(f"step {step:,}: {bits:.3f} bits per {unit} on the held-out text. It writes:\n{lines}")
     if wrong := what_is_wrong(run.config, run.records, len(run.data.symbols)):
         warn(f"step {step:,}: {wrong}")
 

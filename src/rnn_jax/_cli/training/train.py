@@ -18,6 +18,8 @@ from ...data import window_batch
 from ...data._corpus import Corpus
 from ...data._held_out import MOST_READ, TextData, predicted_positions, prepare
 from ...data._ngrams import MOST_COUNTED, ngram_bits
+from ...data._validation import Validation
+from ...data._vocab import bytes_per_character
 from ...typing import Trainer, TrainState
 from .. import run_folder
 from ..anatomy.examine import window_of_run
@@ -36,14 +38,15 @@ def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
     data = prepare(corpus, config.streams, config.window)
     if facts and facts["symbols"] != data.symbols:
         raise InputError("--resume must find the same symbols in the text and in the run's settings, but they differ.")
-    _say("text", f"{corpus.source}: {len(corpus.tokens):,} characters, {len(data.symbols)} symbols, the end held out")
-    left_out = [f"{count:,} {name.replace('_', ' ')}" for name, count in corpus.left_out.items() if count]
-    if left_out:
-        _say("left out", " and ".join(left_out))
+    of_text = f"{corpus.source}: {len(corpus.tokens):,} {corpus.vocab}s, {len(data.symbols)} symbols"
+    _say("text", f"{of_text}, the end held out" if corpus.validation is None else of_text)
+    _say_left_out(corpus.left_out)
+    if corpus.validation is not None:
+        _say_validation(corpus.validation, corpus.vocab)
     facts = facts or _facts(corpus, data)
     baselines = facts["baselines"]
-    _say("baselines", ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items()) + " bits per character")
-    for words in _not_all(data):
+    _say("baselines", ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items()) + f" bits per {corpus.vocab}")
+    for words in _not_all(corpus, data):
         _say("", words)
 
     trainer = make_character_trainer(config, len(data.symbols))
@@ -86,27 +89,59 @@ def _train_in(
     return 128 + received[0] if received else 0
 
 
-def _not_all(data: TextData) -> list[str]:
+def _say_left_out(left_out: dict[str, int]) -> None:
+    if found := [f"{count:,} {name.replace('_', ' ')}" for name, count in left_out.items() if count]:
+        _say("left out", " and ".join(found))
+
+
+def _say_validation(validation: Validation, unit: str) -> None:
+    """Say what is held out, and how much of it the training text does not have."""
+    num = len(validation.tokens)
+    _say("held out", f"{validation.source}: {num:,} {unit}s")
+    _say_left_out(validation.left_out)
+    if validation.num_unknown:
+        share = f"{validation.num_unknown:,} of these {num:,} {unit}s, {validation.num_unknown / num:.2%}"
+        _say("unknown", f"{share}, do not occur in the text: they are left out, neither read nor predicted")
+
+
+def _not_all(corpus: Corpus, data: TextData) -> list[str]:
     """What validation and the baselines do not read of a long text, in words."""
+    num_held_out = len(data.rest) if corpus.validation is None else corpus.validation.num_known
     parts = (
-        ("the baselines count the last", MOST_COUNTED, data.num_train, "training text"),
-        ("validation reads the first", MOST_READ, len(data.tokens) - data.num_train, "held-out text"),
+        ("the baselines count the last", MOST_COUNTED, len(data.train), "training text"),
+        ("validation reads the first", MOST_READ, num_held_out, "held-out text"),
     )
-    return [f"{read} {most:,} of the {num:,} characters of the {part}" for read, most, num, part in parts if num > most]
+    return [
+        f"{read} {most:,} of the {num:,} {corpus.vocab}s of the {part}" for read, most, num, part in parts if num > most
+    ]
 
 
 def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
     """What the settings do not contain: the text, its baselines, the versions, the machine."""
-    record = machine_record()
+    record, validation = machine_record(), corpus.validation
+    of_validation = (
+        {
+            "validation_text": validation.source,
+            "validation_sha256": validation.sha256,
+            "validation_left_out": validation.left_out,
+            "validation_length": len(validation.tokens),
+            "validation_unknown": validation.num_unknown,
+        }
+        if validation is not None
+        else {}
+    )
+    of_bytes = {"bytes_per_character": bytes_per_character(data.held_out)} if corpus.vocab == "byte" else {}
     kept = ("cpu", "cores", "memory_mib", "system", "commit", "date")
     return {
         "command": " ".join(["rnn-jax", *sys.argv[1:]]),
         "text": corpus.source,
         "text_sha256": corpus.sha256,
         "left_out": corpus.left_out,
-        "num_characters": len(corpus.tokens),
+        f"num_{corpus.vocab}s": len(corpus.tokens),
+        **of_validation,
+        **of_bytes,
         "symbols": data.symbols,
-        "baselines": ngram_bits(data.tokens, data.num_train, len(data.symbols), predicted_positions(data)),
+        "baselines": ngram_bits(data.train, data.rest, len(data.symbols), predicted_positions(data)),
         "versions": {"python": record["python"]} | record["versions"],
         "machine": {"device": jax.devices()[0].device_kind} | {name: record[name] for name in kept},
     }
@@ -142,9 +177,13 @@ def _summarise(run: Run, step: int) -> None:
     validated = [record for record in run.records if record.get("validation_bits") is not None]
     if validated and validated[-1]["step"] == step:
         results = {"this network": validated[-1]["validation_bits"]} | dict(reversed(run.facts["baselines"].items()))
-        say(f"bits per character on the held-out text after {step:,} of {run.config.steps:,} steps")
+        unit = run.config.vocab
+        say(f"bits per {unit} on the held-out text after {step:,} of {run.config.steps:,} steps")
         for name, value in results.items():
             say(f"    {name:<14}{value:.3f}")
+        if ratio := run.facts.get("bytes_per_character"):
+            bits = results["this network"] * ratio
+            say(f"that is {bits:.3f} bits per character: the held-out text has {ratio:.3f} bytes per character")
     else:
         say(f"stopped and saved after {step:,} of {run.config.steps:,} steps")
     if skipped := sum(record.get("skipped", 0) for record in run.records):
@@ -159,7 +198,7 @@ def _summarise(run: Run, step: int) -> None:
     folder = pasted(run.folder)
     say(f"next: rnn-jax sample {folder} --length 500 --temperature 0.7")
     text = " - < FILE" if "-" in run.config.files else ""  # standard input is not kept
-    if window := window_of_run(run.facts.get("num_characters", sys.maxsize)):
+    if window := window_of_run(len(run.data.rest)):
         shorter = "" if window == AnatomyConfig.window else f" --window {window}"
         say(f"      rnn-jax anatomy {folder}{text}{shorter}")
     more = "" if step < run.config.steps else f" --steps {2 * step}"

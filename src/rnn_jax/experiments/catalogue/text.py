@@ -41,7 +41,7 @@ def settings(quick: bool) -> Sequence[Setting]:
 def parts() -> tuple[TextData, TextData, TextData]:
     """The training, validation and test part of the text. The last two are the halves of its end."""
     data = prepare(corpus_of_text(read_corpus(()).text[:MOST]), STREAMS, WINDOW)
-    held_out = data.tokens[data.num_train :].astype(np.int32)
+    held_out = data.rest.astype(np.int32)
     middle = len(held_out) // 2
     halves = [make_streams(half, STREAMS) for half in (held_out[:middle], held_out[middle:])]
     return data, data._replace(held_out=halves[0]), data._replace(held_out=halves[1])
@@ -67,7 +67,7 @@ def make(setting: Setting) -> Training:
         bits = validate(params)
         return {"loss": bits / BITS, "validation_bits": bits, "test_bits": try_out(params)}
 
-    counts = np.bincount(data.tokens[: data.num_train]) / data.num_train
+    counts = np.bincount(data.train) / len(data.train)
     return Training(
         init=orthogonal_tanh(sizes),
         batch=batch,
@@ -85,9 +85,8 @@ def make(setting: Setting) -> Training:
 def baselines() -> dict[str, float]:
     """Bits per character of n-gram models on the characters that are tested."""
     data, _, test = parts()
-    middle = (len(data.tokens) - data.num_train) // 2
-    tested = predicted_positions(test._replace(num_train=data.num_train + middle))
-    return ngram_bits(data.tokens, data.num_train, len(data.symbols), tested, ORDERS)
+    tested = len(data.rest) // 2 + predicted_positions(test)
+    return ngram_bits(data.train, data.rest, len(data.symbols), tested, ORDERS)
 
 
 def verdict(trials: Sequence[Trial]) -> list[str]:
@@ -95,12 +94,13 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
     trial = best(trials, "validation_bits", lowest=True)
     data, _, _ = parts()
     others = ", ".join(f"{name} {bits:.3f}" for name, bits in baselines().items())
+    length = len(data.train) + len(data.rest)
     return [
         f"{quartiles(trial.final('test_bits'))} bits per character on the test part, the end of the text; "
         "validation chose "
         f"{label(trial.setting, ['hidden_size', 'rate', 'num_steps'])}.",
         f"N-gram models: {others}.",
-        f"Text: {read_corpus(()).source}, its first {len(data.tokens):,} characters of {len(data.symbols)} symbols.",
+        f"Text: {read_corpus(()).source}, its first {length:,} characters of {len(data.symbols)} symbols.",
     ]
 
 
