@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from statsmodels.stats.power import NormalIndPower, TTestIndPower
+from statsmodels.stats.power import NormalIndPower, TTestIndPower, TTestPower
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_effectsize
 
 from .._reporting.html_page import Section
@@ -78,6 +78,36 @@ def of_means(one: np.ndarray, other: np.ndarray) -> Difference:
     else:
         effect = apart / pooled if math.isfinite(pooled) else math.nan
     return Difference(interval(apart, half), effect, _needed(TTestIndPower(), effect, 2), there, abs(apart) > half)
+
+
+def of_pairs(one: np.ndarray, other: np.ndarray) -> Difference:
+    """The mean difference of two settings trained from the same seeds, with Student's interval, and Cohen's d.
+
+    The numbers of one seed are subtracted first, so what a seed does to both settings is no longer in the spread:
+    `d = mean(x - x') / s`, where s is the standard deviation of the differences (Cohen 1988, section 2.3.5, d_z). The
+    interval contains 0 exactly if the paired t-test has a p-value above 5 %. The seeds needed are those of that test
+    with a power of 80 %. Only seeds with two finite numbers count.
+
+    Args:
+        one: a number for each seed of one setting, `(seeds,)`.
+        other: those of the other, in the same order, `(seeds,)`.
+
+    Returns:
+        The difference. Its effect is NaN if fewer than two seeds count, and infinite if all differences are the same
+        number and not zero.
+    """
+    found = moments(np.asarray(one, float) - np.asarray(other, float))
+    if found.num < 2:
+        words = interval(found.mean, math.nan) if found.num else "-"
+        return Difference(words, math.nan, math.nan, found.num, False)
+    half = margin(found)
+    spread = math.sqrt(found.variance)
+    if spread == 0:
+        effect = math.copysign(math.inf, found.mean) if found.mean else 0.0
+    else:
+        effect = found.mean / spread if math.isfinite(spread) else math.nan
+    needed = _needed(TTestPower(), effect, 2)
+    return Difference(interval(found.mean, half), effect, needed, found.num, abs(found.mean) > half)
 
 
 def of_shares(one: np.ndarray, other: np.ndarray) -> Difference:

@@ -153,7 +153,7 @@ def against(
     x: str,
     value: Value,
     *,
-    lines: str,
+    lines: str | None,
     by: str | None = None,
     title: str,
     ylabel: str,
@@ -167,7 +167,7 @@ def against(
         trials: one trial per setting.
         x: the name of the setting on the horizontal axis.
         value: `value(trial)` returns the numbers, `(seeds,)`. Those that are not finite are not drawn.
-        lines: the name of a setting; each of its values has a line.
+        lines: the name of a setting; each of its values has a line. None means one line.
         by: the name of a setting; each of its values has a panel. None means one panel.
         title: the title of the section.
         ylabel: the label of the vertical axes.
@@ -198,7 +198,7 @@ def against(
                 color=f"C{i}",
                 marker="o",
                 ms=4,
-                label=_words({lines: name}, [lines]),
+                label=None if lines is None else _words({lines: name}, [lines]),
             )
             for at, trial in zip(where, of_line, strict=True):
                 ax.plot(np.full(len(trial.seeds), at), value(trial), ".", color=f"C{i}", ms=3, alpha=0.4)
