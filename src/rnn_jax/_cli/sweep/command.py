@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from ..._reporting.console import pasted, say
 from ..._reporting.errors import InputError, TrainingFailed
 from ..._reporting.html_page import Section
@@ -22,6 +24,7 @@ from .grid import Cell
 from .results import LOWEST, Result, ranked, result_of, table, trial_of, verdict
 from .running import Swept, run_cells
 
+BEYOND = 1.1  # times the highest bits of the best combination: what is above is cut off
 QUESTION = "Which settings give the lowest bits per character on the held-out text?"
 READING = (
     "The best combination is the first: the one with the fewest failed seeds, then the one with the lowest mean of the "
@@ -95,11 +98,13 @@ def _failures(cells: Sequence[Cell], swept: Swept) -> list[str]:
 
 def sections(trials: Sequence[Trial]) -> list[Section]:
     """The table, the validations against the steps, and, of up to three options, the best validation against one."""
-    found = table(trials)
+    found, ordered = table(trials), ranked(trials)
     drawn = learning_curves(
-        ranked(trials),
+        ordered,
         title="Validation",
         ylabel="bits per character of the held-out text",
+        log=False,
+        top=BEYOND * float(np.nanmax([ordered[0].chance, *ordered[0].curves["loss"].ravel()])),
         reading="Lines are medians over seeds, bands reach from the lower to the upper quartile. A run that failed "
         "counts as infinite. The dotted line is the unigram model, which ignores what came before a character.",
     )
@@ -122,8 +127,17 @@ def _against(trials: Sequence[Trial]) -> list[Section]:
         "A dot is the best validation of one seed. Lines are medians over seeds, bands reach from the lower to the "
         "upper quartile. A run that failed is not drawn."
     )
-    words = {"title": f"Best validation against {spaced(x)}", "ylabel": "bits per character", "reading": reading}
-    return [against(trials, x, lambda trial: trial.final(LOWEST), lines=by_lines, by=by_panels, **words)]
+    drawn = against(
+        trials,
+        x,
+        lambda trial: trial.final(LOWEST),
+        lines=by_lines,
+        by=by_panels,
+        title=f"Best validation against {spaced(x)}",
+        ylabel="bits per character",
+        reading=reading,
+    )
+    return [drawn]
 
 
 def _say_next(cells: Sequence[Cell], found: dict[Path, Result | None], trials: Sequence[Trial], out: Path) -> None:

@@ -15,8 +15,7 @@ from tqdm import tqdm
 from ..._reporting.console import say, shown
 from ..._reporting.signals import signals
 from ..comparison.tables import in_bits, in_seconds
-from ..metrics import METRICS
-from ..run_folder import DIAGNOSIS
+from ..run_folder import DIAGNOSIS, METRICS
 from ..settings.file import parsed
 from ..settings.training import TrainConfig
 from .folder import State, prepare, state_of
