@@ -42,7 +42,7 @@ def sweep(config: SweepConfig, cells: Sequence[Cell], corpus: Corpus) -> int:
     assert out is not None
     with sweep_folder(out, record_of(cells, corpus.sha256)):
         settings = len(cells) // config.seeds
-        say(f"{len(cells)} runs: {settings} combination{'s' * (settings > 1)} of settings, {config.seeds} seeds")
+        say(", ".join([several(settings, "combination"), several(config.seeds, "seed"), several(len(cells), "run")]))
         try:
             swept = run_cells(cells, config.jobs)
         except KeyboardInterrupt:
@@ -52,6 +52,11 @@ def sweep(config: SweepConfig, cells: Sequence[Cell], corpus: Corpus) -> int:
             say(_stopped(out))
             return 128 + swept.received[0]
         return _report(config, cells, swept, out)
+
+
+def several(number: int, what: str) -> str:
+    """So many of them, in words."""
+    return f"{number:,} {what}{'s' * (number != 1)}"
 
 
 def _stopped(out: Path) -> str:

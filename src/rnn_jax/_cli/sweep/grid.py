@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..._reporting.errors import InputError
-from ..comparison.runs import filled
+from ..comparison.runs import APART, filled
 from ..settings.commands import SweepConfig
 from ..settings.file import NOT_STORED, in_words
 from ..settings.limits import came, check_train_config
 from ..settings.training import TrainConfig
 
 MOST_CELLS = 10_000
+LONGEST = 255  # bytes of the name of a folder
 FIXED = {*NOT_STORED, "files", "encoding", "seed"}  # the same in all cells, or one option's own matter
 HINTS = {name: hint for name, hint in typing.get_type_hints(TrainConfig).items() if name not in FIXED}
 SWITCH = {"true": True, "false": False}
@@ -75,7 +76,8 @@ def cells_of(config: SweepConfig, given: set[str]) -> list[Cell]:
         setting = dict(zip(over, values, strict=True))
         of_setting = [_cell(config, setting, seed) for seed in range(config.seed, config.seed + config.seeds)]
         _check(of_setting[-1])
-        key = tuple(filled(of_setting[0].config).values())
+        apart = (getattr(of_setting[0].config, name) for name in APART if name not in FIXED)
+        key = (*filled(of_setting[0].config).values(), *apart)
         if key in first:
             raise InputError(
                 f"--over must give different combinations, but {named(first[key])} and {named(setting)} train the "
@@ -94,7 +96,12 @@ def _cell(config: SweepConfig, setting: dict[str, Any], seed: int) -> Cell:
 
 
 def _check(cell: Cell) -> None:
-    """Raise an `InputError` if no run has these settings."""
+    """Raise an `InputError` if no run has these settings, or no folder has their name."""
+    if len(named(cell.setting).encode()) > LONGEST:
+        raise InputError(
+            f"--over must give combinations whose names have at most {LONGEST} bytes, as a folder's, got "
+            f"{came(named(cell.setting))}: sweep over fewer options at a time."
+        )
     try:
         check_train_config(cell.config)
     except InputError as error:

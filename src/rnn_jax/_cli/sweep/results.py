@@ -138,7 +138,7 @@ def verdict(trials: Sequence[Trial]) -> list[str]:
     """Which combination is best, and whether its difference to the second is more than chance."""
     first, *others = ranked(trials)
     found = moments(first.final(LOWEST))
-    over = f" on average over {found.num} seeds" if found.num > 1 else ", with one seed"
+    over = f" on average over {found.num} seeds" if found.num > 1 else ", from one seed"
     said = [f"Best: {named(first)}, {interval(found.mean, margin(found))} bits per character{over}."]
     if others:
         difference = of_pairs(others[0].final(LOWEST), first.final(LOWEST))

@@ -97,7 +97,8 @@ def _start(cell: Cell) -> _Running:
     state = prepare(cell)
     log = cell.folder.with_name(f"{cell.folder.name}.log")
     with open(log, "ab") as file:
-        return _Running(cell, _process(words_of(cell.config, state), file), log, file.tell())
+        before = file.tell()
+        return _Running(cell, _process(words_of(cell.config, state), file), log, before)
 
 
 def _process(words: Sequence[str], file: IO[bytes]) -> subprocess.Popen[bytes]:
