@@ -1,5 +1,6 @@
 """The difference between two settings, and how many seeds it takes to find one of its size."""
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from ._trials import Trial, differing, label, require_trials, short
 SIGNIFICANCE, POWER = 0.05, 0.8
 MOST = 10_000  # seeds; above it, the text only says that more are needed
 LARGEST = 8.0  # effect size: two seeds find it, and statsmodels cannot compute with much larger ones
+LARGEST_OF_PAIRS = 5.0  # three seeds find it
 FEWEST_FOR_SHARES = 4  # with three seeds per setting, Fisher's exact test cannot reach 5 %
 HOW_MEANS = (
     "Brackets: Welch's 95 % interval of the difference of the means. Cohen's d is that difference divided by the "
@@ -106,7 +108,7 @@ def of_pairs(one: np.ndarray, other: np.ndarray) -> Difference:
         effect = math.copysign(math.inf, found.mean) if found.mean else 0.0
     else:
         effect = found.mean / spread if math.isfinite(spread) else math.nan
-    needed = _needed(TTestPower(), effect, 2)
+    needed = _needed(TTestPower(), effect, 2, LARGEST_OF_PAIRS)
     return Difference(interval(found.mean, half), effect, needed, found.num, abs(found.mean) > half)
 
 
@@ -128,15 +130,17 @@ def of_shares(one: np.ndarray, other: np.ndarray) -> Difference:
     return Difference(words, effect, needed, there, bool(low > 0 or high < 0))
 
 
-def _needed(test: Any, effect: float, fewest: int) -> float:
-    effect = min(abs(effect), LARGEST)
+def _needed(test: Any, effect: float, fewest: int, largest: float = LARGEST) -> float:
+    effect = min(abs(effect), largest)
     if math.isnan(effect):
         return math.nan
     if test.power(effect, MOST, SIGNIFICANCE) < POWER:
         return math.inf
-    if test.power(effect, fewest, SIGNIFICANCE) >= POWER:
-        return float(fewest)  # the solver below does not search below this
-    return float(math.ceil(test.solve_power(effect, alpha=SIGNIFICANCE, power=POWER)))
+
+    def is_enough(seeds: int) -> bool:  # statsmodels returns NaN for some powers that are almost 1
+        return not test.power(effect, seeds, SIGNIFICANCE) < POWER
+
+    return float(fewest + bisect.bisect_left(range(fewest, MOST), True, key=is_enough))
 
 
 def seeds_needed(
