@@ -5,12 +5,12 @@ from functools import partial
 
 import numpy as np
 import pytest
-from scipy.stats import fisher_exact, ttest_ind
+from scipy.stats import fisher_exact, ttest_ind, ttest_rel
 from small_experiments import trial_of
 
 from rnn_jax.experiments import Trial, against, learning_curves, seeds_needed, shares, summary
 from rnn_jax.experiments import _report as report
-from rnn_jax.experiments._differences import in_words, of_means, of_shares, smallest_effect
+from rnn_jax.experiments._differences import in_words, of_means, of_pairs, of_shares, smallest_effect
 
 NAN, INF = math.nan, math.inf
 
@@ -30,6 +30,39 @@ def test_means_differ_as_scipy_says():
     pooled = math.sqrt((np.sum((one - 2.625) ** 2) + np.sum((other - 0.7 / 3) ** 2)) / 5)
     assert found.effect == pytest.approx((2.625 - 0.7 / 3) / pooled)
     assert of_means(other, one).effect == pytest.approx(-found.effect)
+
+
+def test_pairs_differ_as_scipy_says():
+    """By the paired t-test; a seed with one number counts in neither setting."""
+    one, other = np.array([3.0, 1.0, 2.5, 4.0]), np.array([2.1, 0.4, 1.9, 2.8])
+    tested = ttest_rel(one, other)
+    low, high = tested.confidence_interval(0.95)
+    found = of_pairs(np.append(one, [9.0, NAN]), np.append(other, [NAN, 9.0]))
+    assert found.words == f"{np.mean(one - other):.4g} [{low:.4g}, {high:.4g}]" and found.there == 4
+    assert found.effect == pytest.approx(np.mean(one - other) / np.std(one - other, ddof=1))
+    assert found.excludes_zero and tested.pvalue < 0.05 < ttest_ind(one, other).pvalue
+    assert of_pairs(other, one).effect == pytest.approx(-found.effect)
+    rng = np.random.default_rng(0)
+    several = [rng.normal(shift, 1, (2, 5)) + [[0], [1]] for shift in range(40)]
+    agree = [of_pairs(x, y).excludes_zero == (ttest_rel(x, y).pvalue < 0.05) for x, y in several]
+    assert all(agree) and 0 < sum(of_pairs(x, y).excludes_zero for x, y in several) < 40
+
+
+def test_what_pairs_cannot_say():
+    assert of_pairs(np.array([1.0]), np.array([2.0])).words == "-1"
+    assert in_words(of_pairs(np.array([1.0]), np.array([2.0]))).startswith("not known: needs 2 seeds with a number")
+    assert of_pairs(np.array([NAN, 1.0]), np.array([2.0, NAN]))[:1] == ("-",)
+    same = of_pairs(np.array([1.0, 2.0]), np.array([1.0, 2.0]))
+    assert in_words(same) == "no difference seen" and not same.excludes_zero
+    shifted = of_pairs(np.array([1.5, 2.5]), np.array([1.0, 2.0]))
+    assert shifted.effect == INF and shifted.excludes_zero and shifted.needed == 3
+
+
+@pytest.mark.parametrize(("d", "needed"), [(0.2, 199), (0.5, 34), (0.8, 15), (-0.5, 34), (4.48, 3), (100.0, 3)])
+def test_seeds_of_pairs(d, needed):
+    """Those of a t-test of one sample, as G*Power 3.1 has them."""
+    values = with_effect(d)[0]
+    assert of_pairs(values, np.zeros(20)).needed == needed
 
 
 @pytest.mark.parametrize(("d", "needed"), [(0.2, 394), (0.5, 64), (0.8, 26), (1.0, 17), (-0.5, 64), (100.0, 2)])

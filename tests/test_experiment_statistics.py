@@ -98,6 +98,18 @@ def test_a_curve_that_is_cut_off_is_said_to_be(highest, monkeypatch):
     assert inside != any("losses above 1e+03 are cut off" in text.get_text() for text in figure.texts)
 
 
+@pytest.mark.parametrize("highest", [2.0, 2.6])
+def test_a_curve_is_cut_off_where_it_is_asked_to(highest, monkeypatch):
+    curves = {"loss": np.array([1.0, highest])[:, None]}
+    figures = []
+    monkeypatch.setattr(pictures, "png", lambda figure: figures.append(figure) or b"")
+    trial = Trial({"size": 1}, [0], 1.0, np.array([0, 10]), curves, 1.0, 0.0, {}, {})
+    pictures.learning_curves([trial], log=False, top=2.5)
+    (figure,) = figures
+    assert figure.axes[0].get_yscale() == "linear" and figure.axes[0].get_ylim()[1] <= 2.5
+    assert (highest > 2.5) == any("losses above 2.5 are cut off" in text.get_text() for text in figure.texts)
+
+
 NONE_ABOVE_ZERO = [[math.nan] * 3, [0.0] * 3, [-1.0] * 3, [math.inf] * 3, [1.0, math.nan, math.nan]]  # three seeds
 
 

@@ -436,6 +436,7 @@ def test_settings_that_are_no_settings(bad_place, tmp_path, label):
 
 CONFIGS = {
     TrainConfig: (limits.check_train_config, ()),
+    commands.SweepConfig: (limits.check_sweep_config, ()),
     commands.SampleConfig: (limits.check_sample_config, ()),
     commands.ExportConfig: (limits.check_export_config, ()),
     commands.CompareConfig: (limits.check_compare_config, ()),
@@ -492,6 +493,8 @@ EMPTY = {  # what takes a path, and the sentence that an empty one gets
     "train --resume": ["train", "--resume", ""],
     "train FILE": ["train", "real.txt", ""],
     "train --resume FILE": ["train", "--resume", "run", "--steps", "99", ""],
+    "sweep --run": ["sweep", "real.txt", "--run", ""],
+    "sweep FILE": ["sweep", "real.txt", "", "--run", "new"],
     "sample RUN": ["sample", ""],
     "export RUN": ["export", "", "--to", "net.npz"],
     "export --to": ["export", "run", "--to", ""],

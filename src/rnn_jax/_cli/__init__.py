@@ -4,6 +4,6 @@
 `settings/`, `jax_settings`             options, their ranges, `settings.json`; the settings of JAX while a command runs
 `run_folder`, `metrics`                 what a run leaves behind
 `training/`, `anatomy/`, `trained/`     `rnn-jax train`; `rnn-jax anatomy`; `rnn-jax sample` and `rnn-jax export`
-`comparison/`                           `rnn-jax compare`
+`comparison/`, `sweep/`                 `rnn-jax compare`; `rnn-jax sweep`
 `gradcheck`, `truncation`, `experiment`, `plots`   the other subcommands, and their pictures
 """

@@ -22,6 +22,7 @@ from .settings.commands import (
     ExportConfig,
     GradcheckConfig,
     SampleConfig,
+    SweepConfig,
     TruncationConfig,
 )
 from .settings.limits import (
@@ -31,6 +32,7 @@ from .settings.limits import (
     check_export_config,
     check_gradcheck_config,
     check_sample_config,
+    check_sweep_config,
     check_train_config,
     check_truncation_config,
 )
@@ -106,6 +108,16 @@ def compare(config: CompareConfig, given: set[str]) -> int:
     return int(import_module(".comparison.command", __package__).compare(config))
 
 
+def sweep(config: SweepConfig, given: set[str]) -> int:
+    """Train a grid of settings from several seeds. The runs are processes; JAX starts no device in this one."""
+    check_sweep_config(config)
+    cells = import_module(".sweep.grid", __package__).cells_of(config, given)
+    corpus = read_corpus(config.files, config.encoding)
+    _import_extras(config)
+    _import_jax()
+    return int(import_module(".sweep.command", __package__).sweep(config, cells, corpus))
+
+
 def gradcheck(config: GradcheckConfig, given: set[str]) -> int:
     """Check every gradient method."""
     check_gradcheck_config(config)
@@ -164,16 +176,17 @@ def experiment(config: ExperimentConfig, given: set[str]) -> int:
         return int(import_module(".experiment", __package__).experiment(config))
 
 
+def _import_jax() -> None:
+    try:
+        import jax
+    except ValueError as error:  # a variable with a value that JAX does not know
+        raise InputError(f"JAX must be able to read its settings from the environment, but: {error}.") from error
+    del jax
+
+
 def _jax(dtype: str = "float32", num_devices: int = 1) -> contextlib.AbstractContextManager[None]:
     """JAX with the settings of the command, not of the environment."""
     _import_jax()
     settings: contextlib.AbstractContextManager[None]
     settings = import_module(".jax_settings", __package__).jax_settings(dtype, num_devices)
     return settings
-
-
-def _import_jax() -> None:
-    try:
-        import_module("jax")
-    except ValueError as error:  # a variable with a value that JAX does not know
-        raise InputError(f"JAX must be able to read its settings from the environment, but: {error}.") from error

@@ -3,7 +3,8 @@
 import importlib
 
 from .._reporting.console import say
-from ..experiments._experiment import REPORT, Experiment, run_experiment
+from ..experiments._experiment import Experiment, run_experiment
+from ..experiments._report import REPORT
 from ..experiments.catalogue.names import CATALOGUE
 from .settings.commands import ExperimentConfig
 

@@ -56,7 +56,7 @@ def _command(argv: Sequence[str]) -> Callable[[], int]:
     with _numbers_of_any_length():
         config = _parsed(argv, {name: kind for name, (kind, _) in commands.items()})
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in argv if word.startswith("--")}
-    run = next(run for kind, run in commands.values() if isinstance(config, kind))
+    run = next(run for kind, run in commands.values() if type(config) is kind)
     return partial(run, config, given)
 
 
@@ -68,6 +68,7 @@ def _commands() -> dict[str, tuple[type, Callable[..., int]]]:
 
     return {
         "train": (TrainConfig, before_jax.train),
+        "sweep": (commands.SweepConfig, before_jax.sweep),
         "sample": (commands.SampleConfig, before_jax.sample),
         "export": (commands.ExportConfig, before_jax.export),
         "compare": (commands.CompareConfig, before_jax.compare),

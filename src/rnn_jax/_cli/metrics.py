@@ -9,6 +9,7 @@ from .._reporting.errors import InputError
 from .._reporting.files import write
 from .run_folder import METRICS
 from .settings.file import is_number, parsed
+from .settings.training import TrainConfig
 
 LOOK = {  # what `--watch` writes, and how deep its lists are
     "grad_norm": 0,
@@ -51,6 +52,14 @@ def best_validation(records: list[dict[str, Any]]) -> dict[str, Any] | None:
     """The record with the lowest bits on the held-out text, the first of equal ones; None before any validation."""
     validated = [record for record in records if record.get("validation_bits") is not None]
     return min(validated, key=lambda record: record["validation_bits"], default=None)
+
+
+def no_longer_improves(records: list[dict[str, Any]], config: TrainConfig) -> bool:
+    """Whether the last `config.patience` validations are all worse than the best one before them."""
+    validated = [r["validation_bits"] for r in records if "validation_bits" in r and r["step"] % config.eval_every == 0]
+    if config.patience is None or len(validated) <= config.patience:
+        return False
+    return bool(min(validated[-config.patience :]) >= min(validated[: -config.patience]))
 
 
 def append_metrics(folder: Path, record: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 `_trials`, `_training`           one setting, trained from many seeds; training them in one program
 `_experiment`                    running a grid, resumed where it stopped
-`_tables`, `_pictures`, `_report`  tables; pictures; the page
+`_tables`, `_pictures`, `_report`  tables; pictures; the page, and all of them on disk
 `_parts`                         networks and measures that experiments share
 `_statistics`, `_differences`    means and intervals over seeds; how many seeds a difference needs
 `_flossing`                      initial weights with Lyapunov exponents near zero

@@ -1,11 +1,12 @@
 """The difference between two settings, and how many seeds it takes to find one of its size."""
 
+import bisect
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from statsmodels.stats.power import NormalIndPower, TTestIndPower
+from statsmodels.stats.power import NormalIndPower, TTestIndPower, TTestPower
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_effectsize
 
 from .._reporting.html_page import Section
@@ -17,6 +18,7 @@ from ._trials import Trial, differing, label, require_trials, short
 SIGNIFICANCE, POWER = 0.05, 0.8
 MOST = 10_000  # seeds; above it, the text only says that more are needed
 LARGEST = 8.0  # effect size: two seeds find it, and statsmodels cannot compute with much larger ones
+LARGEST_OF_PAIRS = 5.0  # three seeds find it
 FEWEST_FOR_SHARES = 4  # with three seeds per setting, Fisher's exact test cannot reach 5 %
 HOW_MEANS = (
     "Brackets: Welch's 95 % interval of the difference of the means. Cohen's d is that difference divided by the "
@@ -80,6 +82,36 @@ def of_means(one: np.ndarray, other: np.ndarray) -> Difference:
     return Difference(interval(apart, half), effect, _needed(TTestIndPower(), effect, 2), there, abs(apart) > half)
 
 
+def of_pairs(one: np.ndarray, other: np.ndarray) -> Difference:
+    """The mean difference of two settings trained from the same seeds, with Student's interval, and Cohen's d.
+
+    The numbers of one seed are subtracted first, so what a seed does to both settings is no longer in the spread:
+    `d = mean(x - x') / s`, where s is the standard deviation of the differences (Cohen 1988, section 2.3.5, d_z). The
+    interval contains 0 exactly if the paired t-test has a p-value above 5 %. The seeds needed are those of that test
+    with a power of 80 %. Only seeds with two finite numbers count.
+
+    Args:
+        one: a number for each seed of one setting, `(seeds,)`.
+        other: those of the other, in the same order, `(seeds,)`.
+
+    Returns:
+        The difference. Its effect is NaN if fewer than two seeds count, and infinite if all differences are the same
+        number and not zero.
+    """
+    found = moments(np.asarray(one, float) - np.asarray(other, float))
+    if found.num < 2:
+        words = interval(found.mean, math.nan) if found.num else "-"
+        return Difference(words, math.nan, math.nan, found.num, False)
+    half = margin(found)
+    spread = math.sqrt(found.variance)
+    if spread == 0:
+        effect = math.copysign(math.inf, found.mean) if found.mean else 0.0
+    else:
+        effect = found.mean / spread if math.isfinite(spread) else math.nan
+    needed = _needed(TTestPower(), effect, 2, LARGEST_OF_PAIRS)
+    return Difference(interval(found.mean, half), effect, needed, found.num, abs(found.mean) > half)
+
+
 def of_shares(one: np.ndarray, other: np.ndarray) -> Difference:
     """The difference of two shares, with the interval of Newcombe (1998), and Cohen's h.
 
@@ -98,15 +130,17 @@ def of_shares(one: np.ndarray, other: np.ndarray) -> Difference:
     return Difference(words, effect, needed, there, bool(low > 0 or high < 0))
 
 
-def _needed(test: Any, effect: float, fewest: int) -> float:
-    effect = min(abs(effect), LARGEST)
+def _needed(test: Any, effect: float, fewest: int, largest: float = LARGEST) -> float:
+    effect = min(abs(effect), largest)
     if math.isnan(effect):
         return math.nan
     if test.power(effect, MOST, SIGNIFICANCE) < POWER:
         return math.inf
-    if test.power(effect, fewest, SIGNIFICANCE) >= POWER:
-        return float(fewest)  # the solver below does not search below this
-    return float(math.ceil(test.solve_power(effect, alpha=SIGNIFICANCE, power=POWER)))
+
+    def is_enough(seeds: int) -> bool:  # statsmodels returns NaN for some powers that are almost 1
+        return not test.power(effect, seeds, SIGNIFICANCE) < POWER
+
+    return float(fewest + bisect.bisect_left(range(fewest, MOST), True, key=is_enough))
 
 
 def seeds_needed(

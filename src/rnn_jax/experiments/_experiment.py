@@ -3,8 +3,6 @@
 import hashlib
 import importlib
 import json
-import shlex
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,17 +17,15 @@ from tqdm import tqdm
 
 from .._reporting.console import say
 from .._reporting.errors import InputError
-from .._reporting.files import write
 from .._reporting.html_page import Section
 from .._reporting.lock import locked
-from .._reporting.machine import machine_line, machine_record
 from .._require import require_sizes
-from ._report import default_sections, report_page
-from ._tables import COLUMNS, write_tables
+from ._report import circumstances, default_sections, write_results
+from ._tables import COLUMNS
 from ._training import Program, Training, make_program, train, work
 from ._trials import Setting, Trial, differing, in_words, label, read_trial, save_trial
 
-TRIALS, REPORT = "trials", "report.html"
+TRIALS = "trials"
 
 
 class Experiment(NamedTuple):
@@ -110,14 +106,10 @@ def _run_in(
 ) -> list[Trial]:
     trials = _train_all(experiment, settings, seeds, out)
     facts = {"grid": "small (quick)"} if quick else {}
-    facts |= circumstances(experiment, trials)
+    facts |= circumstances(trials, experiment.fixed, f"{len(jax.devices())} {jax.devices()[0].platform} devices")
+    verdict, sections = experiment.verdict(trials), experiment.sections(trials)
     with _writing(out):
-        write_tables(out, experiment.name, experiment.question, facts, trials)
-    page = report_page(
-        experiment.name, experiment.question, facts, experiment.verdict(trials), experiment.sections(trials)
-    )
-    with _writing(out):
-        write(out / REPORT, page)
+        write_results(out, experiment.name, experiment.question, facts, trials, verdict, sections)
     return trials
 
 
@@ -215,24 +207,6 @@ def _train_one(
         shown={n: np.asarray(values, float)[: len(seeds)] for n, values in shown.items()},
         facts={name: float(value) for name, value in facts.items()},
     )
-
-
-def circumstances(experiment: Experiment, trials: Sequence[Trial]) -> dict[str, str]:
-    """How it was run: settings, command, versions, machine, time."""
-    seconds = sum(trial.seconds + trial.compile_seconds for trial in trials)
-    names = differing([trial.setting for trial in trials])
-    shared = [name for name in trials[0].setting if name not in names]
-    record = machine_record()
-    versions = record["versions"] | {"Python": record["python"]}
-    return {
-        "settings": "; ".join(filter(None, [experiment.fixed, label(trials[0].setting, shared)])),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "seeds": f"{len(trials[0].seeds)}, from 0",
-        "run time": f"{seconds:.0f} s of training, compiling and evaluating",
-        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
-        "machine": f"{len(jax.devices())} {jax.devices()[0].platform} devices, {machine_line(record)}",
-        "date": record["date"],
-    } | ({"commit": record["commit"]} if record["commit"] else {})
 
 
 @contextmanager

@@ -95,11 +95,12 @@ def learning_curves(
     title: str = "Loss during training",
     ylabel: str | None = None,
     log: bool = True,
+    top: float | None = None,
     reading: str = "",
 ) -> Section:
     """A metric against steps, one line per setting: the median over seeds, with a band between the quartiles.
 
-    A missing value counts as infinite. Losses above 1,000 times chance and the first losses are cut off.
+    A missing value counts as infinite. What is above `top` is cut off.
 
     Args:
         trials: one trial per setting.
@@ -108,6 +109,8 @@ def learning_curves(
         title: the title of the section.
         ylabel: the label of the vertical axes; None means the name of the metric.
         log: if True, the vertical axes are logarithmic, unless no number above zero is drawn.
+        top: the highest number that is shown. None means all numbers; on logarithmic axes, of losses, those up to 1,000
+            times chance and the first losses.
         reading: how to read the picture, in words; "" means the default text.
 
     Returns:
@@ -136,11 +139,11 @@ def learning_curves(
             ax.axhline(levels.pop(), color="0.5", ls=":", lw=1.2, label="chance")
         ax.set(xlabel="steps")
     _set_scale(axes, log)
-    if metric == "loss" and axes[0].get_yscale() == "log" and np.isfinite(trials[0].chance):
-        top = max(max(trial.chance, trial.curves["loss"][0].max()) for trial in trials)
-        if axes[0].get_ylim()[1] > 1e3 * top > 0:  # losses that diverge would squeeze the others
-            axes[0].set_ylim(top=1e3 * top)
-            figure.suptitle(f"The losses above {1e3 * top:.3g} are cut off.", x=0.01, ha="left", size="small")
+    if top is None and metric == "loss" and axes[0].get_yscale() == "log" and np.isfinite(trials[0].chance):
+        top = 1e3 * max(max(trial.chance, trial.curves["loss"][0].max()) for trial in trials)
+    if top is not None and axes[0].get_ylim()[1] > top > 0:  # losses that diverge would squeeze the others
+        axes[0].set_ylim(top=top)
+        figure.suptitle(f"The losses above {top:.3g} are cut off.", x=0.01, ha="left", size="small")
     axes[0].set_ylabel(ylabel or metric.replace("_", " "))
     _legend(figure, axes)
     return Section(
@@ -153,7 +156,7 @@ def against(
     x: str,
     value: Value,
     *,
-    lines: str,
+    lines: str | None,
     by: str | None = None,
     title: str,
     ylabel: str,
@@ -167,7 +170,7 @@ def against(
         trials: one trial per setting.
         x: the name of the setting on the horizontal axis.
         value: `value(trial)` returns the numbers, `(seeds,)`. Those that are not finite are not drawn.
-        lines: the name of a setting; each of its values has a line.
+        lines: the name of a setting; each of its values has a line. None means one line.
         by: the name of a setting; each of its values has a panel. None means one panel.
         title: the title of the section.
         ylabel: the label of the vertical axes.
@@ -198,7 +201,7 @@ def against(
                 color=f"C{i}",
                 marker="o",
                 ms=4,
-                label=_words({lines: name}, [lines]),
+                label=None if lines is None else _words({lines: name}, [lines]),
             )
             for at, trial in zip(where, of_line, strict=True):
                 ax.plot(np.full(len(trial.seeds), at), value(trial), ".", color=f"C{i}", ms=3, alpha=0.4)

@@ -1,27 +1,65 @@
-"""The report of an experiment: its page, its default sections, and the table of all settings."""
+"""The results of a grid on disk: tables and a page; the default sections of the page; the table of all settings."""
 
+import shlex
+import sys
 from collections.abc import Callable, Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from .._reporting.files import write
 from .._reporting.html_page import Section, html_page
+from .._reporting.machine import machine_line, machine_record
 from ._differences import seeds_needed
 from ._pictures import learning_curves
 from ._statistics import mean, quartiles, share
-from ._tables import results
-from ._trials import Trial, differing, require_trials, short
+from ._tables import results, write_tables
+from ._trials import Trial, differing, label, require_trials, short
+
+REPORT = "report.html"
 
 
-def report_page(
-    name: str, question: str, facts: dict[str, str], verdict: Sequence[str], sections: Sequence[Section]
-) -> str:
-    """The page as HTML: the question, the verdict, the sections, and how it was run."""
+def write_results(
+    out: Path,
+    name: str,
+    question: str,
+    facts: dict[str, str],
+    trials: Sequence[Trial],
+    verdict: Sequence[str],
+    sections: Sequence[Section],
+    kind: str = "Experiment",
+) -> None:
+    """Write the tables, and the page: the question, the verdict, the sections, and how it was run."""
+    write_tables(out, name, question, facts, trials)
     ran = "".join(f"<tr><th>{escape(key)}</th><td>{escape(value)}</td></tr>" for key, value in facts.items() if value)
-    return html_page(
-        f"Experiment: {name}", question, verdict, sections, f'<h2>How it was run</h2><table class="words">{ran}</table>'
-    )
+    end = f'<h2>How it was run</h2><table class="words">{ran}</table>'
+    write(out / REPORT, html_page(f"{kind}: {name}", question, verdict, sections, end))
+
+
+def circumstances(trials: Sequence[Trial], fixed: str, devices: str) -> dict[str, str]:
+    """How a grid was run: settings, command, versions, machine, time.
+
+    Args:
+        trials: one trial per setting.
+        fixed: what all settings have in common, in words.
+        devices: what it was trained on, in words.
+    """
+    seconds = sum(trial.seconds + trial.compile_seconds for trial in trials)
+    names = differing([trial.setting for trial in trials])
+    shared = [name for name in trials[0].setting if name not in names]
+    record = machine_record()
+    versions = record["versions"] | {"Python": record["python"]}
+    return {
+        "settings": "; ".join(filter(None, [fixed, label(trials[0].setting, shared)])),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seeds": f"{len(trials[0].seeds)}, from {trials[0].seeds[0]}",
+        "run time": f"{seconds:.0f} s of training, compiling and evaluating",
+        "versions": ", ".join(f"{name} {version}" for name, version in versions.items()),
+        "machine": ", ".join(filter(None, [devices, machine_line(record)])),
+        "date": record["date"],
+    } | ({"commit": record["commit"]} if record["commit"] else {})
 
 
 def default_sections(trials: Sequence[Trial]) -> list[Section]:

@@ -32,9 +32,7 @@ def results(trials: Sequence[Trial]) -> pd.DataFrame:
                 **trial.setting,
                 "seed": trial.seeds,
                 "steps": int(trial.steps[-1]),
-                "solved": trial.solved,
-                "solved_at": _nine_digits(trial.solved_at),
-                "seconds_to_solve": _nine_digits(trial.seconds_to_solve()),
+                **_solving(trial),
                 "diverged": trial.diverged,
                 **{n: _nine_digits(values[-1]) for n, values in trial.curves.items() if n not in NOT_METRICS},
                 **{n: _nine_digits(np.full(len(trial.seeds), value)) for n, value in trial.facts.items()},
@@ -44,6 +42,17 @@ def results(trials: Sequence[Trial]) -> pd.DataFrame:
         for trial in trials
     ]
     return pd.concat(frames, ignore_index=True)
+
+
+def _solving(trial: Trial) -> dict[str, np.ndarray]:
+    """Which seeds solved the task and when, if it has a goal."""
+    if "solved" not in trial.curves:
+        return {}
+    return {
+        "solved": trial.solved,
+        "solved_at": _nine_digits(trial.solved_at),
+        "seconds_to_solve": _nine_digits(trial.seconds_to_solve()),
+    }
 
 
 def comparable(trials: Sequence[Trial]) -> dict[str, bool]:

@@ -22,7 +22,8 @@ class Trial(NamedTuple):
         seeds: the seeds that were trained.
         chance: the loss of the best answer that ignores the inputs; infinite if it is not known.
         steps: the updates made before each evaluation, `(evaluations,)`.
-        curves: the metrics by name, `(evaluations, seeds)` each. NaN where a number is missing or not finite.
+        curves: the metrics by name, `(evaluations, seeds)` each. NaN where a number is missing or not finite. All have
+            "loss" and "finite"; those of a task with a goal have "solved".
         seconds: the time of training all seeds together, without compiling.
         compile_seconds: the time of compiling.
         shown: what `Training.show` returned, by name, `(seeds, ...)` each.

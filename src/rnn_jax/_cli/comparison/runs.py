@@ -98,12 +98,13 @@ def read_runs(folders: Sequence[Path]) -> list[Trained]:
     Raises:
         InputError: if a folder holds no run, or its files cannot be read.
     """
-    runs = [_read(folder) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
     texts = list(dict.fromkeys(run.text for run in runs))
     return sorted(runs, key=lambda run: (texts.index(run.text), run.bits))
 
 
-def _read(folder: Path) -> Trained:
+def read_run(folder: Path) -> Trained:
+    """The run in a folder."""
     config, facts = read_settings(folder)
     records = [record for record in read_metrics(folder, config.steps) if None not in _place(record)]
     last = _place(records[-1]) if records else (0, 0, 0.0)
@@ -113,14 +114,14 @@ def _read(folder: Path) -> Trained:
         if record.get("validation_bits") is not None
     )
     size = num_parameters(config, len(facts["symbols"]))
-    return Trained(str(folder), _filled(config), facts, size, *last, validations)
+    return Trained(str(folder), filled(config), facts, size, *last, validations)
 
 
 def _place(record: dict[str, Any]) -> tuple[int, int, float]:
     return record["step"], record["characters"], record["seconds"]
 
 
-def _filled(config: TrainConfig) -> dict[str, Any]:
+def filled(config: TrainConfig) -> dict[str, Any]:
     """The settings by name, without those `APART`. A setting that was left out has the value that it stands for."""
     settings = {name: value for name, value in of_the_run(config).items() if name not in APART}
     defaults = {"learning_rate": default_rate(config), "recurrent_scale": default_scale(config), "k1": config.k2}

@@ -161,9 +161,10 @@ def in_seconds(seconds: float) -> str:
 
 
 def lines(table: Table) -> list[str]:
-    """The table for a terminal: columns aligned at the right, names of runs at the left."""
+    """The table for a terminal: columns aligned at the right, names of runs and settings at the left."""
     columns = zip(table.header, *table.rows, strict=True)
     aligned = [
-        column if column[0] == "run" else [word.rjust(max(map(len, column))) for word in column] for column in columns
+        column if column[0] in ("run", "setting") else [word.rjust(max(map(len, column))) for word in column]
+        for column in columns
     ]
     return ["  ".join(row).rstrip() for row in zip(*aligned, strict=True)]

@@ -62,6 +62,44 @@ class CompareConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class _Grid:
+    """What `rnn-jax sweep` has besides the options of `rnn-jax train`; in its help they are the first."""
+
+    over: Annotated[tyro.conf.UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="NAME=VALUE,VALUE,...")] = ()
+    """An option of `rnn-jax train` and the values to try, like learning-rate=0.1,0.25,1. Give it once for each option:
+    the sweep trains every combination. An option that is on or off has the values true and false; where None is
+    possible, as for max-norm, it is a value too.
+    """
+    seeds: int = 3
+    """How many seeds each combination is trained from. With more seeds, the same command trains the new ones only."""
+    jobs: int = 1
+    """How many runs are trained at the same time. They share the cores, so `seconds` compare only runs with equal
+    --jobs.
+    """
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SweepConfig(TrainConfig, _Grid):
+    """Train every combination of some settings from several seeds, and say which is best.
+
+    Each combination and seed is a run of `rnn-jax train` in its own folder, with which all other commands work. Then it
+    prints a table, with means and 95 % intervals over the seeds, and writes tables and report.html into --run. The same
+    command continues after an interruption, and keeps what is finished. It needs the extra `experiments`.
+    """
+
+    files: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(name="file", metavar="[FILE ...]")] = ()
+    """Files with the text to learn, in this order. Default: the standard library's sources."""
+    run: Annotated[Path, named("--run")] | None = None
+    """Folder of the sweep. The runs are in it, in a folder for each combination: hidden-size=64/seed-0. Required."""
+    overwrite: bool = False
+    """Not of a sweep: remove its folder instead."""
+    resume: Annotated[Path, named("--resume")] | None = None
+    """Not of a sweep: the same command continues it."""
+    seed: int = 0
+    """The first of the seeds: of the weights, of dropout and of the samples."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GradcheckConfig:
     """Check every gradient method in float64 against independent witnesses, over a grid of options.
 

@@ -99,7 +99,7 @@ def checked(found: Any) -> tuple[TrainConfig, dict[str, Any]]:
     facts = dict(found)
     for name, hint in {"format": int, "settings": dict, **NEEDED}.items():
         if name not in facts:
-            raise ValueError(f"{name} must be {_in_words(hint)}, but is missing")
+            raise ValueError(f"{name} must be {in_words(hint)}, but is missing")
     if type(facts["format"]) is not int or facts["format"] != FORMAT:
         raise ValueError(f"format must be {FORMAT}, got {_came(facts['format'])}")
     del facts["format"]
@@ -120,7 +120,7 @@ def _config(settings: dict[str, Any]) -> TrainConfig:
     """The settings, after a check of their types. A missing setting gets its default; `files` is required."""
     hints = {name: hint for name, hint in typing.get_type_hints(TrainConfig).items() if name not in NOT_STORED}
     if "files" not in settings:
-        raise ValueError(f"files must be {_in_words(hints['files'])}, but is missing")
+        raise ValueError(f"files must be {in_words(hints['files'])}, but is missing")
     for name, value in settings.items():
         if name not in hints:
             raise ValueError(f"settings must hold only those of `rnn-jax train`, got {_came(name)}")
@@ -162,7 +162,7 @@ def is_number(value: Any) -> bool:
 
 def _check_type(name: str, value: Any, hint: Any) -> None:
     if not _has_type(value, hint):
-        raise ValueError(f"{name} must be {_in_words(hint)}, got {_came(value)}")
+        raise ValueError(f"{name} must be {in_words(hint)}, got {_came(value)}")
 
 
 def _came(value: Any) -> str:
@@ -186,15 +186,15 @@ def _has_type(value: Any, hint: Any) -> bool:
     return isinstance(value, hint)
 
 
-def _in_words(hint: Any) -> str:
+def in_words(hint: Any) -> str:
     """What a value of this type is."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(map(_in_words, args))
+        return " or ".join(map(in_words, args))
     if origin is typing.Literal:
         return f"one of {', '.join(map(_came, args))}"
     if origin is tuple:
-        return f"a list in which each item is {_in_words(args[0])}"
+        return f"a list in which each item is {in_words(args[0])}"
     if origin is dict:
-        return f"an object in which each value is {_in_words(args[1])}"
+        return f"an object in which each value is {in_words(args[1])}"
     return WORDS.get(hint, "null")

@@ -17,6 +17,7 @@ from .commands import (
     ExportConfig,
     GradcheckConfig,
     SampleConfig,
+    SweepConfig,
     TruncationConfig,
 )
 from .training import TrainConfig
@@ -24,7 +25,7 @@ from .training import TrainConfig
 MOST_STEPS = 2**31 - 1  # they are counted in int32
 RANGES: dict[str, tuple[float, float]] = {  # the range of every number, both ends included
     **dict.fromkeys(("hidden_size",), (1, 2**16)),
-    **dict.fromkeys(("num_layers", "devices", "processes"), (1, 1024)),
+    **dict.fromkeys(("num_layers", "devices", "processes", "jobs"), (1, 1024)),
     "wait_seconds": (1, 1e6),
     **dict.fromkeys(("streams", "window", "k1", "k2", "ks", "lags"), (1, 2**20)),
     **dict.fromkeys(("steps", "eval_every", "watch_every", "max_skipped", "patience"), (1, MOST_STEPS)),
@@ -176,6 +177,22 @@ def check_compare_config(config: CompareConfig) -> None:
             raise InputError(f"RUN must name each run once, but {names[where]!r} and {str(run)!r} are the same folder.")
         names[where] = str(run)
     _check_page(config)
+
+
+def check_sweep_config(config: SweepConfig) -> None:
+    """Raise an `InputError` for a number out of range, or an option that a sweep cannot have.
+
+    What its runs cannot have is refused when the values of --over are known.
+    """
+    _check_ranges(config)
+    _require(config, "resume", config.resume is None, "left out, since the same command continues a sweep")
+    _require(config, "overwrite", not config.overwrite, "left out of a sweep: remove its folder to begin anew")
+    _require(config, "run", config.run is not None, "given: it names the folder of the sweep")
+    check_path(config, "run")
+    last = config.seed + config.seeds - 1
+    _require(config, "seed", last <= RANGES["seed"][1], f"so low that the last of {config.seeds} seeds is a seed")
+    if "-" in config.files:
+        raise InputError("FILE must be a file, which each run of a sweep can read again, got '-', standard input.")
 
 
 def check_gradcheck_config(config: GradcheckConfig) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from ..._reporting.errors import TrainingFailed
 from ...data._held_out import BITS, TextData, make_validate
 from ...typing import StepInfo, Trainer, TrainState
 from .. import run_folder
-from ..metrics import append_metrics
+from ..metrics import append_metrics, no_longer_improves
 from ..plots import learning_curve, watched
 from ..settings.training import TrainConfig
 from ..trained.sample import default_prompt, make_writer
@@ -142,14 +142,6 @@ def train_until(
     return state
 
 
-def no_longer_improves(records: list[dict[str, Any]], config: TrainConfig) -> bool:
-    """Whether the last `config.patience` validations are all worse than the best one before them."""
-    validated = [r["validation_bits"] for r in records if "validation_bits" in r and r["step"] % config.eval_every == 0]
-    if config.patience is None or len(validated) <= config.patience:
-        return False
-    return bool(min(validated[-config.patience :]) >= min(validated[: -config.patience]))
-
-
 def _minutes(since: float) -> float:
     return (time.monotonic() - since) / MINUTE  # this clock does not jump
 
@@ -181,21 +173,3 @@ def _not_finite(step: int, skipped: int, saved: int | None, run: Run) -> str:
     kept = f"step {saved} is saved in {str(run.folder)!r}" if saved is not None else "nothing was saved yet"
     told = f"{skipped:,} steps in a row were skipped" if skipped else "the held-out text was read"
     return f"loss, gradient or update became infinite or NaN: {told} up to step {step:,}; {kept}. {remedy(run.config)}"
-
-
-@contextlib.contextmanager
-def signals() -> Iterator[list[int]]:
-    """A list that receives the first Ctrl-C or SIGTERM; a second one interrupts at once."""
-    received: list[int] = []
-
-    def receive(number: int, frame: Any) -> None:
-        if received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -14,6 +14,7 @@ from ... import GRADIENTS, Params, make_grad_fn, zero_state
 from ..._reporting.console import pasted, say
 from ..._reporting.errors import InputError, TrainingFailed
 from ..._reporting.machine import machine_record
+from ..._reporting.signals import signals
 from ...data import window_batch
 from ...data._corpus import Corpus
 from ...data._held_out import MOST_READ, TextData, predicted_positions, prepare
@@ -27,7 +28,7 @@ from ..metrics import best_validation, read_metrics, write_metrics
 from ..settings.commands import AnatomyConfig, units_of
 from ..settings.training import TrainConfig
 from .checkpoint import checkpoints, restore, saved_steps, set_aside, warn_of_damage
-from .loop import Run, signals, train_until
+from .loop import Run, train_until
 from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
 
 ROUNDING = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.1}  # a smaller difference is only rounding

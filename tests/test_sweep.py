@@ -1,0 +1,614 @@
+"""`rnn-jax sweep`: the grid, what is refused, what is kept, kills, failures, and the numbers of the table."""
+
+import contextlib
+import csv
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+import scipy.stats
+from commands import COMMAND, ENVIRONMENT, REAL_TEXT, Terminal, blank, command, everything, losses, metrics
+from pages import Page
+from tqdm import tqdm
+
+from rnn_jax._cli import main
+from rnn_jax._cli.settings.commands import SweepConfig
+from rnn_jax._cli.settings.training import TrainConfig
+from rnn_jax._cli.sweep import results, running
+from rnn_jax._cli.sweep.grid import cells_of
+from rnn_jax._cli.training import loop
+from rnn_jax._reporting.lock import LOCK, locked
+
+TINY = ["--streams", 2, "--window", 8, "--eval-every", 10, "--schedule", "constant"]
+GRID = ["--over", "learning-rate=0.1,0.5", "--over", "hidden-size=4,6"]
+FOLDERS = [
+    f"hidden-size={size},learning-rate={rate}/seed-{seed}" for size in (4, 6) for rate in (0.1, 0.5) for seed in (0, 1)
+]
+
+
+class InThisProcess:
+    """A run that has ended when it begins, which saves the start of a process."""
+
+    def __init__(self, words, file):
+        result = command(*words, cwd=os.getcwd())
+        file.write((result.stdout + result.stderr).encode())
+        self.returncode = result.returncode
+
+    def poll(self):
+        """The status with which it ended."""
+        return self.returncode
+
+
+@contextlib.contextmanager
+def in_this_process():
+    """Train in this process; the words of each run that begins are in the list."""
+    begun = []
+
+    def begin(words, file):
+        begun.append(words)
+        return InThisProcess(words, file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "_process", begin)
+        patch.setattr(running, "POLL", 0.0)
+        patch.setattr(loop, "learning_curve", blank)
+        yield begun
+
+
+@pytest.fixture
+def begun():
+    with in_this_process() as words:
+        yield words
+
+
+def sweep(cwd, *args, status=0, **options):
+    result = command("sweep", *args, cwd=cwd, **options)
+    assert result.returncode == status, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    return result
+
+
+@pytest.fixture(scope="module")
+def swept(made_once):
+    """Two sizes, two rates and two seeds of 20 steps: the parent of the folder, and what was printed."""
+
+    def make(cwd):
+        with in_this_process():
+            (cwd / "printed.txt").write_text(sweep(cwd, *GRID, *BRIEF).stdout)
+
+    cwd = made_once("swept", make)
+    return cwd, (cwd / "printed.txt").read_text()
+
+
+BRIEF = ["--seeds", 2, "--steps", 20, "--run", "s", *TINY, REAL_TEXT]
+
+
+@pytest.fixture
+def copied(swept, tmp_path):
+    """A folder with a copy of the sweep."""
+    shutil.copytree(swept[0] / "s", tmp_path / "s")
+    return tmp_path
+
+
+def bits_of(run):
+    """The validations of a run, by numpy, from its metrics."""
+    return np.array([record["validation_bits"] for record in metrics(run) if "validation_bits" in record])
+
+
+def rows_of(path):
+    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+
+
+def table_of(out):
+    """The rows of the table, by column; two spaces or more are between columns."""
+    (block,) = [block for block in out.split("\n\n") if "best bits" in block]
+    header, *rows = ([word.strip() for word in line.split("  ") if word.strip()] for line in block.splitlines())
+    return [dict(zip(["", *header], row, strict=True)) for row in rows]
+
+
+def same_numbers(one, other):
+    """All but the times, to the bit."""
+    for name in ("results.csv", "curves.csv"):
+        ours, theirs = (
+            [{k: v for k, v in row.items() if "seconds" not in k} for row in rows_of(x / name)] for x in (one, other)
+        )
+        assert ours == theirs
+    runs = [path.parent.relative_to(other) for path in other.rglob("metrics.jsonl")]
+    assert runs and all(losses(one / run) == losses(other / run) for run in runs)
+
+
+# The grid
+
+
+def grid(*over, given=(), **settings):
+    return cells_of(SweepConfig(run=Path("s"), over=over, **settings), set(given))
+
+
+def test_the_cells_of_a_grid():
+    """In the order of the options in --help, the last option and the seeds fastest; typed; each in its own folder."""
+    cells = grid(
+        "--max_norm=1,None", "hidden-size=8, 16", "watch=true,False", "cell=gru,lstm", seeds=2, seed=5, steps=7
+    )
+    assert len(cells) == 16 * 2 and len({cell.folder for cell in cells}) == 32
+    expected = itertools.product((8, 16), ("gru", "lstm"), (1.0, None), (True, False))
+    assert [tuple(cell.setting.values()) for cell in cells[::2]] == list(expected)
+    assert [cell.config.seed for cell in cells[:4]] == [5, 6, 5, 6]
+    one = cells[3]
+    assert one.folder == Path("s/hidden-size=8,cell=gru,max-norm=1.0,watch=False/seed-6")
+    assert one.config == TrainConfig(
+        hidden_size=8, cell="gru", max_norm=1.0, watch=False, steps=7, seed=6, run=one.folder
+    )
+    assert type(one.config) is TrainConfig and type(one.config.hidden_size) is int
+    assert [cell.folder for cell in grid(seeds=2)] == [Path("s/seed-0"), Path("s/seed-1")]
+
+
+def test_the_words_of_a_run_say_its_settings():
+    """What `rnn-jax train` reads in them are the settings of the cell, whatever their values look like."""
+    over = ("max-norm=None,1e-07,0.1", "memory=None,64 MiB", "watch=true", "learning-rate=None,0.30000000000000004")
+    for cell in grid(*over, files=("a b.txt", "./-c.txt"), steps=7, seeds=2, dtype="float64"):
+        words = running.words_of(cell.config, "new")
+        assert main._parsed(words, {"train": TrainConfig, "other": SweepConfig}) == cell.config
+    words = running.words_of(cell.config, "begun")
+    assert main._parsed(words, {"train": TrainConfig, "other": SweepConfig}).resume == cell.folder
+
+
+BAD = {
+    "no run": ([], "--run must be given: it names the folder of the sweep, got None."),
+    "resume": (["--run", "s", "--resume", "s"], "--resume must be left out, since the same command continues a sweep"),
+    "overwrite": (["--run", "s", "--overwrite"], "--overwrite must be left out of a sweep: remove its folder to begin"),
+    "standard input": (["-", "--run", "s"], "FILE must be a file, which each run of a sweep can read again, got '-'"),
+    "seeds 0": (["--run", "s", "--seeds", "0"], "--seeds must be from 1 to 10,000, got 0."),
+    "jobs 0": (["--run", "s", "--jobs", "0"], "--jobs must be from 1 to 1,024, got 0."),
+    "last seed": (["--run", "s", "--seed", 2**32 - 2], "--seed must be so low that the last of 3 seeds is a seed, got"),
+    "missing": (["nowhere.txt", "--run", "s"], "FILE must name readable text, but file 'nowhere.txt' is not: No such"),
+    "no values": (["--over", "steps"], "--over must be like learning-rate=0.1,0.25, got 'steps': give NAME="),
+    "name": (["--over", "learning-rat=1"], "got 'learning-rat': did you mean learning-rate?"),
+    "strange name": (["--over", "zzz=1"], "got 'zzz': `rnn-jax train --help` lists them."),
+    "seed": (["--over", "seed=1,2"], "--over must not name seed: --seeds says how many seeds there are"),
+    "the run": (["--over", "run=a,b"], "--over must name an option that runs of one sweep can differ in, got run."),
+    "a file": (["--over", "files=a,b"], "--over must name an option that runs of one sweep can differ in, got files."),
+    "given too": (["--over", "leak=0.5,1", "--leak", "1"], "--over must not name leak when --leak is given too"),
+    "given with =": (["--over", "leak=0.5,1", "--leak=1"], "--over must not name leak when --leak is given too"),
+    "named twice": (["--over", "leak=1", "--over", "leak=0.5"], "--over must name each option once, got leak twice"),
+    "value twice": (["--over", "leak=1,1.0"], "--over must give each value once, got leak=1.0 twice."),
+    "no integer": (["--over", "hidden-size=8,1.5"], "--over must give hidden-size an integer, got '1.5'."),
+    "no number": (["--over", "leak=1,x"], "--over must give leak a number, got 'x'."),
+    "empty": (["--over", "learning-rate="], "--over must give learning-rate a number or None, got ''."),
+    "no choice": (["--over", "cell=gru,gro"], '--over must give cell one of "vanilla", "gru", "lstm", got \'gro\'.'),
+    "no switch": (["--over", "watch=1"], "--over must give watch true or false, got '1'."),
+    "none": (["--over", "leak=None"], "--over must give leak a number, got 'None'."),
+    "range": (
+        ["--over", "learning-rate=0.1,-1"],
+        "--over must give combinations that a run can have, but 'learning-rate=-1.0' is none: --learning-rate must",
+    ),
+    "nan": (["--over", "learning-rate=nan"], "is none: --learning-rate must be from 1e-30 to 1e+38, got nan."),
+    "no combination": (
+        ["--over", "cell=vanilla,gru", "--over", "activation=tanh,relu"],
+        "but 'cell=gru,activation=relu' is none: --activation must be left out with --cell gru",
+    ),
+    "the same cell": (
+        ["--over", "learning-rate=None,0.25"],
+        "but learning-rate=None and learning-rate=0.25 train the same network: leave out one of them.",
+    ),
+    "long": (
+        ["--over", "memory=" + "1" * 300],
+        "--over must give combinations whose names have at most 255 bytes, as a folder's, got 'memory=111",
+    ),
+    "many": (
+        ["--over", "steps=" + ",".join(map(str, range(1, 102))), "--seeds", "100"],
+        "--over and --seeds must give at most 10,000 runs, got 10,100: sweep over less.",
+    ),
+    "a run": (["--run", "run"], "--run must name a new folder or that of a sweep, but 'run' holds other files."),
+    "is a file": (["--run", "real.txt"], "--run must name a folder, but 'real.txt' is a file."),
+    "below a file": (["--run", "real.txt/s"], "--run must name a folder that can be made, but 'real.txt/s' cannot:"),
+    "torn": (["--run", "torn"], "--run must hold a sweep that can be read, but 'torn/sweep.json' is none: it must"),
+    "strange": (["--run", "strange"], "'strange/sweep.json' is none: it is not a sweep of this version."),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("label", BAD)
+def test_bad_input(tmp_path, label, begun):
+    """One sentence, status 2, and not a file touched."""
+    for name, words in (("run", "x"), ("torn", '{"format": 1'), ("strange", "[1]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / ("other" if name == "run" else "sweep.json")).write_text(words)
+    (tmp_path / "real.txt").write_text(REAL_TEXT.read_text())
+    before, (args, words) = everything(tmp_path), BAD[label]
+    if args[:1] == ["--over"]:
+        args = ["real.txt", "--run", "s", *args]
+    elif args[:1] == ["--run"]:
+        args = ["real.txt", *args]
+    result = sweep(tmp_path, *args, status=2)
+    assert result.stderr.startswith("rnn-jax: ") and words in result.stderr, result.stderr
+    assert result.stderr.count("\n") == 1 and not result.stdout and not begun
+    assert everything(tmp_path) == before and not (tmp_path / "s").exists()
+
+
+def test_a_bad_grid_is_refused_before_jax_is_imported(tmp_path):
+    code = "import sys; from rnn_jax._cli.main import main\nassert main(sys.argv[1:]) == 2 and 'jax' not in sys.modules"
+    args = ["sweep", str(REAL_TEXT), "--run", "s", "--over", "leak=2"]
+    result = subprocess.run(
+        [sys.executable, "-c", code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0 and "'leak=2.0' is none" in result.stderr, result.stderr
+
+
+def test_a_missing_package_is_said_before_anything_is_written(tmp_path, monkeypatch):
+    for name in ("rnn_jax._cli.sweep.command", "rnn_jax._cli.sweep.results", "rnn_jax.experiments._differences"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "statsmodels.stats.power", None)
+    result = sweep(tmp_path, REAL_TEXT, "--run", "s", status=2)
+    assert result.stderr.startswith("rnn-jax: needs statsmodels")
+    assert result.stderr.endswith(": pip install 'rnn-jax-bptt[experiments]'\n") and not result.stdout
+    assert not (tmp_path / "s").exists()
+
+
+# The numbers
+
+
+def test_the_table_has_the_means_and_intervals_of_the_metrics(swept):
+    cwd, printed = swept
+    assert printed.startswith("4 combinations, 2 seeds, 8 runs\n")
+    bits = {}
+    for name in FOLDERS:
+        bits.setdefault(name.split("/")[0], []).append(bits_of(cwd / "s" / name))
+    ordered = sorted(bits, key=lambda name: np.mean([one.min() for one in bits[name]]))
+    rows = table_of(printed)
+    assert [row["setting"] for row in rows] == [
+        name.replace("hidden-size=", "hidden size ").replace(",learning-rate=", ", learning rate ") for name in ordered
+    ]
+    first = np.array([one.min() for one in bits[ordered[0]]])
+    for row, name in zip(rows, ordered, strict=True):
+        best, last = np.array([(one.min(), one[-1]) for one in bits[name]]).T
+        check_interval(row["best bits [95 %]"], best)
+        check_interval(row["last bits [95 %]"], last)
+        if name != ordered[0]:
+            check_interval(row["more than the best [95 %]"], best - first)
+        assert (row["seeds"], row["failed"]) == ("2", "-")
+        seconds = [metrics(cwd / "s" / name / f"seed-{seed}")[-1]["seconds"] for seed in (0, 1)]
+        assert float(row["seconds"]) == pytest.approx(np.mean(seconds), abs=0.06)
+        hidden, symbols = (
+            int(name[12]),
+            len(json.loads((cwd / "s" / name / "seed-0/settings.json").read_text())["symbols"]),
+        )
+        assert row["parameters"] == f"{hidden * (symbols + hidden + 1) + (hidden + 1) * symbols:,}"
+
+
+def check_interval(words, values):
+    """`mean [low, high]` is Student's interval, by scipy, to the digits that are printed."""
+    found = [float(number) for number in re.findall(r"-?\d[\d.e-]*", words)]
+    low, high = scipy.stats.t.interval(0.95, len(values) - 1, values.mean(), scipy.stats.sem(values))
+    np.testing.assert_allclose(found, [values.mean(), low, high], rtol=1e-3)
+
+
+def test_the_verdict_is_that_of_the_paired_test(swept):
+    cwd, printed = swept
+    rows = table_of(printed)
+    first, second = (
+        np.array([bits_of(cwd / "s" / name).min() for name in FOLDERS if folder_of(row) in name]) for row in rows[:2]
+    )
+    chance = scipy.stats.ttest_rel(first, second).pvalue > 0.05
+    assert f"Best: {rows[0]['setting']}, " in printed and f"The second, {rows[1]['setting']}, needs " in printed
+    assert ("that may be chance" in printed) == chance and ("more than chance" in printed) != chance
+
+
+def folder_of(row):
+    return row["setting"].replace("hidden size ", "hidden-size=").replace(", learning rate ", ",learning-rate=")
+
+
+def test_the_report_has_pictures_and_tables(swept, tmp_path):
+    cwd, printed = swept
+    text = (cwd / "s/report.html").read_text()
+    page = Page(text)
+    assert not page.outside and len(page.images) == 2
+    for number, image in enumerate(page.images):
+        (tmp_path / f"{number}.png").write_bytes(image)
+        pixels = matplotlib.image.imread(tmp_path / f"{number}.png")
+        assert pixels.shape[0] > 200 and len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 20
+    row = table_of(printed)[0]
+    assert {row["best bits [95 %]"], row["last bits [95 %]"], row["setting"]} <= set(page.cells)
+    assert all(words in text for words in ("Best: ", "streams 2, window 8, steps 20, ", "textwrap.py"))
+    found = rows_of(cwd / "s/results.csv")
+    assert [(row["hidden_size"], row["learning_rate"], row["seed"]) for row in found] == [
+        (size, rate, seed) for size in "46" for rate in ("0.1", "0.5") for seed in "01"
+    ]
+    for row, name in zip(found, FOLDERS, strict=True):
+        bits = bits_of(cwd / "s" / name)
+        assert float(row["loss"]) == pytest.approx(bits[-1], rel=1e-8)
+        assert float(row["lowest_loss"]) == pytest.approx(bits.min(), rel=1e-8)
+    assert [row["step"] for row in rows_of(cwd / "s/curves.csv")][:2] == ["10", "20"]
+
+
+def test_every_cell_is_a_run(copied):
+    runs = [f"s/{name}" for name in FOLDERS]
+    out = command("compare", *runs, cwd=copied)
+    assert out.returncode == 0 and out.stdout.count("2 seeds of ") == 4, out.stderr
+    assert command("sample", runs[0], "--best", "--length", 5, cwd=copied).returncode == 0
+    assert command("train", "--resume", runs[0], "--steps", 21, cwd=copied).returncode == 0
+    result = command("sweep", *GRID, *BRIEF, cwd=copied)
+    assert result.returncode == 2 and f"'{runs[0]}' has steps 21, not 20: move it to another place." in result.stderr
+
+
+# What is kept
+
+
+def test_the_same_command_trains_nothing_again(swept, copied, begun):
+    result = sweep(copied, *GRID, *BRIEF)
+    assert not begun and result.stdout.count("(kept)") == 8
+    assert result.stdout.replace(" (kept)", "") == swept[1]
+    same_numbers(copied / "s", swept[0] / "s")
+
+
+def test_a_sweep_grows(copied, begun):
+    """More seeds and more values: the new cells are trained, the others stay as they are."""
+    before = everything(copied / "s")
+    grown = ["--over", "hidden-size=4,6", "--over", "learning-rate=0.5,1,0.1"]
+    out = sweep(copied, *grown, "--seeds", 3, *BRIEF[2:]).stdout
+    assert len(begun) == 18 - 8 and out.count("(kept)") == 8 and len(table_of(out)) == 6
+    after = everything(copied / "s")
+    tables = {copied / "s" / name for name in ("results.csv", "curves.csv", "results.json", "report.html")}
+    assert all(after[path] == words for path, words in before.items() if path not in tables)
+    less = sweep(
+        copied, "--over", "learning-rate=0.5", "--over", "hidden-size=6", "--seeds", 1, "--seed", 2, *BRIEF[2:]
+    )
+    assert len(begun) == 10 and len(table_of(less.stdout)) == 1
+
+
+OTHER = {
+    "steps": ([*GRID, *BRIEF, "--steps", 30], "was made with steps 20, not 30: take a new folder, or leave the option"),
+    "momentum": ([*GRID, *BRIEF, "--momentum", 0.5], "was made with momentum 0.9, not 0.5"),
+    "over": (
+        [*GRID[:2], *BRIEF],
+        "must name a sweep over learning-rate, but 's' is one over hidden-size, learning-rate:",
+    ),
+    "nothing": (BRIEF, "must name a sweep over seeds alone, but 's' is one over hidden-size, learning-rate:"),
+    "text": ([*GRID, *BRIEF[:-1], "other.txt"], "must name a sweep of the same text, but 's' was made with another"),
+}
+
+
+@pytest.mark.parametrize("label", OTHER)
+def test_other_settings_are_refused(copied, begun, label):
+    (copied / "other.txt").write_text(REAL_TEXT.read_text() + "more")
+    before, (args, words) = everything(copied), OTHER[label]
+    result = sweep(copied, *args, status=2)
+    assert words in result.stderr and result.stderr.count("\n") == 1, result.stderr
+    assert not begun and everything(copied) == before
+
+
+def test_what_changes_no_number_may_change(copied, begun):
+    sweep(copied, *GRID, *BRIEF, "--save-minutes", 3, "--jobs", 2, "--keep", 5)
+    assert not begun
+
+
+def test_one_sweep_at_a_time(copied, begun):
+    before = everything(copied)
+    with locked(copied / "s"):
+        result = sweep(copied, *GRID, *BRIEF, status=2)
+    assert f"'s' must not be in training already, but process {os.getpid()} on " in result.stderr
+    assert not begun and everything(copied) == before
+
+
+def test_a_cell_in_use_stops_the_sweep_before_it_begins(copied, begun):
+    run = copied / "s" / FOLDERS[-1]
+    shutil.rmtree(copied / "s" / FOLDERS[0])
+    (run / "checkpoint" / "20").rename(run / "checkpoint" / "20.orbax-checkpoint-tmp")
+    with locked(run):
+        result = sweep(copied, *GRID, *BRIEF, status=2)
+    assert f"'s/{FOLDERS[-1]}' must not be in training already" in result.stderr and not begun
+
+
+KILLED = {  # what a kill leaves behind
+    "before the settings": lambda run: [path.unlink() for path in run.iterdir() if path.is_file()],
+    "before a checkpoint": lambda run: shutil.rmtree(run / "checkpoint"),
+    "before the last checkpoint": lambda run: shutil.rmtree(run / "checkpoint" / "20"),
+    "before the last validation": lambda run: cut_validation(run, 20),
+    "before an earlier validation": lambda run: (shutil.rmtree(run / "checkpoint" / "20"), cut_validation(run, 10)),
+    "with an empty folder": lambda run: (shutil.rmtree(run), run.mkdir(), (run / LOCK).touch()),
+}
+
+
+def cut_validation(run, step):
+    """Cut the metrics before the validation of a step."""
+    lines = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    at = next(i for i, line in enumerate(lines) if f'"step": {step},' in line and "validation_bits" in line)
+    (run / "metrics.jsonl").write_text("".join(lines[:at]))
+
+
+@pytest.mark.parametrize("when", KILLED)
+def test_whatever_a_kill_leaves_the_numbers_are_the_same(swept, copied, begun, when):
+    KILLED[when](copied / "s" / FOLDERS[3])
+    sweep(copied, *GRID, *BRIEF)
+    assert len(begun) == 1
+    same_numbers(copied / "s", swept[0] / "s")
+
+
+# Failures
+
+
+def test_a_cell_that_diverges_is_a_result(tmp_path, begun):
+    """The others are trained, the table says it, and it is not tried again, since it would end in the same way."""
+    diverging = ["--over", "learning-rate=0.5,1e38", "--max-skipped", 3, *BRIEF]
+    out = sweep(tmp_path, *diverging).stdout
+    assert len(begun) == 4 and out.count(": failed: loss, gradient or update became infinite or NaN: ") == 2
+    good, bad = table_of(out)
+    assert (good["failed"], bad["failed"]) == ("-", "2") and bad["setting"] == "learning rate 1e+38"
+    assert bad["best bits [95 %]"] == bad["last bits [95 %]"] == bad["more than the best [95 %]"] == "-"
+    assert "Failed: learning-rate=1e+38, seed 1: loss, gradient" in out and "tries it again" not in out
+    assert "The second, learning rate 1e+38, cannot be compared: that needs two or more seeds" in out
+    assert [row["lowest_loss"] for row in rows_of(tmp_path / "s/results.csv")][2:] == ["", ""]
+    assert "next: rnn-jax sample s/learning-rate=0.5/seed-" in out
+    again = sweep(tmp_path, *diverging).stdout
+    assert len(begun) == 4 and again.count("failed (kept)") == 2 and table_of(again) == table_of(out)
+
+
+def test_a_cell_that_fails_for_another_reason_is_tried_again(tmp_path, begun):
+    failing = ["--over", "window=8,1000000", *BRIEF[:6], "--streams", 2, REAL_TEXT]
+    out = sweep(tmp_path, *failing, status=1).stdout
+    assert len(begun) == 4 and out.count("window=1000000, seed 0: failed: FILE must hold at least ") == 1
+    assert "The same command tries it again." in out and [row["failed"] for row in table_of(out)] == ["-", "2"]
+    sweep(tmp_path, *failing, status=1)
+    assert len(begun) == 6
+
+
+def test_if_every_cell_fails_there_is_no_table(tmp_path, begun):
+    result = sweep(tmp_path, "--window", 1000000, "--seeds", 1, "--run", "s", REAL_TEXT, status=1)
+    assert "rnn-jax: no run of 's' reached its end: FILE must hold at least" in result.stderr
+    assert len(begun) == 1 and not (tmp_path / "s/report.html").exists()
+
+
+def test_why_a_process_ended(tmp_path):
+    log = tmp_path / "log"
+    log.write_text("rnn-jax: of an earlier one\nrnn-jax: first\nrnn-jax: a full disk\nmore\n\n")
+
+    def why(status, start=0):
+        process = type("Process", (), {"returncode": status})
+        return running._why(running._Running(None, process, log, start))
+
+    assert (
+        why(1) == "a full disk" and why(-9) == "it was killed by signal 9" and why(143) == "it was stopped by a signal"
+    )
+    assert why(1, log.read_text().index("more")) == "more" and why(3, len(log.read_text())) == "status 3"
+
+
+def test_a_run_that_ended_by_patience_keeps_its_last_numbers():
+    cells = grid("leak=1", seeds=3, steps=40, eval_every=10, patience=1)
+
+    def of(*bits):
+        validations = (results.Validation(10 * i + 10, 0, i + 1.0, one) for i, one in enumerate(bits))
+        return results.Result(tuple(validations), 9.0, 7)
+
+    trial = results.trial_of(cells, [of(3.0, 2.0, 2.5), of(4.0, 3.0, 2.0, 1.0), None], 4.5)
+    np.testing.assert_array_equal(trial.curves["loss"], np.array([[3, 2, 2.5, 2.5], [4, 3, 2, 1], [np.nan] * 4]).T)
+    np.testing.assert_array_equal(trial.final("lowest_loss"), [2, 1, np.nan])
+    np.testing.assert_array_equal(trial.final("seconds"), [9, 9, np.nan])
+    np.testing.assert_array_equal(trial.diverged, [False, False, True])
+    assert trial.seconds == 18 and trial.facts == {"parameters": 7} and trial.chance == 4.5
+    failed = trial._replace(setting={"leak": 2.0}, curves=trial.curves | {"lowest_loss": np.full((4, 3), np.nan)})
+    better = trial._replace(
+        setting={"leak": 0.5}, curves=trial.curves | {"lowest_loss": trial.curves["lowest_loss"] - 1}
+    )
+    assert results.ranked([failed, trial, better]) == [better, trial, failed]
+
+
+def test_a_run_that_ended_by_patience_is_finished(tmp_path, begun, monkeypatch):
+    numbers = iter([3.0, 4.0, 5.0])
+    monkeypatch.setattr(loop, "make_validate", lambda *_: lambda params: next(numbers))
+    args = ["--seeds", 1, "--steps", 50, "--patience", 1, "--run", "s", *TINY, REAL_TEXT]
+    assert "seed 0: best 3.000, last 4.000 bits per character" in sweep(tmp_path, *args).stdout
+    assert "(kept)" in sweep(tmp_path, *args).stdout and len(begun) == 1
+
+
+# Progress
+
+
+def test_a_terminal_shows_how_far_all_cells_are(copied, monkeypatch):
+    cells = grid("hidden-size=4,6", "learning-rate=0.1,0.5", seeds=2, steps=20)
+    monkeypatch.chdir(copied)
+    assert running.steps_done(cells[0].folder) == 20 and running.steps_done(Path("nowhere")) == 0
+    with open(cells[1].folder / "metrics.jsonl", "a") as file:
+        file.write('{"step": 25, "cha')  # being written
+    assert running.steps_done(cells[1].folder) == 20
+    screen = Terminal()
+    with tqdm(total=160, file=screen, bar_format="{desc} {percentage:3.0f} %", mininterval=0) as bar:
+        running._Bar(bar, {cells[2].folder: 20}).show(cells[:2])
+    assert "hidden-size=4,learning-rate=0.1, seed 0; hidden-size=4,learning-rate=0.1, seed 1: " in screen.getvalue()
+    assert screen.getvalue().rstrip().endswith("38 %")
+
+
+# Real processes
+
+
+REAL = [
+    "--over",
+    "hidden-size=4,6",
+    "--seeds",
+    "1",
+    "--run",
+    "s",
+    "--steps",
+    "3000",
+    *map(str, TINY),
+    "--eval-every",
+    "500",
+]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(made_once):
+    def make(cwd):
+        with in_this_process():
+            sweep(cwd, REAL_TEXT, *REAL)
+
+    return made_once("swept-uninterrupted", make) / "s"
+
+
+def start(cwd, *more):
+    args = [str(COMMAND), "sweep", str(REAL_TEXT), *REAL, *more]
+    return subprocess.Popen(args, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for_checkpoint(process, run):
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoint" / "500").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.01)
+
+
+def test_ctrl_c_and_sigterm_save_the_cell_that_runs(uninterrupted, tmp_path):
+    """The status is that of the signal; what the cell did is saved; nothing is lost, to the bit."""
+    for number, status, size in ((signal.SIGTERM, 143, 4), (signal.SIGINT, 130, 6)):
+        process = start(tmp_path)
+        run = tmp_path / f"s/hidden-size={size}/seed-0"
+        wait_for_checkpoint(process, run)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (status, "")
+        assert f"hidden-size={size}, seed 0: stopped\nstopped; what was trained is kept in 's', and the same" in out
+        with locked(run):  # no process trains it any more
+            saved = {int(path.name) for path in (run / "checkpoint").iterdir()}
+        assert max(saved) < 3000 and max(saved) == max(r["step"] for r in metrics(run))
+    process = start(tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, "") and out.count("(kept)") == 1
+    same_numbers(tmp_path / "s", uninterrupted)
+
+
+def test_a_sweep_that_is_killed_goes_on(uninterrupted, tmp_path):
+    """After kill -9 of the sweep its run goes on, and the same command says so. Then that is killed, too."""
+    process = start(tmp_path)
+    run = tmp_path / "s/hidden-size=4/seed-0"
+    wait_for_checkpoint(process, run)
+    trainer = int((run / LOCK).read_text().split()[1])
+    os.kill(trainer, signal.SIGSTOP)  # it does not end by itself
+    second = start(tmp_path)
+    _, err = second.communicate(timeout=60)
+    assert second.returncode == 2 and f"'s' must not be in training already, but process {process.pid} on" in err
+    process.kill()
+    process.communicate()
+    second = start(tmp_path)
+    _, err = second.communicate(timeout=60)
+    assert (
+        second.returncode == 2
+        and f"'s/hidden-size=4/seed-0' must not be in training already, but process {trainer}" in err
+    )
+    os.kill(trainer, signal.SIGKILL)
+    process = start(tmp_path)
+    out, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (0, ""), err
+    same_numbers(tmp_path / "s", uninterrupted)
+
+
+def test_two_jobs_train_the_same(uninterrupted, tmp_path):
+    out, err = start(tmp_path, "--jobs", "2").communicate(timeout=120)
+    assert not err and len(re.findall(r"^hidden-size=\d, seed 0: best ", out, re.MULTILINE)) == 2
+    same_numbers(tmp_path / "s", uninterrupted)
