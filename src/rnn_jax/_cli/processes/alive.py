@@ -8,12 +8,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from ..._reporting.console import warn
 from . import messages
 from .launcher import PARENT
 
+LATER = 2.0  # seconds
 FAILED = "failed"  # the name of the first failure among the messages
 
 
@@ -37,11 +39,21 @@ class Alive:
         self.size, self.index, self.seconds = size, index, seconds
         self.every = min(1.0, seconds / 10)
         self.answered = time.monotonic()  # when the service has last answered
+        self.since: float | None = None  # when the main thread began to wait for the other processes
         self.ended = threading.Event()
         self.leaving = threading.Lock()
         messages.tell(f"host/{index}", platform.node())
         for work in (self._talk, self._guard):
             threading.Thread(target=work, daemon=True).start()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Where the main thread waits for those of the other processes, for `seconds` at most."""
+        self.since = time.monotonic()
+        try:
+            yield
+        finally:
+            self.since = None
 
     def end(self) -> None:
         """Stop speaking and listening: the command has ended well."""
@@ -83,12 +95,15 @@ class Alive:
                 self.fail(Failure(silent[0], 1, f"on {where}, {self._silence()}"))
 
     def _guard(self) -> None:
-        """End this process when the service, which is in the first process, no longer answers."""
+        """End when the main thread waits too long, or the service, which is in the first process, does not answer."""
         while not self.ended.wait(self.every):
-            if time.monotonic() - self.answered > self.seconds:
+            now, since = time.monotonic(), self.since
+            if now - self.answered > self.seconds:
                 with self.leaving:
                     words = f"process {self.index} of {self.size} ends: process 0 {self._silence()}"
                     self._leave(Failure(self.index, 1, words), is_heard=False)
+            if since is not None and now - since > self.seconds + LATER:  # who is silent is named before
+                self.fail(Failure(self.index, 1, f"it has waited {self.seconds:g} seconds for another process"))
 
     def _silence(self) -> str:
         return f"has not been heard of for {self.seconds:g} seconds: it has died, hangs or was stopped"

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import jax
 
-from ..._reporting.console import warn
 from ..._reporting.errors import InputError, TrainingFailed
 from ..outcome import outcome
 from . import messages
@@ -22,12 +21,30 @@ class Group(NamedTuple):
     """The processes that train one network: how many, and the number of this one."""
 
     size: int = 1
-    index: int = 0
+    process: int = 0
+    alive: Alive | None = None
 
     @property
     def is_first(self) -> bool:
         """Whether this is the process that writes and prints."""
-        return self.index == 0
+        return self.process == 0
+
+    @contextlib.contextmanager
+    def exchanging(self) -> Iterator[None]:
+        """Where the processes exchange arrays. If another one does not come in time, all end.
+
+        Raises:
+            TrainingFailed: if the exchange fails, because another process has died.
+        """
+        if self.alive is None:
+            yield
+            return
+        try:
+            with self.alive.waiting():
+                yield
+        except (ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0][:200]
+            raise TrainingFailed(f"the connection to another process broke, so the run ends: {reason}") from error
 
 
 ALONE = Group()
@@ -43,17 +60,17 @@ def joined(seconds: float) -> Iterator[Group]:
         InputError: if the others do not start within `seconds`.
     """
     _initialize(seconds)
-    group = Group(*messages.size_and_index())
-    if group.size == 1:
-        yield group
+    size, process = messages.size_and_index()
+    if size == 1:
+        yield ALONE
         return
-    alive = Alive(*group, seconds)
+    alive = Alive(size, process, seconds)
     try:
-        with contextlib.nullcontext() if group.is_first else _unheard():
-            yield group
+        with contextlib.nullcontext() if process == 0 else _unheard():
+            yield Group(size, process, alive)
             messages.wait_for_all("end")
     except BaseException as error:
-        alive.fail(_failure(group.index, error))
+        alive.fail(_failure(process, error))
     alive.end()
     jax.distributed.shutdown()
 
@@ -93,19 +110,3 @@ def _failure(index: int, error: BaseException) -> Failure:
     if found is None:
         traceback.print_exception(error)
     return Failure(index, *(found or (1, f"an error that should not happen: {error!r}")))
-
-
-@contextlib.contextmanager
-def connected() -> Iterator[None]:
-    """Say what has happened if an exchange of arrays fails, because another process has died.
-
-    Raises:
-        TrainingFailed: in this case.
-    """
-    try:
-        yield
-    except (ValueError, RuntimeError) as error:
-        if messages.size_and_index()[0] == 1 or isinstance(error, TrainingFailed):
-            raise
-        reason = str(error).splitlines()[0][:200]
-        raise TrainingFailed(f"the connection to another process broke, so the run ends: {reason}") from error

@@ -10,7 +10,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..._reporting.errors import InputError
 from ...typing import States
-from .group import ALONE, Group, connected
+from .group import ALONE, Group
 
 AXIS = "batch"
 EVERYWHERE, OF_STATES, OF_WINDOWS = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, None, AXIS)
@@ -32,7 +32,7 @@ class Placement(NamedTuple):
     def own_streams(self, streams: np.ndarray) -> np.ndarray:
         """The part of the streams (time, streams) that this process reads."""
         each = streams.shape[1] // self.group.size
-        return streams[:, self.group.index * each : (self.group.index + 1) * each]
+        return streams[:, self.group.process * each : (self.group.process + 1) * each]
 
     def sharding(self, spec: PartitionSpec) -> NamedSharding | None:
         """Where an array is. None if there is one device, or none was chosen: JAX decides."""
@@ -44,7 +44,7 @@ class Placement(NamedTuple):
         """Windows (steps, time, streams) on all devices, from those of this process."""
         if self.group.size == 1:
             return own
-        return jax.make_array_from_process_local_data(self.sharding(OF_WINDOWS), own)  # type: ignore[arg-type]
+        return jax.make_array_from_process_local_data(self.sharding(OF_WINDOWS), own)
 
     def split(self, h: States) -> States:
         """States (streams, width), each on the device that reads its stream."""
@@ -57,13 +57,14 @@ class Placement(NamedTuple):
             return tree
         arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))]
         told = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)  # as bytes, because -0.0 + 0 is 0
-        with connected():
+        with self.group.exchanging():
             data = multihost_utils.broadcast_one_to_all(told)
         ends = np.cumsum([array.nbytes for array in arrays])
         parts = np.split(np.asarray(data), ends[:-1])
         leaves = [part.view(array.dtype).reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
         on_all = [jax.make_array_from_callback(x.shape, self.sharding(EVERYWHERE), x.__getitem__) for x in leaves]  # type: ignore[arg-type]
-        return jax.tree.unflatten(jax.tree.structure(tree), on_all)
+        told_tree: Tree = jax.tree.unflatten(jax.tree.structure(tree), on_all)
+        return told_tree
 
     def own(self, tree: Tree) -> Tree:
         """A tree of arrays that are the same on all devices, as arrays of this process."""
@@ -73,8 +74,11 @@ class Placement(NamedTuple):
         """The largest of the numbers that the processes have."""
         if self.group.size == 1:
             return number
-        with connected():
+        with self.group.exchanging():
             return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+
+
+ONE = Placement()  # one process, and no choice of devices
 
 
 def place(group: Group, num_devices: int) -> Placement:

@@ -31,6 +31,7 @@ FACTS = NEEDED | {  # also written, but no command reads these
     "validation_left_out": dict[str, int],
     "validation_length": int,
     "validation_unknown": int,
+    "processes": int,
     "versions": dict[str, str],
     "machine": dict[str, str | int | None],
 }

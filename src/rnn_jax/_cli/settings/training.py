@@ -82,7 +82,7 @@ class TrainConfig:
     """Number of processes on this machine that share the streams, to try what a cluster does. Default: those that a
     launcher (Slurm, Open MPI, Kubernetes) has started, otherwise one. With 1, no launcher is asked.
     """
-    wait_seconds: float = 120.0
+    wait_seconds: float = 300.0
     """How long processes wait for one that does not start, or no longer answers, before all end."""
     streams: int = 32
     """Number of contiguous parts of the text that are read in parallel."""

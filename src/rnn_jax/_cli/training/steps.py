@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from ... import Batch, drop_units
 from ...typing import States, StepInfo, Trainer, TrainState
-from ..processes.placement import EVERYWHERE, Placement
+from ..processes.placement import EVERYWHERE, ONE, Placement
 from ..settings.training import TrainConfig
 
 WORK = 6e10  # floating-point operations of one call: about half a second on two cores
@@ -83,7 +83,7 @@ def unless_finite(before: TrainState, after: TrainState, info: StepInfo) -> Trai
 def make_dispatch(
     trainer: Trainer,
     next_batch: Callable[[TrainState, Array], tuple[States, Batch]],
-    placement: Placement = Placement(),
+    placement: Placement = ONE,
 ) -> Callable[..., tuple[TrainState, StepInfo]]:
     """`(state, windows) -> (state, infos)`: one step for each window, in one compiled call; the state is donated.
 
