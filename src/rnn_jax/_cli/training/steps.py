@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from ... import Batch, drop_units
 from ...typing import States, StepInfo, Trainer, TrainState
-from ..processes.placement import EVERYWHERE, ONE, Placement
+from ..processes.placement import EVERYWHERE, OF_WINDOWS, ONE, Placement
 from ..settings.training import TrainConfig
 
 WORK = 6e10  # floating-point operations of one call: about half a second on two cores
@@ -90,13 +90,16 @@ def make_dispatch(
     Between the steps of a call, each device keeps the hidden states of its streams; what is returned is everywhere.
     """
 
-    @partial(jax.jit, donate_argnums=0, out_shardings=placement.sharding(EVERYWHERE))
+    everywhere, of_windows = map(placement.sharding, (EVERYWHERE, OF_WINDOWS))
+
+    @partial(jax.jit, donate_argnums=0, in_shardings=(everywhere, of_windows), out_shardings=everywhere)
     def dispatch(state: TrainState, windows: Int[Array, "steps time streams"]) -> tuple[TrainState, StepInfo]:
         def body(before: TrainState, tokens: Array) -> tuple[TrainState, StepInfo]:
             h_0, batch = next_batch(before, tokens)
             h_0 = placement.split(h_0)
             after, info = trainer.step(before._replace(h_0=h_0), batch)
             after = unless_finite(before, after, info)
+            info = info._replace(num_not_carried=None)  # to count it over all devices is a second reduction a step
             return after._replace(h_0=placement.split(after.h_0)), info
 
         return lax.scan(body, state, windows)
