@@ -165,7 +165,9 @@ def test_a_killed_process_ends_all_and_the_run_resumes(tmp_path):
     assert time.monotonic() - began < WAIT + 10
     assert status == 1 and "process 1 of 2 was ended by SIGKILL, so the others end too" in err and "Trace" not in err
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
-    out = train(tmp_path, "--resume", "run", "--processes", 2, "--steps", max(losses(tmp_path / "run")) + 50, call=process)
+    out = train(
+        tmp_path, "--resume", "run", "--processes", 2, "--steps", max(losses(tmp_path / "run")) + 50, call=process
+    )
     assert "from step " in out and "from step 0 " not in out
 
 
@@ -228,7 +230,18 @@ def test_only_the_first_process_needs_the_folder_of_the_run(tmp_path):
 
 def test_a_run_that_is_not_finite_ends_all(tmp_path):
     """The first process says why, once."""
-    args = [REAL_TEXT, "--run", "run", *SMALL, "--learning-rate", "1e30", "--max-skipped", 3, "--activation", "identity"]
+    args = [
+        REAL_TEXT,
+        "--run",
+        "run",
+        *SMALL,
+        "--learning-rate",
+        "1e30",
+        "--max-skipped",
+        3,
+        "--activation",
+        "identity",
+    ]
     result = process("train", *args, "--processes", 2, cwd=tmp_path)
     assert result.returncode == 1 and result.stderr.count("became infinite or NaN") == 1, result.stderr
     assert "Traceback" not in result.stderr and (tmp_path / "run" / "diagnosis.txt").exists()
@@ -293,7 +306,10 @@ def test_a_launcher_that_is_killed_ends_its_processes(tmp_path):
 
 
 REFUSED = [
-    (["--streams", "6", "--processes", "4"], "--streams must be a multiple of the 4 devices of all 4 processes, got 6."),
+    (
+        ["--streams", "6", "--processes", "4"],
+        "--streams must be a multiple of the 4 devices of all 4 processes, got 6.",
+    ),
     (["-", "--processes", "2"], "FILE must be one that every process can read, got standard input."),
     (["--processes", "0"], "--processes must be from 1 to 1,024, got 0."),
     (["--wait-seconds", "0"], "--wait-seconds must be from 1 to 1e+06, got 0.0."),

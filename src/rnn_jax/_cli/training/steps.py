@@ -99,7 +99,8 @@ def make_dispatch(
             h_0 = placement.split(h_0)
             after, info = trainer.step(before._replace(h_0=h_0), batch)
             after = unless_finite(before, after, info)
-            info = info._replace(num_not_carried=None)  # to count it over all devices is a second reduction a step
+            # To count what is not carried, over all devices, would be a second reduction a step.
+            info = info._replace(num_not_carried=None)  # type: ignore[arg-type]
             return after._replace(h_0=placement.split(after.h_0)), info
 
         return lax.scan(body, state, windows)
