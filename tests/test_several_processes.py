@@ -165,9 +165,8 @@ def test_a_killed_process_ends_all_and_the_run_resumes(tmp_path):
     assert time.monotonic() - began < WAIT + 10
     assert status == 1 and "process 1 of 2 was ended by SIGKILL, so the others end too" in err and "Trace" not in err
     assert not any(os.path.exists(f"/proc/{pid}") for pid in pids)
-    out = train(
-        tmp_path, "--resume", "run", "--processes", 2, "--steps", max(losses(tmp_path / "run")) + 50, call=process
-    )
+    more = max(losses(tmp_path / "run")) + 50
+    out = train(tmp_path, "--resume", "run", "--processes", 2, "--steps", more, call=process)
     assert "from step " in out and "from step 0 " not in out
 
 
@@ -209,7 +208,7 @@ def test_processes_with_different_texts(tmp_path):
         both.append(started(tmp_path / str(index), "text.txt", "--run", "run", *SMALL, environment=environment))
     (first, _, err), (second, _, silent) = ended(both)
     assert (first, second) == (2, 2) and silent == ""
-    assert "process 1 of 2: All processes must read the same text, but on " in err and "is the folder shared?" in err
+    assert "process 1 of 2: all processes must read the same text, but on " in err and "is its folder shared?" in err
     assert not any((tmp_path / str(index) / "run").exists() for index in (0, 1))
 
 
@@ -230,19 +229,8 @@ def test_only_the_first_process_needs_the_folder_of_the_run(tmp_path):
 
 def test_a_run_that_is_not_finite_ends_all(tmp_path):
     """The first process says why, once."""
-    args = [
-        REAL_TEXT,
-        "--run",
-        "run",
-        *SMALL,
-        "--learning-rate",
-        "1e30",
-        "--max-skipped",
-        3,
-        "--activation",
-        "identity",
-    ]
-    result = process("train", *args, "--processes", 2, cwd=tmp_path)
+    args = ["--run", "run", *SMALL, "--learning-rate", "1e30", "--max-skipped", 3, "--activation", "identity"]
+    result = process("train", REAL_TEXT, *args, "--processes", 2, cwd=tmp_path)
     assert result.returncode == 1 and result.stderr.count("became infinite or NaN") == 1, result.stderr
     assert "Traceback" not in result.stderr and (tmp_path / "run" / "diagnosis.txt").exists()
 
@@ -308,7 +296,7 @@ def test_a_launcher_that_is_killed_ends_its_processes(tmp_path):
 REFUSED = [
     (
         ["--streams", "6", "--processes", "4"],
-        "--streams must be a multiple of the 4 devices of all 4 processes, got 6.",
+        "--streams must be a multiple of the 4 devices of all processes, got 6.",
     ),
     (["-", "--processes", "2"], "FILE must be one that every process can read, got standard input."),
     (["--processes", "0"], "--processes must be from 1 to 1,024, got 0."),

@@ -118,8 +118,8 @@ def check_processes(config: TrainConfig, processes: int) -> None:
     """Raise an `InputError` unless so many processes can train together."""
     if config.streams % (processes * config.devices):
         raise InputError(
-            f"--streams must be a multiple of the {processes * config.devices} devices of all {processes} processes, "
-            f"got {config.streams}."
+            f"--streams must be a multiple of the {processes * config.devices} devices of all processes, got "
+            f"{config.streams}."
         )
     if "-" in config.files:
         raise InputError("FILE must be one that every process can read, got standard input.")
