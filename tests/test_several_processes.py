@@ -9,18 +9,20 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from commands import ENVIRONMENT, REAL_TEXT, SMALL, command, losses, metrics, process, train
 
-from rnn_jax._cli.processes import launcher
-from rnn_jax._cli.processes.group import ALONE
-from rnn_jax._cli.processes.placement import place
+from rnn_jax._cli.processes import launcher, reading
+from rnn_jax._cli.processes.group import ALONE, Group
+from rnn_jax._cli.processes.placement import Placement, place
 from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.training.model import initial_state, make_character_trainer
 from rnn_jax._cli.training.steps import make_dispatch, make_next_batch
+from rnn_jax.data import _corpus as corpus_module
 
 GATED = ["--cell", "gru", "--drop-between", "0.1", "--drop-recurrent", "0.1"]
 LONG = ["--run", "run", *SMALL[:-4], "--eval-every", "100", "--schedule", "constant", "--steps", "100000"]
@@ -144,7 +146,7 @@ def test_stopped_by_sigterm_and_resumed_to_the_bit(tmp_path):
     until_saved(tmp_path / "run")
     os.kill(children(first)[1], signal.SIGTERM)
     [(status, out, err)] = ended([first])
-    assert status == 143 and "Traceback" not in err and "stopped and saved after" in out, err
+    assert status == 143 and "Traceback" not in err and "rnn-jax train --resume run" in out, err
     second = started(tmp_path, "--resume", "run", "--processes", 2, environment={})
     time.sleep(5)
     second.send_signal(signal.SIGTERM)
@@ -210,6 +212,40 @@ def test_processes_with_different_texts(tmp_path):
     assert (first, second) == (2, 2) and silent == ""
     assert "process 1 of 2: all processes must read the same text, but on " in err and "is its folder shared?" in err
     assert not any((tmp_path / str(index) / "run").exists() for index in (0, 1))
+
+
+def test_of_a_large_text_only_the_own_streams_are_read(tmp_path, monkeypatch):
+    """From the cache of the first process. Where it is not there, or damaged, all of the text is read."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(corpus_module, "IN_MEMORY", 1)
+    config = TrainConfig(files=(str(REAL_TEXT),))
+    first = corpus_module.read_corpus(config.files)
+    told = reading._about(first)
+    assert Path(told["entry"]).parent == tmp_path / "rnn_jax" / "tokens"
+    again = reading._corpus(config, told)
+    assert (again.symbols, again.sha256, again.source) == (first.symbols, first.sha256, first.source)
+    np.testing.assert_array_equal(again.tokens, first.tokens)
+
+    def whole(*_):
+        raise AssertionError("all of the text is read")
+
+    monkeypatch.setattr(reading, "read_corpus", whole)
+    reading._corpus(config, told)
+    monkeypatch.undo()
+    data, tokens = Path(told["entry"]).read_bytes(), first.tokens.copy()
+    for damaged in (data[:-1], data[:1000] + data[1001:], b""):
+        Path(told["entry"]).unlink()  # what is mapped stays as it is
+        Path(told["entry"]).write_bytes(damaged)
+        np.testing.assert_array_equal(reading._corpus(config, told).tokens, tokens)
+    assert reading._corpus(config, told | {"entry": ""}).sha256 == first.sha256
+
+
+def test_each_process_has_its_streams():
+    """Together they have all, each of them once, in order."""
+    streams = np.arange(12 * 5).reshape(5, 12)
+    parts = [Placement(Group(3, index)).own_streams(streams) for index in range(3)]
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), streams)
+    assert all(part.shape == (5, 4) and np.shares_memory(part, streams) for part in parts)
 
 
 def test_only_the_first_process_needs_the_folder_of_the_run(tmp_path):
@@ -285,6 +321,9 @@ def test_a_launcher_that_is_killed_ends_its_processes(tmp_path):
     until_saved(tmp_path / "run")
     pids = children(parent)
     parent.kill()
+    parent.wait()
+    parent.stdout.close()
+    parent.stderr.close()
     deadline = time.monotonic() + 30
     while any(os.path.exists(f"/proc/{pid}") for pid in pids):
         assert time.monotonic() < deadline

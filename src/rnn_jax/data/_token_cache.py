@@ -125,6 +125,8 @@ def read_entry(path: Path, *, is_checked: bool = False) -> Kept:
         file.seek(size - END.size - length)
         about: dict[str, Any] = json.loads(file.read(length))
         found = Found(*about["found"])
+        if size != found.num * np.dtype(found.dtype).itemsize + length + END.size:
+            raise ValueError
         tokens = _mapped(file, found)
         with contextlib.suppress(OSError):  # a cache that can only be read is good too
             os.utime(path)  # the entries that have not been used for longest are removed

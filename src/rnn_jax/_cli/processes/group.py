@@ -2,12 +2,14 @@
 
 import contextlib
 import os
+import threading
 import traceback
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import jax
 
+from ..._reporting.console import warn
 from ..._reporting.errors import InputError, TrainingFailed
 from ..outcome import outcome
 from . import messages
@@ -77,24 +79,31 @@ def joined(seconds: float) -> Iterator[Group]:
 
 def _initialize(seconds: float) -> None:
     """Start `jax.distributed`, if a launcher is found."""
-    place = place_in_variables()
+    place, late = place_in_variables(), threading.Timer(seconds, _late, [seconds])
+    late.daemon = True
     if PREEMPTION in jax.config.values:
         jax.config.update(PREEMPTION, False)
+    late.start()
     try:
         jax.distributed.initialize(
             **place,
-            initialization_timeout=int(seconds),
-            heartbeat_timeout_seconds=int(10 * seconds),  # we are faster, and say what is wrong
+            initialization_timeout=int(10 * seconds),  # we are faster, and say what is wrong; JAX would abort
+            heartbeat_timeout_seconds=int(10 * seconds),
             shutdown_timeout_seconds=int(seconds),
         )
-    except ValueError as error:
-        if place:
-            raise InputError(f"the processes cannot start together: {error}") from error
-    except RuntimeError as error:
-        raise InputError(
-            f"all processes must start within {seconds:g} seconds (--wait-seconds) and reach the first one, but "
-            f"{str(error).splitlines()[0]}. To train with one process, add --processes 1."
-        ) from error
+    except (ValueError, RuntimeError) as error:
+        if place or not isinstance(error, ValueError):  # a ValueError: no launcher was found
+            raise InputError(f"the processes cannot start together: {str(error).splitlines()[0]}") from error
+    finally:
+        late.cancel()
+
+
+def _late(seconds: float) -> NoReturn:
+    warn(
+        f"all processes must start within {seconds:g} seconds (--wait-seconds) and reach the first one, but not all "
+        "have. To train with one process, add --processes 1."
+    )
+    os._exit(2)
 
 
 @contextlib.contextmanager

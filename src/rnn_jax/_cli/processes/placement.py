@@ -1,5 +1,9 @@
 """Which part of a batch each device has: the streams are shared, everything else is on all devices."""
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
@@ -93,4 +97,21 @@ def place(group: Group, num_devices: int) -> Placement:
     if fewest < num_devices:
         of = " of each process" if group.size > 1 else ""
         raise InputError(f"--devices must be at most the {fewest} that JAX finds{of}, got {num_devices}.")
-    return Placement(group, tuple(one for devices in by_process for one in devices[:num_devices]))
+    placement = Placement(group, tuple(one for devices in by_process for one in devices[:num_devices]))
+    with _standard_output_closed():
+        placement.largest(0)  # the first exchange connects the processes, and gloo prints that
+    return placement
+
+
+@contextlib.contextmanager
+def _standard_output_closed() -> Iterator[None]:
+    """Discard what compiled code prints."""
+    sys.stdout.flush()
+    before, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(nowhere)

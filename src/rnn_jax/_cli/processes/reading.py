@@ -25,7 +25,10 @@ def read_together(group: Group, reading: contextlib.AbstractContextManager[Read]
     Raises:
         InputError: if a process cannot read this text, or they cannot share the streams.
     """
-    if group.is_first:
+    if group.size == 1:
+        with reading as read:
+            yield read
+    elif group.is_first:
         with reading as (config, facts, corpus):
             check_processes(config, group.size)
             told = {"settings": of_the_run(config), "resume": config.resume is not None, "text": _about(corpus)}
