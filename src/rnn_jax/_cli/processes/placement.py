@@ -98,8 +98,9 @@ def place(group: Group, num_devices: int) -> Placement:
         of = " of each process" if group.size > 1 else ""
         raise InputError(f"--devices must be at most the {fewest} that JAX finds{of}, got {num_devices}.")
     placement = Placement(group, tuple(one for devices in by_process for one in devices[:num_devices]))
-    with _standard_output_closed():
-        placement.largest(0)  # the first exchange connects the processes, and gloo prints that
+    if group.size > 1:
+        with _standard_output_closed():
+            placement.largest(0)  # the first exchange connects the processes, and gloo prints that
     return placement
 
 
