@@ -244,9 +244,10 @@ def measured(group, shape):
             for name, processes in running.items():
                 seconds[name].append(max(asked(processes, repeats[name])))
     finally:
-        for process in sum(running.values(), []):
-            process.kill()
-            process.wait()
+        for process in (every := sum(running.values(), [])):
+            process.stdin.close()  # the worker ends; those of `jax.distributed` wait for each other
+        for process in every:
+            stop(process)
     return {
         name: {
             "ms": round(statistics.median(of_name) * 1e3, 3),
@@ -256,6 +257,15 @@ def measured(group, shape):
         }
         for name, of_name in seconds.items()
     }
+
+
+def stop(process):
+    """Wait until the process ends, and kill it if it does not."""
+    try:
+        process.wait(timeout=30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def require_equal(values, of_first, name):
@@ -311,17 +321,23 @@ def all_reduce_time(num_bytes, devices, cluster=ASSUMED):
 
 
 def step_time(shape, launches, devices, cluster=ASSUMED):
-    """Seconds of a gradient of the part `shape` of the batch on each device, then the all-reduce: compute, exchange."""
-    compute = max(operations(shape) / cluster.peak, launches * cluster.launch)
+    """Seconds of a gradient of the part `shape` of the batch on each device, and of the all-reduce after it.
+
+    The loops cannot be faster than their launches, `launches` per step; the other products run at the peak.
+    """
+    time, batch, _, hid, _ = shape
+    in_loops = 4 * time * batch * hid * hid
+    loops = max(in_loops / cluster.peak, time * launches * cluster.launch)
+    compute = loops + (operations(shape) - in_loops) / cluster.peak
     return compute, all_reduce_time(weight_bytes(shape), devices, cluster)
 
 
-def estimate(shape, launches_per_step, batch, grows):
+def estimate(shape, launches, batch, grows):
     """A row for each number of devices; the batch is that of each device (`grows`) or of all."""
-    rows, alone = [], sum(step_time(with_batch(shape, batch), launches_per_step * shape[0], 1))
+    rows, alone = [], sum(step_time(with_batch(shape, batch), launches, 1))
     for devices in DEVICES:
         part = batch if grows else max(batch // devices, 1)
-        compute, added = step_time(with_batch(shape, part), launches_per_step * shape[0], devices)
+        compute, added = step_time(with_batch(shape, part), launches, devices)
         done = devices * part / batch / (compute + added) * alone
         row = {"devices": devices, "batch of a device": part, "compute ms": compute * 1e3, "all-reduce ms": added * 1e3}
         rows.append(row | {"speed": done, "efficiency": done / devices})
