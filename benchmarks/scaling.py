@@ -2,11 +2,13 @@
 
     python benchmarks/scaling.py            # prints the tables of docs/scaling.md
     python benchmarks/scaling.py --save     # and keeps them in benchmarks/results/scaling.json
+    python benchmarks/scaling.py --table    # prints what is kept, as in docs/scaling.md
 
 Float32, vanilla tanh, one layer, cross-entropy. Each contender has its own process (or two), rounds are interleaved,
 and a gradient that differs from that of one core is refused. Collectives and operations are counted in the compiled
 programs; with JAX's CUDA plug-in (see h100.py) also in one for eight H100s. The last tables are an estimate, not a
-measurement: `step_time` is its formula, `ASSUMED` its inputs.
+measurement: `step_time` is its formula, `ASSUMED` its inputs. The machine must be free: `--save` ends with an error
+after the first shape during which other processes used more than a tenth of a core.
 """
 
 import argparse
@@ -38,6 +40,7 @@ RESULTS = Path(__file__).parent / "results" / "scaling.json"
 SHAPES = [(64, 64, 64, 256, 64), (64, 64, 64, 1024, 64), (64, 32, 64, 1024, 64), (64, 32, 64, 2048, 64)]  # T B I H O
 ROUNDS, SHORTEST = 7, 0.1  # a round lasts at least so many seconds
 AGREE = 1e-4  # relative to the norm of each leaf of the gradient
+MOST_BY_OTHERS = 0.1  # cores that other processes may use while we measure
 AXIS = "devices"
 
 
@@ -235,7 +238,7 @@ GROUPS = {"gradient": CONTENDERS, "exchange": EXCHANGE}
 
 
 def measured(group, shape):
-    """By contender: milliseconds, speed relative to the first contender, and what the compiled program does."""
+    """By contender: milliseconds, speed relative to the first, what the program does; and cores used by others."""
     running = {}
     try:
         for name in GROUPS[group]:
@@ -246,15 +249,19 @@ def measured(group, shape):
             require_equal(found.pop("values", None), facts[first].get("values") if name != first else None, name)
         repeats = {name: math.ceil(SHORTEST / max(asked(processes, 1))) for name, processes in running.items()}
         seconds = {name: [] for name in running}
+        every = sum(running.values(), [])
+        begin, others = time.perf_counter(), seconds_of_others(every)
         for _ in range(ROUNDS):
             for name, processes in running.items():
                 seconds[name].append(max(asked(processes, repeats[name])))
+        others = (seconds_of_others(every) - others) / (time.perf_counter() - begin)
     finally:
-        for process in (every := sum(running.values(), [])):
+        every = sum(running.values(), [])
+        for process in every:
             process.stdin.close()  # the worker ends; those of `jax.distributed` wait for each other
         for process in every:
             stop(process)
-    return {
+    rows = {
         name: {
             "ms": round(statistics.median(of_name) * 1e3, 3),
             "range": [round(min(of_name) * 1e3, 3), round(max(of_name) * 1e3, 3)],
@@ -263,6 +270,17 @@ def measured(group, shape):
         }
         for name, of_name in seconds.items()
     }
+    return rows, round(others, 3)
+
+
+def seconds_of_others(processes):
+    """Seconds of all cores so far, without those of these processes and of this one."""
+    user, nice, system, _, _, _, _, stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
+    total = user + nice + system + stolen
+    for pid in (os.getpid(), *(process.pid for process in processes)):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total -= int(fields[11]) + int(fields[12])
+    return total / os.sysconf("SC_CLK_TCK")
 
 
 def stop(process):
@@ -338,12 +356,12 @@ def step_time(shape, launches, devices, cluster=ASSUMED):
     return compute, all_reduce_time(weight_bytes(shape), devices, cluster)
 
 
-def estimate(shape, launches, batch, grows):
+def estimate(shape, launches, batch, grows, cluster=ASSUMED):
     """A row for each number of devices; the batch is that of each device (`grows`) or of all."""
-    rows, alone = [], sum(step_time(with_batch(shape, batch), launches, 1))
+    rows, alone = [], sum(step_time(with_batch(shape, batch), launches, 1, cluster))
     for devices in DEVICES:
         part = batch if grows else max(batch // devices, 1)
-        compute, added = step_time(with_batch(shape, part), launches, devices)
+        compute, added = step_time(with_batch(shape, part), launches, devices, cluster)
         done = devices * part / batch / (compute + added) * alone
         row = {"devices": devices, "batch of a device": part, "compute ms": compute * 1e3, "all-reduce ms": added * 1e3}
         rows.append(row | {"speed": done, "efficiency": done / devices})
@@ -387,6 +405,7 @@ def main():
     """Measure, count and estimate."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--save", action="store_true", help=f"keep the figures in {RESULTS.name}")
+    parser.add_argument("--table", action="store_true", help=f"print the tables of {RESULTS.name}, measure nothing")
     parser.add_argument("--shapes", nargs="*", type=int, default=range(len(SHAPES)), help="which shapes are measured")
     parser.add_argument("--worker", nargs=5, help=argparse.SUPPRESS)
     parser.add_argument("--compile-for-h100", type=int, help=argparse.SUPPRESS)
@@ -396,12 +415,19 @@ def main():
         return worker(GROUPS[group][name], json.loads(shape), int(rank), int(port))
     if options.compile_for_h100:
         return compile_for_h100(options.compile_for_h100)
+    if options.table:
+        return print(table(json.loads(RESULTS.read_text())))
     found = {"machine": machine_record(), "settings": {"rounds": ROUNDS, "dtype": "float32"}}
+    found["cores used by others"] = 0.0
     for group in GROUPS:
         found[group] = {}
         for shape in (SHAPES[i] for i in options.shapes):
-            rows = found[group][name_of(shape)] = measured(group, shape)
-            print(f"\n{group}, {name_of(shape)}")
+            rows, others = measured(group, shape)
+            found[group][name_of(shape)] = rows
+            found["cores used by others"] = max(found["cores used by others"], others)
+            print(f"\n{group}, {name_of(shape)}; others used {others} cores")
+            if options.save and others > MOST_BY_OTHERS:
+                sys.exit(f"Other processes used {others} cores meanwhile: measure again when the machine is free.")
             for name, row in rows.items():
                 print(
                     f"  {name:38} {row['ms']:9.3f} ms  {row['speed']:6.3f} x  {summary(row['exchanges'])}", flush=True
@@ -416,6 +442,24 @@ def main():
             print("  " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
     if options.save:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
+
+
+def table(found):
+    """The gradients' milliseconds and speeds, and microseconds of one collective, in Markdown."""
+    shapes = list(found["gradient"])
+    lines = [f"| | {' | '.join(shapes)} |", "|---|" + "---|" * len(shapes)]
+    for name in CONTENDERS:
+        rows = [found["gradient"][shape][name] for shape in shapes]
+        lines.append(f"| {name} | " + " | ".join(f"{row['ms']:.1f} ms, {row['speed']:.2f}" for row in rows) + " |")
+    for name in ("2 devices", "2 processes"):
+        cells = []
+        for shape in shapes:
+            rows = found["exchange"][shape]
+            turns = sum(exchange["turns"] for exchange in rows[name]["exchanges"])
+            alone = rows[name]["ms"] - rows[f"{name}, nothing exchanged"]["ms"]
+            cells.append(f"{turns} x {alone / turns * 1e3:.0f} µs")
+        lines.append(f"| the collectives alone, {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def summary(exchanges):
