@@ -273,12 +273,12 @@ def measured(group, shape):
     return rows, round(others, 3)
 
 
-def seconds_of_others(processes):
+def seconds_of_others(processes, proc=Path("/proc")):
     """Seconds of all cores so far, without those of these processes and of this one."""
-    user, nice, system, _, _, _, _, stolen = map(int, Path("/proc/stat").read_text().split()[1:9])
+    user, nice, system, _, _, _, _, stolen = map(int, (proc / "stat").read_text().split()[1:9])
     total = user + nice + system + stolen
     for pid in (os.getpid(), *(process.pid for process in processes)):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        fields = (proc / f"{pid}/stat").read_text().rpartition(")")[2].split()
         total -= int(fields[11]) + int(fields[12])
     return total / os.sysconf("SC_CLK_TCK")
 
@@ -368,6 +368,18 @@ def estimate(shape, launches, batch, grows, cluster=ASSUMED):
     return rows
 
 
+def estimate_table(rows):
+    """Rows of `estimate` in Markdown."""
+    lines = [
+        "| devices | sequences of a device | compute, ms | all-reduce, ms | speed | efficiency |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        devices, batch, compute, added, speed, efficiency = row.values()
+        lines.append(f"| {devices} | {batch} | {compute:.2f} | {added:.3f} | {speed:.1f} | {efficiency:.3f} |")
+    return "\n".join(lines)
+
+
 def with_batch(shape, batch):
     """The same sizes for another batch."""
     return (shape[0], batch, *shape[2:])
@@ -437,9 +449,7 @@ def main():
     found["estimate, not measured"] = {"assumed": ASSUMED._asdict(), "shape": name_of(ESTIMATED)}
     for title, (batch, grows) in BATCHES.items():
         rows = found["estimate, not measured"][title] = estimate(ESTIMATED, LAUNCHES, batch, grows)
-        print(f"\n{title}, {name_of(ESTIMATED)}: an estimate, not measured")
-        for row in rows:
-            print("  " + ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
+        print(f"\n{title}, {name_of(ESTIMATED)}: an estimate, not measured\n{estimate_table(rows)}")
     if options.save:
         RESULTS.write_text(json.dumps(found, indent=1) + "\n")
 

@@ -2,6 +2,8 @@
 
 import functools
 import json
+import os
+import types
 from pathlib import Path
 
 import h100_hlo
@@ -11,6 +13,7 @@ import pytest
 import scaling
 from commands import as_users_have_it
 
+PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 SHAPE = (6, 4, 3, 8, 5)  # time, batch, in, hid, out
 CLUSTER = scaling.Cluster(
     peak=1e6, launch=1e-3, per_node=2, in_node=100.0, between=50.0, hop_in_node=0.5, hop_between=3.0
@@ -91,8 +94,8 @@ def test_hidden_units_need_a_collective_per_step_and_direction():
 
 @pytest.mark.parametrize("name", [name for name, of in scaling.CONTENDERS.items() if of.devices == 2])
 def test_every_split_computes_the_same_gradient(name):
-    mine, its = (program(*args) for program, args, _ in (compiled(name), compiled("1 device, 1 core")))
-    for mine, its in zip(jax.tree.leaves(mine), jax.tree.leaves(its), strict=True):
+    found, expected = (program(*args) for program, args, _ in (compiled(name), compiled("1 device, 1 core")))
+    for mine, its in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(mine, its, rtol=2e-5, atol=1e-6)
 
 
@@ -103,11 +106,27 @@ def test_another_gradient_is_refused():
         scaling.require_equal([[2.0, 1.0], [3.0, -1.1]], values, "it")
 
 
+def test_what_other_processes_use(tmp_path):
+    """All cores' user, nice, system and stolen time, less user and system time of our processes."""
+    (tmp_path / "stat").write_text("cpu  1000 20 300 9999 50 0 7 4 0 0\ncpu0 1 2 3\n")
+    of_pid = {os.getpid(): (100, 10), 123456: (600, 14)}
+    for pid, (user, system) in of_pid.items():
+        (tmp_path / str(pid)).mkdir()
+        (tmp_path / f"{pid}/stat").write_text(f"{pid} (a (b) c) S 1 1 1 0 -1 0 0 0 0 0 {user} {system} 5 5 20 0")
+    ticks = scaling.seconds_of_others([types.SimpleNamespace(pid=123456)], tmp_path) * os.sysconf("SC_CLK_TCK")
+    assert ticks == pytest.approx(1324 - 724)
+
+
+def test_the_page_has_the_estimate():
+    for batch, grows in scaling.BATCHES.values():
+        rows = scaling.estimate(scaling.ESTIMATED, scaling.LAUNCHES, batch, grows)
+        assert scaling.estimate_table(rows) in PAGE.read_text(encoding="utf-8"), "python benchmarks/scaling.py"
+
+
 def test_the_committed_figures():
     """They come from a free machine, and the page quotes them."""
     if not scaling.RESULTS.exists():
         pytest.skip("not measured yet")
     found = json.loads(scaling.RESULTS.read_text())
     assert found["cores used by others"] <= scaling.MOST_BY_OTHERS
-    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text(encoding="utf-8")
-    assert scaling.table(found) in page, "python benchmarks/scaling.py --table"
+    assert scaling.table(found) in PAGE.read_text(encoding="utf-8"), "python benchmarks/scaling.py --table"
