@@ -1,7 +1,7 @@
 """What a compiled program does, read from XLA's module: its loops, their launches and products, its collectives.
 
 The module comes as its serialised `HloModuleProto`, whose field numbers are stable; a few lines read it, so that
-nothing hangs on how a version prints. Used by `h100.py`.
+nothing hangs on how a version prints. Used by `h100.py` and `scaling.py`.
 """
 
 import json
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 STRUCTURE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "call", "conditional"}
 STRUCTURE |= {"after-all", "add-dependency", "optimization-barrier", "partition-id", "replica-id"}
+ITEM_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 2, 8: 4, 9: 8, 10: 2, 11: 4, 12: 8, 15: 8, 16: 2, 18: 16}
 COLLECTIVES = ("all-reduce", "all-gather", "all-to-all", "reduce-scatter", "collective-permute", "collective-broadcast")
 Axes = tuple[int, ...]
 
@@ -21,6 +22,7 @@ class Instruction(NamedTuple):
     id: int
     opcode: str
     dims: Axes
+    bytes: int  # of the result, a tuple's added up
     operands: tuple[int, ...]
     called: tuple[int, ...]
     config: dict[str, Any]
@@ -40,6 +42,15 @@ class Product(NamedTuple):
     terms: int
     left: int
     right: int
+
+
+class Exchange(NamedTuple):
+    """One collective: how often it runs in the whole program, and the bytes of its result on one device."""
+
+    kind: str
+    turns: int
+    bytes: int
+    in_a_loop: bool
 
 
 class Loop(NamedTuple):
@@ -87,15 +98,27 @@ def total_launches(module: Module) -> int:
 
 def collectives(module: Module) -> dict[str, int]:
     """How many collectives of each kind the program has, and under "in a loop" how many stand in one."""
-    bodies = {module.entry: False} | {loop.body: True for loop in loops(module)}
     counts: dict[str, int] = {}
-    for body, in_a_loop in bodies.items():
+    for exchange in exchanges(module):
+        counts[exchange.kind] = counts.get(exchange.kind, 0) + 1
+        counts["in a loop"] = counts.get("in a loop", 0) + exchange.in_a_loop
+    return counts
+
+
+def exchanges(module: Module) -> Iterator[Exchange]:
+    """Every collective of the program."""
+    bodies = {module.entry: (1, False)} | {loop.body: (loop.turns, True) for loop in loops(module)}
+    for body, (turns, in_a_loop) in bodies.items():
         for instruction in _flat(module, body):
             kind = instruction.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
-                counts[kind] = counts.get(kind, 0) + 1
-                counts["in a loop"] = counts.get("in a loop", 0) + in_a_loop
-    return counts
+                yield Exchange(kind, turns, instruction.bytes, in_a_loop)
+
+
+def operations(module: Module) -> int:
+    """Multiplications and additions of all matrix products, those of a loop as often as it runs."""
+    in_loops = sum(loop.turns * sum(map(_operations, loop.products)) for loop in loops(module))
+    return in_loops + sum(map(_operations, _products(module, module.entry)))
 
 
 def _flat(module: Module, computation: int) -> Iterator[Instruction]:
@@ -137,6 +160,10 @@ def _product(left: Axes, right: Axes, summed: Axes, split: Axes) -> Product:
     return Product(terms, math.prod(left) // terms, math.prod(right) // terms)
 
 
+def _operations(product: Product) -> int:
+    return 2 * product.terms * product.left * product.right
+
+
 def _gemm_axes(instruction: Instruction) -> tuple[Axes, ...] | None:
     """The axes of a product that is a library call."""
     gemm = instruction.config.get("gemm_backend_config")
@@ -153,11 +180,19 @@ def _instruction(raw: bytes) -> Instruction:
         id=fields[35][0],
         opcode=fields[2][0].decode(),
         dims=_ints(_fields(fields[3][0]), 3),
+        bytes=_bytes(_fields(fields[3][0])),
         operands=_ints(fields, 36),
         called=_ints(fields, 38),
         config=_json(fields.get(43, [b""])[0]),
         dot=tuple(_ints(_fields(dot[0]), n) for n in (1, 2, 3, 4)) if dot else None,
     )
+
+
+def _bytes(shape: dict[int, list[Any]]) -> int:
+    """What a shape takes; a token, and other things without items, nothing."""
+    if 4 in shape:
+        return sum(_bytes(_fields(part)) for part in shape[4])
+    return ITEM_SIZES.get(shape[2][0], 0) * math.prod(_ints(shape, 3))
 
 
 def _json(text: bytes) -> dict[str, Any]:
