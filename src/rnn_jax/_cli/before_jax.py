@@ -43,9 +43,7 @@ def train(config: TrainConfig, given: set[str]) -> int:
     if config.resume is None:
         _import_extras(config)
         check_free(config)
-        corpus = read_corpus(config.files, config.encoding, config.vocab)
-        if config.validation is not None:
-            corpus = with_validation(corpus, config.files, config.validation, config.encoding)
+        corpus = _corpus_of_options(config)
         with _jax(config.dtype, config.devices):
             return int(import_module(".training.train", __package__).train(config, {}, corpus))
     run, files, validation = config.resume, config.files, config.validation
@@ -97,7 +95,7 @@ def sweep(config: SweepConfig, given: set[str]) -> int:
     """Train a grid of settings from several seeds. The runs are processes; JAX starts no device in this one."""
     check_sweep_config(config)
     cells = import_module(".sweep.grid", __package__).cells_of(config, given)
-    corpus = read_corpus(config.files, config.encoding)
+    corpus = _corpus_of_options(config)
     _import_extras(config)
     _import_jax()
     return int(import_module(".sweep.command", __package__).sweep(config, cells, corpus))
@@ -130,6 +128,14 @@ def anatomy(config: AnatomyConfig, given: set[str]) -> int:
     corpus = _corpus_of(config.run, settings, facts, config.files, config.validation)
     with _jax(settings.dtype):
         return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
+
+
+def _corpus_of_options(config: TrainConfig) -> Corpus:
+    """The text that the options name, with that for validation."""
+    corpus = read_corpus(config.files, config.encoding, config.vocab)
+    if config.validation is None:
+        return corpus
+    return with_validation(corpus, config.files, config.validation, config.encoding)
 
 
 def _corpus_of(
