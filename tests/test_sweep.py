@@ -247,6 +247,16 @@ def test_bad_input(tmp_path, label, begun):
     assert everything(tmp_path) == before and not (tmp_path / "s").exists()
 
 
+@pytest.mark.parametrize("option", ["FILE", "--validation"])
+def test_a_pipe_is_refused(tmp_path, begun, option):
+    """Only the first run could read it."""
+    os.mkfifo(tmp_path / "pipe")
+    words = ["pipe"] if option == "FILE" else [REAL_TEXT, "--validation", "pipe"]
+    err = sweep(tmp_path, *words, "--run", "s", status=2).stderr
+    assert err == f"rnn-jax: {option} must be a file, which each run of a sweep can read again, got 'pipe', a pipe.\n"
+    assert not begun and [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_a_bad_grid_is_refused_before_jax_is_imported(tmp_path):
     code = "import sys; from rnn_jax._cli.main import main\nassert main(sys.argv[1:]) == 2 and 'jax' not in sys.modules"
     args = ["sweep", str(REAL_TEXT), "--run", "s", "--over", "leak=2"]
@@ -344,6 +354,8 @@ def test_the_report_has_pictures_and_tables(swept, tmp_path):
 
 def test_every_cell_is_a_run(copied):
     runs = [f"s/{name}" for name in FOLDERS]
+    assert sorted(str(path.relative_to(copied)) for path in copied.glob("s/*/seed-*")) == sorted(runs)
+    assert all(one.with_name(f"log-{one.name}.txt").is_file() for one in map(copied.joinpath, runs))
     out = command("compare", *runs, cwd=copied)
     assert out.returncode == 0 and out.stdout.count("2 seeds of ") == 4, out.stderr
     assert command("sample", runs[0], "--best", "--length", 5, cwd=copied).returncode == 0

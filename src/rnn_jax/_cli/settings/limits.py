@@ -172,9 +172,15 @@ def check_sweep_config(config: SweepConfig) -> None:
     check_path(config, "run")
     last = config.seed + config.seeds - 1
     _require(config, "seed", last <= RANGES["seed"][1], f"so low that the last of {config.seeds} seeds is a seed")
-    _check_validation(config)
     if "-" in config.files:
         raise InputError("FILE must be a file, which each run of a sweep can read again, got '-', standard input.")
+    _check_validation(config)
+    for option, names in (("FILE", config.files), ("--validation", filter(None, [config.validation]))):
+        for name in names:
+            if Path(name).is_fifo():
+                raise InputError(
+                    f"{option} must be a file, which each run of a sweep can read again, got {name!r}, a pipe."
+                )
 
 
 def check_gradcheck_config(config: GradcheckConfig) -> None:

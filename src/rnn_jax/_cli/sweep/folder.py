@@ -80,7 +80,9 @@ def sweep_folder(folder: Path, record: dict[str, Any]) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--run must name a folder that can be made, but {str(folder)!r} cannot: {error}.") from error
+        raise InputError(
+            f"--run must name a folder that can be made, but {str(folder)!r} cannot: {error.strerror}."
+        ) from error
     with locked(folder):
         check_folder(folder, record)
         if not (folder / SWEEP).exists():

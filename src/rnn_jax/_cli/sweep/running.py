@@ -95,7 +95,7 @@ def run_cells(cells: Sequence[Cell], texts: dict[str, str | None], jobs: int) ->
 def _start(cell: Cell, texts: dict[str, str | None]) -> _Running:
     """Begin a run or continue it. What it prints goes to a file next to its folder."""
     state = prepare(cell, texts)
-    log = cell.folder.with_name(f"{cell.folder.name}.log")
+    log = cell.folder.with_name(f"log-{cell.folder.name}.txt")  # seed-* are the runs only
     with open(log, "ab") as file:
         before = file.tell()
         return _Running(cell, _process(words_of(cell.config, state), file), log, before)
