@@ -60,10 +60,7 @@ def _read(config: TrainConfig, given: set[str]) -> Iterator[tuple[TrainConfig, d
     if config.resume is None:
         _import_extras(config)
         check_free(config)
-        corpus = read_corpus(config.files, config.encoding, config.vocab)
-        if config.validation is not None:
-            corpus = with_validation(corpus, config.files, config.validation, config.encoding)
-        yield config, {}, corpus
+        yield config, {}, _corpus_of_options(config)
         return
     run, files, validation = config.resume, config.files, config.validation
     config, facts = resumed(config, given)
@@ -112,7 +109,7 @@ def sweep(config: SweepConfig, given: set[str]) -> int:
     """Train a grid of settings from several seeds. The runs are processes; JAX starts no device in this one."""
     check_sweep_config(config)
     cells = import_module(".sweep.grid", __package__).cells_of(config, given)
-    corpus = read_corpus(config.files, config.encoding)
+    corpus = _corpus_of_options(config)
     _import_extras(config)
     _import_jax()
     return int(import_module(".sweep.command", __package__).sweep(config, cells, corpus))
@@ -145,6 +142,14 @@ def anatomy(config: AnatomyConfig, given: set[str]) -> int:
     corpus = _corpus_of(config.run, settings, facts, config.files, config.validation)
     with _jax(settings.dtype):
         return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
+
+
+def _corpus_of_options(config: TrainConfig) -> Corpus:
+    """The text that the options name, with that for validation."""
+    corpus = read_corpus(config.files, config.encoding, config.vocab)
+    if config.validation is None:
+        return corpus
+    return with_validation(corpus, config.files, config.validation, config.encoding)
 
 
 def _corpus_of(

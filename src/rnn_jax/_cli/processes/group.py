@@ -45,6 +45,8 @@ class Group(NamedTuple):
             with self.alive.waiting():
                 yield
         except (ValueError, RuntimeError) as error:
+            if outcome(error) is not None:  # too little memory, for example
+                raise
             reason = str(error).splitlines()[0][:200]
             raise TrainingFailed(f"the connection to another process broke, so the run ends: {reason}") from error
 

@@ -193,6 +193,13 @@ def check_sweep_config(config: SweepConfig) -> None:
     _require(config, "seed", last <= RANGES["seed"][1], f"so low that the last of {config.seeds} seeds is a seed")
     if "-" in config.files:
         raise InputError("FILE must be a file, which each run of a sweep can read again, got '-', standard input.")
+    _check_validation(config)
+    for option, names in (("FILE", config.files), ("--validation", filter(None, [config.validation]))):
+        for name in names:
+            if Path(name).is_fifo():
+                raise InputError(
+                    f"{option} must be a file, which each run of a sweep can read again, got {name!r}, a pipe."
+                )
 
 
 def check_gradcheck_config(config: GradcheckConfig) -> None:

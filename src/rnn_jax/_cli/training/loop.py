@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ...data._held_out import BITS, make_validate
 from ...typing import StepInfo, Trainer, TrainState
-from ..metrics import no_longer_improves
+from ..metrics import is_planned, lacks_validation, no_longer_improves
 from .diagnosis import diagnosis, history
 from .model import compute_dtype_of, make_character_trainer, make_gradient
 from .outputs import Outputs, Run
@@ -63,6 +63,21 @@ def train_until(run: Run, trainer: Trainer, state: TrainState, outputs: Outputs,
         tokens = windows_at(streams, step, 1, config.window)[0]
         return diagnosis(own_trainer, own_grad_fn, next_batch, placement.own(state), tokens) + history(records)
 
+    def read_held_out() -> bool:
+        with placement.group.exchanging():
+            validation_bits = float(validate(state.params))
+        if not np.isfinite(validation_bits):
+            outputs.give_up(0, found)
+            return False
+        record(validation_bits=validation_bits)
+        with tqdm.external_write_mode():
+            outputs.show(state)
+        return True
+
+    def is_over() -> bool:
+        """Whether to stop after a validation. The first process decides: it has all the records."""
+        return bool(placement.largest(placement.group.is_first and no_longer_improves(records, config)))
+
     with tqdm(
         total=config.steps * characters_per_step,
         initial=step * characters_per_step,
@@ -72,6 +87,10 @@ def train_until(run: Run, trainer: Trainer, state: TrainState, outputs: Outputs,
         disable=None if placement.group.is_first else True,  # None: no bar in a file or a pipe
     ) as bar:
         stopping = False
+        if placement.largest(placement.group.is_first and lacks_validation(records, step, config)):
+            if not read_held_out():
+                return state
+            stopping = is_over() or step == config.steps
         while not stopping:
             # The boundaries do not depend on interruptions, so the programs and the bits of the result do not either.
             boundaries = (step - step % every + every for every in intervals)
@@ -98,16 +117,10 @@ def train_until(run: Run, trainer: Trainer, state: TrainState, outputs: Outputs,
                 received[:] = [came]
                 outputs.save(step, state)  # at once: who sends SIGTERM waits only a few seconds
                 outputs.wait()
-            if step == config.steps or step % config.eval_every == 0 or came == signal.SIGINT:
-                with placement.group.exchanging():
-                    validation_bits = float(validate(state.params))
-                if not np.isfinite(validation_bits):
-                    outputs.give_up(0, found)
+            if is_planned(step, config) or came == signal.SIGINT:
+                if not read_held_out():
                     break
-                record(validation_bits=validation_bits)
-                with tqdm.external_write_mode():
-                    outputs.show(state)
-                stopping = bool(placement.largest(stopping or no_longer_improves(records, config)))
+                stopping = is_over() or stopping
             is_due = stopping or step % config.eval_every == 0 or _minutes(saved_at) >= config.save_minutes
             if is_due and not came:
                 outputs.save(step, state)

@@ -24,7 +24,7 @@ from ...data._vocab import bytes_per_character
 from ...typing import GradFn, Trainer, TrainState
 from .. import run_folder
 from ..anatomy.examine import window_of_run
-from ..metrics import best_validation, read_metrics, write_metrics
+from ..metrics import best_validation, lacks_validation, read_metrics, write_metrics
 from ..processes.group import ALONE, Group
 from ..processes.placement import EVERYWHERE, Placement, place
 from ..settings.commands import AnatomyConfig, units_of
@@ -81,12 +81,12 @@ def _train_in(run: Run, trainer: Trainer, state: TrainState) -> int:
         if saved_steps(folder):  # killed before its first checkpoint, a run starts anew
             restored = restore(folder, jax.eval_shape(lambda: state))
             warn_of_damage(folder, restored)
-            if restored.step >= config.steps:
+            run.records.extend(read_metrics(folder, restored.step))
+            if restored.step >= config.steps and not lacks_validation(run.records, restored.step, config):
                 raise InputError(
                     f"--steps must be above the {restored.step} that {str(folder)!r} has done, got {config.steps}."
                 )
             state = restored.state
-            run.records.extend(read_metrics(folder, restored.step))
             set_aside(folder, restored.damaged)
         state = run.placement.from_first(state)
     step = int(state.num_steps)
