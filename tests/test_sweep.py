@@ -61,7 +61,7 @@ def in_this_process():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "_process", begin)
         patch.setattr(running, "POLL", 0.0)
-        patch.setattr(loop, "learning_curve", blank)
+        patch.setattr(outputs, "learning_curve", blank)
         yield begun
 
 
