@@ -155,12 +155,13 @@ def test_the_cells_of_a_grid():
 def test_the_words_of_a_run_say_its_settings():
     """What `rnn-jax train` reads in them are the settings of the cell, whatever their values look like."""
     over = ("max-norm=None,1e-07,0.1", "memory=None,64 MiB", "watch=true", "learning-rate=None,0.30000000000000004")
-    files = {"files": ("a b.txt", "./-c.txt"), "validation": "-ü 1.txt", "vocab": "byte"}
+    files = {"files": ("a b.txt", "./-c.txt"), "validation": "-ü 1.txt", "vocab": "byte", "processes": 2}
     for cell in grid(*over, **files, steps=7, seeds=2, dtype="float64"):
         words = running.words_of(cell.config, "new")
         assert main._parsed(words, {"train": TrainConfig, "other": SweepConfig}) == cell.config
         resumed = main._parsed(running.words_of(cell.config, "begun"), {"train": TrainConfig, "other": SweepConfig})
-        assert resumed == TrainConfig(files=cell.config.files, validation=cell.config.validation, resume=cell.folder)
+        again = {"files": cell.config.files, "validation": cell.config.validation, "processes": 2}
+        assert resumed == TrainConfig(**again, resume=cell.folder)
 
 
 BAD = {

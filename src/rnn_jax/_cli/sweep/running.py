@@ -24,6 +24,7 @@ from .results import result_of
 
 POLL = 0.1  # seconds between two looks at the processes
 LOOK = 1.0  # seconds between two looks at how far they are
+WITH_RESUME = {"validation", "processes", "wait_seconds"}  # what a resumed run may be told again
 TAIL = 2**16  # bytes at the end of a file that are read
 ENDED = (
     -signal.SIGINT,
@@ -118,13 +119,11 @@ def _stop(running: Sequence[_Running]) -> None:
 
 def words_of(config: TrainConfig, state: State) -> list[str]:
     """The arguments of `rnn-jax` that begin this run or continue it."""
-    if state != "new":
-        validation = [] if config.validation is None else [f"--validation={config.validation}"]
-        return ["train", *config.files, *validation, f"--resume={config.run}"]
-    words = []
+    words = [] if state == "new" else [f"--resume={config.run}"]
     for field in dataclasses.fields(TrainConfig):
         value = getattr(config, field.name)
-        if field.name != "files" and value != field.default:
+        is_said = state == "new" or field.name in WITH_RESUME
+        if is_said and field.name != "files" and value != field.default:
             words.append(f"--{dashed(field.name)}" if value is True else f"--{dashed(field.name)}={value}")
     return ["train", *config.files, *words]
 
