@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from commands import ENVIRONMENT, REAL_TEXT, SMALL, command, losses, metrics, process, train
 
+import rnn_jax
 from rnn_jax._cli.processes import launcher, reading
 from rnn_jax._cli.processes.group import ALONE, Group
 from rnn_jax._cli.processes.placement import Placement, place
@@ -23,6 +24,7 @@ from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.training.model import initial_state, make_character_trainer
 from rnn_jax._cli.training.steps import make_dispatch, make_next_batch
 from rnn_jax.data import _corpus as corpus_module
+from rnn_jax.data._held_out import make_validate, prepare
 
 GATED = ["--cell", "gru", "--drop-between", "0.1", "--drop-recurrent", "0.1"]
 LONG = ["--run", "run", *SMALL[:-4], "--eval-every", "100", "--schedule", "constant", "--steps", "100000"]
@@ -108,6 +110,17 @@ def test_one_reduction_a_step():
     assert "while/body" in reductions[0] and "f32[16,16]" in reductions[0]
     gathering = next(line for line, found in zip(lines, exchanges, strict=True) if "all-gather" in found)
     assert "while/body" not in gathering.partition("metadata")[2] and "f32[4,16]" in gathering
+
+
+@pytest.mark.parametrize("num_devices", [2, 3, 4])
+def test_devices_share_the_validation(num_devices):
+    """Also where they do not have equally many streams, or one has none, and the last window is not full."""
+    rng = np.random.default_rng(0)
+    data = prepare(corpus_module.corpus_of_text("".join(rng.choice(list("abcde"), 2100))), 5, 20)
+    assert data.held_out.shape == (21, 5) and data.held_out.shape[1] % num_devices
+    params = rnn_jax.init_params(jax.random.key(0), input_size=5, hidden_size=4, output_size=5)
+    alone, shared = (make_validate(data, "bptt", 8, None, devices) for devices in ((), jax.devices()[:num_devices]))
+    np.testing.assert_allclose(shared(params), alone(params), rtol=1e-12)
 
 
 @pytest.mark.parametrize("size", [2, 4])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .._gradients.methods import make_grad_fn
-from .._mesh import vary
+from .._mesh import promote, vary
 from .._nn.parameters import zero_state
 from .._reporting.errors import InputError
 from .._types import Batch, Params, States
@@ -125,7 +126,6 @@ def make_validate(
     length, num_streams = data.held_out.shape[0] - 1, data.held_out.shape[1]
     num_windows, most_streams = -(-length // window), -(-num_streams // num_devices) * num_devices
     padding = ((0, num_windows * window - length), (0, most_streams - num_streams))
-    grad_fn = make_grad_fn(method, loss="cross_entropy", reduction="sum", compute_dtype=compute_dtype)
     mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,)) if num_devices > 1 else None
     whole, of_streams = PartitionSpec(), PartitionSpec(None, None, AXIS)
 
@@ -137,28 +137,25 @@ def make_validate(
 
     batches = Batch(inputs=windows(data.held_out[:-1]), targets=windows(data.held_out[1:]))
     exists = windows(np.ones((length, num_streams), bool))
+    grad_fn = make_grad_fn(method, loss="cross_entropy", reduction="sum", compute_dtype=compute_dtype)
 
-    def total(params: Params, h_0: States, batches: Batch, exists: jax.Array) -> jax.Array:
+    def bits(batches: Batch, exists: jax.Array, params: Params) -> jax.Array:
         weights = exists.astype(params.readout.w_hy.dtype)
 
         def body(h_0: States, batch: Batch) -> tuple[States, jax.Array]:
             (loss, h_T), _ = grad_fn(params, batch, h_0)  # the gradient is not used, so under jit it costs nothing
             return h_T, loss
 
+        _, h_0 = promote((params, zero_state(params, exists.shape[2])))
         _, losses = lax.scan(body, h_0, batches._replace(weights=weights))
-        nats: jax.Array = jnp.sum(losses)
-        return nats
-
-    def of_part(params: Params, h_0: States, batches: Batch, exists: jax.Array) -> jax.Array:
-        nats: jax.Array = lax.psum(total(vary(params, AXIS), h_0, batches, exists), AXIS)
-        return nats
-
-    @jax.jit
-    def bits(params: Params, batches: Batch, exists: jax.Array) -> jax.Array:
-        h_0 = zero_state(params, most_streams)
-        in_specs: Any = (whole, PartitionSpec(AXIS), jax.tree.map(lambda _: of_streams, batches), of_streams)
-        nats = total if mesh is None else jax.shard_map(of_part, mesh=mesh, in_specs=in_specs, out_specs=whole)
-        found: jax.Array = nats(params, h_0, batches, exists) * (BITS / (length * num_streams))
+        found: jax.Array = jnp.sum(losses) * (BITS / (length * num_streams))
         return found
 
-    return lambda params: bits(params, batches, exists)
+    def of_part(batches: Batch, exists: jax.Array, params: Params) -> jax.Array:
+        found: jax.Array = lax.psum(bits(batches, exists, vary(params, AXIS)), AXIS)
+        return found
+
+    if mesh is None:
+        return partial(jax.jit(bits), batches, exists)
+    in_specs: Any = (jax.tree.map(lambda _: of_streams, batches), of_streams, whole)
+    return partial(jax.jit(jax.shard_map(of_part, mesh=mesh, in_specs=in_specs, out_specs=whole)), batches, exists)
