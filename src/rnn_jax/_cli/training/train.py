@@ -66,8 +66,9 @@ def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus, group: Gro
         _say("gradient", _compare_with_autodiff(run, state.params))
         if config.memory is not None:
             _say("memory", "; ".join(map(str, make_plan(config, len(data.symbols), len(placement.devices)))))
-        if group.size > 1 or facts.get("processes", 1) > 1:
-            _say("processes", _in_words(placement, facts.get("processes", group.size)))
+        before = group.size if config.resume is None else facts.get("processes", 1)
+        if group.size > 1 or before > 1:
+            _say("processes", _in_words(placement, before))
         try:
             return _train_in(run._replace(folder=folder), trainer, state)
         except OSError as error:
