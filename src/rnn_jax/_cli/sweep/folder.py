@@ -132,8 +132,7 @@ def _has_ended(folder: Path, config: TrainConfig) -> bool:
 def prepare(cell: Cell, texts: dict[str, str | None]) -> State:
     """Make the folder of a cell that is not finished ready for `rnn-jax train`, and say how far the cell is.
 
-    A kill between a checkpoint and its validation would leave the validation out for ever: that checkpoint goes, and
-    the steps since the one before are made again. What a run left before it had settings goes too.
+    What a run left before it had settings is removed.
 
     Raises:
         InputError: if another process trains the cell, or its folder cannot be written.
@@ -145,23 +144,8 @@ def prepare(cell: Cell, texts: dict[str, str | None]) -> State:
                 for path in cell.folder.iterdir():
                     if path.name.removesuffix(".new") in OWNED - {LOCK}:
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
-            elif state == "begun":
-                _remove_unvalidated(cell.folder, cell.config)
     except OSError as error:
         raise InputError(
             f"--run must name a folder that can be written, but {str(cell.folder)!r} cannot: {error}."
         ) from error
     return state
-
-
-def _remove_unvalidated(folder: Path, config: TrainConfig) -> None:
-    records = read_metrics(folder, config.steps)
-    validated = {record["step"] for record in records if record.get("validation_bits") is not None}
-    for path in (folder / CHECKPOINT).glob("[0-9]*"):
-        if path.name.isdigit() and is_planned(int(path.name), config) and int(path.name) not in validated:
-            shutil.rmtree(path)
-
-
-def is_planned(step: int, config: TrainConfig) -> bool:
-    """Whether a run validates after this step even if nothing interrupts it."""
-    return step % config.eval_every == 0 or step == config.steps

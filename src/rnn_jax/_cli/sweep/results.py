@@ -10,7 +10,7 @@ from ...experiments._statistics import interval, margin, mean, moments
 from ...experiments._trials import Trial, label
 from ..comparison.runs import Validation, read_run
 from ..comparison.tables import NONE, Table, in_bits, in_seconds
-from .folder import is_planned
+from ..metrics import is_planned
 from .grid import Cell
 
 LOWEST = "lowest_loss"

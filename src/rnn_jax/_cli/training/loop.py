@@ -19,7 +19,7 @@ from ..._reporting.errors import TrainingFailed
 from ...data._held_out import BITS, TextData, make_validate
 from ...typing import StepInfo, Trainer, TrainState
 from .. import run_folder
-from ..metrics import append_metrics, no_longer_improves
+from ..metrics import append_metrics, is_planned, lacks_validation, no_longer_improves
 from ..plots import learning_curve, watched
 from ..settings.training import TrainConfig
 from ..trained.sample import default_prompt, make_writer
@@ -85,6 +85,14 @@ def train_until(
         append_metrics(run.folder, records[-1])
         show(records[-1])
 
+    def read_held_out() -> None:
+        validation_bits = float(validate(state.params))
+        if not np.isfinite(validation_bits):
+            raise failure()
+        record(validation_bits=validation_bits)
+        with tqdm.external_write_mode():
+            _show(run, state, write)
+
     def failure() -> TrainingFailed:
         found = diagnosis(trainer, grad_fn, next_batch, state, windows_at(streams, step, 1, config.window)[0])
         words = _not_finite(step, skipped, manager.latest_step(), run) + "\n" + found + history(records)
@@ -104,6 +112,9 @@ def train_until(
         ) as bar,
     ):
         stopping = False
+        if lacks_validation(records, step, config):
+            read_held_out()
+            stopping = step == config.steps or no_longer_improves(records, config)
         while not stopping:
             # The boundaries do not depend on interruptions, so the programs and the bits of the result do not either.
             boundaries = (step - step % every + every for every in intervals)
@@ -127,13 +138,8 @@ def train_until(
             if came:
                 save(manager, step, state)  # at once: who sends SIGTERM waits only a few seconds
                 wait(manager)
-            if step == config.steps or step % config.eval_every == 0 or signal.SIGINT in came:
-                validation_bits = float(validate(state.params))
-                if not np.isfinite(validation_bits):
-                    raise failure()
-                record(validation_bits=validation_bits)
-                with tqdm.external_write_mode():
-                    _show(run, state, write)
+            if is_planned(step, config) or signal.SIGINT in came:
+                read_held_out()
                 stopping = stopping or no_longer_improves(records, config)
             is_due = stopping or step % config.eval_every == 0 or _minutes(saved_at) >= config.save_minutes
             if is_due and not came:

@@ -24,7 +24,7 @@ from ...data._vocab import bytes_per_character
 from ...typing import Trainer, TrainState
 from .. import run_folder
 from ..anatomy.examine import window_of_run
-from ..metrics import best_validation, read_metrics, write_metrics
+from ..metrics import best_validation, lacks_validation, read_metrics, write_metrics
 from ..settings.commands import AnatomyConfig, units_of
 from ..settings.training import TrainConfig
 from .checkpoint import checkpoints, restore, saved_steps, set_aside, warn_of_damage
@@ -73,11 +73,11 @@ def _train_in(
         restored = restore(folder, jax.eval_shape(lambda: state))
         warn_of_damage(folder, restored)
         state = restored.state
-        if restored.step >= config.steps:
+        records = read_metrics(folder, restored.step)
+        if restored.step >= config.steps and not lacks_validation(records, restored.step, config):
             raise InputError(
                 f"--steps must be above the {restored.step} that {str(folder)!r} has done, got {config.steps}."
             )
-        records = read_metrics(folder, restored.step)
         set_aside(folder, restored.damaged)
     with checkpoints(folder, config.keep, records) as manager:
         run_folder.write_settings(folder, config, facts)
