@@ -8,16 +8,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
-from jax import lax
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..._reporting.errors import InputError
-from ...typing import States
 from .group import ALONE, Group
 
 AXIS = "batch"
-EVERYWHERE, OF_STATES, OF_WINDOWS = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, None, AXIS)
+EVERYWHERE, OF_WINDOWS = PartitionSpec(), PartitionSpec(None, None, AXIS)
 
 Tree = TypeVar("Tree")
 
@@ -49,11 +47,6 @@ class Placement(NamedTuple):
         if self.group.size == 1:
             return own
         return jax.make_array_from_process_local_data(self.sharding(OF_WINDOWS), own)
-
-    def split(self, h: States) -> States:
-        """States (streams, width), each on the device that reads its stream."""
-        where = self.sharding(OF_STATES)
-        return h if where is None else lax.with_sharding_constraint(h, where)
 
     def from_first(self, tree: Tree) -> Tree:
         """A tree of arrays that the first process has, in all; the other trees only have its shapes."""

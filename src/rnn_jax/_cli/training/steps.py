@@ -87,7 +87,8 @@ def make_dispatch(
 ) -> Callable[..., tuple[TrainState, StepInfo]]:
     """`(state, windows) -> (state, infos)`: one step for each window, in one compiled call; the state is donated.
 
-    Between the steps of a call, each device keeps the hidden states of its streams; what is returned is everywhere.
+    Between the steps of a call, XLA leaves the hidden states on the devices of their streams, where `Sharded` has them;
+    what is returned is everywhere.
     """
 
     everywhere, of_windows = map(placement.sharding, (EVERYWHERE, OF_WINDOWS))
@@ -96,12 +97,11 @@ def make_dispatch(
     def dispatch(state: TrainState, windows: Int[Array, "steps time streams"]) -> tuple[TrainState, StepInfo]:
         def body(before: TrainState, tokens: Array) -> tuple[TrainState, StepInfo]:
             h_0, batch = next_batch(before, tokens)
-            h_0 = placement.split(h_0)
             after, info = trainer.step(before._replace(h_0=h_0), batch)
             after = unless_finite(before, after, info)
             # To count what is not carried, over all devices, would be a second reduction a step.
             info = info._replace(num_not_carried=None)  # type: ignore[arg-type]
-            return after._replace(h_0=placement.split(after.h_0)), info
+            return after, info
 
         return lax.scan(body, state, windows)
 
