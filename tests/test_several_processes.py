@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,12 +18,14 @@ import pytest
 from commands import ENVIRONMENT, REAL_TEXT, SMALL, command, losses, metrics, process, train
 
 import rnn_jax
-from rnn_jax._cli.processes import launcher, reading
+from rnn_jax._cli.processes import alive, launcher, messages, reading
 from rnn_jax._cli.processes.group import ALONE, Group
 from rnn_jax._cli.processes.placement import Placement, place
 from rnn_jax._cli.settings.training import TrainConfig
-from rnn_jax._cli.training.model import initial_state, make_character_trainer
+from rnn_jax._cli.training.model import initial_state, make_character_trainer, make_gradient
 from rnn_jax._cli.training.steps import make_dispatch, make_next_batch
+from rnn_jax._reporting.errors import InputError
+from rnn_jax._reporting.signals import signals
 from rnn_jax.data import _corpus as corpus_module
 from rnn_jax.data._held_out import make_validate, prepare
 
@@ -170,6 +173,30 @@ def test_stopped_by_sigterm_and_resumed_to_the_bit(tmp_path):
     assert losses(tmp_path / "run") == uninterrupted
 
 
+def test_a_signal_that_another_process_told_is_no_second_one():
+    """Of Slurm's SIGTERM, that of another machine may come first; the own one must not interrupt what is saved."""
+    with signals() as received:
+        received[:] = [signal.SIGTERM]  # told by another process
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received == [signal.SIGTERM] * 2
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_failure_is_not_told_for_ever(monkeypatch):
+    """The first process hangs, so its service does not answer: this process ends all the same."""
+    hangs, left = threading.Event(), []
+    monkeypatch.setattr(messages, "tell", lambda *_: hangs.wait(60))
+    one = object.__new__(alive.Alive)
+    one.leaving = threading.Lock()
+    monkeypatch.setattr(one, "_leave", lambda failure, is_heard: left.append((failure, is_heard)), raising=False)
+    failure = alive.Failure(1, 1, "it has waited")
+    began = time.monotonic()
+    one.fail(failure)
+    assert time.monotonic() - began < alive.LATER + 1 and left == [(failure, False)]
+    hangs.set()
+
+
 def test_a_killed_process_ends_all_and_the_run_resumes(tmp_path):
     parent = started(tmp_path, REAL_TEXT, *LONG, "--processes", 2, "--wait-seconds", WAIT, environment={})
     until_saved(tmp_path / "run")
@@ -276,6 +303,26 @@ def test_only_the_first_process_needs_the_folder_of_the_run(tmp_path):
     assert max(losses(tmp_path / "0" / "run")) == 50
 
 
+def test_two_devices_of_each_process(tmp_path):
+    """What a run and its continuation on four processes print is theirs alone."""
+    options = ["--dtype", "float64", *SMALL, "--schedule", "constant"]
+    train(tmp_path, REAL_TEXT, "--run", "one", "--steps", 50, *options)
+    both = ["--processes", 2, "--devices", 2]
+    out = train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 25, *both, *options, call=process)
+    assert "processes 2 with 4 devices in all" in out and "Gloo" not in out
+    out = train(tmp_path, "--resume", "run", "--steps", 50, "--processes", 2, call=process)
+    assert out.startswith("text") and "Gloo" not in out and "from step 25 " in out
+    np.testing.assert_allclose(numbers(tmp_path / "run"), numbers(tmp_path / "one"), rtol=1e-12)
+
+
+def test_memory_for_a_part_of_the_batch():
+    """What one process examines alone is planned like the training, which all share: it is not refused."""
+    config = TrainConfig(hidden_size=16, streams=4, window=60, memory="15KB")
+    with pytest.raises(InputError, match="--memory 15KB is too little"):
+        make_gradient(config, 150)
+    make_gradient(config, 150, (), 2)
+
+
 def test_a_run_that_is_not_finite_ends_all(tmp_path):
     """The first process says why, once."""
     args = ["--run", "run", *SMALL, "--learning-rate", "1e30", "--max-skipped", 3, "--activation", "identity"]
@@ -321,11 +368,20 @@ def test_one_process_asks_no_launcher(tmp_path):
     assert status == 0 and "this network" in out, err
 
 
-def test_without_a_launcher_there_is_one_process(tmp_path):
-    """In a pod, for example, that is no job."""
-    args = [REAL_TEXT, "--run", "run", *SMALL, "--steps", 25]
+@pytest.mark.parametrize("processes", [None, 2])
+def test_without_a_launcher(tmp_path, processes):
+    """In a pod, for example, that is no job: there is one process, or as many as are asked for."""
+    args = [REAL_TEXT, "--run", "run", *SMALL, "--steps", 25] + ["--processes", 2] * (processes is not None)
     [(status, out, err)] = ended([started(tmp_path, *args, environment={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})], 120)
-    assert status == 0 and "this network" in out and "processes" not in out, err
+    assert status == 0 and "this network" in out and ("processes 2" in out) == (processes == 2), err
+
+
+def test_another_number_than_the_launcher_has_started(tmp_path):
+    args, port = [REAL_TEXT, "--run", "run", *SMALL, "--processes", 4], free_port()
+    both = [started(tmp_path, *args, environment=variables(2, index, port)) for index in (0, 1)]
+    (first, _, err), (second, _, _) = ended(both)
+    said = "--processes must be left out where a launcher starts the processes: it has started 2, got --processes 4."
+    assert (first, second) == (2, 2) and said in err and not (tmp_path / "run").exists()
 
 
 def test_a_launcher_that_is_killed_ends_its_processes(tmp_path):

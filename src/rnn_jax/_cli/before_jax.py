@@ -49,6 +49,13 @@ def train(config: TrainConfig, given: set[str]) -> int:
             return int(import_module(".training.train", __package__).train(config, facts, corpus))
     _import_jax()
     with import_module(".processes.group", __package__).joined(config.wait_seconds) as group:
+        if config.processes not in (None, group.size):
+            if group.size == 1:  # this machine is in a cluster, but no launcher has started this command
+                return start(config.processes, config.devices)
+            raise InputError(
+                f"--processes must be left out where a launcher starts the processes: it has started {group.size}, got "
+                f"--processes {config.processes}."
+            )
         reading = import_module(".processes.reading", __package__).read_together(group, _read(config, given))
         with reading as (config, facts, corpus), _jax(config.dtype, config.devices):
             return int(import_module(".training.train", __package__).train(config, facts, corpus, group))

@@ -61,13 +61,20 @@ class Alive:
 
     def fail(self, failure: Failure) -> NoReturn:
         """End all processes, because one has failed; the first of several failures counts."""
-        with self.leaving:
-            told: Failure | None = None
+        told: list[Failure | None] = []
+
+        def tell() -> None:
             with contextlib.suppress(Exception):  # another one was told before, or the service has gone
                 messages.tell(FAILED, json.dumps(failure))
             with contextlib.suppress(Exception):
-                told = self._told()
-            self._leave(told or failure, is_heard=told is not None)
+                told.append(self._told())
+
+        with self.leaving:
+            telling = threading.Thread(target=tell, daemon=True)
+            telling.start()
+            telling.join(LATER)  # the service of a process that hangs does not answer
+            first = told[0] if told else None
+            self._leave(first or failure, is_heard=first is not None)
 
     def _talk(self) -> None:
         """Speak and listen, at intervals. The service may not answer, so this thread does nothing else."""

@@ -11,6 +11,7 @@ import jax
 
 from ..._reporting.console import warn
 from ..._reporting.errors import InputError, TrainingFailed
+from ..._reporting.signals import signals
 from ..outcome import outcome
 from . import messages
 from .alive import Alive, Failure
@@ -72,7 +73,8 @@ def joined(seconds: float) -> Iterator[Group]:
     try:
         with contextlib.nullcontext() if process == 0 else _unheard():
             yield Group(size, process, alive)
-            messages.wait_for_all("end")
+            with signals():  # the signal that ended this run may come late to this process
+                messages.wait_for_all("end")
     except BaseException as error:
         alive.fail(_failure(process, error))
     alive.end()

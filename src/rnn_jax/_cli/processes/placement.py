@@ -3,19 +3,19 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from ..._reporting.errors import InputError
 from .group import ALONE, Group
 
 AXIS = "batch"
-EVERYWHERE, OF_WINDOWS = PartitionSpec(), PartitionSpec(None, None, AXIS)
+EVERYWHERE, OF_ROWS, OF_WINDOWS = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, None, AXIS)
 
 Tree = TypeVar("Tree")
 
@@ -54,10 +54,12 @@ class Placement(NamedTuple):
             return tree
         arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(jax.device_get(tree))]
         told = np.frombuffer(b"".join(array.tobytes() for array in arrays), np.uint8)  # as bytes, because -0.0 + 0 is 0
-        with self.group.exchanging():
-            data = multihost_utils.broadcast_one_to_all(told)
+        rows = np.zeros((len(self.own_devices), told.size), np.uint8)
+        if self.group.is_first:
+            rows[0] = told
+        data = self._over_all(_sum, rows)
         ends = np.cumsum([array.nbytes for array in arrays])
-        parts = np.split(np.asarray(data), ends[:-1])
+        parts = np.split(data, ends[:-1])
         leaves = [part.view(array.dtype).reshape(array.shape) for part, array in zip(parts, arrays, strict=True)]
         on_all = [jax.make_array_from_callback(x.shape, self.sharding(EVERYWHERE), x.__getitem__) for x in leaves]  # type: ignore[arg-type]
         told_tree: Tree = jax.tree.unflatten(jax.tree.structure(tree), on_all)
@@ -71,8 +73,25 @@ class Placement(NamedTuple):
         """The largest of the numbers that the processes have."""
         if self.group.size == 1:
             return number
+        return int(self._over_all(_max, np.full((len(self.own_devices), 1), number, np.int32))[0])
+
+    def _over_all(self, reduce: Callable[[jax.Array], jax.Array], rows: np.ndarray) -> np.ndarray:
+        """The sum or the maximum over the rows of all devices, from those of this process, one for each device.
+
+        All exchanges of a run are over the same devices, so they use the same connections.
+        """
         with self.group.exchanging():
-            return int(np.max(multihost_utils.process_allgather(np.int32(number))))
+            everywhere = self.sharding(EVERYWHERE)
+            of_all = jax.make_array_from_process_local_data(self.sharding(OF_ROWS), rows)
+            return np.asarray(jax.jit(reduce, out_shardings=everywhere)(of_all).addressable_data(0))
+
+
+def _sum(rows: jax.Array) -> jax.Array:
+    return jnp.sum(rows, axis=0, dtype=rows.dtype)
+
+
+def _max(rows: jax.Array) -> jax.Array:
+    return jnp.max(rows, axis=0)
 
 
 ONE = Placement()  # one process, and no choice of devices

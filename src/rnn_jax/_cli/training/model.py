@@ -34,18 +34,27 @@ from ..settings.training import TrainConfig, default_rate, default_scale
 
 def make_character_trainer(config: TrainConfig, num_symbols: int, devices: Sequence[jax.Device] = ()) -> Trainer:
     """The trainer of a run: mean cross-entropy over a window, the optimizer of the settings."""
-    return make_trainer(make_gradient(config, num_symbols, devices), make_optimizer(config), carry=True)
+    return trainer_of(config, make_gradient(config, num_symbols, devices))
 
 
-def make_gradient(config: TrainConfig, num_symbols: int, devices: Sequence[jax.Device] = ()) -> GradFn:
+def trainer_of(config: TrainConfig, grad_fn: GradFn) -> Trainer:
+    """The trainer of a run, with this gradient."""
+    return make_trainer(grad_fn, make_optimizer(config), carry=True)
+
+
+def make_gradient(
+    config: TrainConfig, num_symbols: int, devices: Sequence[jax.Device] = (), num_parts: int | None = None
+) -> GradFn:
     """The gradient of a run, in the memory of its settings; several `devices` share the streams.
+
+    The memory is for one of `num_parts` of a batch, by default as many as there are devices.
 
     Raises:
         InputError: if the memory is too little for every plan.
     """
     method = method_of(config)
     if config.memory is not None:
-        plan, _ = make_plan(config, num_symbols, max(1, len(devices)))
+        plan, _ = make_plan(config, num_symbols, num_parts or max(1, len(devices)))
         method = dataclasses.replace(method, plan=plan)  # type: ignore[type-var]
     if len(devices) > 1:
         method = Sharded(method, tuple(devices))
