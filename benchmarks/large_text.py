@@ -58,16 +58,16 @@ def measure(text, run):
     from rnn_jax._cli import before_jax, main
 
     timed(seconds, before_jax, "read_corpus")
-    from rnn_jax._cli.training import loop, train
+    from rnn_jax._cli.training import outputs, train
 
     timed(seconds, train, "ngram_bits")
-    append = loop.append_metrics
+    append = outputs.append_metrics
 
     def append_metrics(folder, record):
         seconds.setdefault("first steps", time.perf_counter() - start)
         append(folder, record)
 
-    loop.append_metrics = append_metrics
+    outputs.append_metrics = append_metrics
     status = main.main(["train", text, "--run", run, *OPTIONS])
     if status:
         raise SystemExit(status)

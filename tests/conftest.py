@@ -102,9 +102,9 @@ def undrawn(monkeypatch):
     """Draw no learning curve at each validation, to save a third of the time; `finished` draws one."""
     from commands import blank
 
-    from rnn_jax._cli.training import loop
+    from rnn_jax._cli.training import outputs
 
-    monkeypatch.setattr(loop, "learning_curve", blank)
+    monkeypatch.setattr(outputs, "learning_curve", blank)
 
 
 # Where the time goes: seconds and compiled programs of each test file, at the end of a run with --times

@@ -9,7 +9,7 @@ import pytest
 from commands import BRIEF, REAL_TEXT, command, everything, losses, metrics, train
 
 from rnn_jax._cli.metrics import best_validation
-from rnn_jax._cli.training import checkpoint, loop
+from rnn_jax._cli.training import checkpoint, outputs
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -111,7 +111,7 @@ def test_a_checkpoint_without_a_checksum_is_read(tmp_path, monkeypatch):
     def save(manager, step, state):
         manager.save(step, args=ocp.args.StandardSave(checkpoint._named_leaves(state)))
 
-    monkeypatch.setattr(loop, "save", save)
+    monkeypatch.setattr(outputs, "save", save)
     train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 25, *BRIEF)
     sampled = command("sample", "run", "--length", 40, cwd=tmp_path)
     assert sampled.returncode == 0 and not sampled.stderr

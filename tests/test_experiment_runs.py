@@ -14,7 +14,7 @@ from commands import command, process
 from pages import Page
 from small_experiments import of_rate, program_of, same, small, trial_of
 
-from rnn_jax._cli.main import EXTRA
+from rnn_jax._cli.outcome import EXTRA
 from rnn_jax._reporting.errors import InputError
 from rnn_jax.experiments import Experiment, run_experiment
 from rnn_jax.experiments import _experiment as experiment_module

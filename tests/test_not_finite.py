@@ -8,7 +8,8 @@ import pytest
 from commands import REAL_TEXT, SMALL, command, losses, metrics, train
 
 import rnn_jax
-from rnn_jax._cli.training import loop, steps
+from rnn_jax._cli.settings.training import TrainConfig
+from rnn_jax._cli.training import steps
 from rnn_jax._cli.training import train as train_module
 
 
@@ -27,7 +28,7 @@ def trainer_with_bad_windows():
 
 
 def made_dispatch(trainer):
-    return steps.make_dispatch(trainer, steps.make_next_batch(loop.TrainConfig(window=4, streams=2), 100))
+    return steps.make_dispatch(trainer, steps.make_next_batch(TrainConfig(window=4, streams=2), 100))
 
 
 def windows_of(number, bad=()):
@@ -69,7 +70,7 @@ def test_skipped_in_a_row(finite, before, expected):
 
 def test_how_many_steps_one_call_makes():
     """So many that a call takes about half a second on two cores, whatever the size, and no more than fifty."""
-    config = loop.TrainConfig()
+    config = TrainConfig()
     assert steps.steps_per_call(config, 115_000) == steps.MOST
     assert steps.steps_per_call(config, 1_150_000) == 5
     assert steps.steps_per_call(config, 10**9) == 1

@@ -183,7 +183,7 @@ BAD_TRAIN = {
     ),
     "resume with more": (
         ["--resume", "run", "--window", "9"],
-        "--resume must be given alone or with --steps, --validation and FILE",
+        "--resume must be given alone or with --steps, --processes, --validation and FILE",
     ),
     "resume torn": (["--resume", "torn"], "RUN must hold readable settings, but 'torn/settings.json' does not:"),
 }

@@ -18,7 +18,8 @@ import pytest
 from commands import COMMAND, ENVIRONMENT, REAL_TEXT, SMALL, command, losses, metrics, process, train
 
 import rnn_jax
-from rnn_jax._cli.training import board, checkpoint, loop
+from rnn_jax._cli.settings.training import TrainConfig
+from rnn_jax._cli.training import board, checkpoint, loop, outputs
 from rnn_jax._cli.training import train as train_module
 
 LONG = ["--run", "run", *SMALL[:-4], "--eval-every", "500", "--schedule", "constant"]
@@ -80,8 +81,8 @@ def test_a_clock_that_jumps_while_a_checkpoint_is_written(monkeypatch, tmp_path)
 
 def test_a_checkpoint_when_the_last_is_old(monkeypatch, undrawn, tmp_path):
     """By a clock that does not jump: `time.time` goes on by two days after the first call, and nothing changes."""
-    append, now, jumped = loop.append_metrics, time.time, []
-    monkeypatch.setattr(loop, "append_metrics", lambda *args: jumped.append(append(*args)))
+    append, now, jumped = outputs.append_metrics, time.time, []
+    monkeypatch.setattr(outputs, "append_metrics", lambda *args: jumped.append(append(*args)))
     monkeypatch.setattr(time, "time", lambda: now() + 2 * 24 * 3600 * bool(jumped))
     options = ["--steps", 120, *SMALL[:-4], "--eval-every", 100, "--keep", 9]
     train(tmp_path, REAL_TEXT, "--run", "run", *options)
@@ -101,11 +102,63 @@ def test_a_signal_during_the_last_validation(monkeypatch, undrawn, tmp_path):
     assert [path.name for path in (tmp_path / "run" / "checkpoint").iterdir()] == ["25"]
 
 
+@pytest.mark.parametrize("step", [25, 50])
+def test_a_kill_after_sigterm_has_saved_before_the_validation(monkeypatch, undrawn, tmp_path, step):
+    """The resumed run makes the validation first, also if that is all that is left of the run."""
+    options, received = ["--steps", 50, *SMALL], []
+    train(tmp_path, REAL_TEXT, "--run", "whole", *options)
+    append, make_validate = outputs.append_metrics, loop.make_validate
+
+    def append_and_signal(folder, record):
+        append(folder, record)
+        received.extend([signal.SIGTERM] * (record["step"] == step))
+
+    def killed(*args):
+        validate = make_validate(*args)
+
+        def until(params):
+            if received:
+                raise KeyboardInterrupt
+            return validate(params)
+
+        return until
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "signals", lambda: contextlib.nullcontext(received))
+        patch.setattr(outputs, "append_metrics", append_and_signal)
+        patch.setattr(loop, "make_validate", killed)
+        train(tmp_path, REAL_TEXT, "--run", "run", *options, status=130)
+    assert checkpoint.saved_steps(tmp_path / "run")[0] == step == metrics(tmp_path / "run")[-1]["step"]
+    assert "validation_bits" not in metrics(tmp_path / "run")[-1]
+    result = command("train", "--resume", "run", "--steps", step - 1, cwd=tmp_path)
+    assert result.returncode == 2 and f"--steps must be above the {step} that 'run' has done" in result.stderr
+    assert f"from step {step} to 50" in train(tmp_path, "--resume", "run")
+    ours, theirs = (
+        [{name: number for name, number in record.items() if name != "seconds"} for record in metrics(tmp_path / name)]
+        for name in ("run", "whole")
+    )
+    assert ours == theirs
+    result = command("train", "--resume", "run", cwd=tmp_path)
+    assert result.returncode == 2 and "--steps must be above the 50 that 'run' has done, got 50" in result.stderr
+
+
+def test_patience_after_a_kill_before_the_validation(validated, undrawn, tmp_path):
+    """The validation that is made first may be the last, and no step is made."""
+    validated([3.0, 4.0, 5.0])
+    train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 125, *SMALL, "--patience", 2)
+    path = tmp_path / "run" / "metrics.jsonl"
+    before = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(before[:-1]))
+    validated([5.0])
+    assert "after 75 of 125 steps" in train(tmp_path, "--resume", "run")
+    assert len(metrics(tmp_path / "run")) == len(before)
+
+
 def test_warm_up(tmp_path):
     """The rate rises linearly from 0 over the warm-up, then falls along its schedule to the end."""
     from rnn_jax._cli.training.model import make_optimizer
 
-    config = loop.TrainConfig(steps=30, warmup=10, learning_rate=2.0, schedule="linear", momentum=0.0, max_norm=None)
+    config = TrainConfig(steps=30, warmup=10, learning_rate=2.0, schedule="linear", momentum=0.0, max_norm=None)
     optimizer = make_optimizer(config)
     state, rates = optimizer.init(jnp.zeros(())), []
     for _ in range(30):

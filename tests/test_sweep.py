@@ -61,7 +61,7 @@ def in_this_process():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(running, "_process", begin)
         patch.setattr(running, "POLL", 0.0)
-        patch.setattr(loop, "learning_curve", blank)
+        patch.setattr(outputs, "learning_curve", blank)
         yield begun
 
 
@@ -155,11 +155,13 @@ def test_the_cells_of_a_grid():
 def test_the_words_of_a_run_say_its_settings():
     """What `rnn-jax train` reads in them are the settings of the cell, whatever their values look like."""
     over = ("max-norm=None,1e-07,0.1", "memory=None,64 MiB", "watch=true", "learning-rate=None,0.30000000000000004")
-    for cell in grid(*over, files=("a b.txt", "./-c.txt"), steps=7, seeds=2, dtype="float64"):
+    files = {"files": ("a b.txt", "./-c.txt"), "validation": "-ü 1.txt", "vocab": "byte", "processes": 2}
+    for cell in grid(*over, **files, steps=7, seeds=2, dtype="float64"):
         words = running.words_of(cell.config, "new")
         assert main._parsed(words, {"train": TrainConfig, "other": SweepConfig}) == cell.config
-    words = running.words_of(cell.config, "begun")
-    assert main._parsed(words, {"train": TrainConfig, "other": SweepConfig}).resume == cell.folder
+        resumed = main._parsed(running.words_of(cell.config, "begun"), {"train": TrainConfig, "other": SweepConfig})
+        again = {"files": cell.config.files, "validation": cell.config.validation, "processes": 2}
+        assert resumed == TrainConfig(**again, resume=cell.folder)
 
 
 BAD = {
@@ -177,6 +179,18 @@ BAD = {
     "seed": (["--over", "seed=1,2"], "--over must not name seed: --seeds says how many seeds there are"),
     "the run": (["--over", "run=a,b"], "--over must name an option that runs of one sweep can differ in, got run."),
     "a file": (["--over", "files=a,b"], "--over must name an option that runs of one sweep can differ in, got files."),
+    "a validation": (["--over", "validation=a,b"], "name an option that runs of one sweep can differ in, got valid"),
+    "vocab": (["--over", "vocab=character,byte"], "--over must not name vocab, since bits per byte and bits per char"),
+    "one vocab": (["--over", "vocab=byte"], "cannot be compared: make a sweep for each, with --vocab."),
+    "no validation": (
+        ["--run", "s", "--validation", "nowhere.txt"],
+        "--validation must name readable text, but file 'nowhere.txt' is not: No such file",
+    ),
+    "the text again": (["--run", "s", "--validation", "real.txt"], "--validation must hold another text than FILE, b"),
+    "standard input, validated": (
+        ["--run", "s", "--validation", "-", "--over", "leak=0.5,1"],
+        "rnn-jax: --validation must be a file, since standard input cannot be read again, got '-'.",
+    ),
     "given too": (["--over", "leak=0.5,1", "--leak", "1"], "--over must not name leak when --leak is given too"),
     "given with =": (["--over", "leak=0.5,1", "--leak=1"], "--over must not name leak when --leak is given too"),
     "named twice": (["--over", "leak=1", "--over", "leak=0.5"], "--over must name each option once, got leak twice"),
@@ -217,8 +231,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("label", BAD)
-def test_bad_input(tmp_path, label, begun):
-    """One sentence, status 2, and not a file touched."""
+def test_bad_input(tmp_path, label, monkeypatch):
+    """One sentence, status 2, not a file touched, and no run begun."""
+    monkeypatch.setattr(running, "_process", lambda words, file: pytest.fail(f"a run has begun: {words}"))
     for name, words in (("run", "x"), ("torn", '{"format": 1'), ("strange", "[1]")):
         (tmp_path / name).mkdir()
         (tmp_path / name / ("other" if name == "run" else "sweep.json")).write_text(words)
@@ -230,8 +245,18 @@ def test_bad_input(tmp_path, label, begun):
         args = ["real.txt", *args]
     result = sweep(tmp_path, *args, status=2)
     assert result.stderr.startswith("rnn-jax: ") and words in result.stderr, result.stderr
-    assert result.stderr.count("\n") == 1 and not result.stdout and not begun
+    assert result.stderr.count("\n") == 1 and not result.stdout
     assert everything(tmp_path) == before and not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("option", ["FILE", "--validation"])
+def test_a_pipe_is_refused(tmp_path, begun, option):
+    """Only the first run could read it."""
+    os.mkfifo(tmp_path / "pipe")
+    words = ["pipe"] if option == "FILE" else [REAL_TEXT, "--validation", "pipe"]
+    err = sweep(tmp_path, *words, "--run", "s", status=2).stderr
+    assert err == f"rnn-jax: {option} must be a file, which each run of a sweep can read again, got 'pipe', a pipe.\n"
+    assert not begun and [path.name for path in tmp_path.iterdir()] == ["pipe"]
 
 
 def test_a_bad_grid_is_refused_before_jax_is_imported(tmp_path):
@@ -331,12 +356,67 @@ def test_the_report_has_pictures_and_tables(swept, tmp_path):
 
 def test_every_cell_is_a_run(copied):
     runs = [f"s/{name}" for name in FOLDERS]
+    assert sorted(str(path.relative_to(copied)) for path in copied.glob("s/*/seed-*")) == sorted(runs)
+    assert all(one.with_name(f"log-{one.name}.txt").is_file() for one in map(copied.joinpath, runs))
     out = command("compare", *runs, cwd=copied)
     assert out.returncode == 0 and out.stdout.count("2 seeds of ") == 4, out.stderr
     assert command("sample", runs[0], "--best", "--length", 5, cwd=copied).returncode == 0
     assert command("train", "--resume", runs[0], "--steps", 21, cwd=copied).returncode == 0
     result = command("sweep", *GRID, *BRIEF, cwd=copied)
     assert result.returncode == 2 and f"'{runs[0]}' has steps 21, not 20: move it to another place." in result.stderr
+
+
+def test_a_sweep_on_bytes_with_a_validation_file(tmp_path, begun):
+    """All that is said is per byte and, of the best, per character. Files with odd names are found again."""
+    folder = tmp_path / "ein Ordner"
+    folder.mkdir()
+    (folder / "a text.txt").write_text("Schöne Grüße! " * 400)
+    (folder / "-übrig,=.txt").write_text("Größere Gänse? " * 90)
+    args = ["--over", "leak=0.5,1", "--vocab", "byte", *BRIEF[:4], "--run", "s w é", *TINY, "a text.txt"]
+    args += ["--validation=-übrig,=.txt"]
+    out = sweep(folder, *args).stdout
+    assert "per character, " not in out and out.count(" bits per byte, ") == len(begun) == 4
+    runs = {leak: [folder / f"s w é/leak={leak}/seed-{seed}" for seed in (0, 1)] for leak in (0.5, 1.0)}
+    mean = min(np.mean([bits_of(run).min() for run in of_leak]) for of_leak in runs.values())
+    facts = json.loads((runs[0.5][0] / "settings.json").read_text())
+    assert facts["validation_text"] == "-übrig,=.txt" and facts["bytes_per_character"] > 1
+    assert f" bits per byte ({mean * facts['bytes_per_character']:.3f} per character) on average over 2 seeds." in out
+    text = (folder / "s w é/report.html").read_text()
+    assert "lowest bits per byte on the held-out text?" in text and "bits per character" not in text
+    assert "a text.txt, validated by -übrig,=.txt" in text
+    cut_validation(runs[0.5][0], 20)
+    shutil.rmtree(runs[0.5][0] / "checkpoint" / "20")
+    again = sweep(folder, *args).stdout
+    assert len(begun) == 5 and "--validation=-übrig,=.txt" in begun[-1] and table_of(again)[0]["setting"] in out
+    compared = command("compare", *[run.relative_to(folder) for one in runs.values() for run in one], cwd=folder)
+    assert compared.returncode == 0 and compared.stdout.count("2 seeds of leak ") == 2, compared.stderr
+    (folder / "-übrig,=.txt").write_text("more")
+    assert "of the same text and validation file, but 's w é' was made with" in sweep(folder, *args, status=2).stderr
+    assert len(begun) == 5
+
+
+def test_a_text_that_changes_during_a_sweep_ends_it(tmp_path, monkeypatch, begun):
+    """Bits of different texts are not ranked together."""
+    text, begin = tmp_path / "text.txt", running._process
+    text.write_text(REAL_TEXT.read_text())
+
+    def changed(words, file):
+        if len(begun) == 2:
+            text.write_text(REAL_TEXT.read_text()[::-1])
+        return begin(words, file)
+
+    monkeypatch.setattr(running, "_process", changed)
+    result = sweep(tmp_path, *GRID, *BRIEF[:-1], "text.txt", status=2)
+    assert f"must have its text and validation file, but 's/{FOLDERS[2]}' has others: move it" in result.stderr
+    assert len(begun) == 3 and not (tmp_path / "s/report.html").exists()
+
+
+@pytest.mark.parametrize("differ", [True, False])
+def test_runs_that_read_the_held_out_text_in_other_parts(tmp_path, begun, differ):
+    over = "streams=2,3" if differ else "leak=0.5,1"
+    out = sweep(tmp_path, "--over", over, *BRIEF[:4], "--run", "s", *TINY[2:], REAL_TEXT).stdout
+    words = "Caution: these runs read the held-out text in different numbers of parts, because --streams or"
+    assert len(begun) == 4 and (words in out) == (words in (tmp_path / "s/report.html").read_text()) == differ
 
 
 # What is kept
@@ -372,7 +452,12 @@ OTHER = {
         "must name a sweep over learning-rate, but 's' is one over hidden-size, learning-rate:",
     ),
     "nothing": (BRIEF, "must name a sweep over seeds alone, but 's' is one over hidden-size, learning-rate:"),
-    "text": ([*GRID, *BRIEF[:-1], "other.txt"], "must name a sweep of the same text, but 's' was made with another"),
+    "text": ([*GRID, *BRIEF[:-1], "other.txt"], "must name a sweep of the same text and validation file, but 's' was"),
+    "validation": (
+        [*GRID, *BRIEF, "--validation", "other.txt"],
+        "of the same text and validation file, but 's' was made",
+    ),
+    "vocab": ([*GRID, *BRIEF, "--vocab", "byte"], "was made with vocab character, not byte: take a new folder"),
 }
 
 

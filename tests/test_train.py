@@ -12,7 +12,7 @@ import rnn_jax
 from rnn_jax._cli import run_folder
 from rnn_jax._cli.jax_settings import jax_settings
 from rnn_jax._cli.trained import sample
-from rnn_jax._cli.training import loop
+from rnn_jax._cli.training import outputs
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 TRUNCATED = ["--k1", 5, "--k2", 10]
@@ -209,7 +209,7 @@ def test_watched(tmp_path, monkeypatch):
 
     Of the gradient that is trained with, truncated and clipped.
     """
-    monkeypatch.setattr(loop, "watched", blank)  # the picture is looked at above
+    monkeypatch.setattr(outputs, "watched", blank)  # the picture is looked at above
     run = tmp_path / "run"
     options = [*BRIEF, *TRUNCATED, "--max-value", 0.01, "--eval-every", 1]
     train(tmp_path, REAL_TEXT, "--run", "plain", "--steps", 3, *options)

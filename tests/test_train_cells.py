@@ -14,7 +14,6 @@ import rnn_jax
 from rnn_jax import GRUParams, LSTMParams
 from rnn_jax._cli.anatomy import examine, page
 from rnn_jax._cli.settings.commands import AnatomyConfig
-from rnn_jax._cli.training import loop
 from test_cells import problem_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -27,7 +26,7 @@ def run(request, tmp_path_factory):
     """A watched run with dropout, in two parts: its kind, its folder, and what the first part said."""
     folder = tmp_path_factory.mktemp(request.param)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "learning_curve", lambda *_: None)
+        patch.setattr(outputs, "learning_curve", lambda *_: None)
         out = train(folder, REAL_TEXT, "--run", "run", "--steps", 25, "--cell", request.param, *OPTIONS)
         train(folder, "--resume", "run", "--steps", 50)
     return request.param, folder, out

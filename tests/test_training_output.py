@@ -10,7 +10,7 @@ import pytest
 from commands import BRIEF, REAL_TEXT, SMALL, Terminal, command, train
 
 from rnn_jax._cli import plots
-from rnn_jax._cli.training import loop
+from rnn_jax._cli.training import outputs
 from rnn_jax._reporting import console
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -19,7 +19,7 @@ DRIVING = "\x1b[31m\x1b]0;title\x07 \x9b\u202eab\r\n\tc" * 60
 
 def test_no_text_and_no_name_drives_the_terminal(tmp_path, monkeypatch):
     """To a terminal control characters are written out; a file has them exactly, and `--raw` sends them."""
-    monkeypatch.setattr(loop, "learning_curve", plots.learning_curve)  # with a title that is no formula
+    monkeypatch.setattr(outputs, "learning_curve", plots.learning_curve)  # with a title that is no formula
     name, run = "a\x1b[31m$x_^$.txt", "it's a\x1b]0;run $(x)"
     (tmp_path / name).write_bytes(DRIVING.replace("\r\n", "\n\r").encode())
     made = command("train", name, "--run", run, "--steps", 1, *SMALL, cwd=tmp_path, out=Terminal)

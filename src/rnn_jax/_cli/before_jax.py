@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from .._reporting.lock import locked
 from .._reporting.machine import cores
 from ..data._corpus import Corpus, corpus_of_run, read_corpus, validation_of_run, with_validation
 from ..data._vocab import spelled
+from .processes.launcher import may_be_launched, start
 from .run_folder import check_free, read_settings, resumed, with_text
 from .settings.commands import (
     AnatomyConfig,
@@ -38,24 +40,41 @@ from .settings.training import TrainConfig
 
 
 def train(config: TrainConfig, given: set[str]) -> int:
-    """Begin a run, or continue one."""
+    """Begin a run, or continue one, in one process or together with others."""
     check_train_config(config)
+    if config.processes == 1 or not may_be_launched():
+        if config.processes not in (None, 1):
+            return start(config.processes, config.devices)
+        with _read(config, given) as (config, facts, corpus), _jax(config.dtype, config.devices):
+            return int(import_module(".training.train", __package__).train(config, facts, corpus))
+    _import_jax()
+    with import_module(".processes.group", __package__).joined(config.wait_seconds) as group:
+        if config.processes not in (None, group.size):
+            if group.size == 1:  # this machine is in a cluster, but no launcher has started this command
+                return start(config.processes, config.devices)
+            raise InputError(
+                f"--processes must be left out where a launcher starts the processes: it has started {group.size}, got "
+                f"--processes {config.processes}."
+            )
+        reading = import_module(".processes.reading", __package__).read_together(group, _read(config, given))
+        with reading as (config, facts, corpus), _jax(config.dtype, config.devices):
+            return int(import_module(".training.train", __package__).train(config, facts, corpus, group))
+
+
+@contextlib.contextmanager
+def _read(config: TrainConfig, given: set[str]) -> Iterator[tuple[TrainConfig, dict[str, Any], Corpus]]:
+    """The settings, the facts and the text of a run: a new one, which has no facts, or one that goes on, locked."""
     if config.resume is None:
         _import_extras(config)
         check_free(config)
-        corpus = read_corpus(config.files, config.encoding, config.vocab)
-        if config.validation is not None:
-            corpus = with_validation(corpus, config.files, config.validation, config.encoding)
-        with _jax(config.dtype, config.devices):
-            return int(import_module(".training.train", __package__).train(config, {}, corpus))
+        yield config, {}, _corpus_of_options(config)
+        return
     run, files, validation = config.resume, config.files, config.validation
     config, facts = resumed(config, given)
     _import_extras(config)
     with locked(run):
         corpus = _corpus_of(run, config, facts, files, validation)
-        config, facts = with_text(config, facts, files, validation, corpus)
-        with _jax(config.dtype, config.devices):
-            return int(import_module(".training.train", __package__).train(config, facts, corpus))
+        yield *with_text(config, facts, files, validation, corpus), corpus
 
 
 def _import_extras(config: TrainConfig) -> None:
@@ -97,7 +116,7 @@ def sweep(config: SweepConfig, given: set[str]) -> int:
     """Train a grid of settings from several seeds. The runs are processes; JAX starts no device in this one."""
     check_sweep_config(config)
     cells = import_module(".sweep.grid", __package__).cells_of(config, given)
-    corpus = read_corpus(config.files, config.encoding)
+    corpus = _corpus_of_options(config)
     _import_extras(config)
     _import_jax()
     return int(import_module(".sweep.command", __package__).sweep(config, cells, corpus))
@@ -130,6 +149,14 @@ def anatomy(config: AnatomyConfig, given: set[str]) -> int:
     corpus = _corpus_of(config.run, settings, facts, config.files, config.validation)
     with _jax(settings.dtype):
         return int(import_module(".anatomy.command", __package__).anatomy(config, settings, facts, corpus))
+
+
+def _corpus_of_options(config: TrainConfig) -> Corpus:
+    """The text that the options name, with that for validation."""
+    corpus = read_corpus(config.files, config.encoding, config.vocab)
+    if config.validation is None:
+        return corpus
+    return with_validation(corpus, config.files, config.validation, config.encoding)
 
 
 def _corpus_of(

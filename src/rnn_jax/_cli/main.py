@@ -10,14 +10,9 @@ from platform import python_version
 from typing import Any
 
 from .._reporting.console import be_printable, quiet, say, shown, warn
-from .._reporting.errors import InputError, OutputFailed, TrainingFailed
 from .._reporting.machine import installed
+from .outcome import outcome
 
-EXTRA = {  # which extra brings a package
-    **dict.fromkeys(("flatbuffers", "matplotlib", "orbax", "safetensors", "tqdm", "tyro"), "app"),
-    "tensorboardX": "tensorboard",
-    **dict.fromkeys(("pandas", "scipy", "sklearn", "statsmodels"), "experiments"),
-}
 VERBOSE = "--verbose"  # of every command
 
 
@@ -33,26 +28,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.nullcontext() if verbose else quiet():
             command = _command(argv)
             return command()
-    except (InputError, TrainingFailed, OutputFailed) as error:
-        warn(str(error))
-        return 2 if isinstance(error, InputError) else 1
-    except ModuleNotFoundError as error:
-        extra = EXTRA.get((error.name or "").partition(".")[0])
-        if extra is None:
+    except (Exception, KeyboardInterrupt) as error:
+        found = outcome(error)
+        if found is None:
             raise
-        warn(f"needs {error.name}: pip install 'rnn-jax-bptt[{extra}]'")
-        return 2
-    except (MemoryError, RuntimeError) as error:  # XLA's is a RuntimeError
-        if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        warn("there is not enough memory for these sizes: lower --hidden-size, --streams, --window or --length.")
-        return 2
-    except OSError as error:  # not handled by a command: a full disk, a file that was removed
-        warn(f"{error.strerror or error}{f': {error.filename!r}' if error.filename else ''}.")
-        return 1
-    except KeyboardInterrupt:
-        warn("interrupted")
-        return 130
+        status, words = found
+        warn(words)
+        return status
 
 
 def _versions() -> str:

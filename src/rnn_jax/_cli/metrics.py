@@ -54,6 +54,17 @@ def best_validation(records: list[dict[str, Any]]) -> dict[str, Any] | None:
     return min(validated, key=lambda record: record["validation_bits"], default=None)
 
 
+def is_planned(step: int, config: TrainConfig) -> bool:
+    """Whether a run validates after this step even if nothing interrupts it."""
+    return 0 < step <= config.steps and (step % config.eval_every == 0 or step == config.steps)
+
+
+def lacks_validation(records: list[dict[str, Any]], step: int, config: TrainConfig) -> bool:
+    """Whether the validation planned after this step is missing: SIGTERM saves before it, and a kill may follow."""
+    made = any(record["step"] == step and record.get("validation_bits") is not None for record in records)
+    return is_planned(step, config) and not made
+
+
 def no_longer_improves(records: list[dict[str, Any]], config: TrainConfig) -> bool:
     """Whether the last `config.patience` validations are all worse than the best one before them."""
     validated = [r["validation_bits"] for r in records if "validation_bits" in r and r["step"] % config.eval_every == 0]

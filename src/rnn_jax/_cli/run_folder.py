@@ -150,20 +150,21 @@ def read_settings(folder: Path) -> tuple[TrainConfig, dict[str, Any]]:
 
 
 def resumed(config: TrainConfig, given: set[str]) -> tuple[TrainConfig, dict[str, Any]]:
-    """The settings and facts of the run in `config.resume`, with `config.steps` if that is among the options `given`.
+    """The settings and facts of the run in `config.resume`, with what one command may change: steps and processes.
 
     Raises:
         InputError: if another option is given, or there is no run.
     """
     assert config.resume is not None
-    for name in sorted(given - {"resume", "steps", "validation", "files"}):
+    for name in sorted(given - {"resume", "steps", "validation", "files", "processes", "wait_seconds"}):
         raise InputError(
-            f"--resume must be given alone or with --steps, --validation and FILE, since the other settings come "
-            f"from the run; got --{name.replace('_', '-')} too: leave it out."
+            f"--resume must be given alone or with --steps, --processes, --validation and FILE, since the other "
+            f"settings come from the run; got --{name.replace('_', '-')} too: leave it out."
         )
     stored, facts = read_settings(config.resume)
     steps = config.steps if "steps" in given else stored.steps
-    return dataclasses.replace(stored, resume=config.resume, steps=steps), facts
+    of_command = {name: getattr(config, name) for name in ("resume", "processes", "wait_seconds")}
+    return dataclasses.replace(stored, **of_command, steps=steps), facts
 
 
 def with_text(

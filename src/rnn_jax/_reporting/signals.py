@@ -8,12 +8,18 @@ from typing import Any
 
 @contextlib.contextmanager
 def signals() -> Iterator[list[int]]:
-    """A list that receives the first Ctrl-C or SIGTERM; a second one interrupts at once."""
+    """A list that receives the first Ctrl-C or SIGTERM of this process; a second one interrupts at once.
+
+    What others write into the list does not count: the signal that another process has told may still come here.
+    """
     received: list[int] = []
+    is_second = False
 
     def receive(number: int, frame: Any) -> None:
-        if received:
+        nonlocal is_second
+        if is_second:
             raise KeyboardInterrupt
+        is_second = True
         received.append(number)
 
     before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -17,7 +17,7 @@ from .._reporting.errors import InputError
 from .._reporting.files import is_unicode
 from ._encodings import UTF_8, WrongEncoding
 from ._pieces import Pieces
-from ._token_cache import kept
+from ._token_cache import Kept, kept, read_entry
 from ._tokens import Plain, in_memory, scan
 from ._validation import Validation, count_unknown, table_of
 from ._vocab import as_text
@@ -30,7 +30,8 @@ class Corpus(NamedTuple):
     """A text as tokens, each the index of a symbol in `symbols`; they may be mapped from a file.
 
     `sha256` is that of the text in UTF-8. `left_out` is the number of marks of each kind that were left out of its
-    files, and `source` a description of these. With a `validation`, all of the text is for training.
+    files, and `source` a description of these. `entry` is the file of the cache that they are mapped from, if there is
+    one. With a `validation`, all of the text is for training.
     """
 
     symbols: str
@@ -39,6 +40,7 @@ class Corpus(NamedTuple):
     sha256: str
     left_out: dict[str, int]
     vocab: str = "character"
+    entry: str = ""
     validation: Validation | None = None
 
     @property
@@ -74,10 +76,25 @@ def read_corpus(files: tuple[str, ...], encoding: str = UTF_8, vocab: str = "cha
     with contextlib.ExitStack() as copies:
         texts = Plain([_pieces(name, copies) for name in files], encoding, vocab)
         if sum(data.size for data in texts.files) >= IN_MEMORY:
-            found, tokens, left_out = kept(texts)
-            return Corpus(found.symbols, tokens, source, found.sha256, left_out, vocab)
+            return _of_entry(kept(texts), source, vocab)
         found = scan(texts, vocab)
         return Corpus(found.symbols, in_memory(texts, found), source, found.sha256, texts.left_out, vocab)
+
+
+def corpus_of_entry(entry: str, source: str, vocab: str) -> Corpus:
+    """A text whose tokens another process has just read from, or written into, this entry of the cache.
+
+    Only what is needed of the tokens is read, when it is needed.
+
+    Raises:
+        OSError, ValueError: if the entry is not there.
+    """
+    return _of_entry(read_entry(Path(entry), is_checked=True), source, vocab)
+
+
+def _of_entry(kept: Kept, source: str, vocab: str) -> Corpus:
+    found = kept.found
+    return Corpus(found.symbols, kept.tokens, source, found.sha256, kept.left_out, vocab, kept.entry)
 
 
 def corpus_of_text(text: str, source: str = "", vocab: str = "character") -> Corpus:

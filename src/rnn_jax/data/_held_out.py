@@ -1,15 +1,18 @@
 """A text cut into streams for training and windows for validation."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from .._gradients.methods import make_grad_fn
+from .._mesh import promote, vary
 from .._nn.parameters import zero_state
 from .._reporting.errors import InputError
 from .._types import Batch, Params, States
@@ -18,6 +21,7 @@ from ._text import make_streams
 
 HELD_OUT = 1 / 20  # the share of the text, at its end
 MOST_READ = 2_000_000  # symbols of the held-out text that validation reads, from its start
+AXIS = "streams"  # of the mesh of devices that share them
 BITS = 1 / math.log(2)  # a nat, in bits
 
 
@@ -111,32 +115,47 @@ def predicted_positions(data: TextData) -> np.ndarray:
     return read
 
 
-def make_validate(data: TextData, method: str, window: int, compute_dtype: Any = None) -> Callable[[Params], jax.Array]:
+def make_validate(
+    data: TextData, method: str, window: int, compute_dtype: Any = None, devices: Sequence[jax.Device] = ()
+) -> Callable[[Params], jax.Array]:
     """A jitted function from parameters to bits per symbol of the held-out text, read from a state of zero.
 
-    States and products are in `compute_dtype`, as in `make_grad_fn`.
+    States and products are in `compute_dtype`, as in `make_grad_fn`. Several `devices` share the streams.
     """
+    num_devices = max(1, len(devices))
     length, num_streams = data.held_out.shape[0] - 1, data.held_out.shape[1]
-    num_windows = -(-length // window)
-    padding = ((0, num_windows * window - length), (0, 0))
+    num_windows, most_streams = -(-length // window), -(-num_streams // num_devices) * num_devices
+    padding = ((0, num_windows * window - length), (0, most_streams - num_streams))
+    mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,)) if num_devices > 1 else None
+    whole, of_streams = PartitionSpec(), PartitionSpec(None, None, AXIS)
 
     def windows(x: np.ndarray) -> jax.Array:
-        return jnp.asarray(np.pad(x, padding).reshape(num_windows, window, num_streams))
+        padded = np.pad(x, padding).reshape(num_windows, window, most_streams)
+        if mesh is None:
+            return jnp.asarray(padded)
+        return jax.make_array_from_callback(padded.shape, NamedSharding(mesh, of_streams), padded.__getitem__)
 
     batches = Batch(inputs=windows(data.held_out[:-1]), targets=windows(data.held_out[1:]))
     exists = windows(np.ones((length, num_streams), bool))
     grad_fn = make_grad_fn(method, loss="cross_entropy", reduction="sum", compute_dtype=compute_dtype)
 
-    @jax.jit
-    def validate(params: Params) -> jax.Array:
+    def bits(batches: Batch, exists: jax.Array, params: Params) -> jax.Array:
         weights = exists.astype(params.readout.w_hy.dtype)
 
         def body(h_0: States, batch: Batch) -> tuple[States, jax.Array]:
             (loss, h_T), _ = grad_fn(params, batch, h_0)  # the gradient is not used, so under jit it costs nothing
             return h_T, loss
 
-        _, losses = lax.scan(body, zero_state(params, num_streams), batches._replace(weights=weights))
-        bits: jax.Array = jnp.sum(losses) * (BITS / (length * num_streams))
-        return bits
+        _, h_0 = promote((params, zero_state(params, exists.shape[2])))
+        _, losses = lax.scan(body, h_0, batches._replace(weights=weights))
+        found: jax.Array = jnp.sum(losses) * (BITS / (length * num_streams))
+        return found
 
-    return validate
+    def of_part(batches: Batch, exists: jax.Array, params: Params) -> jax.Array:
+        found: jax.Array = lax.psum(bits(batches, exists, vary(params, AXIS)), AXIS)
+        return found
+
+    if mesh is None:
+        return partial(jax.jit(bits), batches, exists)
+    in_specs: Any = (jax.tree.map(lambda _: of_streams, batches), of_streams, whole)
+    return partial(jax.jit(jax.shard_map(of_part, mesh=mesh, in_specs=in_specs, out_specs=whole)), batches, exists)

@@ -11,7 +11,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -29,10 +29,22 @@ MOST_FILES, MOST_BYTES = 8, 2**35  # of the cache; the entry in use always stays
 T = TypeVar("T")
 
 
-def kept(texts: Plain) -> tuple[Found, np.ndarray, dict[str, int]]:
-    """The tokens of a text, mapped from a file, what a first pass finds, and what is left out of the files.
+class Kept(NamedTuple):
+    """What a first pass over a text finds, its tokens, what is left out of its files, and the file of the tokens.
 
-    The file is in the cache. If the cache cannot be written, it is a temporary file; if this cannot be written
+    The tokens are mapped from this `entry` of the cache; it is empty if they are not in the cache.
+    """
+
+    found: Found
+    tokens: np.ndarray
+    left_out: dict[str, int]
+    entry: str
+
+
+def kept(texts: Plain) -> Kept:
+    """The tokens of a text, mapped from a file in the cache.
+
+    If the cache cannot be written, it is a temporary file; if this cannot be written
     either, the tokens are in memory. A warning says so.
 
     Raises:
@@ -40,17 +52,18 @@ def kept(texts: Plain) -> tuple[Found, np.ndarray, dict[str, int]]:
     """
     name = _name(texts)
     with contextlib.suppress(OSError, ValueError):
-        return _read(cache_folder("tokens") / name)
-    found = scan(_shown(texts, texts, "symbols of the text"), texts.vocab)
+        return read_entry(cache_folder("tokens") / name)
+    found, entry = scan(_shown(texts, texts, "symbols of the text"), texts.vocab), str(cache_folder("tokens") / name)
     try:
-        tokens = _in_cache(cache_folder("tokens") / name, texts, found)
+        tokens = _in_cache(Path(entry), texts, found)
     except OSError as error:
         tokens, where = _elsewhere(texts, found)
+        entry = ""
         warn(
             f"the tokens of the text cannot be kept in a cache, {error}. They are in {where}, so the next command "
             "encodes the text again. XDG_CACHE_HOME may name another folder for caches."
         )
-    return found, tokens, texts.left_out
+    return Kept(found, tokens, texts.left_out, entry)
 
 
 def _name(texts: Plain) -> str:
@@ -93,8 +106,8 @@ def _write(file: IO[bytes], texts: Plain, found: Found) -> None:
     file.flush()
 
 
-def _read(path: Path) -> tuple[Found, np.ndarray, dict[str, int]]:
-    """What `_write` has written.
+def read_entry(path: Path, *, is_checked: bool = False) -> Kept:
+    """What `_write` has written. If another process has just checked it, only its end is read now.
 
     Raises:
         OSError: if it cannot be read.
@@ -107,19 +120,28 @@ def _read(path: Path) -> tuple[Found, np.ndarray, dict[str, int]]:
         file.seek(size - END.size)
         length, checksum = END.unpack(file.read())
         file.seek(0)
-        left, crc = size - END.size, 0
-        while left:
-            piece = file.read(min(left, PIECE))
-            left, crc = left - len(piece), zlib.crc32(piece, crc)
-        if crc != checksum:
+        if not is_checked and _checksum(file, size - END.size) != checksum:
             raise ValueError
         file.seek(size - END.size - length)
         about: dict[str, Any] = json.loads(file.read(length))
         found = Found(*about["found"])
+        if size != found.num * np.dtype(found.dtype).itemsize + length + END.size:
+            raise ValueError
         tokens = _mapped(file, found)
         with contextlib.suppress(OSError):  # a cache that can only be read is good too
             os.utime(path)  # the entries that have not been used for longest are removed
-    return found, tokens, about["left_out"]
+    return Kept(found, tokens, about["left_out"], str(path))
+
+
+def _checksum(file: IO[bytes], left: int) -> int:
+    """The CRC-32 of the next `left` bytes."""
+    crc = 0
+    while left:
+        piece = file.read(min(left, PIECE))
+        if not piece:
+            raise ValueError
+        left, crc = left - len(piece), zlib.crc32(piece, crc)
+    return crc
 
 
 def _mapped(file: IO[bytes], found: Found) -> np.ndarray:

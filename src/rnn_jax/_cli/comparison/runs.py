@@ -57,8 +57,7 @@ class Trained(NamedTuple):
     @property
     def title(self) -> str:
         """The name of the text and of the validation file."""
-        validation = self.facts.get("validation_text")
-        return f"{self.facts['text']}, validated by {validation}" if validation else str(self.facts["text"])
+        return title_of(self.facts)
 
     @property
     def best(self) -> Validation | None:
@@ -126,6 +125,12 @@ def filled(config: TrainConfig) -> dict[str, Any]:
     settings = {name: value for name, value in of_the_run(config).items() if name not in APART}
     defaults = {"learning_rate": default_rate(config), "recurrent_scale": default_scale(config), "k1": config.k2}
     return settings | {name: value for name, value in defaults.items() if settings[name] is None}
+
+
+def title_of(facts: dict[str, Any]) -> str:
+    """The name of the text of a run and of its validation file."""
+    validation = facts.get("validation_text")
+    return f"{facts['text']}, validated by {validation}" if validation else str(facts["text"])
 
 
 def unit_of(runs: Sequence[Trained]) -> str:

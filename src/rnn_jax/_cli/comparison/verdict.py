@@ -7,6 +7,10 @@ from .runs import Trained, groups
 from .tables import baselines, in_bits, leader, settings_of
 
 SAME = 1e-9  # a larger relative difference between the n-gram models of two runs is not rounding
+OTHER_PARTS = (
+    "these runs read the held-out text in different numbers of parts, because --streams or --window differ. Each part "
+    "starts from a zero state, so small differences in bits may come from that."
+)
 
 
 def verdict(runs: Sequence[Trained]) -> list[str]:
@@ -77,10 +81,7 @@ def cautions(runs: Sequence[Trained]) -> list[str]:
             f"these runs have different {different}, so their bits cannot be compared: each {own} has its own best run."
         )
     if any(_reads_other_symbols(run, leader(run, runs)) for run in runs):
-        said.append(
-            "these runs read the held-out text in different numbers of parts, because --streams or --window differ. "
-            "Each part starts from a zero state, so small differences in bits may come from that."
-        )
+        said.append(OTHER_PARTS)
     if len({_machine(run) for run in runs}) > 1:
         said.append("these runs were not all trained on the same machine, so their seconds also compare the machines.")
     for run in runs:

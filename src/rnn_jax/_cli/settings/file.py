@@ -31,10 +31,11 @@ FACTS = NEEDED | {  # also written, but no command reads these
     "validation_left_out": dict[str, int],
     "validation_length": int,
     "validation_unknown": int,
+    "processes": int,
     "versions": dict[str, str],
     "machine": dict[str, str | int | None],
 }
-NOT_STORED = ("run", "overwrite", "resume")  # settings of one command, not of the run
+NOT_STORED = ("run", "overwrite", "resume", "processes", "wait_seconds")  # settings of one command, not of the run
 WORDS = {int: "an integer", float: "a number", bool: "true or false", str: "a text", dict: "an object"}
 
 

@@ -25,7 +25,8 @@ from .training import TrainConfig
 MOST_STEPS = 2**31 - 1  # they are counted in int32
 RANGES: dict[str, tuple[float, float]] = {  # the range of every number, both ends included
     **dict.fromkeys(("hidden_size",), (1, 2**16)),
-    **dict.fromkeys(("num_layers", "devices", "jobs"), (1, 1024)),
+    **dict.fromkeys(("num_layers", "devices", "processes", "jobs"), (1, 1024)),
+    "wait_seconds": (1, 1e6),
     **dict.fromkeys(("streams", "window", "k1", "k2", "ks", "lags"), (1, 2**20)),
     **dict.fromkeys(("steps", "eval_every", "watch_every", "max_skipped", "patience"), (1, MOST_STEPS)),
     "warmup": (0, MOST_STEPS),
@@ -85,7 +86,7 @@ def check_train_config(config: TrainConfig) -> None:
     _check_validation(config)
     _check_cell(config)
     _require(config, "warmup", config.warmup < config.steps, f"below the {config.steps} of --steps")
-    _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
+    _check_shares(config)
     if config.memory is not None:
         _require(config, "memory", bool(bytes_of(config.memory)), "a number of bytes above 0, like 200MB or 64MiB")
         _require(config, "memory", config.method == "blocked", "left out unless --method is blocked")
@@ -104,6 +105,24 @@ def check_train_config(config: TrainConfig) -> None:
     elif cut:
         _require(config, "k2", config.k2 is not None, "given with --k1, unless --adaptive-bias is given")
         _require(config, "k2", (config.k1 or 1) <= (config.k2 or 0), f"at least --k1, which is {config.k1}")
+
+
+def _check_shares(config: TrainConfig) -> None:
+    """Raise an `InputError` unless devices and processes get equally many streams."""
+    _require(config, "devices", config.streams % config.devices == 0, f"a divisor of the {config.streams} streams")
+    if config.processes is not None and config.processes > 1:
+        check_processes(config, config.processes)
+
+
+def check_processes(config: TrainConfig, processes: int) -> None:
+    """Raise an `InputError` unless so many processes can train together."""
+    if config.streams % (processes * config.devices):
+        raise InputError(
+            f"--streams must be a multiple of the {processes * config.devices} devices of all processes, got "
+            f"{config.streams}."
+        )
+    if "-" in config.files:
+        raise InputError("FILE must be one that every process can read, got standard input.")
 
 
 def _check_cell(config: TrainConfig | AnatomyConfig) -> None:
@@ -174,6 +193,13 @@ def check_sweep_config(config: SweepConfig) -> None:
     _require(config, "seed", last <= RANGES["seed"][1], f"so low that the last of {config.seeds} seeds is a seed")
     if "-" in config.files:
         raise InputError("FILE must be a file, which each run of a sweep can read again, got '-', standard input.")
+    _check_validation(config)
+    for option, names in (("FILE", config.files), ("--validation", filter(None, [config.validation]))):
+        for name in names:
+            if Path(name).is_fifo():
+                raise InputError(
+                    f"{option} must be a file, which each run of a sweep can read again, got {name!r}, a pipe."
+                )
 
 
 def check_gradcheck_config(config: GradcheckConfig) -> None:

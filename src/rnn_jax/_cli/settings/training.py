@@ -77,7 +77,13 @@ class TrainConfig:
     blocked then keeps fewer states and recomputes the others. Default: all states are kept.
     """
     devices: int = 1
-    """Number of devices that share the streams: cores of a CPU, or GPUs."""
+    """Number of devices that share the streams: cores of a CPU, or GPUs. With several processes: of each process."""
+    processes: int | None = None
+    """Number of processes on this machine that share the streams, to try what a cluster does. Default: those that a
+    launcher (Slurm, Open MPI, Kubernetes) has started, otherwise one. With 1, no launcher is asked.
+    """
+    wait_seconds: float = 300.0
+    """How long processes wait for one that does not start, or no longer answers, before all end."""
     streams: int = 32
     """Number of contiguous parts of the text that are read in parallel."""
     window: int = 50

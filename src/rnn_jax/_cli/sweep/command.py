@@ -1,6 +1,7 @@
 """`rnn-jax sweep`: train the cells, then print the table and write the report."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,19 +14,19 @@ from ...data._corpus import Corpus
 from ...experiments._pictures import against, learning_curves
 from ...experiments._report import REPORT, circumstances, write_results
 from ...experiments._trials import Trial
-from ..comparison.runs import APART
+from ..comparison.runs import APART, title_of
 from ..comparison.tables import lines, short, spaced
+from ..comparison.verdict import OTHER_PARTS, SAME
 from ..run_folder import read_settings
 from ..settings.commands import SweepConfig
 from ..settings.file import of_the_run
 from ..settings.training import TrainConfig
-from .folder import record_of, sweep_folder
+from .folder import record_of, sweep_folder, texts_of
 from .grid import Cell
 from .results import LOWEST, Result, ranked, result_of, table, trial_of, verdict
 from .running import Swept, run_cells
 
 BEYOND = 1.1  # times the highest bits of the best combination: what is above is cut off
-QUESTION = "Which settings give the lowest bits per character on the held-out text?"
 READING = (
     "The best combination is the first: the one with the fewest failed seeds, then the one with the lowest mean of the "
     "best validations. Brackets hold Student's 95 % interval over the seeds, which assumes independent and roughly "
@@ -40,11 +41,11 @@ def sweep(config: SweepConfig, cells: Sequence[Cell], corpus: Corpus) -> int:
     """Train what is missing, print the table, and write the report; returns the exit status."""
     out = config.run
     assert out is not None
-    with sweep_folder(out, record_of(cells, corpus.sha256)):
+    with sweep_folder(out, record_of(cells, corpus)):
         settings = len(cells) // config.seeds
         say(", ".join([several(settings, "combination"), several(config.seeds, "seed"), several(len(cells), "run")]))
         try:
-            swept = run_cells(cells, config.jobs)
+            swept = run_cells(cells, texts_of(corpus), config.jobs)
         except KeyboardInterrupt:
             say(_stopped(out))
             raise
@@ -68,14 +69,19 @@ def _report(config: SweepConfig, cells: Sequence[Cell], swept: Swept, out: Path)
     whole = [cell for cell in cells if found[cell.folder] is not None]
     if not whole:
         raise TrainingFailed(f"no run of {str(out)!r} reached its end: {next(iter(swept.failed.values()))}")
-    _, facts = read_settings(whole[0].folder)
+    facts, *others = (read_settings(cell.folder)[1] for cell in whole)
+    unigram, unit = facts["baselines"]["unigram"], config.vocab
     of_settings = [list(group) for _, group in itertools.groupby(cells, key=lambda cell: cell.folder.parent)]
-    trials = [trial_of(group, [found[c.folder] for c in group], facts["baselines"]["unigram"]) for group in of_settings]
-    said = [*verdict(trials), *_failures(cells, swept)]
+    trials = [trial_of(group, [found[cell.folder] for cell in group], unigram) for group in of_settings]
+    said = verdict(trials, unit, facts.get("bytes_per_character"))
+    if not all(math.isclose(one["baselines"]["unigram"], unigram, rel_tol=SAME) for one in others):
+        said.append(f"Caution: {OTHER_PARTS}")
+    said += _failures(cells, swept)
     how = circumstances(trials, _fixed(whole[0]), facts["machine"]["device"])
-    how |= {"text": facts["text"], "jobs": str(config.jobs)}
+    how |= {"text": title_of(facts), "jobs": str(config.jobs)}
+    question = f"Which settings give the lowest bits per {unit} on the held-out text?"
     try:
-        write_results(out, out.name, QUESTION, how, trials, said, sections(trials), "Sweep")
+        write_results(out, out.name, question, how, trials, said, sections(trials, unit), "Sweep")
     except OSError as error:
         raise InputError(f"--run must name a folder that can be written, but {str(out)!r} cannot: {error}.") from error
     say("\n".join(["", *lines(table(trials)), "", *said]))
@@ -101,32 +107,35 @@ def _failures(cells: Sequence[Cell], swept: Swept) -> list[str]:
     ]
 
 
-def sections(trials: Sequence[Trial]) -> list[Section]:
-    """The table, the validations against the steps, and, of up to three options, the best validation against one."""
+def sections(trials: Sequence[Trial], unit: str) -> list[Section]:
+    """The table, the validations against the steps, and, of up to three options, the best validation against one.
+
+    The numbers are bits per `unit`, a character or a byte.
+    """
     found, ordered = table(trials), ranked(trials)
     drawn = learning_curves(
         ordered,
         title="Validation",
-        ylabel="bits per character of the held-out text",
+        ylabel=f"bits per {unit} of the held-out text",
         log=False,
         top=BEYOND * float(np.nanmax([ordered[0].chance, *ordered[0].curves["loss"].ravel()])),
         reading="Lines are medians over seeds, bands reach from the lower to the upper quartile. A run that failed "
-        "counts as infinite. The dotted line is the unigram model, which ignores what came before a character.",
+        f"counts as infinite. The dotted line is the unigram model, which ignores what came before a {unit}.",
     )
-    return [Section("Which is best", None, READING, found.header, found.rows), drawn, *_against(trials)]
+    return [Section("Which is best", None, READING, found.header, found.rows), drawn, *_against(trials, unit)]
 
 
-def _against(trials: Sequence[Trial]) -> list[Section]:
+def _against(trials: Sequence[Trial], unit: str) -> list[Section]:
     """The best validations against the option with the most numbers, one line for each value of the next."""
     values = {name: list(dict.fromkeys(trial.setting[name] for trial in trials)) for name in trials[0].setting}
 
     def numbers(name: str) -> int:
         return sum(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values[name])
 
-    several = sorted((name for name in values if len(values[name]) > 1), key=numbers, reverse=True)
-    if not 1 <= len(several) <= 3:
+    different = sorted((name for name in values if len(values[name]) > 1), key=numbers, reverse=True)
+    if not 1 <= len(different) <= 3:
         return []
-    x, by_lines, by_panels = [*several, None, None][:3]
+    x, by_lines, by_panels = [*different, None, None][:3]
     assert x is not None
     reading = (
         "A dot is the best validation of one seed. Lines are medians over seeds, bands reach from the lower to the "
@@ -139,7 +148,7 @@ def _against(trials: Sequence[Trial]) -> list[Section]:
         lines=by_lines,
         by=by_panels,
         title=f"Best validation against {spaced(x)}",
-        ylabel="bits per character",
+        ylabel=f"bits per {unit}",
         reading=reading,
     )
     return [drawn]

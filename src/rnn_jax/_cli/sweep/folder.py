@@ -10,6 +10,7 @@ from typing import Any, Literal
 from ..._reporting.errors import InputError
 from ..._reporting.files import write
 from ..._reporting.lock import LOCK, locked
+from ...data._corpus import Corpus
 from ..comparison.runs import APART, filled
 from ..metrics import no_longer_improves, read_metrics
 from ..run_folder import CHECKPOINT, DIAGNOSIS, OWNED, SETTINGS, read_settings
@@ -21,12 +22,18 @@ SWEEP, FORMAT = "sweep.json", 1
 State = Literal["new", "begun", "finished", "failed"]
 
 
-def record_of(cells: Sequence[Cell], text_sha256: str) -> dict[str, Any]:
-    """What all commands that go on with this sweep must have in common: the text, the options, all other settings."""
+def record_of(cells: Sequence[Cell], corpus: Corpus) -> dict[str, Any]:
+    """What all commands that go on with this sweep must have in common: the texts, the options, all other settings."""
     over = list(cells[0].setting)
     apart = {*over, *APART, "seed"}
     common = {name: value for name, value in of_the_run(cells[0].config).items() if name not in apart}
-    return {"format": FORMAT, "text_sha256": text_sha256, "over": over, "settings": common}
+    return {"format": FORMAT, "texts": texts_of(corpus), "over": over, "settings": common}
+
+
+def texts_of(corpus: Corpus) -> dict[str, str | None]:
+    """The SHA-256 of the text and of the validation file of a sweep, by their names in the settings of its runs."""
+    validation = corpus.validation
+    return {"text_sha256": corpus.sha256, "validation_sha256": None if validation is None else validation.sha256}
 
 
 def check_folder(folder: Path, record: dict[str, Any]) -> None:
@@ -43,12 +50,13 @@ def check_folder(folder: Path, record: dict[str, Any]) -> None:
         stored = read_json(path)
         if not isinstance(stored, dict) or stored.get("format") != FORMAT or not isinstance(stored["settings"], dict):
             raise ValueError("it is not a sweep of this version")
-        text, over, settings = stored["text_sha256"], stored["over"], stored["settings"]
+        texts, over, settings = stored["texts"], stored["over"], stored["settings"]
     except (OSError, ValueError, KeyError) as error:
         raise InputError(f"--run must hold a sweep that can be read, but {str(path)!r} is none: {error}.") from error
-    if text != record["text_sha256"]:
+    if texts != record["texts"]:
         raise InputError(
-            f"--run must name a sweep of the same text, but {name} was made with another: take a new folder."
+            f"--run must name a sweep of the same text and validation file, but {name} was made with others: take a "
+            "new folder."
         )
     if over != record["over"]:
         were, are = (", ".join(map(dashed, names)) or "seeds alone" for names in (over, record["over"]))
@@ -72,7 +80,9 @@ def sweep_folder(folder: Path, record: dict[str, Any]) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f"--run must name a folder that can be made, but {str(folder)!r} cannot: {error}.") from error
+        raise InputError(
+            f"--run must name a folder that can be made, but {str(folder)!r} cannot: {error.strerror}."
+        ) from error
     with locked(folder):
         check_folder(folder, record)
         if not (folder / SWEEP).exists():
@@ -80,16 +90,25 @@ def sweep_folder(folder: Path, record: dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def state_of(cell: Cell) -> State:
+def state_of(cell: Cell, texts: dict[str, str | None]) -> State:
     """How far a cell is. It has failed if its numbers were not finite: it would end in the same way again.
 
+    Args:
+        cell: the cell.
+        texts: the texts of the sweep, by `texts_of`.
+
     Raises:
-        InputError: if its folder holds a run with other settings, or one that cannot be read.
+        InputError: if its folder holds a run with other settings or texts, or one that cannot be read.
     """
     folder = cell.folder
     if not (folder / SETTINGS).exists():
         return "new"
-    stored, _ = read_settings(folder)
+    stored, facts = read_settings(folder)
+    if any(facts.get(name) != sha256 for name, sha256 in texts.items()):
+        raise InputError(
+            f"the runs of a sweep must have its text and validation file, but {str(folder)!r} has others: move it to "
+            "another place."
+        )
     ours, theirs = filled(cell.config), filled(stored)
     for name in (name for name in ours if ours[name] != theirs[name]):
         raise InputError(
@@ -110,11 +129,10 @@ def _has_ended(folder: Path, config: TrainConfig) -> bool:
     return saved and (last == config.steps or no_longer_improves(records, config))
 
 
-def prepare(cell: Cell) -> State:
+def prepare(cell: Cell, texts: dict[str, str | None]) -> State:
     """Make the folder of a cell that is not finished ready for `rnn-jax train`, and say how far the cell is.
 
-    A kill between a checkpoint and its validation would leave the validation out for ever: that checkpoint goes, and
-    the steps since the one before are made again. What a run left before it had settings goes too.
+    What a run left before it had settings is removed.
 
     Raises:
         InputError: if another process trains the cell, or its folder cannot be written.
@@ -122,27 +140,12 @@ def prepare(cell: Cell) -> State:
     try:
         cell.folder.mkdir(parents=True, exist_ok=True)
         with locked(cell.folder):
-            if (state := state_of(cell)) == "new":
+            if (state := state_of(cell, texts)) == "new":
                 for path in cell.folder.iterdir():
                     if path.name.removesuffix(".new") in OWNED - {LOCK}:
                         shutil.rmtree(path) if path.is_dir() else path.unlink()
-            elif state == "begun":
-                _remove_unvalidated(cell.folder, cell.config)
     except OSError as error:
         raise InputError(
             f"--run must name a folder that can be written, but {str(cell.folder)!r} cannot: {error}."
         ) from error
     return state
-
-
-def _remove_unvalidated(folder: Path, config: TrainConfig) -> None:
-    records = read_metrics(folder, config.steps)
-    validated = {record["step"] for record in records if record.get("validation_bits") is not None}
-    for path in (folder / CHECKPOINT).glob("[0-9]*"):
-        if path.name.isdigit() and is_planned(int(path.name), config) and int(path.name) not in validated:
-            shutil.rmtree(path)
-
-
-def is_planned(step: int, config: TrainConfig) -> bool:
-    """Whether a run validates after this step even if nothing interrupts it."""
-    return step % config.eval_every == 0 or step == config.steps

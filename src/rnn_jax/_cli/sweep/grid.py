@@ -18,7 +18,7 @@ from ..settings.training import TrainConfig
 
 MOST_CELLS = 10_000
 LONGEST = 255  # bytes of the name of a folder
-FIXED = {*NOT_STORED, "files", "encoding", "seed"}  # the same in all cells, or one option's own matter
+FIXED = {*NOT_STORED, "files", "encoding", "vocab", "validation", "seed"}  # one for all cells, or of each cell alone
 HINTS = {name: hint for name, hint in typing.get_type_hints(TrainConfig).items() if name not in FIXED}
 SWITCH = {"true": True, "false": False}
 
@@ -135,6 +135,11 @@ def _values(over: tuple[str, ...], given: set[str]) -> dict[str, list[Any]]:
 def _check_name(name: str, option: str, given: set[str]) -> None:
     if name == "seed":
         raise InputError("--over must not name seed: --seeds says how many seeds there are, --seed which is the first.")
+    if name == "vocab":
+        raise InputError(
+            "--over must not name vocab, since bits per byte and bits per character cannot be compared: make a sweep "
+            "for each, with --vocab."
+        )
     if name in FIXED:
         raise InputError(f"--over must name an option that runs of one sweep can differ in, got {dashed(name)}.")
     if name not in HINTS:

@@ -9,8 +9,8 @@ from ...experiments._differences import Difference, in_words, of_pairs
 from ...experiments._statistics import interval, margin, mean, moments
 from ...experiments._trials import Trial, label
 from ..comparison.runs import Validation, read_run
-from ..comparison.tables import NONE, Table, in_seconds
-from .folder import is_planned
+from ..comparison.tables import NONE, Table, in_bits, in_seconds
+from ..metrics import is_planned
 from .grid import Cell
 
 LOWEST = "lowest_loss"
@@ -32,12 +32,12 @@ class Result(NamedTuple):
 
     @property
     def best(self) -> float:
-        """The lowest bits per character of the held-out text."""
+        """The lowest bits per symbol of the held-out text."""
         return min(validation.bits for validation in self.validations)
 
     @property
     def last(self) -> float:
-        """The last bits per character of the held-out text."""
+        """The last bits per symbol of the held-out text."""
         return self.validations[-1].bits
 
 
@@ -51,7 +51,7 @@ def result_of(cell: Cell) -> Result:
 def trial_of(cells: Sequence[Cell], results: Sequence[Result | None], unigram: float) -> Trial:
     """The runs of one combination.
 
-    `loss` is the bits per character of the held-out text, `lowest_loss` the lowest until then, and `seconds` the time.
+    `loss` is the bits per symbol of the held-out text, `lowest_loss` the lowest until then, and `seconds` the time.
     A run that --patience ended keeps its last numbers. A run that failed, whose result is None, has none.
 
     Args:
@@ -134,12 +134,19 @@ def table(trials: Sequence[Trial]) -> Table:
     return Table(header, rows)
 
 
-def verdict(trials: Sequence[Trial]) -> list[str]:
-    """Which combination is best, and whether its difference to the second is more than chance."""
+def verdict(trials: Sequence[Trial], unit: str, bytes_per_character: float | None) -> list[str]:
+    """Which combination is best, and whether its difference to the second is more than chance.
+
+    Args:
+        trials: one for each combination.
+        unit: what the bits are bits of, a character or a byte.
+        bytes_per_character: of the held-out text, if the unit is a byte; otherwise None.
+    """
     first, *others = ranked(trials)
     found = moments(first.final(LOWEST))
     over = f" on average over {found.num} seeds" if found.num > 1 else ", from one seed"
-    said = [f"Best: {named(first)}, {interval(found.mean, margin(found))} bits per character{over}."]
+    also = f" ({in_bits(found.mean * bytes_per_character)} per character)" if bytes_per_character else ""
+    said = [f"Best: {named(first)}, {interval(found.mean, margin(found))} bits per {unit}{also}{over}."]
     if others:
         difference = of_pairs(others[0].final(LOWEST), first.final(LOWEST))
         said.append(f"The second, {named(others[0])}, {_compared(difference)}")

@@ -24,6 +24,7 @@ from .results import result_of
 
 POLL = 0.1  # seconds between two looks at the processes
 LOOK = 1.0  # seconds between two looks at how far they are
+WITH_RESUME = {"validation", "processes", "wait_seconds"}  # what a resumed run may be told again
 TAIL = 2**16  # bytes at the end of a file that are read
 ENDED = (
     -signal.SIGINT,
@@ -54,16 +55,16 @@ class _Running(NamedTuple):
     start: int  # where the words of this process begin in the log
 
 
-def run_cells(cells: Sequence[Cell], jobs: int) -> Swept:
-    """Train the cells that are not finished, at most `jobs` at the same time.
+def run_cells(cells: Sequence[Cell], texts: dict[str, str | None], jobs: int) -> Swept:
+    """Train the cells that are not finished on the `texts` of the sweep, at most `jobs` at the same time.
 
     On the first Ctrl-C or SIGTERM, the running cells get the same signal once: they save and end. They are in sessions
     of their own, so that a terminal does not send it to them too. A second Ctrl-C interrupts them.
 
     Raises:
-        InputError: if another process trains a cell, or the folder of a cell holds something else.
+        InputError: if another process trains a cell, or a cell has other settings or texts.
     """
-    states = {cell.folder: state_of(cell) for cell in cells}
+    states = {cell.folder: state_of(cell, texts) for cell in cells}
     swept = Swept({}, set(), [])
     with _progress(cells, states) as bar, signals() as received:
         for cell in cells:
@@ -71,12 +72,12 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Swept:
                 _end(cell, states[cell.folder], "", swept, kept=True)
         waiting = [cell for cell in cells if states[cell.folder] in ("new", "begun")]
         for cell in waiting:
-            prepare(cell)  # all before the first one begins: a cell may be in use
+            prepare(cell, texts)  # all before the first one begins: a cell may be in use
         running: list[_Running] = []
         try:
             while (waiting and not received) or running:
                 while waiting and not received and len(running) < jobs:
-                    running.append(_start(waiting.pop(0)))
+                    running.append(_start(waiting.pop(0), texts))
                 bar.show([one.cell for one in running])
                 time.sleep(POLL)
                 if received and not swept.received:
@@ -85,17 +86,17 @@ def run_cells(cells: Sequence[Cell], jobs: int) -> Swept:
                         one.process.send_signal(received[0])
                 for one in [one for one in running if one.process.poll() is not None]:
                     running.remove(one)
-                    _end(one.cell, state_of(one.cell), _why(one), swept)
+                    _end(one.cell, state_of(one.cell, texts), _why(one), swept)
         finally:
             _stop(running)
         swept.received.extend(received[len(swept.received) :])
     return swept
 
 
-def _start(cell: Cell) -> _Running:
+def _start(cell: Cell, texts: dict[str, str | None]) -> _Running:
     """Begin a run or continue it. What it prints goes to a file next to its folder."""
-    state = prepare(cell)
-    log = cell.folder.with_name(f"{cell.folder.name}.log")
+    state = prepare(cell, texts)
+    log = cell.folder.with_name(f"log-{cell.folder.name}.txt")  # seed-* are the runs only
     with open(log, "ab") as file:
         before = file.tell()
         return _Running(cell, _process(words_of(cell.config, state), file), log, before)
@@ -118,12 +119,11 @@ def _stop(running: Sequence[_Running]) -> None:
 
 def words_of(config: TrainConfig, state: State) -> list[str]:
     """The arguments of `rnn-jax` that begin this run or continue it."""
-    if state != "new":
-        return ["train", *config.files, f"--resume={config.run}"]
-    words = []
+    words = [] if state == "new" else [f"--resume={config.run}"]
     for field in dataclasses.fields(TrainConfig):
         value = getattr(config, field.name)
-        if field.name != "files" and value != field.default:
+        is_said = state == "new" or field.name in WITH_RESUME
+        if is_said and field.name != "files" and value != field.default:
             words.append(f"--{dashed(field.name)}" if value is True else f"--{dashed(field.name)}={value}")
     return ["train", *config.files, *words]
 
@@ -133,7 +133,7 @@ def _end(cell: Cell, state: State, why: str, swept: Swept, *, kept: bool = False
     with tqdm.external_write_mode():
         if state == "finished":
             found = result_of(cell)
-            words = f"best {in_bits(found.best)}, last {in_bits(found.last)} bits per character"
+            words = f"best {in_bits(found.best)}, last {in_bits(found.last)} bits per {cell.config.vocab}"
             say(f"{cell.name}: {words}, {in_seconds(found.seconds)} s{' (kept)' if kept else ''}")
             return
         if swept.received and state != "failed":

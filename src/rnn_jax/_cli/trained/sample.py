@@ -56,7 +56,7 @@ def _best_saved(run: Path) -> int:
 
 def last_state(run: Path, settings: TrainConfig, symbols: str, only: int | None = None) -> Restored:
     """The newest undamaged state of a run, or that of the step `only`, on one device."""
-    settings = dataclasses.replace(settings, devices=1, memory=None)  # these concern only the training
+    settings = dataclasses.replace(settings, memory=None)  # this concerns only the training
     trainer = make_character_trainer(settings, len(symbols))
     return restore(run, jax.eval_shape(lambda: initial_state(settings, trainer, len(symbols))), only)
 

@@ -18,6 +18,7 @@ from ..metrics import best_validation
 from ..run_folder import CHECKPOINT
 
 WEEK = 7 * 24 * 3600  # seconds; orbax measures its timeouts by a clock that may jump
+ONE = ocp.options.MultiprocessingOptions(active_processes={0})  # of several processes, only the first reads and writes
 CHECKSUM = "sha256"  # its name among the arrays of a checkpoint; old checkpoints have none
 
 
@@ -79,10 +80,13 @@ def checkpoints(folder: Path, keep: int, records: list[dict[str, Any]]) -> Itera
     options = ocp.CheckpointManagerOptions(
         preservation_policy=stay,
         step_name_format=_Names(),
+        create=False,  # orbax does not make it for one of several processes
+        multiprocessing_options=ONE,
         async_options=ocp.AsyncOptions(timeout_secs=WEEK, create_directories_asynchronously=False),
     )
     try:
-        manager = ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
+        path.mkdir(parents=True, exist_ok=True)
+        manager = ocp.CheckpointManager(path, item_handlers=_handler(), options=options)
     except (OSError, ValueError) as error:
         raise InputError(f"RUN must hold a folder of checkpoints, but {str(path)!r} is not one: {error}") from error
     try:
@@ -115,6 +119,10 @@ def _writing() -> Iterator[None]:
         yield
     except ValueError as error:
         raise OSError(f"a checkpoint cannot be written, {str(error).splitlines()[0]}") from error
+
+
+def _handler() -> ocp.StandardCheckpointHandler:
+    return ocp.StandardCheckpointHandler(multiprocessing_options=ONE)
 
 
 def _is_step(name: str) -> bool:
@@ -176,7 +184,7 @@ def _read(path: Path, template: Any, step: int) -> Any:
     """
     if not path.is_dir():
         raise _Unusable("is damaged: it is not a folder")
-    path, handler, wanted = path / "default", ocp.StandardCheckpointHandler(), _named_leaves(template)
+    path, handler, wanted = path / "default", _handler(), _named_leaves(template)
     try:
         found = {leaf: (array.shape, array.dtype) for leaf, array in handler.metadata(path).items()}
     except Exception as error:  # orbax raises many kinds of errors for damaged folders
@@ -191,7 +199,7 @@ def _read(path: Path, template: Any, step: int) -> Any:
     if CHECKSUM in found:
         wanted[CHECKSUM] = jax.ShapeDtypeStruct(*found[CHECKSUM])
     try:
-        one = jax.sharding.SingleDeviceSharding(jax.devices()[0])  # they may have been saved on several devices
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])  # they may have been saved on several devices
         here = {leaf: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=one) for leaf, x in wanted.items()}
         arrays = jax.device_get(handler.restore(path, args=ocp.args.StandardRestore(here)))
     except Exception as error:

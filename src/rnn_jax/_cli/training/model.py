@@ -1,6 +1,7 @@
 """From settings to the network, its optimizer and its trainer."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -31,26 +32,32 @@ from ..settings.limits import bytes_of
 from ..settings.training import TrainConfig, default_rate, default_scale
 
 
-def make_character_trainer(config: TrainConfig, num_symbols: int) -> Trainer:
+def make_character_trainer(config: TrainConfig, num_symbols: int, devices: Sequence[jax.Device] = ()) -> Trainer:
     """The trainer of a run: mean cross-entropy over a window, the optimizer of the settings."""
-    return make_trainer(make_gradient(config, num_symbols), make_optimizer(config), carry=True)
+    return trainer_of(config, make_gradient(config, num_symbols, devices))
 
 
-def make_gradient(config: TrainConfig, num_symbols: int) -> GradFn:
-    """The gradient of a run, on the devices and in the memory of its settings.
+def trainer_of(config: TrainConfig, grad_fn: GradFn) -> Trainer:
+    """The trainer of a run, with this gradient."""
+    return make_trainer(grad_fn, make_optimizer(config), carry=True)
+
+
+def make_gradient(
+    config: TrainConfig, num_symbols: int, devices: Sequence[jax.Device] = (), num_parts: int | None = None
+) -> GradFn:
+    """The gradient of a run, in the memory of its settings; several `devices` share the streams.
+
+    The memory is for one of `num_parts` of a batch, by default as many as there are devices.
 
     Raises:
-        InputError: if there are fewer devices, or the memory is too little for every plan.
+        InputError: if the memory is too little for every plan.
     """
-    devices = jax.devices()
-    if len(devices) < config.devices:
-        raise InputError(f"--devices must be at most the {len(devices)} that JAX finds, got {config.devices}.")
     method = method_of(config)
     if config.memory is not None:
-        plan, _ = make_plan(config, num_symbols)
+        plan, _ = make_plan(config, num_symbols, num_parts or max(1, len(devices)))
         method = dataclasses.replace(method, plan=plan)  # type: ignore[type-var]
-    if config.devices > 1:
-        method = Sharded(method, tuple(devices[: config.devices]))
+    if len(devices) > 1:
+        method = Sharded(method, tuple(devices))
     return make_grad_fn(method, loss="cross_entropy", compute_dtype=compute_dtype_of(config))
 
 
@@ -69,13 +76,13 @@ def method_of(config: TrainConfig) -> Method:
     return method
 
 
-def make_plan(config: TrainConfig, num_symbols: int) -> tuple[Plan, PlanCost]:
-    """The plan that fits `config.memory`, for the part of a batch on one device, and what it costs.
+def make_plan(config: TrainConfig, num_symbols: int, num_devices: int) -> tuple[Plan, PlanCost]:
+    """The plan that fits `config.memory`, for the part of a batch on one of `num_devices`, and what it costs.
 
     Raises:
         InputError: if the memory is too little for every plan.
     """
-    steps: Any = jax.ShapeDtypeStruct((config.window, config.streams // config.devices), jnp.int32)
+    steps: Any = jax.ShapeDtypeStruct((config.window, config.streams // num_devices), jnp.int32)
     params = jax.eval_shape(lambda: initial_params(config, num_symbols))
     shapes = params, Batch(steps, steps), jax.eval_shape(lambda: zero_state(params, steps.shape[1]))
     try:

@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Int
 
 from ... import Batch, drop_units
 from ...typing import States, StepInfo, Trainer, TrainState
+from ..processes.placement import EVERYWHERE, OF_WINDOWS, ONE, Placement
 from ..settings.training import TrainConfig
 
 WORK = 6e10  # floating-point operations of one call: about half a second on two cores
@@ -80,16 +81,27 @@ def unless_finite(before: TrainState, after: TrainState, info: StepInfo) -> Trai
 
 
 def make_dispatch(
-    trainer: Trainer, next_batch: Callable[[TrainState, Array], tuple[States, Batch]]
+    trainer: Trainer,
+    next_batch: Callable[[TrainState, Array], tuple[States, Batch]],
+    placement: Placement = ONE,
 ) -> Callable[..., tuple[TrainState, StepInfo]]:
-    """`(state, windows) -> (state, infos)`: one step for each window, in one compiled call; the state is donated."""
+    """`(state, windows) -> (state, infos)`: one step for each window, in one compiled call; the state is donated.
 
-    @partial(jax.jit, donate_argnums=0)
+    Between the steps of a call, XLA leaves the hidden states on the devices of their streams, where `Sharded` has them;
+    what is returned is everywhere.
+    """
+
+    everywhere, of_windows = map(placement.sharding, (EVERYWHERE, OF_WINDOWS))
+
+    @partial(jax.jit, donate_argnums=0, in_shardings=(everywhere, of_windows), out_shardings=everywhere)
     def dispatch(state: TrainState, windows: Int[Array, "steps time streams"]) -> tuple[TrainState, StepInfo]:
         def body(before: TrainState, tokens: Array) -> tuple[TrainState, StepInfo]:
             h_0, batch = next_batch(before, tokens)
             after, info = trainer.step(before._replace(h_0=h_0), batch)
-            return unless_finite(before, after, info), info
+            after = unless_finite(before, after, info)
+            # To count what is not carried, over all devices, would be a second reduction a step.
+            info = info._replace(num_not_carried=None)  # type: ignore[arg-type]
+            return after, info
 
         return lax.scan(body, state, windows)
 

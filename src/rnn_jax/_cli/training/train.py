@@ -21,73 +21,110 @@ from ...data._held_out import MOST_READ, TextData, predicted_positions, prepare
 from ...data._ngrams import MOST_COUNTED, ngram_bits
 from ...data._validation import Validation
 from ...data._vocab import bytes_per_character
-from ...typing import Trainer, TrainState
+from ...typing import GradFn, Trainer, TrainState
 from .. import run_folder
 from ..anatomy.examine import window_of_run
-from ..metrics import best_validation, read_metrics, write_metrics
+from ..metrics import best_validation, lacks_validation, read_metrics, write_metrics
+from ..processes.group import ALONE, Group
+from ..processes.placement import EVERYWHERE, Placement, place
 from ..settings.commands import AnatomyConfig, units_of
 from ..settings.training import TrainConfig
 from .checkpoint import checkpoints, restore, saved_steps, set_aside, warn_of_damage
-from .loop import Run, train_until
+from .loop import train_until
 from .model import initial_state, make_character_trainer, make_gradient, make_plan, method_of
+from .outputs import NOTHING, Run, outputs_of
+from .steps import windows_at
 
 ROUNDING = {"float32": 1e-3, "float64": 1e-9, "bfloat16": 0.1}  # a smaller difference is only rounding
 
 
-def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus) -> int:
+def train(config: TrainConfig, facts: dict[str, Any], corpus: Corpus, group: Group = ALONE) -> int:
     """Train from the start or, with the facts of a run, from where it stopped; returns the exit status."""
-    data = prepare(corpus, config.streams, config.window)
+    data, placement = prepare(corpus, config.streams, config.window), place(group, config.devices)
     if facts and facts["symbols"] != data.symbols:
         raise InputError("--resume must find the same symbols in the text and in the run's settings, but they differ.")
-    of_text = f"{corpus.source}: {len(corpus.tokens):,} {corpus.vocab}s, {len(data.symbols)} symbols"
-    _say("text", f"{of_text}, the end held out" if corpus.validation is None else of_text)
-    _say_left_out(corpus.left_out)
-    if corpus.validation is not None:
-        _say_validation(corpus.validation, corpus.vocab)
-    facts = facts or _facts(corpus, data)
-    baselines = facts["baselines"]
-    _say("baselines", ", ".join(f"{name} {bits:.3f}" for name, bits in baselines.items()) + f" bits per {corpus.vocab}")
-    for words in _not_all(corpus, data):
-        _say("", words)
+    if group.is_first:
+        _say_text(corpus)
+        facts = facts or _facts(corpus, data)
+        bits = ", ".join(f"{name} {bits:.3f}" for name, bits in facts["baselines"].items())
+        _say("baselines", f"{bits} bits per {corpus.vocab}")
+        for words in _not_all(corpus, data):
+            _say("", words)
 
-    trainer = make_character_trainer(config, len(data.symbols))
-    state = jax.jit(lambda: initial_state(config, trainer, len(data.symbols)))()
+    trainer = make_character_trainer(config, len(data.symbols), placement.devices)
+    make_state = jax.jit(
+        lambda: initial_state(config, trainer, len(data.symbols)), out_shardings=placement.sharding(EVERYWHERE)
+    )
+    state = make_state()
+    run = Run(config.resume or Path(), config, data, facts | {"processes": group.size}, [], placement)
+    if not group.is_first:
+        _compare_with_autodiff(run, state.params)
+        return _train_along(run, trainer, state)
     with run_folder.new_folder(config) if config.resume is None else contextlib.nullcontext(config.resume) as folder:
         size = sum(leaf.size for leaf in jax.tree.leaves(state.params))
         _say("network", f"{units_of(config)}, {size:,} parameters")
-        _say("gradient", _compare_with_autodiff(config, data, state.params))
+        _say("gradient", _compare_with_autodiff(run, state.params))
         if config.memory is not None:
-            _say("memory", "; ".join(map(str, make_plan(config, len(data.symbols)))))
+            _say("memory", "; ".join(map(str, make_plan(config, len(data.symbols), len(placement.devices)))))
+        before = group.size if config.resume is None else facts.get("processes", 1)
+        if group.size > 1 or before > 1:
+            _say("processes", _in_words(placement, before))
         try:
-            return _train_in(folder, config, facts, data, trainer, state)
+            return _train_in(run._replace(folder=folder), trainer, state)
         except OSError as error:
             raise TrainingFailed(f"the run in {str(folder)!r} cannot be written: {error}.") from error
 
 
-def _train_in(
-    folder: Path, config: TrainConfig, facts: dict[str, Any], data: TextData, trainer: Trainer, state: TrainState
-) -> int:
-    """Train, and keep everything in `folder`; nothing in it changes before all is checked."""
-    records: list[dict[str, Any]] = []
-    if config.resume is not None and saved_steps(folder):  # killed before its first checkpoint, a run starts anew
-        restored = restore(folder, jax.eval_shape(lambda: state))
-        warn_of_damage(folder, restored)
-        state = restored.state
-        if restored.step >= config.steps:
-            raise InputError(
-                f"--steps must be above the {restored.step} that {str(folder)!r} has done, got {config.steps}."
-            )
-        records = read_metrics(folder, restored.step)
-        set_aside(folder, restored.damaged)
-    with checkpoints(folder, config.keep, records) as manager:
-        run_folder.write_settings(folder, config, facts)
-        write_metrics(folder, records)
-        _say("run", f"{folder}, from step {int(state.num_steps):,} to {config.steps:,}; Ctrl-C saves and ends it\n")
-        run = Run(folder, config, data, facts, records)
+def _train_in(run: Run, trainer: Trainer, state: TrainState) -> int:
+    """Train, and keep everything in the folder of the run; nothing in it changes before all is checked."""
+    folder, config = run.folder, run.config
+    if config.resume is not None:
+        if saved_steps(folder):  # killed before its first checkpoint, a run starts anew
+            restored = restore(folder, jax.eval_shape(lambda: state))
+            warn_of_damage(folder, restored)
+            run.records.extend(read_metrics(folder, restored.step))
+            if restored.step >= config.steps and not lacks_validation(run.records, restored.step, config):
+                raise InputError(
+                    f"--steps must be above the {restored.step} that {str(folder)!r} has done, got {config.steps}."
+                )
+            state = restored.state
+            set_aside(folder, restored.damaged)
+        state = run.placement.from_first(state)
+    step = int(state.num_steps)
+    with checkpoints(folder, config.keep, run.records) as manager, outputs_of(run, manager, step) as outputs:
+        run_folder.write_settings(folder, config, run.facts)
+        write_metrics(folder, run.records)
+        _say("run", f"{folder}, from step {step:,} to {config.steps:,}; Ctrl-C saves and ends it\n")
         with signals() as received:
-            state = train_until(run, trainer, state, manager, received)
+            state = train_until(run, trainer, state, outputs, received)
     _summarise(run, int(state.num_steps))
     return 128 + received[0] if received else 0
+
+
+def _train_along(run: Run, trainer: Trainer, state: TrainState) -> int:
+    """Train with the first process, which writes."""
+    if run.config.resume is not None:
+        state = run.placement.from_first(state)
+    with signals() as received:
+        train_until(run, trainer, state, NOTHING, received)
+    return 128 + received[0] if received else 0
+
+
+def _in_words(placement: Placement, before: int) -> str:
+    """The processes of a run that has had as many `before`."""
+    size, devices = placement.group.size, len(placement.devices)
+    shared = f"{size} with {devices} device{'s' if devices > 1 else ''} in all, which share the streams"
+    if before == size:
+        return shared
+    return f"{shared}. Before, the run had {before}: it goes on with the same mathematics, but other rounding"
+
+
+def _say_text(corpus: Corpus) -> None:
+    of_text = f"{corpus.source}: {len(corpus.tokens):,} {corpus.vocab}s, {len(corpus.symbols)} symbols"
+    _say("text", f"{of_text}, the end held out" if corpus.validation is None else of_text)
+    _say_left_out(corpus.left_out)
+    if corpus.validation is not None:
+        _say_validation(corpus.validation, corpus.vocab)
 
 
 def _say_left_out(left_out: dict[str, int]) -> None:
@@ -148,19 +185,28 @@ def _facts(corpus: Corpus, data: TextData) -> dict[str, Any]:
     }
 
 
-def _compare_with_autodiff(config: TrainConfig, data: TextData, params: Params) -> str:
+def _compare_with_autodiff(run: Run, params: Params) -> str:
     """The largest difference between the hand-written gradient and autodiff's on the first batch, in words."""
+    config, data, placement = run.config, run.data, run.placement
     if config.method == "autodiff":
         config = dataclasses.replace(config, method="bptt")
     method = method_of(config)
     window = config.window if config.memory is None else min(config.window, 50)  # autodiff keeps all states
-    tokens = jnp.asarray(data.streams[: window + 1], jnp.int32)
-    batch, h_0 = window_batch(tokens, 0, window), zero_state(params, config.streams)
-    grad_fns = (
-        make_gradient(config, len(data.symbols)),
-        make_grad_fn(method.reference, loss="cross_entropy"),
-    )
-    by_hand, reference = (jax.device_get(jax.jit(fn)(params, batch, h_0)[1].params) for fn in grad_fns)
+    windows = placement.windows(windows_at(placement.own_streams(data.streams), 0, 1, window))
+
+    def d_params(grad_fn: GradFn) -> Params:
+        def first(params: Params, windows: Any) -> Params:
+            batch = window_batch(windows[0].astype(jnp.int32), 0, window)
+            found: Params = grad_fn(params, batch, zero_state(params, config.streams))[1].params
+            return found
+
+        with placement.group.exchanging():
+            compiled = jax.jit(first, out_shardings=placement.sharding(EVERYWHERE))
+            found: Params = jax.device_get(compiled(params, windows))
+            return found
+
+    by_hand = d_params(make_gradient(config, len(data.symbols), placement.devices))
+    reference = d_params(make_grad_fn(method.reference, loss="cross_entropy"))
     difference = max(
         float(np.max(np.abs(x - y)) / max(np.max(np.abs(y)), np.finfo(y.dtype).tiny))
         for x, y in zip(jax.tree.leaves(by_hand), jax.tree.leaves(reference), strict=True)
