@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -348,6 +349,16 @@ def test_launchers(tmp_path, name):
     (first, out, err), (second, nothing, _) = ended(both, 120)
     assert (first, second, nothing) == (0, 0, ""), err
     assert "processes 2 with 2 devices in all" in out
+
+
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs Open MPI 4")
+def test_open_mpi(tmp_path):
+    """Started by it, and not only with its variables."""
+    words = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2", sys.executable, "-m", "rnn_jax", "train"]
+    args = [*map(str, [REAL_TEXT, "--run", "run", *SMALL, "--steps", 25])]
+    result = subprocess.run([*words, *args], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and result.stdout.count("this network") == 1, result.stderr
+    assert "processes 2 with 2 devices in all" in result.stdout and "Gloo" not in result.stdout
 
 
 def test_one_process_asks_no_launcher(tmp_path):
