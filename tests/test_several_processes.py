@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -183,18 +184,18 @@ def test_a_signal_that_another_process_told_is_no_second_one():
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def test_a_failure_is_not_told_for_ever(monkeypatch):
+def test_a_failure_is_not_told_for_ever(monkeypatch, capsys):
     """The first process hangs, so its service does not answer: this process ends all the same."""
-    hangs, left = threading.Event(), []
+    hangs = threading.Event()
     monkeypatch.setattr(messages, "tell", lambda *_: hangs.wait(60))
+    monkeypatch.setattr(os, "_exit", sys.exit)
     one = object.__new__(alive.Alive)
-    one.leaving = threading.Lock()
-    monkeypatch.setattr(one, "_leave", lambda failure, is_heard: left.append((failure, is_heard)), raising=False)
-    failure = alive.Failure(1, 1, "it has waited")
+    one.index, one.size, one.leaving = 1, 2, threading.Lock()
     began = time.monotonic()
-    one.fail(failure)
-    assert time.monotonic() - began < alive.LATER + 1 and left == [(failure, False)]
+    with pytest.raises(SystemExit):
+        one.fail(alive.Failure(1, 1, "it has waited"))
     hangs.set()
+    assert time.monotonic() - began < alive.LATER + 1 and capsys.readouterr().err == "rnn-jax: it has waited\n"
 
 
 def test_a_killed_process_ends_all_and_the_run_resumes(tmp_path):
@@ -315,12 +316,14 @@ def test_two_devices_of_each_process(tmp_path):
     np.testing.assert_allclose(numbers(tmp_path / "run"), numbers(tmp_path / "one"), rtol=1e-12)
 
 
+@pytest.mark.usefixtures("annotations_unchecked")
 def test_memory_for_a_part_of_the_batch():
     """What one process examines alone is planned like the training, which all share: it is not refused."""
     config = TrainConfig(hidden_size=16, streams=4, window=60, memory="15KB")
-    with pytest.raises(InputError, match="--memory 15KB is too little"):
-        make_gradient(config, 150)
-    make_gradient(config, 150, (), 2)
+    with jax.enable_x64(False), jax.numpy_dtype_promotion("standard"):
+        with pytest.raises(InputError, match="--memory 15KB is too little"):
+            make_gradient(config, 150)
+        make_gradient(config, 150, (), 2)
 
 
 def test_a_run_that_is_not_finite_ends_all(tmp_path):
@@ -361,6 +364,16 @@ def test_launchers(tmp_path, name):
     assert "processes 2 with 2 devices in all" in out
 
 
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="needs Open MPI 4")
+def test_open_mpi(tmp_path):
+    """Started by it, and not only with its variables."""
+    words = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "2", sys.executable, "-m", "rnn_jax", "train"]
+    args = [*map(str, [REAL_TEXT, "--run", "run", *SMALL, "--steps", 25])]
+    result = subprocess.run([*words, *args], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and result.stdout.count("this network") == 1, result.stderr
+    assert "processes 2 with 2 devices in all" in result.stdout and "Gloo" not in result.stdout
+
+
 def test_one_process_asks_no_launcher(tmp_path):
     environment = LAUNCHERS["Slurm"](1, 1)
     args = [REAL_TEXT, "--run", "run", *SMALL, "--steps", 25, "--processes", 1]
@@ -374,6 +387,14 @@ def test_without_a_launcher(tmp_path, processes):
     args = [REAL_TEXT, "--run", "run", *SMALL, "--steps", 25] + ["--processes", 2] * (processes is not None)
     [(status, out, err)] = ended([started(tmp_path, *args, environment={"KUBERNETES_SERVICE_HOST": "10.0.0.1"})], 120)
     assert status == 0 and "this network" in out and ("processes 2" in out) == (processes == 2), err
+
+
+def test_only_our_sentence_is_printed(tmp_path):
+    """JAX would abort the others, and print where, if the first process ended before them."""
+    for args in (["missing.txt"], ["--resume", "missing"], [REAL_TEXT, "--window", 10**7]):
+        result = process("train", *args, "--processes", 2, cwd=tmp_path)
+        assert result.returncode == 2 and result.stdout == "", result.stdout
+        assert result.stderr.startswith("rnn-jax: ") and result.stderr.count("\n") == 1, result.stderr
 
 
 def test_another_number_than_the_launcher_has_started(tmp_path):

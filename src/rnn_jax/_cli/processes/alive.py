@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple, NoReturn
 
 from ..._reporting.console import warn
@@ -70,9 +70,7 @@ class Alive:
                 told.append(self._told())
 
         with self.leaving:
-            telling = threading.Thread(target=tell, daemon=True)
-            telling.start()
-            telling.join(LATER)  # the service of a process that hangs does not answer
+            _in_time(tell)
             first = told[0] if told else None
             self._leave(first or failure, is_heard=first is not None)
 
@@ -134,4 +132,21 @@ class Alive:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
+        if self.index == 0 or is_heard:
+            _in_time(self._end_after_the_others)
         os._exit(failure.status)  # an ordinary end would wait for the others
+
+    def _end_after_the_others(self) -> None:
+        """Tell the first process that this one ends. The first ends last: without its service, JAX aborts all."""
+        with contextlib.suppress(Exception):
+            if self.index:
+                messages.tell(f"ends/{self.index}", "")
+            for process in range(1, self.size) if self.index == 0 else ():
+                messages.wait_for(f"ends/{process}", LATER)
+
+
+def _in_time(work: Callable[[], None]) -> None:
+    """Do something that asks the service, for `LATER` at most: the service of a process that hangs does not answer."""
+    working = threading.Thread(target=work, daemon=True)
+    working.start()
+    working.join(LATER)

@@ -12,7 +12,7 @@ from ...data._held_out import BITS, make_validate
 from ...typing import StepInfo, Trainer, TrainState
 from ..metrics import is_planned, lacks_validation, no_longer_improves
 from .diagnosis import diagnosis, history
-from .model import compute_dtype_of, make_gradient, trainer_of
+from .model import compute_dtype_of, make_character_trainer, make_gradient
 from .outputs import Outputs, Run
 from .steps import (
     is_finite,
@@ -38,7 +38,8 @@ def train_until(run: Run, trainer: Trainer, state: TrainState, outputs: Outputs,
     """
     config, records, placement, streams = run.config, run.records, run.placement, run.data.streams
     own_streams, num_symbols = placement.own_streams(streams), len(run.data.symbols)
-    own_grad_fn = make_gradient(config, num_symbols, placement.own_devices, max(1, len(placement.devices)))
+    own = config, num_symbols, placement.own_devices, max(1, len(placement.devices))
+    own_grad_fn = make_gradient(*own)
     next_batch = make_next_batch(config, num_windows(streams, config.window))
     dispatch = make_dispatch(trainer, next_batch, placement)
     window = config.window if config.memory is None else min(config.window, 50)  # validation keeps all states
@@ -58,7 +59,7 @@ def train_until(run: Run, trainer: Trainer, state: TrainState, outputs: Outputs,
         outputs.record(records[-1])
 
     def found() -> str:
-        own_trainer = trainer if placement.group.size == 1 else trainer_of(config, own_grad_fn)
+        own_trainer = trainer if placement.group.size == 1 else make_character_trainer(*own)
         tokens = windows_at(streams, step, 1, config.window)[0]
         return diagnosis(own_trainer, own_grad_fn, next_batch, placement.own(state), tokens) + history(records)
 

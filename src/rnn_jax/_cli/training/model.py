@@ -32,14 +32,11 @@ from ..settings.limits import bytes_of
 from ..settings.training import TrainConfig, default_rate, default_scale
 
 
-def make_character_trainer(config: TrainConfig, num_symbols: int, devices: Sequence[jax.Device] = ()) -> Trainer:
+def make_character_trainer(
+    config: TrainConfig, num_symbols: int, devices: Sequence[jax.Device] = (), num_parts: int | None = None
+) -> Trainer:
     """The trainer of a run: mean cross-entropy over a window, the optimizer of the settings."""
-    return trainer_of(config, make_gradient(config, num_symbols, devices))
-
-
-def trainer_of(config: TrainConfig, grad_fn: GradFn) -> Trainer:
-    """The trainer of a run, with this gradient."""
-    return make_trainer(grad_fn, make_optimizer(config), carry=True)
+    return make_trainer(make_gradient(config, num_symbols, devices, num_parts), make_optimizer(config), carry=True)
 
 
 def make_gradient(
