@@ -16,6 +16,7 @@ from . import messages
 from .launcher import PARENT
 
 LATER = 2.0  # seconds
+ENDING = 4.0  # seconds that the first process has left to wait for the others
 FAILED = "failed"  # the name of the first failure among the messages
 
 
@@ -70,7 +71,7 @@ class Alive:
                 told.append(self._told())
 
         with self.leaving:
-            _in_time(tell)
+            _in_time(tell, LATER)
             first = told[0] if told else None
             self._leave(first or failure, is_heard=first is not None)
 
@@ -133,7 +134,7 @@ class Alive:
             with contextlib.suppress(OSError, ValueError):
                 stream.flush()
         if self.index == 0 or is_heard:
-            _in_time(self._end_after_the_others)
+            _in_time(self._end_after_the_others, ENDING)
         os._exit(failure.status)  # an ordinary end would wait for the others
 
     def _end_after_the_others(self) -> None:
@@ -142,11 +143,11 @@ class Alive:
             if self.index:
                 messages.tell(f"ends/{self.index}", "")
             for process in range(1, self.size) if self.index == 0 else ():
-                messages.wait_for(f"ends/{process}", LATER)
+                messages.wait_for(f"ends/{process}", ENDING)
 
 
-def _in_time(work: Callable[[], None]) -> None:
-    """Do something that asks the service, for `LATER` at most: the service of a process that hangs does not answer."""
+def _in_time(work: Callable[[], None], seconds: float) -> None:
+    """Do something that asks the service, in `seconds` at most: the service of a process that hangs does not answer."""
     working = threading.Thread(target=work, daemon=True)
     working.start()
-    working.join(LATER)
+    working.join(seconds)

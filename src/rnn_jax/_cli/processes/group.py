@@ -42,17 +42,23 @@ class Group(NamedTuple):
         if self.alive is None:
             yield
             return
-        try:
-            with self.alive.waiting():
-                yield
-        except (ValueError, RuntimeError) as error:
-            if outcome(error) is not None:  # too little memory, for example
-                raise
-            reason = str(error).splitlines()[0][:200]
-            raise TrainingFailed(f"the connection to another process broke, so the run ends: {reason}") from error
+        with _connected(), self.alive.waiting():
+            yield
 
 
 ALONE = Group()
+
+
+@contextlib.contextmanager
+def _connected() -> Iterator[None]:
+    """Raise a `TrainingFailed` if another process has gone."""
+    try:
+        yield
+    except (ValueError, RuntimeError) as error:
+        if outcome(error) is not None:  # too little memory, for example
+            raise
+        reason = str(error).splitlines()[0][:200]
+        raise TrainingFailed(f"the connection to another process broke, so the run ends: {reason}") from error
 
 
 @contextlib.contextmanager
@@ -73,7 +79,7 @@ def joined(seconds: float) -> Iterator[Group]:
     try:
         with contextlib.nullcontext() if process == 0 else _unheard():
             yield Group(size, process, alive)
-            with signals():  # the signal that ended this run may come late to this process
+            with _connected(), signals():  # the signal that ended this run may come late to this process
                 messages.wait_for_all("end")
     except BaseException as error:
         alive.fail(_failure(process, error))
