@@ -26,7 +26,7 @@ from rnn_jax._cli.settings.commands import SweepConfig
 from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.sweep import results, running
 from rnn_jax._cli.sweep.grid import cells_of
-from rnn_jax._cli.training import loop
+from rnn_jax._cli.training import loop, outputs
 from rnn_jax._reporting.lock import LOCK, locked
 
 TINY = ["--streams", 2, "--window", 8, "--eval-every", 10, "--schedule", "constant"]

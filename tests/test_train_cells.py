@@ -14,6 +14,7 @@ import rnn_jax
 from rnn_jax import GRUParams, LSTMParams
 from rnn_jax._cli.anatomy import examine, page
 from rnn_jax._cli.settings.commands import AnatomyConfig
+from rnn_jax._cli.training import outputs
 from test_cells import problem_of
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -17,6 +17,7 @@ ADDRESS, SIZE, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROC
 LOCAL_DEVICES = "JAX_LOCAL_DEVICE_IDS"  # jax.distributed reads it; a CPU has all its devices all the same
 PARENT = "RNN_JAX_PARENT"  # of the processes of `start`: who started them
 OF_LAUNCHERS = ("SLURM_STEP_NODELIST", "OMPI_MCA_orte_hnp_uri", "KUBERNETES_SERVICE_HOST")  # jax.distributed knows them
+OF_THE_OTHERS = {0, 1, -signal.SIGABRT}  # statuses of a process that ends because another one has: JAX may abort it
 LAST_WORDS = 5.0  # seconds that the others have after one has failed
 
 
@@ -73,7 +74,8 @@ def _first_failure(processes: list[subprocess.Popen[bytes]]) -> int:
         if all(one.returncode == 0 for one in processes):
             return 0
         time.sleep(0.05)
-    first = failed[0]
+    killed = [index for index in failed if processes[index].returncode not in OF_THE_OTHERS]
+    first = (killed or failed)[0]
     status: int = processes[first].returncode
     if status < 0:
         warn(f"process {first} of {len(processes)} was ended by {signal.Signals(-status).name}, so the others end too.")
