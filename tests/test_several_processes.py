@@ -32,7 +32,7 @@ from rnn_jax.data._held_out import make_validate, prepare
 
 GATED = ["--cell", "gru", "--drop-between", "0.1", "--drop-recurrent", "0.1"]
 LONG = ["--run", "run", *SMALL[:-4], "--eval-every", "100", "--schedule", "constant", "--steps", "100000"]
-WAIT = 5  # seconds
+WAIT = 15  # seconds; on a busy machine, the first process needs several for its first picture
 
 
 def numbers(run, *, watched=False):
