@@ -389,12 +389,28 @@ def test_without_a_launcher(tmp_path, processes):
     assert status == 0 and "this network" in out and ("processes 2" in out) == (processes == 2), err
 
 
-def test_only_our_sentence_is_printed(tmp_path):
-    """JAX would abort the others, and print where, if the first process ended before them."""
+def test_a_refusal_comes_from_the_first_process(tmp_path):
     for args in (["missing.txt"], ["--resume", "missing"], [REAL_TEXT, "--window", 10**7]):
         result = process("train", *args, "--processes", 2, cwd=tmp_path)
         assert result.returncode == 2 and result.stdout == "", result.stdout
-        assert result.stderr.startswith("rnn-jax: ") and result.stderr.count("\n") == 1, result.stderr
+        assert result.stderr.startswith("rnn-jax: ") and "Traceback" not in result.stderr, result.stderr
+        assert result.stderr.count("rnn-jax: ") == 1, result.stderr
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_the_first_process_ends_last(monkeypatch, index):
+    """Without its service, JAX would abort the others, and print where."""
+    happened = []
+    monkeypatch.setattr(messages, "tell", lambda name, _: happened.append(f"tells {name}"))
+    monkeypatch.setattr(messages, "wait_for", lambda name, _: happened.append(f"waits for {name}"))
+    monkeypatch.setattr(messages, "heard", lambda _: '[0, 2, "why"]')
+    monkeypatch.setattr(os, "_exit", sys.exit)
+    one = object.__new__(alive.Alive)
+    one.index, one.size, one.leaving = index, 3, threading.Lock()
+    with pytest.raises(SystemExit, match="2"):
+        one.fail(alive.Failure(0, 2, "why"))
+    waits = ["waits for ends/1", "waits for ends/2"] if index == 0 else ["tells ends/1"]
+    assert happened == ["tells failed", *waits]
 
 
 def test_another_number_than_the_launcher_has_started(tmp_path):

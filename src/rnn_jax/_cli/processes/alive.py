@@ -16,6 +16,7 @@ from . import messages
 from .launcher import PARENT
 
 LATER = 2.0  # seconds
+AFTER = 0.5  # seconds
 ENDING = 4.0  # seconds that the first process has left to wait for the others
 FAILED = "failed"  # the name of the first failure among the messages
 
@@ -144,6 +145,8 @@ class Alive:
                 messages.tell(f"ends/{self.index}", "")
             for process in range(1, self.size) if self.index == 0 else ():
                 messages.wait_for(f"ends/{process}", ENDING)
+            if self.index == 0:
+                time.sleep(AFTER)  # they have told it, and end now
 
 
 def _in_time(work: Callable[[], None], seconds: float) -> None:
