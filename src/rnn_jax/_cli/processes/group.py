@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import threading
 import traceback
 from collections.abc import Iterator
@@ -16,8 +17,6 @@ from ..outcome import outcome
 from . import messages
 from .alive import Alive, Failure
 from .launcher import place_in_variables
-
-PREEMPTION = "jax_enable_preemption_service"  # it would keep SIGTERM from us
 
 
 class Group(NamedTuple):
@@ -91,8 +90,6 @@ def _initialize(seconds: float) -> None:
     """Start `jax.distributed`, if a launcher is found."""
     place, late = place_in_variables(), threading.Timer(seconds, _late, [seconds])
     late.daemon = True
-    if PREEMPTION in jax.config.values:
-        jax.config.update(PREEMPTION, False)
     late.start()
     try:
         jax.distributed.initialize(
@@ -106,6 +103,7 @@ def _initialize(seconds: float) -> None:
             raise InputError(f"the processes cannot start together: {str(error).splitlines()[0]}") from error
     finally:
         late.cancel()
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # JAX's preemption service keeps it to itself
 
 
 def _late(seconds: float) -> NoReturn:
