@@ -1,10 +1,18 @@
 """The mesh axes that a `shard_map` splits. Only this module depends on what JAX calls them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.sharding import AxisType, Mesh
+
+
+def mesh_of(devices: Sequence[jax.Device], axis: str) -> Mesh:
+    """A mesh of one axis, over which XLA may place arrays as it likes."""
+    return Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
 
 
 def _varying(x: jax.Array) -> frozenset[str]:

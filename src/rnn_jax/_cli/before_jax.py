@@ -154,8 +154,6 @@ def anatomy(config: AnatomyConfig, given: set[str]) -> int:
 def _corpus_of_options(config: TrainConfig) -> Corpus:
     """The text that the options name, with that for validation."""
     corpus = read_corpus(config.files, config.encoding, config.vocab)
-    if config.validation is None:
-        return corpus
     return with_validation(corpus, config.files, config.validation, config.encoding)
 
 

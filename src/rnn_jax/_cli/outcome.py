@@ -15,7 +15,7 @@ def outcome(error: BaseException) -> tuple[int, str] | None:
         return 2 if isinstance(error, InputError) else 1, str(error)
     if isinstance(error, ModuleNotFoundError):
         extra = EXTRA.get((error.name or "").partition(".")[0])
-        return extra and (2, f"needs {error.name}: pip install 'rnn-jax-bptt[{extra}]'") or None
+        return None if extra is None else (2, f"needs {error.name}: pip install 'rnn-jax-bptt[{extra}]'")
     if isinstance(error, MemoryError) or isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" in str(error):
         return 2, "there is not enough memory for these sizes: lower --hidden-size, --streams, --window or --length."
     if isinstance(error, OSError):  # not handled by a command: a full disk, a file that was removed

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from jax import lax
-from jax.sharding import AxisType, Mesh, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from .._checks import is_tokens, steps_shape
-from .._mesh import vary
+from .._mesh import mesh_of, vary
 from .._results import require_method
 from .._types import Batch, Gradients, Method, Objective, Params, Result, States
 from .autodiff import Autodiff
@@ -79,7 +78,7 @@ class Sharded:
             loss, d_params = lax.psum((loss, gradients.params), AXIS)
             return (loss, h_T), gradients._replace(params=d_params)
 
-        mesh = Mesh(np.asarray(self.devices), (AXIS,), axis_types=(AxisType.Auto,))
+        mesh = mesh_of(self.devices, AXIS)
         key, batch = batch.key, batch._replace(key=None)
         whole, first, second = PartitionSpec(), PartitionSpec(AXIS), PartitionSpec(None, AXIS)
         of_batch: Any = jax.tree.map(lambda _: second, batch._replace(drop=None))

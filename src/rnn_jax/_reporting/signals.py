@@ -2,7 +2,7 @@
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -22,9 +22,16 @@ def signals() -> Iterator[list[int]]:
         is_second = True
         received.append(number)
 
+    with handled(receive):
+        yield received
+
+
+@contextlib.contextmanager
+def handled(receive: Callable[[int, Any], None]) -> Iterator[None]:
+    """Call `receive(number, frame)` at each Ctrl-C and SIGTERM."""
     before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield received
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -103,12 +103,14 @@ def corpus_of_text(text: str, source: str = "", vocab: str = "character") -> Cor
     return Corpus(found.symbols, in_memory([text], found), source, found.sha256, {}, vocab)
 
 
-def with_validation(corpus: Corpus, files: tuple[str, ...], file: str, encoding: str = UTF_8) -> Corpus:
-    """The text of `files` for training, and that of `file` for validation.
+def with_validation(corpus: Corpus, files: tuple[str, ...], file: str | None, encoding: str = UTF_8) -> Corpus:
+    """The text of `files` for training, and that of `file` for validation; without it, the end of the text is held out.
 
     Raises:
         InputError: if the file cannot be read, or holds the text for training.
     """
+    if file is None:
+        return corpus
     try:
         found = read_corpus((file,), encoding, corpus.vocab)
     except InputError as error:

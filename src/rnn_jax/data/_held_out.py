@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from .._gradients.methods import make_grad_fn
-from .._mesh import promote, vary
+from .._mesh import mesh_of, promote, vary
 from .._nn.parameters import zero_state
 from .._reporting.errors import InputError
 from .._types import Batch, Params, States
@@ -126,7 +126,7 @@ def make_validate(
     length, num_streams = data.held_out.shape[0] - 1, data.held_out.shape[1]
     num_windows, most_streams = -(-length // window), -(-num_streams // num_devices) * num_devices
     padding = ((0, num_windows * window - length), (0, most_streams - num_streams))
-    mesh = Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,)) if num_devices > 1 else None
+    mesh = mesh_of(devices, AXIS) if num_devices > 1 else None
     whole, of_streams = PartitionSpec(), PartitionSpec(None, None, AXIS)
 
     def windows(x: np.ndarray) -> jax.Array:

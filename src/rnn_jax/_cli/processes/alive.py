@@ -1,6 +1,7 @@
 """Whether all processes of a run are alive. A thread of each process says so again and again, and listens."""
 
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -15,9 +16,9 @@ from ..._reporting.console import warn
 from . import messages
 from .launcher import PARENT
 
-LATER = 2.0  # seconds
-AFTER = 0.5  # seconds
-ENDING = 4.0  # seconds that the first process has left to wait for the others
+LATER = 2.0  # seconds that the service has for an answer, and a silent process to be named before others end by waiting
+ENDING = 4.0  # seconds that the first process waits until the others have told that they end
+AFTER = 0.5  # seconds that it leaves them to end then
 FAILED = "failed"  # the name of the first failure among the messages
 
 
@@ -79,7 +80,7 @@ class Alive:
     def _talk(self) -> None:
         """Speak and listen, at intervals. The service may not answer, so this thread does nothing else."""
         beats = dict[int, tuple[str | None, float]]()  # of each process: its last beat, and when it was new
-        for count in range(2**60):
+        for count in itertools.count():
             if self.ended.wait(self.every):
                 return
             self._end_with_parent()

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..._reporting.console import warn
 from ..._reporting.errors import InputError
+from ..._reporting.signals import handled
 
 ADDRESS, SIZE, INDEX = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 LOCAL_DEVICES = "JAX_LOCAL_DEVICE_IDS"  # jax.distributed reads it; a CPU has all its devices all the same
@@ -96,12 +97,8 @@ def _passed_on(processes: list[subprocess.Popen[bytes]]) -> Iterator[None]:
         for one in processes:
             one.send_signal(number)
 
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with handled(receive):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _parts_of_the_cores(size: int) -> Iterator[contextlib.AbstractContextManager[None]]:

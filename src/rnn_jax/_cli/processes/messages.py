@@ -46,9 +46,9 @@ def wait_for(name: str, seconds: float = DAY) -> str:
     return text
 
 
-def wait_for_all(name: str, seconds: float = DAY) -> None:
+def wait_for_all(name: str) -> None:
     """Wait until all processes wait here."""
-    _service().wait_at_barrier(name, int(seconds * 1000))
+    _service().wait_at_barrier(name, int(DAY * 1000))
 
 
 def _service() -> Any:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
+from ..._mesh import mesh_of
 from ..._reporting.errors import InputError
 from .group import ALONE, Group
 
@@ -40,7 +41,7 @@ class Placement(NamedTuple):
         """Where an array is. None if there is one device, or none was chosen: JAX decides."""
         if len(self.devices) < 2:
             return None
-        return NamedSharding(Mesh(np.asarray(self.devices), (AXIS,), axis_types=(AxisType.Auto,)), spec)
+        return NamedSharding(mesh_of(self.devices, AXIS), spec)
 
     def windows(self, own: np.ndarray) -> Any:
         """Windows (steps, time, streams) on all devices, from those of this process."""

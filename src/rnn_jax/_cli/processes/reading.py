@@ -56,8 +56,6 @@ def _corpus(config: TrainConfig, told: dict[str, Any]) -> Corpus:
         corpus = corpus_of_entry(told["entry"], told["source"], config.vocab)
     except (OSError, ValueError):
         corpus = read_corpus(config.files, config.encoding, config.vocab)
-    if config.validation is None:
-        return corpus
     return with_validation(corpus, config.files, config.validation, config.encoding)
 
 
