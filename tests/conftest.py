@@ -107,6 +107,16 @@ def undrawn(monkeypatch):
     monkeypatch.setattr(outputs, "learning_curve", blank)
 
 
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The folder of the cache of tokens, empty; every text is large."""
+    from rnn_jax.data import _corpus
+
+    monkeypatch.setattr(_corpus, "IN_MEMORY", 0)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "rnn_jax" / "tokens"
+
+
 # Where the time goes: seconds and compiled programs of each test file, at the end of a run with --times
 
 _compiled = collections.Counter()

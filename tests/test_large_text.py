@@ -37,14 +37,6 @@ FILES = {
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """The folder of the cache, empty; every text is large."""
-    monkeypatch.setattr(_corpus, "IN_MEMORY", 0)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "rnn_jax" / "tokens"
-
-
-@pytest.fixture
 def text(tmp_path):
     path = tmp_path / "text.txt"
     path.write_bytes(MIXED.encode())

@@ -1,81 +1,36 @@
-"""`rnn-jax sweep`: the grid, what is refused, what is kept, kills, failures, and the numbers of the table."""
+"""`rnn-jax sweep`: what is kept, failures, and the numbers of the table."""
 
-import contextlib
-import csv
-import itertools
 import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import matplotlib.image
 import numpy as np
 import pytest
 import scipy.stats
-from commands import COMMAND, ENVIRONMENT, REAL_TEXT, Terminal, blank, command, everything, losses, metrics
+from commands import REAL_TEXT, Terminal, command, everything, metrics
 from pages import Page
+from sweeps import TINY, grid, in_this_process, rows_of, same_numbers, sweep
 from tqdm import tqdm
 
-from rnn_jax._cli import main
-from rnn_jax._cli.settings.commands import SweepConfig
-from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.sweep import results, running
-from rnn_jax._cli.sweep.grid import cells_of
-from rnn_jax._cli.training import loop, outputs
+from rnn_jax._cli.training import loop
 from rnn_jax._reporting.lock import LOCK, locked
 
-TINY = ["--streams", 2, "--window", 8, "--eval-every", 10, "--schedule", "constant"]
 GRID = ["--over", "learning-rate=0.1,0.5", "--over", "hidden-size=4,6"]
+
+
 FOLDERS = [
     f"hidden-size={size},learning-rate={rate}/seed-{seed}" for size in (4, 6) for rate in (0.1, 0.5) for seed in (0, 1)
 ]
-
-
-class InThisProcess:
-    """A run that has ended when it begins, which saves the start of a process."""
-
-    def __init__(self, words, file):
-        result = command(*words, cwd=os.getcwd())
-        file.write((result.stdout + result.stderr).encode())
-        self.returncode = result.returncode
-
-    def poll(self):
-        """The status with which it ended."""
-        return self.returncode
-
-
-@contextlib.contextmanager
-def in_this_process():
-    """Train in this process; the words of each run that begins are in the list."""
-    begun = []
-
-    def begin(words, file):
-        begun.append(words)
-        return InThisProcess(words, file)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "_process", begin)
-        patch.setattr(running, "POLL", 0.0)
-        patch.setattr(outputs, "learning_curve", blank)
-        yield begun
 
 
 @pytest.fixture
 def begun():
     with in_this_process() as words:
         yield words
-
-
-def sweep(cwd, *args, status=0, **options):
-    result = command("sweep", *args, cwd=cwd, **options)
-    assert result.returncode == status, result.stdout + result.stderr
-    assert "Traceback" not in result.stderr
-    return result
 
 
 @pytest.fixture(scope="module")
@@ -105,180 +60,11 @@ def bits_of(run):
     return np.array([record["validation_bits"] for record in metrics(run) if "validation_bits" in record])
 
 
-def rows_of(path):
-    return list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-
-
 def table_of(out):
     """The rows of the table, by column; two spaces or more are between columns."""
     (block,) = [block for block in out.split("\n\n") if "best bits" in block]
     header, *rows = ([word.strip() for word in line.split("  ") if word.strip()] for line in block.splitlines())
     return [dict(zip(["", *header], row, strict=True)) for row in rows]
-
-
-def same_numbers(one, other):
-    """All but the times, to the bit."""
-    for name in ("results.csv", "curves.csv"):
-        ours, theirs = (
-            [{k: v for k, v in row.items() if "seconds" not in k} for row in rows_of(x / name)] for x in (one, other)
-        )
-        assert ours == theirs
-    runs = [path.parent.relative_to(other) for path in other.rglob("metrics.jsonl")]
-    assert runs and all(losses(one / run) == losses(other / run) for run in runs)
-
-
-# The grid
-
-
-def grid(*over, given=(), **settings):
-    return cells_of(SweepConfig(run=Path("s"), over=over, **settings), set(given))
-
-
-def test_the_cells_of_a_grid():
-    """In the order of the options in --help, the last option and the seeds fastest; typed; each in its own folder."""
-    cells = grid(
-        "--max_norm=1,None", "hidden-size=8, 16", "watch=true,False", "cell=gru,lstm", seeds=2, seed=5, steps=7
-    )
-    assert len(cells) == 16 * 2 and len({cell.folder for cell in cells}) == 32
-    expected = itertools.product((8, 16), ("gru", "lstm"), (1.0, None), (True, False))
-    assert [tuple(cell.setting.values()) for cell in cells[::2]] == list(expected)
-    assert [cell.config.seed for cell in cells[:4]] == [5, 6, 5, 6]
-    one = cells[3]
-    assert one.folder == Path("s/hidden-size=8,cell=gru,max-norm=1.0,watch=False/seed-6")
-    assert one.config == TrainConfig(
-        hidden_size=8, cell="gru", max_norm=1.0, watch=False, steps=7, seed=6, run=one.folder
-    )
-    assert type(one.config) is TrainConfig and type(one.config.hidden_size) is int
-    assert [cell.folder for cell in grid(seeds=2)] == [Path("s/seed-0"), Path("s/seed-1")]
-
-
-def test_the_words_of_a_run_say_its_settings():
-    """What `rnn-jax train` reads in them are the settings of the cell, whatever their values look like."""
-    over = ("max-norm=None,1e-07,0.1", "memory=None,64 MiB", "watch=true", "learning-rate=None,0.30000000000000004")
-    files = {"files": ("a b.txt", "./-c.txt"), "validation": "-ü 1.txt", "vocab": "byte", "processes": 2}
-    for cell in grid(*over, **files, steps=7, seeds=2, dtype="float64"):
-        words = running.words_of(cell.config, "new")
-        assert main._parsed(words, {"train": TrainConfig, "other": SweepConfig}) == cell.config
-        resumed = main._parsed(running.words_of(cell.config, "begun"), {"train": TrainConfig, "other": SweepConfig})
-        again = {"files": cell.config.files, "validation": cell.config.validation, "processes": 2}
-        assert resumed == TrainConfig(**again, resume=cell.folder)
-
-
-BAD = {
-    "no run": ([], "--run must be given: it names the folder of the sweep, got None."),
-    "resume": (["--run", "s", "--resume", "s"], "--resume must be left out, since the same command continues a sweep"),
-    "overwrite": (["--run", "s", "--overwrite"], "--overwrite must be left out of a sweep: remove its folder to begin"),
-    "standard input": (["-", "--run", "s"], "FILE must be a file, which each run of a sweep can read again, got '-'"),
-    "seeds 0": (["--run", "s", "--seeds", "0"], "--seeds must be from 1 to 10,000, got 0."),
-    "jobs 0": (["--run", "s", "--jobs", "0"], "--jobs must be from 1 to 1,024, got 0."),
-    "last seed": (["--run", "s", "--seed", 2**32 - 2], "--seed must be so low that the last of 3 seeds is a seed, got"),
-    "missing": (["nowhere.txt", "--run", "s"], "FILE must name readable text, but file 'nowhere.txt' is not: No such"),
-    "no values": (["--over", "steps"], "--over must be like learning-rate=0.1,0.25, got 'steps': give NAME="),
-    "name": (["--over", "learning-rat=1"], "got 'learning-rat': did you mean learning-rate?"),
-    "strange name": (["--over", "zzz=1"], "got 'zzz': `rnn-jax train --help` lists them."),
-    "seed": (["--over", "seed=1,2"], "--over must not name seed: --seeds says how many seeds there are"),
-    "the run": (["--over", "run=a,b"], "--over must name an option that runs of one sweep can differ in, got run."),
-    "a file": (["--over", "files=a,b"], "--over must name an option that runs of one sweep can differ in, got files."),
-    "a validation": (["--over", "validation=a,b"], "name an option that runs of one sweep can differ in, got valid"),
-    "vocab": (["--over", "vocab=character,byte"], "--over must not name vocab, since bits per byte and bits per char"),
-    "one vocab": (["--over", "vocab=byte"], "cannot be compared: make a sweep for each, with --vocab."),
-    "no validation": (
-        ["--run", "s", "--validation", "nowhere.txt"],
-        "--validation must name readable text, but file 'nowhere.txt' is not: No such file",
-    ),
-    "the text again": (["--run", "s", "--validation", "real.txt"], "--validation must hold another text than FILE, b"),
-    "standard input, validated": (
-        ["--run", "s", "--validation", "-", "--over", "leak=0.5,1"],
-        "rnn-jax: --validation must be a file, since standard input cannot be read again, got '-'.",
-    ),
-    "given too": (["--over", "leak=0.5,1", "--leak", "1"], "--over must not name leak when --leak is given too"),
-    "given with =": (["--over", "leak=0.5,1", "--leak=1"], "--over must not name leak when --leak is given too"),
-    "named twice": (["--over", "leak=1", "--over", "leak=0.5"], "--over must name each option once, got leak twice"),
-    "value twice": (["--over", "leak=1,1.0"], "--over must give each value once, got leak=1.0 twice."),
-    "no integer": (["--over", "hidden-size=8,1.5"], "--over must give hidden-size an integer, got '1.5'."),
-    "no number": (["--over", "leak=1,x"], "--over must give leak a number, got 'x'."),
-    "empty": (["--over", "learning-rate="], "--over must give learning-rate a number or None, got ''."),
-    "no choice": (["--over", "cell=gru,gro"], '--over must give cell one of "vanilla", "gru", "lstm", got \'gro\'.'),
-    "no switch": (["--over", "watch=1"], "--over must give watch true or false, got '1'."),
-    "none": (["--over", "leak=None"], "--over must give leak a number, got 'None'."),
-    "range": (
-        ["--over", "learning-rate=0.1,-1"],
-        "--over must give combinations that a run can have, but 'learning-rate=-1.0' is none: --learning-rate must",
-    ),
-    "nan": (["--over", "learning-rate=nan"], "is none: --learning-rate must be from 1e-30 to 1e+38, got nan."),
-    "no combination": (
-        ["--over", "cell=vanilla,gru", "--over", "activation=tanh,relu"],
-        "but 'cell=gru,activation=relu' is none: --activation must be left out with --cell gru",
-    ),
-    "the same cell": (
-        ["--over", "learning-rate=None,0.25"],
-        "but learning-rate=None and learning-rate=0.25 train the same network: leave out one of them.",
-    ),
-    "long": (
-        ["--over", "memory=" + "1" * 300],
-        "--over must give combinations whose names have at most 255 bytes, as a folder's, got 'memory=111",
-    ),
-    "many": (
-        ["--over", "steps=" + ",".join(map(str, range(1, 102))), "--seeds", "100"],
-        "--over and --seeds must give at most 10,000 runs, got 10,100: sweep over less.",
-    ),
-    "a run": (["--run", "run"], "--run must name a new folder or that of a sweep, but 'run' holds other files."),
-    "is a file": (["--run", "real.txt"], "--run must name a folder, but 'real.txt' is a file."),
-    "below a file": (["--run", "real.txt/s"], "--run must name a folder that can be made, but 'real.txt/s' cannot:"),
-    "torn": (["--run", "torn"], "--run must hold a sweep that can be read, but 'torn/sweep.json' is none: it must"),
-    "strange": (["--run", "strange"], "'strange/sweep.json' is none: it is not a sweep of this version."),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("label", BAD)
-def test_bad_input(tmp_path, label, monkeypatch):
-    """One sentence, status 2, not a file touched, and no run begun."""
-    monkeypatch.setattr(running, "_process", lambda words, file: pytest.fail(f"a run has begun: {words}"))
-    for name, words in (("run", "x"), ("torn", '{"format": 1'), ("strange", "[1]")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / ("other" if name == "run" else "sweep.json")).write_text(words)
-    (tmp_path / "real.txt").write_text(REAL_TEXT.read_text())
-    before, (args, words) = everything(tmp_path), BAD[label]
-    if args[:1] == ["--over"]:
-        args = ["real.txt", "--run", "s", *args]
-    elif args[:1] == ["--run"]:
-        args = ["real.txt", *args]
-    result = sweep(tmp_path, *args, status=2)
-    assert result.stderr.startswith("rnn-jax: ") and words in result.stderr, result.stderr
-    assert result.stderr.count("\n") == 1 and not result.stdout
-    assert everything(tmp_path) == before and not (tmp_path / "s").exists()
-
-
-@pytest.mark.parametrize("option", ["FILE", "--validation"])
-def test_a_pipe_is_refused(tmp_path, begun, option):
-    """Only the first run could read it."""
-    os.mkfifo(tmp_path / "pipe")
-    words = ["pipe"] if option == "FILE" else [REAL_TEXT, "--validation", "pipe"]
-    err = sweep(tmp_path, *words, "--run", "s", status=2).stderr
-    assert err == f"rnn-jax: {option} must be a file, which each run of a sweep can read again, got 'pipe', a pipe.\n"
-    assert not begun and [path.name for path in tmp_path.iterdir()] == ["pipe"]
-
-
-def test_a_bad_grid_is_refused_before_jax_is_imported(tmp_path):
-    code = "import sys; from rnn_jax._cli.main import main\nassert main(sys.argv[1:]) == 2 and 'jax' not in sys.modules"
-    args = ["sweep", str(REAL_TEXT), "--run", "s", "--over", "leak=2"]
-    result = subprocess.run(
-        [sys.executable, "-c", code, *args], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
-    assert result.returncode == 0 and "'leak=2.0' is none" in result.stderr, result.stderr
-
-
-def test_a_missing_package_is_said_before_anything_is_written(tmp_path, monkeypatch):
-    for name in ("rnn_jax._cli.sweep.command", "rnn_jax._cli.sweep.results", "rnn_jax.experiments._differences"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.setitem(sys.modules, "statsmodels.stats.power", None)
-    result = sweep(tmp_path, REAL_TEXT, "--run", "s", status=2)
-    assert result.stderr.startswith("rnn-jax: needs statsmodels")
-    assert result.stderr.endswith(": pip install 'rnn-jax-bptt[experiments]'\n") and not result.stdout
-    assert not (tmp_path / "s").exists()
-
-
-# The numbers
 
 
 def test_the_table_has_the_means_and_intervals_of_the_metrics(swept):
@@ -419,9 +205,6 @@ def test_runs_that_read_the_held_out_text_in_other_parts(tmp_path, begun, differ
     assert len(begun) == 4 and (words in out) == (words in (tmp_path / "s/report.html").read_text()) == differ
 
 
-# What is kept
-
-
 def test_the_same_command_trains_nothing_again(swept, copied, begun):
     result = sweep(copied, *GRID, *BRIEF)
     assert not begun and result.stdout.count("(kept)") == 8
@@ -517,9 +300,6 @@ def test_whatever_a_kill_leaves_the_numbers_are_the_same(swept, copied, begun, w
     same_numbers(copied / "s", swept[0] / "s")
 
 
-# Failures
-
-
 def test_a_cell_that_diverges_is_a_result(tmp_path, begun):
     """The others are trained, the table says it, and it is not tried again, since it would end in the same way."""
     diverging = ["--over", "learning-rate=0.5,1e38", "--max-skipped", 3, *BRIEF]
@@ -593,9 +373,6 @@ def test_a_run_that_ended_by_patience_is_finished(tmp_path, begun, monkeypatch):
     assert "(kept)" in sweep(tmp_path, *args).stdout and len(begun) == 1
 
 
-# Progress
-
-
 def test_a_terminal_shows_how_far_all_cells_are(copied, monkeypatch):
     cells = grid("hidden-size=4,6", "learning-rate=0.1,0.5", seeds=2, steps=20)
     monkeypatch.chdir(copied)
@@ -608,92 +385,3 @@ def test_a_terminal_shows_how_far_all_cells_are(copied, monkeypatch):
         running._Bar(bar, {cells[2].folder: 20}).show(cells[:2])
     assert "hidden-size=4,learning-rate=0.1, seed 0; hidden-size=4,learning-rate=0.1, seed 1: " in screen.getvalue()
     assert screen.getvalue().rstrip().endswith("38 %")
-
-
-# Real processes
-
-
-REAL = [
-    "--over",
-    "hidden-size=4,6",
-    "--seeds",
-    "1",
-    "--run",
-    "s",
-    "--steps",
-    "3000",
-    *map(str, TINY),
-    "--eval-every",
-    "500",
-]
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(made_once):
-    def make(cwd):
-        with in_this_process():
-            sweep(cwd, REAL_TEXT, *REAL)
-
-    return made_once("swept-uninterrupted", make) / "s"
-
-
-def start(cwd, *more):
-    args = [str(COMMAND), "sweep", str(REAL_TEXT), *REAL, *more]
-    return subprocess.Popen(args, cwd=cwd, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def wait_for_checkpoint(process, run):
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoint" / "500").exists():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
-        time.sleep(0.01)
-
-
-def test_ctrl_c_and_sigterm_save_the_cell_that_runs(uninterrupted, tmp_path):
-    """The status is that of the signal; what the cell did is saved; nothing is lost, to the bit."""
-    for number, status, size in ((signal.SIGTERM, 143, 4), (signal.SIGINT, 130, 6)):
-        process = start(tmp_path)
-        run = tmp_path / f"s/hidden-size={size}/seed-0"
-        wait_for_checkpoint(process, run)
-        process.send_signal(number)
-        out, err = process.communicate(timeout=60)
-        assert (process.returncode, err) == (status, "")
-        assert f"hidden-size={size}, seed 0: stopped\nstopped; what was trained is kept in 's', and the same" in out
-        with locked(run):  # no process trains it any more
-            saved = {int(path.name) for path in (run / "checkpoint").iterdir()}
-        assert max(saved) < 3000 and max(saved) == max(r["step"] for r in metrics(run))
-    process = start(tmp_path)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, "") and out.count("(kept)") == 1
-    same_numbers(tmp_path / "s", uninterrupted)
-
-
-def test_a_sweep_that_is_killed_goes_on(uninterrupted, tmp_path):
-    """After kill -9 of the sweep its run goes on, and the same command says so. Then that is killed, too."""
-    process = start(tmp_path)
-    run = tmp_path / "s/hidden-size=4/seed-0"
-    wait_for_checkpoint(process, run)
-    trainer = int((run / LOCK).read_text().split()[1])
-    os.kill(trainer, signal.SIGSTOP)  # it does not end by itself
-    second = start(tmp_path)
-    _, err = second.communicate(timeout=60)
-    assert second.returncode == 2 and f"'s' must not be in training already, but process {process.pid} on" in err
-    process.kill()
-    process.communicate()
-    second = start(tmp_path)
-    _, err = second.communicate(timeout=60)
-    assert (
-        second.returncode == 2
-        and f"'s/hidden-size=4/seed-0' must not be in training already, but process {trainer}" in err
-    )
-    os.kill(trainer, signal.SIGKILL)
-    process = start(tmp_path)
-    out, err = process.communicate(timeout=120)
-    assert (process.returncode, err) == (0, ""), err
-    same_numbers(tmp_path / "s", uninterrupted)
-
-
-def test_two_jobs_train_the_same(uninterrupted, tmp_path):
-    out, err = start(tmp_path, "--jobs", "2").communicate(timeout=120)
-    assert not err and len(re.findall(r"^hidden-size=\d, seed 0: best ", out, re.MULTILINE)) == 2
-    same_numbers(tmp_path / "s", uninterrupted)

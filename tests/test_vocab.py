@@ -19,7 +19,7 @@ from commands import BRIEF, REAL_TEXT, command, everything, losses, metrics, tra
 import rnn_jax
 from rnn_jax._cli.settings.training import TrainConfig
 from rnn_jax._cli.truncation import train_command
-from rnn_jax.data import _corpus, _held_out, _ngrams, _pieces, _token_cache, _validation, decode, encode, make_streams
+from rnn_jax.data import _held_out, _ngrams, _pieces, _token_cache, _validation, decode, encode, make_streams
 from rnn_jax.data._corpus import corpus_of_text, read_corpus, with_validation
 from rnn_jax.data._vocab import BYTES, as_text, bytes_per_character, spelled
 
@@ -31,14 +31,6 @@ GERMAN = "".join(
     for number in range(200)
 )
 OTHERS = "Über 40 Brücken: ñandú, naïve 𝄞, schöne Grüße aus Łódź!\n" * 12  # with characters that GERMAN lacks
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """The folder of the cache, empty; every text is large."""
-    monkeypatch.setattr(_corpus, "IN_MEMORY", 0)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "rnn_jax" / "tokens"
 
 
 @pytest.fixture
