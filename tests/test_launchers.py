@@ -1,5 +1,6 @@
 """How several processes begin: launchers, variables, --processes, and what is refused."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -7,6 +8,8 @@ import sys
 import pytest
 from commands import ENVIRONMENT, REAL_TEXT, SMALL, command
 from groups import ended, free_port, started, variables
+
+from rnn_jax._cli.processes import launcher
 
 LAUNCHERS = {
     "Slurm": lambda index, port: {
@@ -102,3 +105,39 @@ def test_variables_that_do_not_fit(tmp_path, monkeypatch, environment, said):
         monkeypatch.setenv(name, value)
     result = command("train", REAL_TEXT, "--run", "run", cwd=tmp_path)
     assert result.returncode == 2 and said in result.stderr and result.stderr.count("\n") == 1
+
+
+class Ended:
+    """A process that has ended."""
+
+    def __init__(self, status):
+        self.returncode = status
+
+    def poll(self):
+        """Its status."""
+        return self.returncode
+
+    def wait(self):
+        """Its status, at once."""
+        return self.returncode
+
+    def kill(self):
+        """Nothing is left to end."""
+
+
+@pytest.mark.usefixtures("annotations_unchecked")
+@pytest.mark.parametrize(
+    "statuses, status, killed",
+    [
+        ([0, 0], 0, ""),
+        ([1, -9], 1, "1"),
+        ([-6, -9], 1, "1"),
+        ([-15, 1], 1, "0"),
+        ([1, 2], 2, ""),
+        ([143, 143], 143, ""),
+    ],
+)
+def test_the_process_that_was_killed_is_named(capsys, statuses, status, killed):
+    """The others end because of it, with 1, or are aborted by JAX; they may be seen first."""
+    assert launcher._first_failure([Ended(one) for one in statuses]) == status
+    assert re.findall("process (.) of 2 was ended by SIG", capsys.readouterr().err) == list(killed)

@@ -73,6 +73,7 @@ def test_several_processes_make_the_steps_of_one(tmp_path, size):
     out = train(tmp_path, REAL_TEXT, "--run", "run", "--steps", 50, "--processes", size, *options, call=process)
     assert f"processes {size} with {size} devices in all, which share the streams" in out
     assert out.count("step 50:") == 1  # one process prints
+    assert f"rnn-jax train --resume run --steps 100 --processes {size}\n" in out
     assert json.loads((tmp_path / "run" / "settings.json").read_text())["processes"] == size
     before = "Before, the run had {}: it goes on with the same mathematics, but other rounding"
     assert before.format(size) in train(tmp_path, "--resume", "run", "--steps", 75)

@@ -249,6 +249,7 @@ def _summarise(run: Run, step: int) -> None:
         shorter = "" if window == AnatomyConfig.window else f" --window {window}"
         say(f"      rnn-jax anatomy {folder}{text}{shorter}")
     more = "" if step < run.config.steps else f" --steps {2 * step}"
+    more += "" if run.config.processes is None else f" --processes {run.config.processes}"
     say(f"      rnn-jax train --resume {folder}{more}{text}")
 
 
