@@ -11,11 +11,12 @@ import jax
 import numpy as np
 import pytest
 import scaling
+import scaling_estimate
 from commands import as_users_have_it
 
 PAGE = Path(__file__).parents[1] / "docs" / "scaling.md"
 SHAPE = (6, 4, 3, 8, 5)  # time, batch, in, hid, out
-CLUSTER = scaling.Cluster(
+CLUSTER = scaling_estimate.Cluster(
     peak=1e6, launch=1e-3, per_node=2, in_node=100.0, between=50.0, hop_in_node=0.5, hop_between=3.0
 )
 
@@ -30,24 +31,24 @@ CLUSTER = scaling.Cluster(
     ],
 )
 def test_the_time_of_an_all_reduce(devices, seconds):
-    assert scaling.all_reduce_time(1000, devices, CLUSTER) == pytest.approx(seconds)
+    assert scaling_estimate.all_reduce_time(1000, devices, CLUSTER) == pytest.approx(seconds)
 
 
 def test_the_time_of_a_step():
     """Of 6 steps, 4 sequences, 8 units: 4 * 6 * 4 * 64 = 6144 operations in the loops, 11136 outside."""
-    assert scaling.operations(SHAPE) == 2 * 6 * 4 * (3 * 64 + 2 * 24 + 3 * 40) == 17280
-    assert scaling.weight_bytes(SHAPE) == 4 * (24 + 64 + 8 + 40 + 5 + 1) == 568
-    compute, added = scaling.step_time(SHAPE, 1, 2, CLUSTER)
+    assert scaling_estimate.operations(SHAPE) == 2 * 6 * 4 * (3 * 64 + 2 * 24 + 3 * 40) == 17280
+    assert scaling_estimate.weight_bytes(SHAPE) == 4 * (24 + 64 + 8 + 40 + 5 + 1) == 568
+    compute, added = scaling_estimate.step_time(SHAPE, 1, 2, CLUSTER)
     assert compute == pytest.approx(6144e-6 + 11136e-6)  # the launches take 6 ms, less than the products
     assert added == pytest.approx(568 / 100 + 1)
-    bound_by_launches, _ = scaling.step_time(SHAPE, 2, 2, CLUSTER)
+    bound_by_launches, _ = scaling_estimate.step_time(SHAPE, 2, 2, CLUSTER)
     assert bound_by_launches == pytest.approx(12e-3 + 11136e-6)
 
 
 def test_the_rows_of_the_estimate():
     """With no cost of exchange, weak scaling is perfect; strong scaling ends where launches bind."""
     free = CLUSTER._replace(in_node=1e30, between=1e30, hop_in_node=0.0, hop_between=0.0)
-    estimate = functools.partial(scaling.estimate, SHAPE, 1, cluster=free)
+    estimate = functools.partial(scaling_estimate.estimate, SHAPE, 1, cluster=free)
     weak = estimate(batch=4, grows=True)
     assert [row["efficiency"] for row in weak] == pytest.approx([1] * len(weak))
     strong = {row["devices"]: row for row in estimate(batch=1024, grows=False)}
@@ -70,13 +71,13 @@ def compiled(name):
 def test_the_batch_needs_one_all_reduce():
     """One per gradient, outside all loops, of the bytes that the estimate assumes."""
     *_, module = compiled("2 devices, batch")
-    assert list(h100_hlo.exchanges(module)) == [("all-reduce", 1, scaling.weight_bytes(SHAPE), False)]
+    assert list(h100_hlo.exchanges(module)) == [("all-reduce", 1, scaling_estimate.weight_bytes(SHAPE), False)]
 
 
 def test_the_operations_are_those_of_the_formula():
     """Each device does half of them."""
     *_, module = compiled("2 devices, batch")
-    assert 2 * h100_hlo.operations(module) == scaling.operations(SHAPE)
+    assert 2 * h100_hlo.operations(module) == scaling_estimate.operations(SHAPE)
 
 
 def test_hidden_units_need_a_collective_per_step_and_direction():
@@ -118,9 +119,9 @@ def test_what_other_processes_use(tmp_path):
 
 
 def test_the_page_has_the_estimate():
-    for batch, grows in scaling.BATCHES.values():
-        rows = scaling.estimate(scaling.ESTIMATED, scaling.LAUNCHES, batch, grows)
-        assert scaling.estimate_table(rows) in PAGE.read_text(encoding="utf-8"), "python benchmarks/scaling.py"
+    for batch, grows in scaling_estimate.BATCHES.values():
+        rows = scaling_estimate.estimate(scaling_estimate.ESTIMATED, scaling_estimate.LAUNCHES, batch, grows)
+        assert scaling_estimate.estimate_table(rows) in PAGE.read_text(encoding="utf-8"), "python benchmarks/scaling.py"
 
 
 def test_the_committed_figures():
